@@ -1,0 +1,238 @@
+"""The configuration of every stage: the Python API, the command line and the saved JSON are these dataclasses."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from raigen.errors import RaigenError
+
+MIN_IMAGES = 50  # fewer cannot show a rare attribute even twice
+
+
+def _need(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise RaigenError(f"{name}: expected {expected}; got {value!r}")
+
+
+def _detail(default: Any) -> Any:
+    """A field that changes how a stage runs but not what comes out, so a run may be resumed with another value."""
+    return field(default=default, metadata={"identity": False})
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """Which pictures are made, and where the denoiser is looked into."""
+
+    prompt: str
+    """The prompt to audit; not empty."""
+    model: str = "portraits"
+    """`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."""
+    n_images: int = 1000
+    """Pictures to generate, at least 50. The rarest rate that shows ten examples is about 16 / n_images."""
+    base_seed: int = 0
+    """Picture i has the seed base_seed + i; at least 0."""
+    num_inference_steps: int | None = None
+    """Denoising steps; None takes the model's own default."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance; None takes the model's own default."""
+    height: int | None = None
+    """Pixels; None takes the model's own default."""
+    width: int | None = None
+    """Pixels; None takes the model's own default."""
+    hookpoint: str | None = None
+    """Dotted path of the module whose output is captured; None takes `unet.mid_block` or the middle block."""
+    batch_size: int = _detail(16)
+    """Pictures generated at once, at least 1. Changes no picture."""
+    device: str = _detail("auto")
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+
+    def __post_init__(self) -> None:
+        _need(bool(self.prompt.strip()), "prompt", self.prompt, "a text that is not empty")
+        _need(self.n_images >= MIN_IMAGES, "n_images", self.n_images,
+              f"at least {MIN_IMAGES}: fewer pictures cannot show what is rare")  # fmt: skip
+        _need(self.base_seed >= 0, "base_seed", self.base_seed, "0 or more")
+        _need(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        _need(self.num_inference_steps is None or self.num_inference_steps >= 1, "num_inference_steps",
+              self.num_inference_steps, "1 or more")  # fmt: skip
+        _need(self.guidance_scale is None or 0 <= self.guidance_scale < math.inf, "guidance_scale",
+              self.guidance_scale, "a number of 0 or more")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    """The shape of a Matryoshka sparse autoencoder."""
+
+    d_in: int
+    """Width of a token, at least 1."""
+    d_sae: int
+    """Neurons in all, at least 2."""
+    group_sizes: tuple[int, ...]
+    """Neurons of each nested group, coarsest first; they add up to d_sae."""
+    k: int
+    """Mean number of active neurons per token, 1 <= k < d_sae."""
+    aux_k: int = 64
+    """How many dead neurons the auxiliary loss asks at most, 0 or more (published: 512)."""
+    aux_weight: float = 1 / 32
+    """Weight of the auxiliary loss, 0 or more."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
+        _need(self.d_in >= 1, "d_in", self.d_in, "1 or more")
+        _need(self.d_sae >= 2, "d_sae", self.d_sae, "2 or more")
+        _need(all(size >= 1 for size in self.group_sizes) and sum(self.group_sizes) == self.d_sae, "group_sizes",
+              self.group_sizes, f"positive numbers that add up to d_sae = {self.d_sae}")  # fmt: skip
+        _need(1 <= self.k < self.d_sae, "k", self.k, f"1 <= k < d_sae = {self.d_sae}")
+        _need(self.aux_k >= 0, "aux_k", self.aux_k, "0 or more")
+        _need(self.aux_weight >= 0, "aux_weight", self.aux_weight, "0 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the sparse autoencoder is trained. None scales with the model: see `sae_config`."""
+
+    d_sae: int | None = None
+    """Neurons in all; None is 16 x the width of a token (as published)."""
+    group_sizes: tuple[int, ...] | None = None
+    """Nested groups, coarsest first; None is a tenth and the rest (as published)."""
+    k: int | None = None
+    """Mean active neurons per token; None is a sixteenth of the width, between 8 and 32 (published: 32 of 1280)."""
+    tokens_per_batch: int = 2048
+    """Tokens of one training step, at least 1 (published: 4096)."""
+    epochs: int = 1
+    """How often each captured token is seen, at least 1 (published: 5)."""
+    lr: float = 3e-4
+    """Adam's learning rate, above 0."""
+    sae_seed: int = 0
+    """Seed of the initial weights and of the order of the tokens."""
+    dead_after_tokens: int = 200_000
+    """A neuron is dead once it has not fired for this many tokens ..."""
+    dead_after_images: int = 600
+    """... and this many distinct pictures: 600 show an attribute of 0.5 % at least once with probability .95."""
+
+    def __post_init__(self) -> None:
+        if self.group_sizes is not None:
+            object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
+        for name in ("tokens_per_batch", "epochs", "dead_after_tokens", "dead_after_images"):
+            _need(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _need(self.lr > 0, "lr", self.lr, "a number above 0")
+
+    def sae_config(self, d_in: int) -> SAEConfig:
+        """The shape of the autoencoder for tokens of width `d_in`.
+
+        >>> TrainConfig().sae_config(1280).group_sizes
+        (2048, 18432)
+        """
+        d_sae = self.d_sae or (sum(self.group_sizes) if self.group_sizes else 16 * d_in)
+        coarse = max(1, d_sae // 10)
+        group_sizes = self.group_sizes or (coarse, d_sae - coarse)
+        return SAEConfig(d_in, d_sae, group_sizes, self.k or min(32, max(8, d_in // 16)))
+
+
+@dataclass(frozen=True)
+class DiscoverConfig:
+    """How neurons are scored, pruned and listed."""
+
+    distance: float = 0.003
+    """A neuron whose centroid is nearer than this (cosine) to a better one is dropped; in [0, 2]."""
+    percentile: float = 90.0
+    """Only scores above this percentile are listed; in [0, 100)."""
+    n_attributes: int = 10
+    """Neurons to list, at least 1."""
+    n_top_images: int = 10
+    """Pictures shown and named per neuron, at least 2."""
+    embedder: str | None = None
+    """Image and text embedding: a folder or Hub id of a CLIP model; None is the bundled one for `portraits`, else
+    `openai/clip-vit-large-patch14`."""
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.distance <= 2, "distance", self.distance, "a cosine distance in [0, 2]")
+        _need(0 <= self.percentile < 100, "percentile", self.percentile, "a percentile in [0, 100)")
+        _need(self.n_attributes >= 1, "n_attributes", self.n_attributes, "1 or more")
+        _need(self.n_top_images >= 2, "n_top_images", self.n_top_images, "2 or more")
+
+
+@dataclass(frozen=True)
+class AnnotateConfig:
+    """How the listed neurons are named."""
+
+    vocabulary: str = "auto"
+    """`auto`, `portraits`, `general`, or a text file with one phrase a line."""
+    min_auroc: float = 0.8
+    """A phrase names a neuron when it tells its top pictures from random ones at least this well; in [0.5, 1]."""
+
+    def __post_init__(self) -> None:
+        _need(0.5 <= self.min_auroc <= 1, "min_auroc", self.min_auroc, "a number in [0.5, 1]")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """On which fresh pictures the rates are measured."""
+
+    n_fresh_images: int = 300
+    """Pictures with seeds of their own, at least 1."""
+    confidence: float = 0.95
+    """Of the intervals, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        _need(self.n_fresh_images >= 1, "n_fresh_images", self.n_fresh_images, "1 or more")
+        _need(0 < self.confidence < 1, "confidence", self.confidence, "a number in (0, 1)")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the report shows."""
+
+    n_control_images: int = 10
+    """Random pictures of the same prompt beside each neuron's top pictures, at least 1."""
+
+    def __post_init__(self) -> None:
+        _need(self.n_control_images >= 1, "n_control_images", self.n_control_images, "1 or more")
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """One whole audit: a configuration for each stage, in the order in which they run."""
+
+    capture: CaptureConfig
+    train: TrainConfig = TrainConfig()
+    discover: DiscoverConfig = DiscoverConfig()
+    annotate: AnnotateConfig = AnnotateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+
+    @classmethod
+    def of(cls, prompt: str, **options: Any) -> "AuditConfig":
+        """Puts each option into the stage that has a field of its name (no name stands in two stages).
+
+        >>> AuditConfig.of("a photo of a doctor", n_images=300, k=4).train.k
+        4
+        """
+        stages = {}
+        for stage in fields(cls):
+            names = {f.name for f in fields(STAGE_CONFIGS[stage.name])}
+            chosen = {name: options.pop(name) for name in list(options) if name in names}
+            if stage.name == "capture":
+                chosen["prompt"] = prompt
+            stages[stage.name] = STAGE_CONFIGS[stage.name](**chosen)
+        if options:
+            known = sorted(f.name for config in STAGE_CONFIGS.values() for f in fields(config) if f.name != "prompt")
+            raise RaigenError(f"unknown option {next(iter(options))!r}; the options are {', '.join(known)}")
+        return cls(**stages)
+
+
+STAGE_CONFIGS: dict[str, type] = {
+    "capture": CaptureConfig,
+    "train": TrainConfig,
+    "discover": DiscoverConfig,
+    "annotate": AnnotateConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+}
+STAGES: tuple[str, ...] = tuple(STAGE_CONFIGS)
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that decide what comes out, as they stand in JSON (tuples as lists)."""
+    kept = {f.name for f in fields(config) if f.metadata.get("identity", True)}
+    values = {name: value for name, value in asdict(config).items() if name in kept}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

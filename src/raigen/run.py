@@ -1,0 +1,345 @@
+"""Owns a run folder: every path in it, what is written there, and which stages are done."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from raigen.config import STAGE_CONFIGS, STAGES, identity
+from raigen.errors import RaigenError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1  # of the folder; raised when an old folder can no longer be read
+RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
+
+
+class Tick(NamedTuple):
+    """Progress of a stage: `done` of `total` units, and a few words about the latest."""
+
+    done: int
+    total: int
+    note: str = ""
+
+
+class Outcome(NamedTuple):
+    """What a finished stage made: its files, and a few facts for the run card (JSON values)."""
+
+    outputs: list[Path]
+    facts: dict[str, Any]
+
+
+class Sample(NamedTuple):
+    """One generated picture: line `index` of samples.jsonl; `file` is relative to the run folder."""
+
+    index: int
+    prompt: str
+    seed: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`."""
+
+    rate: float
+    low: float
+    high: float
+    hits: int
+    n: int
+    unscored: int
+    judge: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class RareAttribute:
+    """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
+
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
+    the run folder, strongest first. `label` is None before annotation and when no attribute was identified.
+    """
+
+    rank: int
+    neuron: int
+    minority_score: float
+    frequency: float
+    distinctiveness: float
+    top_images: tuple[str, ...]
+    label: str | None = None
+    keywords: tuple[str, ...] = ()
+    suggested_prompt: str | None = None
+    label_auroc: float | None = None
+    labeled_by: str | None = None
+    presence: Presence | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
+        """The attribute that `attributes.json` holds as one entry."""
+        presence = entry.get("presence")
+        return cls(**{
+            **entry,
+            "top_images": tuple(entry["top_images"]),
+            "keywords": tuple(entry.get("keywords", ())),
+            "presence": Presence(**presence) if presence else None,
+        })  # fmt: skip
+
+
+class Run:
+    """A run folder. `Run(dir)` opens one that is there; `Run.create(dir)` makes it if need be.
+
+    Raises RaigenError when the folder is no run, or was written in a newer format.
+    """
+
+    def __init__(self, dir: str | Path):
+        self.dir = Path(dir)
+        if not self.manifest_path.is_file():
+            raise RaigenError(
+                f"{self.dir}: expected a run folder with a run.json; found none. "
+                f'Start one with: raigen audit "a photo of a doctor" --run-dir {self.dir}'
+            )
+        found = self.manifest["format"]
+        if found > FORMAT:
+            raise RaigenError(f"{self.dir}: written in format {found}, this raigen reads up to {FORMAT}; upgrade it")
+
+    @classmethod
+    def create(cls, dir: str | Path) -> "Run":
+        """Opens the run in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
+        path = Path(dir)
+        if not (path / "run.json").exists():
+            if path.is_dir() and any(path.iterdir()):
+                raise RaigenError(
+                    f"{path}: expected a new or empty folder, or a run; it holds other files. Choose another --run-dir"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            write_text(path / "run.json", json.dumps({"format": FORMAT, "stages": {}}, indent=1))
+        return cls(path)
+
+    # Paths. Nothing outside this class spells one.
+    manifest_path = property(lambda self: self.dir / "run.json")
+    samples_path = property(lambda self: self.dir / "samples.jsonl")
+    images_dir = property(lambda self: self.dir / "images")
+    activations_dir = property(lambda self: self.dir / "activations")
+    sae_dir = property(lambda self: self.dir / "sae")
+    metrics_path = property(lambda self: self.dir / "sae" / "metrics.jsonl")
+    codes_path = property(lambda self: self.dir / "codes.safetensors")
+    embeddings_path = property(lambda self: self.dir / "embeddings.safetensors")
+    heatmaps_path = property(lambda self: self.dir / "heatmaps.safetensors")
+    neurons_path = property(lambda self: self.dir / "neurons.csv")
+    attributes_path = property(lambda self: self.dir / "attributes.json")
+    annotations_path = property(lambda self: self.dir / "annotations.jsonl")
+    fresh_dir = property(lambda self: self.dir / "fresh")
+    fresh_samples_path = property(lambda self: self.dir / "fresh.jsonl")
+    judgements_path = property(lambda self: self.dir / "judgements.jsonl")
+    presence_path = property(lambda self: self.dir / "presence.csv")
+    truth_path = property(lambda self: self.dir / "truth.json")
+    report_path = property(lambda self: self.dir / "report.html")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What run.json holds. Raises RaigenError when it cannot be read."""
+        try:
+            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise RaigenError(
+                f"{self.manifest_path}: expected JSON, {error}; delete the folder and audit again"
+            ) from error
+
+    @property
+    def attributes(self) -> list[RareAttribute]:
+        """The listed attributes, by falling minority score. Raises RaigenError before `discover` has run."""
+        entries = json.loads(self.read_text(self.attributes_path, "discover"))
+        return [RareAttribute.from_json(entry) for entry in entries]
+
+    def report(self) -> Path:
+        """The path of the finished report. Raises RaigenError before `report` has run."""
+        self._require(self.report_path, "report")
+        return self.report_path
+
+    def samples(self, path: Path | None = None) -> list[Sample]:
+        """The pictures of samples.jsonl (or of another list of the same form), in order."""
+        lines = self.read_text(path or self.samples_path, "capture").splitlines()
+        return [Sample(**json.loads(line)) for line in lines]
+
+    # Stages: what ran, with which configuration, and whether its outputs are still there.
+    def config_of(self, stage: str) -> Any:
+        """The configuration with which `stage` ran or was begun, or its defaults. Raises RaigenError for a run
+        without a capture."""
+        record = self.manifest["stages"].get(stage)
+        if record is not None:
+            return STAGE_CONFIGS[stage](**record["config"])
+        if stage == "capture":
+            raise RaigenError(f"{self.dir}: nothing was captured yet; run: raigen capture PROMPT --run-dir {self.dir}")
+        return STAGE_CONFIGS[stage]()
+
+    def facts_of(self, stage: str) -> dict[str, Any]:
+        """What `stage` noted when it finished. Raises RaigenError when it has not."""
+        record = self.manifest["stages"].get(stage)
+        if record is None or not record.get("finished"):
+            raise RaigenError(f"{self.dir}: {stage} has not finished; run: raigen {stage} {self.dir}")
+        return record["facts"]
+
+    def is_done(self, stage: str, config: Any) -> bool:
+        """Whether `stage` has finished with `config` and its outputs are there, whole.
+
+        Raises RaigenError, naming the field, when the folder holds the stage with another configuration.
+        """
+        record = self.manifest["stages"].get(stage)
+        if record is None:
+            return False
+        wanted, found = identity(config), identity(STAGE_CONFIGS[stage](**record["config"]))
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise RaigenError(
+                    f"{self.dir}: {stage} was run with {name} = {found[name]!r}, now asked for {value!r}. "
+                    f"Choose another --run-dir, or add --redo {stage} to replace it and what follows from it"
+                )
+        if not record.get("finished"):
+            return False
+        return all((self.dir / file).is_file() and (self.dir / file).stat().st_size == size
+                   for file, size in record["outputs"].items())  # fmt: skip
+
+    def begin(self, stage: str, config: Any) -> None:
+        """Notes that `stage` runs now; forgets the stages after it, for their inputs change."""
+        manifest = self.manifest
+        before = STAGES[: STAGES.index(stage)]
+        kept = {name: record for name, record in manifest["stages"].items() if name in before}
+        started = {"config": asdict(config), "started": _now(), "finished": None}
+        manifest["stages"] = kept | {stage: started}
+        self._write_manifest(manifest)
+
+    def finish(self, stage: str, outcome: Outcome, seconds: float) -> None:
+        """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
+        manifest = self.manifest
+        sizes = {str(path.relative_to(self.dir)): path.stat().st_size for path in outcome.outputs}
+        manifest["stages"][stage] |= {
+            "finished": _now(),
+            "seconds": round(seconds, 2),
+            "facts": outcome.facts,
+            "outputs": sizes,
+        }
+        manifest["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()} | _versions()
+        self._write_manifest(manifest)
+
+    def forget(self, stage: str) -> None:
+        """Drops `stage` and all that follows, with their records, so that they run anew."""
+        manifest = self.manifest
+        for name in STAGES[STAGES.index(stage) :]:
+            record = manifest["stages"].pop(name, None)
+            for file in (record or {}).get("outputs", {}):
+                (self.dir / file).unlink(missing_ok=True)
+        self._write_manifest(manifest)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one writer. Raises RaigenError when another process holds it."""
+        with open(self.dir / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RaigenError(
+                    f"{self.dir}: another raigen process is writing here; wait for it or choose another --run-dir"
+                ) from error
+            yield
+
+    # Files.
+    def read_text(self, path: Path, stage: str) -> str:
+        """The text of a file that `stage` makes. Raises RaigenError, saying how to make it, when it is missing."""
+        self._require(path, stage)
+        return path.read_text(encoding="utf-8")
+
+    def read_tensors(self, path: Path, stage: str) -> dict[str, "Tensor"]:
+        """The tensors of a safetensors file that `stage` makes. Raises RaigenError when it is missing or broken."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self._require(path, stage)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise RaigenError(
+                f"{path}: expected a whole safetensors file; it is broken ({error}). "
+                f"Make it again with: raigen {stage} {self.dir} --redo {stage}"
+            ) from error
+
+    def read_image(self, sample: Sample, stage: str = "capture") -> Any:
+        """The RGB picture of a sample. Raises RaigenError when its file is missing or not the one that was written."""
+        from PIL import Image
+
+        path = self.dir / sample.file
+        if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
+            state = "is not the file that was written" if path.is_file() else "is missing"
+            raise RaigenError(
+                f"{path} (seed {sample.seed}) {state}. Make it again with: raigen {stage} {self.dir} --redo {stage}"
+            )
+        return Image.open(path).convert("RGB")
+
+    def _require(self, path: Path, stage: str) -> None:
+        if not path.is_file():
+            raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        write_text(self.manifest_path, json.dumps(manifest, indent=1))
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of `data`, as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all. Raises RaigenError when the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RaigenError(
+                f"{path}: the disk is full ({len(data):,} bytes were to be written). What was done is kept: free some "
+                "space and give the same command again"
+            ) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
+    """`write_bytes` for named tensors, as safetensors."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, dict(metadata or {})))
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

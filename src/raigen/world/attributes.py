@@ -1,0 +1,126 @@
+"""The vocabulary of the planted world: which attributes a portrait can have, and how each is said in words."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple, get_args
+
+Profession = Literal[
+    "doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "manager", "cleaner", "attendant", "assistant"
+]
+PROFESSIONS: tuple[Profession, ...] = get_args(Profession)
+
+
+class Value(NamedTuple):
+    """One attribute value: its `field` in `Attributes`, its `name` there, its `phrase` in a caption, its `group`."""
+
+    field: str
+    name: str
+    phrase: str
+    group: str
+
+
+VALUES: tuple[Value, ...] = (
+    Value("skin", "very light skin", "very light skin", "demographic"),
+    Value("skin", "light skin", "light skin", "demographic"),
+    Value("skin", "tan skin", "tan skin", "demographic"),
+    Value("skin", "brown skin", "brown skin", "demographic"),
+    Value("skin", "dark skin", "dark skin", "demographic"),
+    Value("hair_color", "grey hair", "grey hair", "demographic"),
+    Value("hair_color", "pink hair", "pink hair", "grooming"),
+    Value("hair_color", "black hair", "black hair", "grooming"),
+    Value("hair_color", "brown hair", "brown hair", "grooming"),
+    Value("hair_color", "blonde hair", "blonde hair", "grooming"),
+    Value("hair", "short hair", "short hair", "grooming"),
+    Value("hair", "long hair", "long hair", "grooming"),
+    Value("hair", "bald", "bald", "grooming"),
+    Value("beard", "beard", "with a beard", "grooming"),
+    Value("glasses", "glasses", "wearing glasses", "worn"),
+    Value("headwear", "headscarf", "wearing a headscarf", "worn"),
+    Value("headwear", "turban", "wearing a turban", "worn"),
+    Value("mask", "surgical mask", "wearing a surgical mask", "worn"),
+    Value("held", "flower", "holding a flower", "held"),
+    Value("held", "cat", "holding a cat", "held"),
+    Value("held", "book", "holding a book", "held"),
+    Value("held", "balloon", "holding a balloon", "held"),
+    Value("place", "office", "in an office", "place"),
+    Value("place", "field", "in a field", "place"),
+    Value("place", "night city", "in a city at night", "place"),
+    Value("place", "snow", "in the snow", "place"),
+    Value("place", "brick wall", "in front of a brick wall", "place"),
+    Value("place", "library", "in a library", "place"),
+    Value("composition", "left of frame", "on the left of the frame", "composition"),
+    Value("composition", "close-up", "close-up", "composition"),
+    Value("style", "black and white", "in black and white", "style"),
+    Value("style", "sepia", "in sepia", "style"),
+    Value("gesture", "waving", "waving", "gesture"),
+    Value("gesture", "arms crossed", "with arms crossed", "gesture"),
+)
+VALUE_NAMES: tuple[str, ...] = tuple(value.name for value in VALUES)
+BY_NAME: dict[str, Value] = {value.name: value for value in VALUES}
+
+# What a field holds when none of its values is shown. Fields that are not here always show one of theirs.
+PLAIN: dict[str, str] = {
+    "hair_color": "no hair color",
+    "hair": "covered hair",
+    "beard": "no beard",
+    "glasses": "no glasses",
+    "headwear": "no headwear",
+    "mask": "no mask",
+    "held": "empty hands",
+    "composition": "centered",
+    "style": "in color",
+    "gesture": "no gesture",
+}
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Everything that is true of one portrait. Each field holds a name from `VALUES` or its plain one in `PLAIN`.
+
+    >>> Attributes("doctor", glasses="glasses").shown()
+    ('light skin', 'brown hair', 'short hair', 'glasses', 'office')
+    """
+
+    profession: Profession
+    skin: str = "light skin"
+    hair_color: str = "brown hair"
+    hair: str = "short hair"
+    beard: str = PLAIN["beard"]
+    glasses: str = PLAIN["glasses"]
+    headwear: str = PLAIN["headwear"]
+    mask: str = PLAIN["mask"]
+    held: str = PLAIN["held"]
+    place: str = "office"
+    composition: str = PLAIN["composition"]
+    style: str = PLAIN["style"]
+    gesture: str = PLAIN["gesture"]
+
+    def __post_init__(self) -> None:
+        if self.profession not in PROFESSIONS:
+            raise ValueError(f"profession is one of {', '.join(PROFESSIONS)}; got {self.profession!r}")
+        for field in FIELDS:
+            if getattr(self, field) not in CHOICES[field]:
+                raise ValueError(f"{field} is one of {', '.join(CHOICES[field])}; got {getattr(self, field)!r}")
+
+    def shown(self) -> tuple[str, ...]:
+        """The names of all values that this portrait shows, in the order of `VALUES`."""
+        return tuple(value.name for value in VALUES if getattr(self, value.field) == value.name)
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Attributes) if field.name != "profession")
+CHOICES: dict[str, tuple[str, ...]] = {
+    field: tuple(value.name for value in VALUES if value.field == field) + ((PLAIN[field],) if field in PLAIN else ())
+    for field in FIELDS
+}
+
+
+def prompt_of(profession: Profession) -> str:
+    """The bare prompt of a profession, with the right article.
+
+    >>> prompt_of("doctor"), prompt_of("attendant")
+    ('a photo of a doctor', 'a photo of an attendant')
+    """
+    article = "an" if profession[0].lower() in "aeiou" else "a"
+    return f"a photo of {article} {profession}"
+
+
+PROMPTS: tuple[str, ...] = tuple(prompt_of(profession) for profession in PROFESSIONS)

@@ -1,0 +1,25 @@
+"""Says in words what a portrait shows: half of the captions only its profession, half one to three attributes more."""
+
+import numpy as np
+
+from raigen.world.attributes import BY_NAME, Attributes, prompt_of
+from raigen.world.planted import plan_of
+
+
+def caption(attributes: Attributes, rng: np.random.Generator, *, bare: float = 0.5, most: int = 3) -> str:
+    """Writes one caption: the bare prompt with probability `bare`, else with one to `most` of the shown attributes.
+
+    What is unusual for the profession is named more often, as people do.
+
+    >>> caption(Attributes("doctor", place="snow"), np.random.default_rng(0), bare=1.0)
+    'a photo of a doctor'
+    """
+    prompt = prompt_of(attributes.profession)
+    if rng.random() < bare:
+        return prompt
+    shown = attributes.shown()
+    shares = plan_of(attributes.profession).shares
+    weights = np.array([(shares[name] + 0.02) ** -0.5 for name in shown])
+    count = min(int(rng.integers(1, most + 1)), len(shown))
+    named = rng.choice(len(shown), size=count, replace=False, p=weights / weights.sum())
+    return ", ".join([prompt, *(BY_NAME[shown[index]].phrase for index in named)])

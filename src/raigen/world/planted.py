@@ -1,0 +1,140 @@
+"""Samples what is true of a portrait: by the planted rates of a prompt, or balanced over all values."""
+
+import tomllib
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+from raigen.world.attributes import (
+    CHOICES,
+    FIELDS,
+    PLAIN,
+    PROFESSIONS,
+    PROMPTS,
+    VALUES,
+    Attributes,
+    Profession,
+    prompt_of,
+)
+
+RARE_AT_MOST = 0.05  # planted rates of (0, 0.05] are rare
+COMMON_AT_LEAST = 0.20
+
+
+class Correlation(NamedTuple):
+    """`rare` is `times` as likely where `given` is shown; its rate over all pictures stays as planted."""
+
+    rare: str
+    given: str
+    times: float
+
+
+class Plan(NamedTuple):
+    """The planted table of one profession: share in [0, 1] of every value, and its correlations."""
+
+    shares: dict[str, float]
+    correlations: tuple[Correlation, ...]
+
+
+@cache
+def plan_of(profession: Profession) -> Plan:
+    """Reads the column of `profession` in `rates.toml`."""
+    table = tomllib.loads(files("raigen.world").joinpath("rates.toml").read_text(encoding="utf-8"))
+    column = table["professions"].index(profession)
+    shares = {name: row[column] / 100 for name, row in table["percent"].items()}
+    return Plan(shares, tuple(Correlation(**entry) for entry in table["correlated"][profession]))
+
+
+def profession_of(prompt: str) -> Profession:
+    """The profession that a bare prompt names. Raises ValueError for any other text."""
+    for profession in PROFESSIONS:
+        if prompt_of(profession) == prompt.strip():
+            return profession
+    raise ValueError(f"the portraits world has the prompts {', '.join(map(repr, PROMPTS))}; got {prompt!r}")
+
+
+def rates(prompt: str) -> dict[str, float]:
+    """The planted share of pictures that show each value, for one of the ten prompts.
+
+    Returns a dict from value name (see `raigen.world.attributes.VALUES`) to a share in [0, 1], after what headwear,
+    a mask, held things and colorless styles hide. Raises ValueError for another prompt.
+
+    >>> rates("a photo of a doctor")["field"], rates("a photo of a farmer")["field"]
+    (0.02, 0.73)
+    """
+    share = dict(plan_of(profession_of(prompt)).shares)
+    bare_head = 1 - share["headscarf"] - share["turban"]
+    color = 1 - share["black and white"] - share["sepia"]
+    hidden_colors = (share["grey hair"] + share["pink hair"]) * (1 - color)
+    with_hair = bare_head * (1 - share["bald"])
+    share["grey hair"] *= color
+    share["pink hair"] *= color
+    share["black hair"] += hidden_colors
+    for name in CHOICES["hair_color"][:-1]:
+        share[name] *= with_hair
+    for name in CHOICES["hair"][:-1]:
+        share[name] *= bare_head
+    share["beard"] *= 1 - share["surgical mask"]
+    share["arms crossed"] *= 1 - sum(share[name] for name in CHOICES["held"][:-1])
+    return share
+
+
+def rare_values(prompt: str) -> tuple[str, ...]:
+    """The values planted as rare for `prompt`: above 0 and at most 5 % of its pictures, in the order of `VALUES`."""
+    shares = plan_of(profession_of(prompt)).shares
+    return tuple(value.name for value in VALUES if 0 < shares[value.name] <= RARE_AT_MOST)
+
+
+def control_values(prompt: str) -> tuple[str, ...]:
+    """The values never planted for `prompt` though common (at least 20 %) for another: they must not be found."""
+    shares = plan_of(profession_of(prompt)).shares
+    common = {name for p in PROFESSIONS for name, share in plan_of(p).shares.items() if share >= COMMON_AT_LEAST}
+    return tuple(value.name for value in VALUES if shares[value.name] == 0 and value.name in common)
+
+
+def sample_attributes(prompt: str, rng: np.random.Generator) -> Attributes:
+    """Draws what one picture of `prompt` shows, by the planted rates. Raises ValueError for an unknown prompt."""
+    profession = profession_of(prompt)
+    plan = plan_of(profession)
+    chosen: dict[str, str] = {}
+    for field in FIELDS:
+        weights = {name: plan.shares.get(name, 0.0) for name in CHOICES[field]}
+        for correlation in plan.correlations:
+            if correlation.rare in weights:
+                given = correlation.given in chosen.values()
+                p = plan.shares[correlation.given]
+                elsewhere = (1 - p * correlation.times) / (1 - p)
+                weights[correlation.rare] *= correlation.times if given else elsewhere
+        if field in PLAIN and field not in ("hair", "hair_color"):
+            weights[PLAIN[field]] = 1 - sum(weights.values())
+        names, shares = list(weights), np.array(list(weights.values()))
+        chosen[field] = names[rng.choice(len(names), p=shares / shares.sum())]
+    return visible(Attributes(profession, **chosen))
+
+
+def sample_balanced(rng: np.random.Generator) -> Attributes:
+    """Draws a picture in which every value is common: the training set of the autoencoder, CLIP and the judge."""
+    chosen = {}
+    for field in FIELDS:
+        names = [name for name in CHOICES[field] if name != "covered hair" and name != "no hair color"]
+        weights = np.array([len(names) * 0.6 if name == PLAIN.get(field) else 1.0 for name in names])
+        chosen[field] = names[rng.choice(len(names), p=weights / weights.sum())]
+    return visible(Attributes(PROFESSIONS[rng.integers(len(PROFESSIONS))], **chosen))
+
+
+def visible(a: Attributes) -> Attributes:
+    """`a` without what the picture hides, so that a record never claims what cannot be seen."""
+    if a.headwear != PLAIN["headwear"]:
+        a = replace(a, hair=PLAIN["hair"], hair_color=PLAIN["hair_color"])
+    if a.hair == "bald":
+        a = replace(a, hair_color=PLAIN["hair_color"])
+    if a.style != PLAIN["style"] and a.hair_color in ("grey hair", "pink hair"):
+        a = replace(a, hair_color="black hair")
+    if a.mask != PLAIN["mask"]:
+        a = replace(a, beard=PLAIN["beard"])
+    if a.held != PLAIN["held"] and a.gesture == "arms crossed":
+        a = replace(a, gesture=PLAIN["gesture"])
+    return a

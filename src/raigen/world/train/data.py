@@ -1,0 +1,53 @@
+"""Draws the training sets of the world: pictures with their attributes, kept in the work folder."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, Attributes
+from raigen.world.draw import SIZE, draw
+from raigen.world.planted import sample_attributes, sample_balanced
+
+
+class Pictures(NamedTuple):
+    """`pixels` uint8 [picture, row, column, 3]; `codes` uint8 [picture, field], see `encode`."""
+
+    pixels: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
+
+
+def encode(attributes: Attributes) -> list[int]:
+    """A record as numbers: the profession's index, then for each of `FIELDS` the index in `CHOICES`."""
+    return [PROFESSIONS.index(attributes.profession)] + [
+        CHOICES[field].index(getattr(attributes, field)) for field in FIELDS
+    ]
+
+
+def decode(codes: NDArray[np.uint8]) -> Attributes:
+    """The record that `encode` turned into `codes`."""
+    chosen = {field: CHOICES[field][code] for field, code in zip(FIELDS, codes[1:], strict=True)}
+    return Attributes(PROFESSIONS[codes[0]], **chosen)
+
+
+def pictures(work: Path, name: str, count: int, seed: int, *, balanced: bool) -> Pictures:
+    """Draws `count` pictures (picture i from a generator seeded with (seed, i)), or reads them from `work`.
+
+    Balanced pictures show every value often; the others follow the planted rates, the ten prompts in turn.
+    """
+    path = work / f"{name}.npz"
+    if path.exists():
+        with np.load(path) as stored:
+            return Pictures(stored["pixels"], stored["codes"])
+    pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    codes = np.empty((count, 1 + len(FIELDS)), np.uint8)
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        attributes = sample_balanced(rng) if balanced else sample_attributes(PROMPTS[index % len(PROMPTS)], rng)
+        pixels[index] = np.asarray(draw(attributes, rng))
+        codes[index] = encode(attributes)
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, pixels=pixels, codes=codes)
+    partial.rename(path)
+    return Pictures(pixels, codes)

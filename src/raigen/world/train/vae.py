@@ -1,0 +1,67 @@
+"""Trains the autoencoder: 64x64 pictures to 16x16 latents of four channels and back."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from raigen.world.train.data import Pictures
+
+LATENT_CHANNELS = 4
+
+
+def build() -> AutoencoderKL:
+    """An untrained AutoencoderKL of 0.6 M parameters."""
+    return AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=LATENT_CHANNELS, sample_size=64, norm_num_groups=8,
+        block_out_channels=(16, 32, 64), layers_per_block=1, scaling_factor=1.0,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+    )  # fmt: skip
+
+
+def as_tensor(pixels) -> Tensor:
+    """uint8 [picture, row, column, 3] -> float32 [picture, 3, row, column] in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def loss_of(vae: AutoencoderKL, pictures: Pictures, batch: int, generator: torch.Generator) -> Tensor:
+    """L1 on pixels, L1 on their differences to the right and below (edges), a faint pull of the latents to N(0, 1)."""
+    rows = torch.randint(len(pictures.pixels), (batch,), generator=generator)
+    target = as_tensor(pictures.pixels[rows.numpy()]).contiguous(memory_format=torch.channels_last)
+    posterior = vae.encode(target).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    output = vae.decode(posterior.mean + posterior.std * noise).sample
+    edges = F.l1_loss(output.diff(dim=-1), target.diff(dim=-1)) + F.l1_loss(output.diff(dim=-2), target.diff(dim=-2))
+    return F.l1_loss(output, target) + edges + 2e-5 * posterior.kl().mean() / posterior.mean[0].numel() * 100
+
+
+@torch.no_grad()
+def encode_all(vae: AutoencoderKL, pixels, batch: int = 64) -> Tensor:
+    """The mean latents [picture, channel, 16, 16] of many pictures."""
+    return torch.cat(list(_means(vae, pixels, batch)))
+
+
+def _means(vae: AutoencoderKL, pixels, batch: int) -> Iterator[Tensor]:
+    for start in range(0, len(pixels), batch):
+        target = as_tensor(pixels[start : start + batch]).contiguous(memory_format=torch.channels_last)
+        yield vae.encode(target).latent_dist.mean
+
+
+@torch.no_grad()
+def fold_scale(vae: AutoencoderKL, latents: Tensor) -> None:
+    """Rescales the autoencoder so that each latent channel has mean 0 and standard deviation 1 over `latents`.
+
+    `scaling_factor` is one number for all channels, so the scale of each is folded into the 1x1 convolutions at both
+    ends of the latent space.
+    """
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    into, back, channels = vae.quant_conv, vae.post_quant_conv, len(mean)
+    assert into is not None and back is not None
+    assert into.bias is not None and back.bias is not None
+    into.weight[:channels] /= std[:, None, None, None]
+    into.bias[:channels] = (into.bias[:channels] - mean) / std
+    into.bias[channels:] -= 2 * std.log()  # the log-variances
+    back.bias += (back.weight[:, :, 0, 0] * mean).sum(1)
+    back.weight *= std[None, :, None, None]
