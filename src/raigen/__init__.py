@@ -1,0 +1,71 @@
+"""Finds the attributes that a text-to-image model knows but hardly ever shows.
+
+Names load when they are first used, so that `import raigen` is quick and loads neither torch nor diffusers.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raigen import scores, train, world
+    from raigen.audit import audit
+    from raigen.config import SAEConfig
+    from raigen.errors import RaigenError
+    from raigen.run import RareAttribute, Run
+    from raigen.sae import MatryoshkaSAE
+
+    __version__: str
+
+__all__ = [
+    "MatryoshkaSAE",
+    "RaigenError",
+    "RareAttribute",
+    "Run",
+    "SAEConfig",
+    "__version__",
+    "audit",
+    "scores",
+    "train",
+    "world",
+]
+
+_HOMES = {
+    "MatryoshkaSAE": "raigen.sae",
+    "RaigenError": "raigen.errors",
+    "RareAttribute": "raigen.run",
+    "Run": "raigen.run",
+    "SAEConfig": "raigen.config",
+    "audit": "raigen.audit",
+}
+_MODULES = {"scores": "raigen.scores", "train": "raigen.train", "world": "raigen.world.portraits"}
+
+
+class _Package(ModuleType):
+    """Keeps `raigen.audit` the function: importing the module of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "audit" and isinstance(value, ModuleType):
+            value = value.audit
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("raigen")
+    if name in _MODULES:
+        import_module(_MODULES[name])
+        return sys.modules[f"raigen.{name}"]
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'raigen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

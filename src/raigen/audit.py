@@ -1,0 +1,127 @@
+"""Walks one run through the stages: skips what is done, resumes what is not."""
+
+import re
+import time
+from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from raigen.config import STAGES, AuditConfig
+from raigen.errors import RaigenError
+from raigen.run import Outcome, Run, Tick
+
+Stage = Callable[[Run, Any], Generator[Tick, None, Outcome]]
+MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
+
+
+class Step(NamedTuple):
+    """Where the walk stands: a stage was skipped, begins, goes on (`tick`), or has finished after `seconds`."""
+
+    stage: str
+    state: Literal["skipped", "begun", "running", "finished"]
+    tick: Tick | None = None
+    seconds: float = 0.0
+
+
+def audit(
+    prompt: str,
+    *,
+    model: str = "portraits",
+    n_images: int = 1000,
+    run_dir: str | Path | None = None,
+    progress: Callable[[Step], object] | None = None,
+    **options: Any,
+) -> Run:
+    """Finds the attributes that `model` knows for `prompt` but hardly ever shows.
+
+    `run_dir` is `runs/<prompt>` unless given; the same call again goes on where the last one stopped, and returns at
+    once when all is done. `options` are the fields of the stages' configurations, such as `guidance_scale=2.0` or
+    `n_fresh_images=1000`; `progress` is told every `Step`. Raises RaigenError for bad options, and when the folder
+    holds a run with others.
+
+        run = raigen.audit("a photo of a doctor", n_images=300)
+        print([attribute.label for attribute in run.attributes])
+    """
+    config = AuditConfig.of(prompt, model=model, n_images=n_images, **options)
+    run = Run.create(run_dir or default_run_dir(prompt))
+    for step in walk(run, config):
+        if progress is not None:
+            progress(step)
+    return run
+
+
+def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Step]:
+    """Takes `run` through all stages, holding its lock; `redo` names a stage to do anew, with all that follow it.
+
+    Nothing is dropped before the stages ahead of `redo` are known to agree with `config`.
+    """
+    with run.locked():
+        if redo is not None:
+            for name in STAGES[: STAGES.index(redo)]:
+                run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
+            run.forget(redo)
+        for name in STAGES:
+            yield from _steps(run, name, getattr(config, name))
+
+
+def run_stage(
+    run: Run, name: str, config: Any, redo: bool = False, on_tick: Callable[[Step], object] | None = None
+) -> None:
+    """Runs one stage with `config`, or skips it when it is done; `redo` does it anew.
+
+    Raises RaigenError, naming what to run first, when an earlier stage has not finished.
+    """
+    with run.locked():
+        for earlier in STAGES[: STAGES.index(name)]:
+            run.facts_of(earlier)
+        if redo:
+            run.forget(name)
+        for step in _steps(run, name, config):
+            if on_tick is not None:
+                on_tick(step)
+
+
+def default_run_dir(prompt: str) -> Path:
+    """The folder of a prompt's run unless another is given. Letters of every script are kept.
+
+    >>> default_run_dir("A photo of a CEO, smiling!").as_posix()
+    'runs/a-photo-of-a-ceo-smiling'
+    """
+    slug = re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG].strip("-")
+    return Path("runs") / (slug or "prompt")
+
+
+def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
+    if run.is_done(name, config):
+        yield Step(name, "skipped")
+        return
+    is_new = name not in run.manifest["stages"]
+    before = set(run.dir.rglob("*"))
+    started = time.monotonic()
+    run.begin(name, config)
+    finished = False
+    try:
+        yield Step(name, "begun")
+        ticks = stage_function(name)(run, config)
+        while True:
+            try:
+                tick = next(ticks)
+            except StopIteration as end:
+                outcome = end.value
+                break
+            yield Step(name, "running", tick)
+        run.finish(name, outcome, time.monotonic() - started)
+        finished = True
+    finally:
+        # A first try that made no file (a mistyped model, say) must not bind the folder to its configuration.
+        if not finished and is_new and set(run.dir.rglob("*")) == before:
+            run.forget(name)
+    yield Step(name, "finished", seconds=time.monotonic() - started)
+
+
+def stage_function(name: str) -> Stage:
+    """The function that does a stage: the one of the stage's name in the module of that name."""
+    if name not in STAGES:
+        raise RaigenError(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}")
+    return getattr(import_module(f"raigen.{name}"), name)

@@ -1,0 +1,288 @@
+"""The command line: turns flags into configurations, shows how far the stages are, prints what they found."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import field, fields, make_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
+
+from raigen.audit import Step, default_run_dir, run_stage, walk
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig
+from raigen.errors import RaigenError
+from raigen.run import Presence, Run, Tick
+
+DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
+AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
+STAGE_HELP = {
+    "capture": "Generates pictures and keeps the activations of one layer of the denoiser.",
+    "train": "Trains the sparse autoencoder on the captured activations.",
+    "discover": "Scores the neurons and lists the rare ones.",
+    "annotate": "Names the listed neurons.",
+    "evaluate": "Measures on fresh pictures how often each named attribute shows.",
+    "report": "Writes the report, one HTML file.",
+}
+VERSION_HELP = "Prints the version."
+RUN_HELP = "The run folder. What it was given before stands for the flags left out."
+RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
+REDO_HELP = "Do this stage anew, with all that follow it."
+PROMPT_HELP = "What to ask the model for: a text that is not empty."
+PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
+SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what `argv` says; the exit status. 0: done. 2: a mistake a person can mend. 130: stopped by Ctrl-C."""
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
+    except RaigenError as error:
+        print(f"raigen: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nraigen: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _main(args: list[str]) -> int:
+    command = _parse(args, {})
+    name = type(command).__name__
+    if name == "version":
+        print(f"raigen {version('raigen')}")
+    elif name == "audit":
+        # The whole configuration is checked before a folder is made.
+        options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
+        config = AuditConfig.of(command.prompt, **options)
+        run = Run.create(command.run_dir or default_run_dir(command.prompt))
+        with _view() as show:
+            for step in walk(run, config, command.redo):
+                show(step)
+        _print_result(run)
+    else:
+        _run_one(name, command, args)
+    return 0
+
+
+def _run_one(stage: str, command: Any, args: list[str]) -> None:
+    run_dir = _run_dir(command)
+    recorded = {}
+    if stage != "capture" or (run_dir / "run.json").is_file():
+        manifest = Run(run_dir).manifest
+        if stage in manifest["stages"]:
+            recorded = {stage: _values(Run(run_dir).config_of(stage))}
+            command = _parse(args, recorded)  # once more: a flag left out keeps its recorded value
+    values = _values(getattr(command, stage))
+    if stage == "capture":
+        is_run = command.run_dir is None and _is_run(command.prompt)
+        values["prompt"] = recorded.get(stage, {}).get("prompt", "") if is_run else command.prompt
+    config = STAGE_CONFIGS[stage](**values)
+    run = Run.create(run_dir) if stage == "capture" else Run(run_dir)
+    with _view() as show:
+        run_stage(run, stage, config, redo=command.redo is not None, on_tick=show)
+    if stage == "report":
+        _print_result(run)
+
+
+def _run_dir(command: Any) -> Path:
+    """Where a single stage works: RUN, or for a capture --run-dir, PROMPT if it is a run, or the prompt's folder."""
+    if type(command).__name__ != "capture":
+        return command.run
+    return command.run_dir or (Path(command.prompt) if _is_run(command.prompt) else default_run_dir(command.prompt))
+
+
+def _is_run(text: str) -> bool:
+    return (Path(text) / "run.json").is_file()
+
+
+# Flags. A command is a dataclass made from the configurations, so a field added there is a flag here.
+def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The command in `args`; its type bears the command's name. `recorded` holds other defaults, by stage."""
+    flags = {stage: _flags(stage, recorded.get(stage, {})) for stage in STAGES}
+    redo = (Annotated[Literal[STAGES] | None, tyro.conf.arg(help=REDO_HELP)], None)
+    run_dir = (Annotated[Path | None, tyro.conf.arg(help=RUN_DIR_HELP, help_behavior_hint="")], None)
+    prompt = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_HELP)],)
+    run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
+    commands = [_command("audit", AUDIT_HELP, {"prompt": prompt, "run_dir": run_dir, "redo": redo, **flags})]
+    for stage in STAGES:
+        place: dict[str, tuple[Any, ...]] = {"run": run}
+        if stage == "capture":
+            target = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_OR_RUN_HELP)],)
+            place = {"prompt": target, "run_dir": run_dir}
+        redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
+        commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
+    commands.append(_command("version", VERSION_HELP, {}))
+    markers = (OmitArgPrefixes, OmitSubcommandPrefixes, DisallowNone, PositionalMetavarFromFieldName)
+    union: Any = Union[tuple(commands)]  # noqa: UP007
+    return tyro.cli(union, prog="raigen", description=DESCRIPTION, args=args, config=markers)
+
+
+def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
+    made = make_dataclass(
+        name,
+        [(key, part[0]) if len(part) == 1 else (key, part[0], field(default=part[1])) for key, part in parts.items()],
+        kw_only=True,
+        frozen=True,
+        namespace={"__doc__": help},
+    )
+    return Annotated[made, tyro.conf.subcommand(name)]
+
+
+def _flags(stage: str, recorded: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A stage's configuration as flags, with their defaults.
+
+    Unchecked, so that a bad value is told in raigen's words and not in the parser's; the prompt is no flag.
+    """
+    base = STAGE_CONFIGS[stage]
+    hidden = [("prompt", tyro.conf.Suppress[str], field(default=""))] if stage == "capture" else []
+    unchecked = {"__post_init__": lambda self: None, "__doc__": base.__doc__}
+    made = make_dataclass(f"{stage}_flags", hidden, bases=(base,), frozen=True, namespace=unchecked)
+    return made, made(**recorded)
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return {
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if not (f.name == "prompt" and type(config).__name__ == "capture_flags")
+    }
+
+
+# Progress.
+@contextmanager
+def _view() -> Iterator[Callable[[Step], None]]:
+    """What shows each step: bars with the time left in a terminal, else plain lines. On stderr."""
+    _quiet_libraries()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_lines()
+        return
+    columns = (
+        TextColumn("[bold]{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield _bars(progress)
+
+
+def _bars(progress: Progress) -> Callable[[Step], None]:
+    tasks: dict[str, TaskID] = {}
+
+    def show(step: Step) -> None:
+        if step.stage not in tasks:
+            tasks[step.stage] = progress.add_task(step.stage, total=None, note="")
+        task = tasks[step.stage]
+        if step.state == "skipped":
+            progress.update(task, total=1, completed=1, note="done before")
+        elif step.tick is not None:
+            progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
+        elif step.state == "finished":
+            total = progress.tasks[task].total or 1
+            progress.update(task, total=total, completed=total, note=f"done in {_duration(step.seconds)}")
+
+    return show
+
+
+def _plain_lines() -> Callable[[Step], None]:
+    start: tuple[float, int] | None = None  # when the stage first ticked, and how much of it was done by then
+    last_line = time.monotonic()
+
+    def show(step: Step) -> None:
+        nonlocal last_line, start
+        now = time.monotonic()
+        if step.state == "begun":
+            start, last_line = None, now
+        elif step.state != "running":
+            text = "done before" if step.state == "skipped" else f"done in {_duration(step.seconds)}"
+            print(f"{step.stage}: {text}", file=sys.stderr, flush=True)
+        elif step.tick is not None:
+            start = start or (now, step.tick.done)
+            if now - last_line >= SECONDS_PER_LINE:
+                last_line = now
+                print(f"{step.stage}: {_standing(step.tick, now - start[0], start[1])}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
+    """
+    >>> _standing(Tick(300, 1000, "doctors"), seconds=10.0, resumed_at=100)
+    '300 of 1000, 35.0 s left · doctors'
+    """
+    done, total, note = tick
+    left = f", {_duration(seconds / (done - resumed_at) * (total - done))} left" if done > resumed_at else ""
+    return f"{done} of {total}{left}{' · ' + note if note else ''}"
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(7.31), _duration(68)
+    ('7.3 s', '1 min 8 s')
+    """
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _quiet_libraries() -> None:
+    """Keeps the notes and progress bars of the model libraries out of ours; they read these when they are loaded."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+# Results.
+def _print_result(run: Run) -> None:
+    console = Console() if sys.stdout.isatty() else Console(width=110, force_terminal=False, color_system=None)
+    truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
+    console.print(_table(run, truth))
+    if truth is not None:
+        print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
+        bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
+        print(f"found, by planted rate: {' · '.join(bands)}")
+    print(f"report: {run.report()}")
+
+
+def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
+    table = Table(title=f"Rare for “{run.config_of('capture').prompt}”", title_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column("label")
+    for name in ("minority score", "frequency", "presence"):
+        table.add_column(name, justify="right")
+    if truth is not None:
+        table.add_column("truly rare")
+    truths = {row["neuron"]: row for row in truth["attributes"]} if truth else {}
+    for attribute in run.attributes:
+        row = [
+            str(attribute.rank),
+            attribute.label or "no identified attribute",
+            f"{attribute.minority_score:.3f}",
+            f"{attribute.frequency:.1%}",
+            _presence(attribute.presence),
+        ]
+        if truth is not None:
+            row.append(_truth(truths[attribute.neuron]))
+        table.add_row(*row)
+    return table
+
+
+def _presence(presence: Presence | None) -> str:
+    return "not measured" if presence is None else f"{presence.rate:.1%} [{presence.low:.1%}, {presence.high:.1%}]"
+
+
+def _truth(row: Mapping[str, Any]) -> str:
+    verdict = "yes" if row["hit"] else "no"
+    return f"{verdict}: {row['value']}, {row['share']:.0%} of its top, {row['rate']:.1%} of all"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
