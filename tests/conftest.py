@@ -1,0 +1,33 @@
+"""Sets every test up the same way: shapes checked, no network, one thread, fixed seeds."""
+
+import os
+import random
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+# Rooms whose signatures carry tensor axes. `raigen.run` is not among them: it names Tensor without importing torch.
+HOOKED = [
+    f"raigen.{room}"
+    for room in ("sae", "scores", "stats", "figures", "diffusion", "activations", "embed", "capture", "train")
+]
+install_import_hook(HOOKED, "beartype.beartype")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

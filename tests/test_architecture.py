@@ -1,0 +1,148 @@
+"""The rules of the house that a reader cannot see at one place: who imports whom, and what stays unloaded."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "raigen"
+STAGES = ("capture", "train", "discover", "annotate", "evaluate", "report", "amplify", "compare")
+LEVELS = {
+    "errors": -1,
+    "config": 0, "prompts": 0,
+    "run": 0.5,  # below the rest of level 1, which writes its files through it
+    "sae": 1, "scores": 1, "stats": 1, "figures": 1, "hookpoint": 1,
+    "world": 2, "diffusion": 2, "activations": 2, "embed": 2, "vlm": 2,
+    **dict.fromkeys(STAGES, 3),
+    "audit": 4,
+    "cli": 5, "__init__": 5,
+}  # fmt: skip
+
+
+def imports_of(path: Path) -> set[str]:
+    """The rooms that a module imports at any depth, but for imports that only a type checker sees."""
+    found = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            if node.module == "raigen":
+                found.update(alias.name for alias in node.names)
+            elif node.module and node.module.startswith("raigen."):
+                found.add(node.module.split(".")[1])
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("raigen."))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+MODULES = sorted(path for path in SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_imports_point_down(path):
+    room = room_of(path)
+    assert room in LEVELS, f"{room} is no room of the design; give it a level"
+    for imported in imports_of(path) - {room}:
+        assert LEVELS[imported] < LEVELS[room], f"{room} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_the_first_line_of_a_module_says_its_job(path):
+    if path.stat().st_size:
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert doc and doc.splitlines()[0].strip().endswith((".", ":", "?"))
+
+
+def test_there_is_no_room_for_odds_and_ends():
+    assert not [path for path in MODULES if path.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+def test_nothing_is_pickled():
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        assert "import pickle" not in text and "torch.load(" not in text and "torch.save(" not in text, path
+
+
+def test_the_reader_of_imports_reads_all_kinds(tmp_path):
+    source = tmp_path / "x.py"
+    source.write_text(
+        "import raigen.sae\nfrom raigen import scores\nif TYPE_CHECKING:\n    from raigen.cli import main\n"
+        "def f():\n    from raigen.world.judge import judge\n"
+    )
+    assert imports_of(source) == {"sae", "scores", "world"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import raigen",
+        "import raigen; raigen.audit; raigen.Run; raigen.SAEConfig; raigen.RaigenError; raigen.RareAttribute",
+        "import raigen.cli; raigen.cli.main(['version'])",
+        "import raigen.cli\ntry: raigen.cli.main(['--help'])\nexcept SystemExit: pass",
+        "import raigen.cli; raigen.cli.main(['audit', 'a doctor', '--n-images', '3'])",
+    ],
+)
+def test_light_things_load_no_heavy_library(code):
+    heavy = "{'torch', 'diffusers', 'transformers', 'numpy', 'scipy', 'sklearn', 'altair'} & set(sys.modules)"
+    script = f"import sys\n{code}\nloaded = {heavy}\nassert not loaded, loaded"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+NAMES = """
+import types
+import raigen
+for name in raigen.__all__:
+    assert getattr(raigen, name) is not None, name
+assert sorted(dir(raigen)) == sorted(raigen.__all__)
+assert isinstance(raigen.audit, types.FunctionType)
+assert isinstance(raigen.train, types.ModuleType) and callable(raigen.train.fit)
+assert callable(raigen.scores.minority_scores) and callable(raigen.scores.prune)
+assert callable(raigen.world.portraits.draw)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import raigen; f = raigen.audit",
+        "from raigen import audit as f",
+        "import raigen.audit; f = raigen.audit",
+        "import raigen.audit as f",
+        "import raigen.cli; f = raigen.audit",
+        "from raigen.audit import audit as f",
+        "import raigen; raigen.audit; import raigen.audit; f = raigen.audit",
+        "from raigen.audit import walk; from raigen import audit as f",
+        "import importlib; importlib.import_module('raigen.audit'); from raigen import audit as f",
+    ],
+)
+def test_audit_is_the_function_in_whatever_order_things_are_imported(code):
+    script = f"{code}\nimport types, sys\nassert isinstance(f, types.FunctionType) and f.__name__ == 'audit', f"
+    script += "\nfrom raigen.audit import walk\nassert isinstance(sys.modules['raigen.audit'], types.ModuleType)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_public_names_are_there():
+    done = subprocess.run([sys.executable, "-c", NAMES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import raigen
+
+    with pytest.raises(AttributeError, match="module 'raigen' has no attribute 'audits'"):
+        raigen.audits  # noqa: B018

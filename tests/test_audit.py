@@ -1,0 +1,195 @@
+"""The walk through the stages: what is skipped, resumed, done anew. The stages here are stand-ins that write files."""
+
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import raigen
+from raigen.audit import Step, run_stage, stage_function, walk
+from raigen.config import STAGES, AuditConfig
+from raigen.errors import RaigenError
+from raigen.run import Outcome, Run, Tick, write_text
+
+DOCTOR = "a photo of a doctor"
+PATHS: dict[str, Callable] = {
+    "capture": lambda run: run.samples_path,
+    "train": lambda run: run.metrics_path,
+    "discover": lambda run: run.attributes_path,
+    "annotate": lambda run: run.annotations_path,
+    "evaluate": lambda run: run.presence_path,
+    "report": lambda run: run.report_path,
+}
+
+
+class Stages:
+    """Stand-ins for the stages: two ticks and one file each. The capture keeps a line per tick, and resumes."""
+
+    def __init__(self):
+        self.calls: list[str] = []
+        self.fails: dict[str, BaseException] = {}
+        self.fails_after = 0  # ticks
+
+    def __call__(self, name):
+        def stage(run, config):
+            self.calls.append(name)
+            path = PATHS[name](run)
+            lines = path.read_text().splitlines() if path.exists() and name == "capture" else []
+            for done in range(len(lines), 3):
+                if name in self.fails and done >= self.fails_after:
+                    raise self.fails[name]
+                lines.append(f"{name} {done}")
+                write_text(path, "\n".join(lines))
+                yield Tick(done + 1, 3, "working")
+            return Outcome([path], {"ticks": 3})
+
+        return stage
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    stages = Stages()
+    monkeypatch.setattr(sys.modules["raigen.audit"], "stage_function", stages)
+    return stages
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run")
+
+
+def test_an_audit_walks_all_stages_in_order_and_tells_each_step(stages, tmp_path):
+    steps = []
+    run = raigen.audit(DOCTOR, run_dir=tmp_path / "run", progress=steps.append, n_images=60, k=4)
+    assert stages.calls == list(STAGES)
+    assert [(s.stage, s.state) for s in steps[:6]] == [
+        ("capture", "begun"), ("capture", "running"), ("capture", "running"), ("capture", "running"),
+        ("capture", "finished"), ("train", "begun"),
+    ]  # fmt: skip
+    assert steps[1].tick == Tick(1, 3, "working")
+    assert run.config_of("train").k == 4
+    assert run.facts_of("report") == {"ticks": 3}
+    assert run.report().read_text() == "report 0\nreport 1\nreport 2"
+
+
+def test_the_same_audit_again_does_nothing(stages, tmp_path):
+    raigen.audit(DOCTOR, run_dir=tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    steps = []
+    raigen.audit(DOCTOR, run_dir=tmp_path / "run", progress=steps.append)
+    assert steps == [Step(name, "skipped") for name in STAGES]
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_the_folder_follows_the_prompt(stages, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert raigen.audit("A photo of a doctor, 医者!").dir.as_posix() == "runs/a-photo-of-a-doctor-医者"
+    assert raigen.audit("?" * 99).dir.as_posix() == "runs/prompt"
+    assert len(raigen.audit("very " * 99).dir.name) <= 60
+
+
+def test_bad_options_make_no_folder(tmp_path):
+    with pytest.raises(RaigenError, match="n_images"):
+        raigen.audit(DOCTOR, run_dir=tmp_path / "run", n_images=3)
+    with pytest.raises(RaigenError, match="unknown option 'n_neurons'"):
+        raigen.audit(DOCTOR, run_dir=tmp_path / "run", n_neurons=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_capture_goes_on_where_it_stopped(stages, run):
+    config = AuditConfig.of(DOCTOR)
+    stages.fails, stages.fails_after = {"capture": KeyboardInterrupt()}, 2
+    with pytest.raises(KeyboardInterrupt):
+        list(walk(run, config))
+    assert run.samples_path.read_text() == "capture 0\ncapture 1"
+    stages.fails = {}
+    steps = list(walk(run, config))
+    assert steps[1].tick == Tick(3, 3, "working")
+    assert run.samples_path.read_text() == "capture 0\ncapture 1\ncapture 2"
+
+
+def test_a_begun_capture_is_bound_to_its_configuration(stages, run):
+    stages.fails, stages.fails_after = {"capture": RaigenError("NaN")}, 1
+    with pytest.raises(RaigenError, match="NaN"):
+        list(walk(run, AuditConfig.of(DOCTOR)))
+    with pytest.raises(RaigenError, match="capture was run with base_seed = 0, now asked for 1"):
+        list(walk(run, AuditConfig.of(DOCTOR, base_seed=1)))
+
+
+def test_a_first_try_that_made_nothing_binds_the_folder_to_nothing(stages, run):
+    stages.fails = {"capture": RaigenError("no such model")}
+    with pytest.raises(RaigenError, match="no such model"):
+        list(walk(run, AuditConfig.of(DOCTOR, model="portrats")))
+    stages.fails = {}
+    list(walk(run, AuditConfig.of(DOCTOR, model="portraits")))
+    assert run.is_done("report", AuditConfig.of(DOCTOR).report)
+
+
+def test_a_failed_stage_keeps_those_before_it(stages, run):
+    config = AuditConfig.of(DOCTOR)
+    stages.fails = {"discover": RaigenError("broken")}
+    with pytest.raises(RaigenError, match="broken"):
+        list(walk(run, config))
+    stages.fails, stages.calls = {}, []
+    list(walk(run, config))
+    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+
+
+def test_a_lost_output_is_made_again_with_what_follows(stages, run):
+    config = AuditConfig.of(DOCTOR)
+    list(walk(run, config))
+    run.attributes_path.unlink()
+    stages.calls = []
+    list(walk(run, config))
+    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+
+
+def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
+    list(walk(run, AuditConfig.of(DOCTOR)))
+    other = AuditConfig.of(DOCTOR, percentile=80.0)
+    with pytest.raises(
+        RaigenError, match=r"discover was run with percentile = 90\.0, now asked for 80\.0\. .*--redo discover"
+    ):
+        list(walk(run, other))
+    stages.calls = []
+    list(walk(run, other, redo="discover"))
+    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+    assert run.config_of("discover").percentile == 80.0
+
+
+def test_redo_loses_nothing_when_an_earlier_stage_disagrees(stages, run):
+    list(walk(run, AuditConfig.of(DOCTOR)))
+    with pytest.raises(RaigenError, match="capture was run with n_images = 1000, now asked for 300"):
+        list(walk(run, AuditConfig.of(DOCTOR, n_images=300), redo="train"))
+    assert run.is_done("report", AuditConfig.of(DOCTOR).report)
+
+
+def test_one_stage_alone_asks_for_those_before_it(stages, run):
+    config = AuditConfig.of(DOCTOR)
+    run_stage(run, "capture", config.capture)
+    with pytest.raises(RaigenError, match=r": train has not finished; run: raigen train "):
+        run_stage(run, "discover", config.discover)
+    run_stage(run, "train", config.train)
+    steps = []
+    run_stage(run, "discover", config.discover, on_tick=steps.append)
+    assert (steps[0], steps[-1].state) == (Step("discover", "begun"), "finished")
+    run_stage(run, "discover", config.discover)
+    assert stages.calls == ["capture", "train", "discover"]
+    run_stage(run, "discover", config.discover, redo=True)
+    assert stages.calls == ["capture", "train", "discover", "discover"]
+
+
+def test_a_run_in_use_is_left_alone(stages, run, tmp_path):
+    with run.locked(), pytest.raises(RaigenError, match="another raigen process is writing here"):
+        list(walk(run, AuditConfig.of(DOCTOR)))
+    assert stages.calls == []
+    list(walk(run, AuditConfig.of(DOCTOR)))  # the lock is free again
+    assert json.loads(run.manifest_path.read_text())["stages"].keys() == set(STAGES)
+
+
+def test_every_stage_is_a_function_in_the_module_of_its_name():
+    for name in STAGES:
+        assert stage_function(name).__module__ == f"raigen.{name}"
+    with pytest.raises(RaigenError, match="unknown stage 'amplifyy'; the stages are capture, train, "):
+        stage_function("amplifyy")

@@ -1,0 +1,116 @@
+"""The configurations: limits are told with the field's name, options find their stage, JSON gives them back."""
+
+import json
+from dataclasses import asdict, fields
+
+import pytest
+
+from raigen.config import (
+    STAGE_CONFIGS,
+    STAGES,
+    AnnotateConfig,
+    AuditConfig,
+    CaptureConfig,
+    DiscoverConfig,
+    EvaluateConfig,
+    ReportConfig,
+    SAEConfig,
+    TrainConfig,
+    identity,
+)
+from raigen.errors import RaigenError
+
+DOCTOR = "a photo of a doctor"
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "name"),
+    [
+        (CaptureConfig, {"prompt": " "}, "prompt"),
+        (CaptureConfig, {"prompt": DOCTOR, "n_images": 49}, "n_images"),
+        (CaptureConfig, {"prompt": DOCTOR, "base_seed": -1}, "base_seed"),
+        (CaptureConfig, {"prompt": DOCTOR, "batch_size": 0}, "batch_size"),
+        (CaptureConfig, {"prompt": DOCTOR, "num_inference_steps": 0}, "num_inference_steps"),
+        (CaptureConfig, {"prompt": DOCTOR, "guidance_scale": float("inf")}, "guidance_scale"),
+        (CaptureConfig, {"prompt": DOCTOR, "guidance_scale": float("nan")}, "guidance_scale"),
+        (SAEConfig, {"d_in": 0, "d_sae": 8, "group_sizes": (4, 4), "k": 2}, "d_in"),
+        (SAEConfig, {"d_in": 4, "d_sae": 1, "group_sizes": (1,), "k": 1}, "d_sae"),
+        (SAEConfig, {"d_in": 4, "d_sae": 8, "group_sizes": (4, 3), "k": 2}, "group_sizes"),
+        (SAEConfig, {"d_in": 4, "d_sae": 8, "group_sizes": (8, 0), "k": 2}, "group_sizes"),
+        (SAEConfig, {"d_in": 4, "d_sae": 8, "group_sizes": (4, 4), "k": 8}, "k"),
+        (SAEConfig, {"d_in": 4, "d_sae": 8, "group_sizes": (4, 4), "k": 2, "aux_k": -1}, "aux_k"),
+        (SAEConfig, {"d_in": 4, "d_sae": 8, "group_sizes": (4, 4), "k": 2, "aux_weight": -0.1}, "aux_weight"),
+        (TrainConfig, {"tokens_per_batch": 0}, "tokens_per_batch"),
+        (TrainConfig, {"epochs": 0}, "epochs"),
+        (TrainConfig, {"lr": 0.0}, "lr"),
+        (DiscoverConfig, {"distance": 2.1}, "distance"),
+        (DiscoverConfig, {"percentile": 100.0}, "percentile"),
+        (DiscoverConfig, {"n_attributes": 0}, "n_attributes"),
+        (DiscoverConfig, {"n_top_images": 1}, "n_top_images"),
+        (AnnotateConfig, {"min_auroc": 0.4}, "min_auroc"),
+        (EvaluateConfig, {"n_fresh_images": 0}, "n_fresh_images"),
+        (EvaluateConfig, {"confidence": 1.0}, "confidence"),
+        (ReportConfig, {"n_control_images": 0}, "n_control_images"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_its_name_and_itself(config, values, name):
+    with pytest.raises(RaigenError, match=rf"^{name}: expected .*; got ") as caught:
+        config(**values)
+    assert repr(values[name]) in str(caught.value)
+
+
+def test_too_few_pictures_say_why():
+    with pytest.raises(RaigenError) as caught:
+        CaptureConfig(DOCTOR, n_images=20)
+    assert str(caught.value) == "n_images: expected at least 50: fewer pictures cannot show what is rare; got 20"
+
+
+def test_options_find_the_stage_that_has_a_field_of_their_name():
+    config = AuditConfig.of(DOCTOR, n_images=60, k=5, percentile=80.0, min_auroc=0.7, n_fresh_images=9)
+    assert config.capture == CaptureConfig(DOCTOR, n_images=60)
+    assert (config.train.k, config.discover.percentile) == (5, 80.0)
+    assert (config.annotate.min_auroc, config.evaluate.n_fresh_images) == (0.7, 9)
+
+
+def test_an_unknown_option_is_told_with_the_known_ones():
+    with pytest.raises(RaigenError, match=r"^unknown option 'n_imags'; the options are .*n_images"):
+        AuditConfig.of(DOCTOR, n_imags=60)
+
+
+def test_no_name_stands_in_two_stages():
+    names = [f.name for config in STAGE_CONFIGS.values() for f in fields(config)]
+    assert len(names) == len(set(names))
+    assert tuple(f.name for f in fields(AuditConfig)) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_configuration_comes_back_from_json(stage):
+    extra = {"prompt": DOCTOR} if stage == "capture" else {}
+    extra |= {"group_sizes": (2, 6)} if stage == "train" else {}
+    config = STAGE_CONFIGS[stage](**extra)
+    assert STAGE_CONFIGS[stage](**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_details_are_no_part_of_the_identity():
+    a, b = CaptureConfig(DOCTOR, batch_size=1, device="cpu"), CaptureConfig(DOCTOR, batch_size=16)
+    assert a != b
+    assert identity(a) == identity(b)
+    assert identity(TrainConfig(group_sizes=(2, 6)))["group_sizes"] == [2, 6]
+
+
+def test_the_shape_follows_the_width_as_published():
+    assert TrainConfig().sae_config(1280) == SAEConfig(1280, 20480, (2048, 18432), 32)
+    assert TrainConfig().sae_config(128) == SAEConfig(128, 2048, (204, 1844), 8)
+    assert TrainConfig(group_sizes=(3, 5), k=2).sae_config(4) == SAEConfig(4, 8, (3, 5), 2)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_field_is_described(stage):
+    import ast
+    import inspect
+
+    tree = ast.parse(inspect.getsource(STAGE_CONFIGS[stage]))
+    body = tree.body[0].body
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign):
+            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), ast.unparse(node)
