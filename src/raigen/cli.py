@@ -234,10 +234,9 @@ def _duration(seconds: float) -> str:
 
 
 def _quiet_libraries() -> None:
-    """Keeps the notes and progress bars of the model libraries out of ours; they read these when they are loaded."""
+    """Keeps the notes of the model libraries out of ours; they read these when they are loaded."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 # Results.
