@@ -158,6 +158,15 @@ def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
     assert run.config_of("discover").percentile == 80.0
 
 
+def test_redo_of_a_stopped_capture_starts_over(stages, run):
+    stages.fails, stages.fails_after = {"capture": KeyboardInterrupt()}, 2
+    with pytest.raises(KeyboardInterrupt):
+        list(walk(run, AuditConfig.of(DOCTOR)))
+    stages.fails = {}
+    steps = list(walk(run, AuditConfig.of(DOCTOR, guidance_scale=1.0), redo="capture"))
+    assert steps[1].tick == Tick(1, 3, "working")
+
+
 def test_redo_loses_nothing_when_an_earlier_stage_disagrees(stages, run):
     list(walk(run, AuditConfig.of(DOCTOR)))
     with pytest.raises(RaigenError, match="capture was run with n_images = 1000, now asked for 300"):
@@ -178,6 +187,10 @@ def test_one_stage_alone_asks_for_those_before_it(stages, run):
     assert stages.calls == ["capture", "train", "discover"]
     run_stage(run, "discover", config.discover, redo=True)
     assert stages.calls == ["capture", "train", "discover", "discover"]
+    with pytest.raises(RaigenError, match=r": annotate has not finished; run: raigen annotate "):
+        run_stage(run, "evaluate", config.evaluate)
+    run_stage(run, "report", config.report)
+    assert stages.calls[-1] == "report"
 
 
 def test_a_run_in_use_is_left_alone(stages, run, tmp_path):

@@ -60,7 +60,7 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
         if redo is not None:
             for name in STAGES[: STAGES.index(redo)]:
                 run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
-            run.forget(redo)
+            _forget(run, redo)
         for name in STAGES:
             yield from _steps(run, name, getattr(config, name))
 
@@ -70,13 +70,14 @@ def run_stage(
 ) -> None:
     """Runs one stage with `config`, or skips it when it is done; `redo` does it anew.
 
-    Raises RaigenError, naming what to run first, when an earlier stage has not finished.
+    Raises RaigenError, naming what to run first, when an earlier stage has not finished. (A report can do without names
+    and rates.)
     """
     with run.locked():
-        for earlier in STAGES[: STAGES.index(name)]:
+        for earlier in STAGES[: STAGES.index("annotate" if name == "report" else name)]:
             run.facts_of(earlier)
         if redo:
-            run.forget(name)
+            _forget(run, name)
         for step in _steps(run, name, config):
             if on_tick is not None:
                 on_tick(step)
@@ -118,6 +119,14 @@ def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
         if not finished and is_new and set(run.dir.rglob("*")) == before:
             run.forget(name)
     yield Step(name, "finished", seconds=time.monotonic() - started)
+
+
+def _forget(run: Run, name: str) -> None:
+    run.forget(name)
+    # A stage that was stopped has no outputs on record: what it would resume from goes here.
+    if name == "capture":
+        run.samples_path.unlink(missing_ok=True)
+    run.fresh_samples_path.unlink(missing_ok=True)
 
 
 def stage_function(name: str) -> Stage:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
@@ -241,8 +242,9 @@ def _quiet_libraries() -> None:
 
 # Results.
 def _print_result(run: Run) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=110, force_terminal=False, color_system=None)
+    console = Console() if sys.stdout.isatty() else Console(width=140, force_terminal=False, color_system=None)
     truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
+    print(f"Rare for “{run.config_of('capture').prompt}”")
     console.print(_table(run, truth))
     if truth is not None:
         print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
@@ -252,10 +254,10 @@ def _print_result(run: Run) -> None:
 
 
 def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
-    table = Table(title=f"Rare for “{run.config_of('capture').prompt}”", title_justify="left")
+    table = Table()
     table.add_column("rank", justify="right")
     table.add_column("label")
-    for name in ("minority score", "frequency", "presence"):
+    for name in ("score", "frequency", "presence"):
         table.add_column(name, justify="right")
     if truth is not None:
         table.add_column("truly rare")
@@ -270,7 +272,7 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
         ]
         if truth is not None:
             row.append(_truth(truths[attribute.neuron]))
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -280,7 +282,7 @@ def _presence(presence: Presence | None) -> str:
 
 def _truth(row: Mapping[str, Any]) -> str:
     verdict = "yes" if row["hit"] else "no"
-    return f"{verdict}: {row['value']}, {row['share']:.0%} of its top, {row['rate']:.1%} of all"
+    return f"{verdict}: {row['value']} in {row['share']:.0%} of top, {row['rate']:.1%} of all"
 
 
 if __name__ == "__main__":
