@@ -228,10 +228,11 @@ def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
 
 def _duration(seconds: float) -> str:
     """
-    >>> _duration(7.31), _duration(68)
-    ('7.3 s', '1 min 8 s')
+    >>> _duration(7.31), _duration(119.6)
+    ('7.3 s', '2 min 0 s')
     """
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{seconds:.1f} s" if seconds < 59.95 else f"{minutes} min {rest} s"
 
 
 def _quiet_libraries() -> None:
