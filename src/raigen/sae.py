@@ -1,0 +1,216 @@
+"""The Matryoshka sparse autoencoder."""
+
+import json
+from dataclasses import asdict
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raigen.config import SAEConfig
+from raigen.errors import RaigenError
+from raigen.run import write_tensors, write_text
+
+THRESHOLD_DECAY = 0.95  # of the running threshold, per training step
+
+
+class SAELoss(NamedTuple):
+    """What one batch costs. `fvu` and `l0` are detached; `fvu` has one entry per prefix (bias only, coarse, ..., all).
+
+    `fvu` = squared error / squared distance to the mean of the batch, 0 or more, 1 for a constant; `l0` = active
+    neurons per token; `fired` = which neurons were active at least once.
+    """
+
+    total: Float[Tensor, ""]
+    reconstruction: Float[Tensor, ""]
+    auxiliary: Float[Tensor, ""]
+    fvu: Float[Tensor, " prefix"]
+    l0: Float[Tensor, ""]
+    fired: Bool[Tensor, " d_sae"]
+
+
+class MatryoshkaSAE(nn.Module):
+    """A sparse autoencoder whose first neurons alone must already reconstruct the token (Bussmann et al. 2025).
+
+    Training codes are BatchTopK (Bussmann et al. 2024): over a batch, the k * n_tokens largest stay. Inference codes
+    (`encode`) keep what exceeds `threshold`, the running mean of the smallest code that stayed, so that a token's code
+    depends on no other token. All weights are 0 until `initialise` or `load`.
+
+    >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
+    >>> sae.initialise(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
+    >>> sae.group_bounds, sae.encode(torch.zeros(3, 4)).shape
+    ((0, 2, 8), torch.Size([3, 8]))
+    """
+
+    threshold: Tensor
+
+    def __init__(self, config: SAEConfig):
+        super().__init__()
+        self.config = config
+        self.group_bounds = tuple(accumulate(config.group_sizes, initial=0))
+        """Prefix g, for g = 0 (bias only) to n_groups, is the neurons below `group_bounds[g]`."""
+        self.W_enc = nn.Parameter(torch.zeros(config.d_in, config.d_sae))
+        self.W_dec = nn.Parameter(torch.zeros(config.d_sae, config.d_in))
+        self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
+        self.b_dec = nn.Parameter(torch.zeros(config.d_in))
+        self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
+
+    def initialise(self, tokens: Float[Tensor, "token d_in"], generator: torch.Generator | None = None) -> None:
+        """Sets b_dec to the mean of `tokens`, W_dec to random unit rows, W_enc to its transpose, the rest to 0."""
+        with torch.no_grad():
+            self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
+            self.unit_norm_decoder()
+            self.W_enc.copy_(self.W_dec.T)
+            self.b_dec.copy_(tokens.mean(dim=0))
+            self.b_enc.zero_()
+            self.threshold.zero_()
+
+    def pre_activations(self, x: Float[Tensor, "token width"], groups: int | None = None) -> Float[Tensor, "token s"]:
+        """(x - b_dec) W_enc + b_enc, for all neurons or those of the first `groups` groups.
+
+        Raises RaigenError when `x` is not `d_in` wide.
+        """
+        if x.shape[1] != self.config.d_in:
+            raise RaigenError(
+                f"tokens: expected width {self.config.d_in}, for which this autoencoder was made; got {x.shape[1]}"
+            )
+        W_enc, b_enc = self.W_enc, self.b_enc
+        if groups is not None:
+            W_enc, b_enc = W_enc[:, : self.group_bounds[groups]], b_enc[: self.group_bounds[groups]]
+        # b_dec enters twice: by value in the centring, by gradient (times 0) in the shift. The gradient through the
+        # centring would need one more product as large as the encoder's own, only to be summed over tokens.
+        centre = self.b_dec.detach()
+        shift = b_enc + (centre - self.b_dec) @ W_enc.detach()
+        return torch.addmm(shift, x - centre, W_enc)
+
+    def encode(self, x: Float[Tensor, "token width"], groups: int | None = None) -> Float[Tensor, "token s"]:
+        """The codes of tokens, 0 or more: pre-activations where they exceed `threshold`, else 0.
+
+        The one encoding for scores and heatmaps. `groups` = 1 computes the coarse neurons only.
+        Raises RaigenError when `x` is not `d_in` wide.
+        """
+        pre = self.pre_activations(x, groups).relu()
+        return pre * (pre > self.threshold)
+
+    def decode(self, codes: Float[Tensor, "token s"], groups: int | None = None) -> Float[Tensor, "token d_in"]:
+        """codes W_dec + b_dec from the neurons of the first `groups` groups; 0 is the bias only, None is all."""
+        end = self.group_bounds[-1 if groups is None else groups]
+        return codes[:, :end] @ self.W_dec[:end] + self.b_dec
+
+    def loss(self, x: Float[Tensor, "token width"], dead: Bool[Tensor, " d_sae"] | None = None) -> SAELoss:
+        """The training loss of a batch: how well each prefix reconstructs it, and what dead neurons could add.
+
+        reconstruction = mean over prefixes (bias only, coarse, ..., all) of |x - x_prefix|^2, summed over d_in and
+        averaged over tokens. auxiliary (AuxK, Gao et al. 2024), in the same unit, = |r - r_dead|^2 where r is the
+        residual of the full reconstruction, held fixed, and r_dead the decoding, without bias, of each token's `aux_k`
+        strongest `dead` neurons; 0 when none is dead. total = reconstruction + aux_weight * auxiliary.
+
+        In training mode also moves `threshold`. Raises RaigenError when `x` is not `d_in` wide.
+        """
+        pre = self.pre_activations(x)
+        kept = self._largest(pre.detach(), self.config.k * len(x))
+        codes = pre.view(-1).gather(0, kept)
+        rows, columns = kept // self.config.d_sae, kept % self.config.d_sae
+        reconstruction = self.b_dec.expand_as(x)
+        errors = [(x - reconstruction).square().sum()]
+        for start, end in pairwise(self.group_bounds):
+            inside = ((columns >= start) & (columns < end)).nonzero().squeeze(1)
+            offsets = torch.searchsorted(rows[inside], torch.arange(len(x), device=x.device))
+            group = codes.index_select(0, inside)
+            reconstruction = reconstruction + _gather_sum(self.W_dec, columns[inside], offsets, group)
+            errors.append((x - reconstruction).square().sum())
+        squared = torch.stack(errors)
+        mean_loss = squared.mean() / len(x)
+        auxiliary = self._auxiliary(pre, (x - reconstruction).detach(), dead)
+        if self.training:
+            self._move_threshold(codes.detach())
+        return SAELoss(
+            total=mean_loss + self.config.aux_weight * auxiliary,
+            reconstruction=mean_loss,
+            auxiliary=auxiliary,
+            fvu=squared.detach() / (x - x.mean(dim=0)).square().sum(),
+            l0=torch.tensor(len(kept) / len(x), device=x.device),
+            fired=torch.zeros(self.config.d_sae, dtype=torch.bool, device=x.device).index_fill(0, columns, True),
+        )
+
+    def batch_topk(self, pre: Float[Tensor, "token d_sae"], k: int) -> Float[Tensor, "token d_sae"]:
+        """The training codes: the k * n_tokens largest positive pre-activations of the whole batch; 0 elsewhere."""
+        kept = self._largest(pre.detach(), k * len(pre))
+        flat = pre.reshape(-1)
+        return torch.zeros_like(flat).scatter(0, kept, flat.gather(0, kept)).view_as(pre)
+
+    def unit_norm_decoder(self) -> None:
+        """Divides each row of W_dec by its length."""
+        with torch.no_grad():
+            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
+
+    def project_decoder_gradient(self) -> None:
+        """Removes from the gradient of W_dec what would change the lengths of its (unit) rows."""
+        if self.W_dec.grad is not None:
+            along = (self.W_dec.grad * self.W_dec.detach()).sum(dim=1, keepdim=True)
+            self.W_dec.grad.addcmul_(along, self.W_dec.detach(), value=-1)
+
+    def save(self, dir: str | Path) -> list[Path]:
+        """Writes config.json and model.safetensors into `dir`; returns their paths."""
+        paths = [Path(dir) / "config.json", Path(dir) / "model.safetensors"]
+        write_text(paths[0], json.dumps(asdict(self.config), indent=1))
+        write_tensors(paths[1], self.state_dict())
+        return paths
+
+    @classmethod
+    def load(cls, dir: str | Path) -> "MatryoshkaSAE":
+        """The autoencoder that `save` wrote, on the CPU, for inference. Raises RaigenError if missing or broken."""
+        path = Path(dir)
+        remedy = f"Make it again with: raigen train {path.parent} --redo train"
+        try:
+            sae = cls(SAEConfig(**json.loads((path / "config.json").read_text(encoding="utf-8"))))
+            sae.load_state_dict(load_file(path / "model.safetensors"))
+        except FileNotFoundError as error:
+            raise RaigenError(f"{path}: expected config.json and model.safetensors; {error}. {remedy}") from error
+        except (json.JSONDecodeError, TypeError, RaigenError, SafetensorError, RuntimeError) as error:
+            raise RaigenError(f"{path}: expected a whole autoencoder; it is broken ({error}). {remedy}") from error
+        return sae.eval()
+
+    def _largest(self, pre: Float[Tensor, "token d_sae"], count: int) -> Int[Tensor, " kept"]:
+        """Rising flat indices of the `count` largest entries, without those of 0 or less.
+
+        Exact. When enough entries exceed a bit less than the last threshold, only these are compared.
+        """
+        flat = pre.reshape(-1)
+        for floor in (0.9 * self.threshold, 0.0):
+            candidates = (flat > floor).nonzero().squeeze(1)
+            if len(candidates) >= count:
+                return candidates[flat[candidates].topk(count, sorted=False).indices].sort().values
+        return candidates
+
+    def _auxiliary(self, pre: Tensor, residual: Tensor, dead: Tensor | None) -> Float[Tensor, ""]:
+        if dead is None or self.config.aux_k == 0 or not dead.any():
+            return torch.zeros((), device=pre.device)
+        neurons = dead.nonzero().squeeze(1)
+        count = min(self.config.aux_k, len(neurons))
+        strongest = pre.index_select(1, neurons).relu().topk(count, dim=1, sorted=False)
+        offsets = torch.arange(0, strongest.values.numel(), count, device=pre.device)
+        columns = neurons[strongest.indices.reshape(-1)]
+        explained = _gather_sum(self.W_dec, columns, offsets, strongest.values.reshape(-1))
+        return (residual - explained).square().sum(dim=1).mean()
+
+    def _move_threshold(self, codes: Float[Tensor, " kept"]) -> None:
+        if len(codes):
+            smallest = codes.min().double()
+            step = 1 - THRESHOLD_DECAY if self.threshold > 0 else 1.0
+            self.threshold += step * (smallest - self.threshold)
+
+
+def _gather_sum(
+    table: Float[Tensor, "d_sae d_in"],
+    columns: Int[Tensor, " kept"],
+    offsets: Int[Tensor, " token"],
+    weights: Float[Tensor, " kept"],
+) -> Float[Tensor, "token d_in"]:
+    """Row t of a sparse matrix times `table`; its entries stand from offsets[t] on, in order of tokens."""
+    return nn.functional.embedding_bag(columns, table, offsets, per_sample_weights=weights, mode="sum")

@@ -1,0 +1,120 @@
+"""Scores of neurons: how rarely they fire, how special the pictures are on which they do."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from raigen.errors import RaigenError
+
+
+class NeuronScores(NamedTuple):
+    """What `minority_scores` found, one row per neuron; float64. A neuron that never fires is NaN but for `frequency`.
+
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1], `centroids` of length 1.
+    """
+
+    frequency: Float[np.ndarray, " neuron"]
+    distinctiveness: Float[np.ndarray, " neuron"]
+    minority_score: Float[np.ndarray, " neuron"]
+    centroids: Float[np.ndarray, "neuron width"]
+
+    @property
+    def live(self) -> Bool[np.ndarray, " neuron"]:
+        """Which neurons fire on at least one picture."""
+        return self.frequency > 0
+
+
+def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped[Any, "row width"]) -> NeuronScores:
+    """How rare and how distinct each neuron is over the pictures of one prompt (RAIGen, arXiv 2602.06806).
+
+    With z_i(h) >= 0 the code of neuron i on picture h and x(h) its embedding, here set to length 1:
+    frequency nu_i = share of pictures with z_i(h) > 0; centroid mu_i = sum z_i(h) x(h) / sum z_i(h), set to length 1;
+    distinctiveness d_i = 1 - <mu_i, mu_D>, with mu_D the mean of x set to length 1. Both are min-max normalised over
+    the neurons that fire at all, and minority_score = (1 - nu_i) d_i. A part that is the same for all of them counts as
+    0, for nothing stands out in it. Give the coarse neurons only: fine ones split one concept into parts.
+
+    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError for fewer than two pictures, for shapes that do
+    not match, for NaN, infinite or negative codes, for embeddings or centroids without direction, and when no neuron
+    fires.
+
+    >>> scores = minority_scores(np.array([[1.0, 0], [1, 0], [1, 2]]), np.array([[1.0, 0], [1, 0], [0, 1]]))
+    >>> scores.frequency.round(2).tolist(), scores.minority_score.tolist()
+    ([1.0, 0.33], [0.0, 1.0])
+    """
+    codes, directions = _checked(image_codes, embeddings)
+    fires = codes > 0
+    frequency = fires.mean(axis=0)
+    live = frequency > 0
+    if not live.any():
+        raise RaigenError(
+            f"image codes: expected a neuron that fires; none of {codes.shape[1]} does on any of {len(codes)} "
+            "pictures. Train longer: raigen train RUN --redo train --epochs 5"
+        )
+    centroids = np.full((codes.shape[1], directions.shape[1]), np.nan)
+    strengths = codes[:, live] / codes[:, live].max(axis=0)  # the scale cancels; tiny codes would underflow
+    centroids[live] = _unit(strengths.T @ directions, "the centroid of a neuron (row counted among those that fire)")
+    distinctiveness = np.clip(1 - centroids @ _unit(directions.mean(axis=0), "the mean embedding"), 0, 2)
+    score = np.full_like(frequency, np.nan)
+    score[live] = (1 - _min_max(frequency[live])) * _min_max(distinctiveness[live])
+    return NeuronScores(frequency, distinctiveness, score, centroids)
+
+
+def prune(scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0) -> np.ndarray:
+    """The neurons worth listing, by falling minority score: those that stand out, one of each kind.
+
+    Only scores above the `percentile` of all neurons that fire are kept. Of these, walking from the highest (the lower
+    index first among equals), one is dropped when its centroid is nearer than `distance`, a cosine distance in [0, 2],
+    to one kept before. The published values are 0.003 and 90.
+
+    Returns indices, int64. Raises RaigenError when no neuron fires, or when all that fire have the same score.
+
+    >>> prune(minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]])), percentile=50.0).tolist()
+    [2]
+    """
+    live = scores.minority_score[scores.live]
+    if len(live) == 0:
+        raise RaigenError(f"scores: expected a neuron that fires; none of {len(scores.frequency)} does")
+    if np.ptp(live) == 0:
+        raise RaigenError(
+            f"scores: expected neurons that differ; all {len(live)} that fire have minority score {live[0]:.3g}, so "
+            "none stands out. Capture more pictures, or train with more neurons"
+        )
+    standing_out = scores.live & (np.nan_to_num(scores.minority_score) > np.percentile(live, percentile))
+    order = np.argsort(-scores.minority_score, kind="stable")
+    kept: list[int] = []
+    for neuron in order[standing_out[order]]:
+        gaps = 1 - scores.centroids[kept] @ scores.centroids[neuron]
+        if (gaps >= distance).all():
+            kept.append(int(neuron))
+    return np.array(kept, dtype=np.int64)
+
+
+def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64, embeddings of length 1."""
+    codes, rows = (np.asarray(array, dtype=np.float64) for array in (image_codes, embeddings))
+    if len(codes) != len(rows):
+        raise RaigenError(f"expected one embedding per picture; got codes of {len(codes)}, embeddings of {len(rows)}")
+    if len(codes) < 2:
+        raise RaigenError(f"expected at least 2 pictures, to compare one with the rest; got {len(codes)}")
+    for name, array, holds, expected in (
+        ("image codes", codes, np.isfinite(codes) & (codes >= 0), "finite numbers of 0 or more"),
+        ("embeddings", rows, np.isfinite(rows), "finite numbers"),
+    ):
+        if not holds.all():
+            row, column = np.argwhere(~holds)[0]
+            raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for picture {row}, [{column}]")
+    return codes, _unit(rows, "the embedding of a picture")
+
+
+def _unit(vectors: Float[np.ndarray, "*row width"], what: str) -> Float[np.ndarray, "*row width"]:
+    """Each vector divided by its length."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not length.all():
+        raise RaigenError(f"{what} has length 0 (row {int(np.argmin(length))}), so no direction to compare")
+    return vectors / length
+
+
+def _min_max(values: Float[np.ndarray, " neuron"]) -> Float[np.ndarray, " neuron"]:
+    """Stretched to [0, 1]; all 0 when all are equal."""
+    return (values - values.min()) / (np.ptp(values) or 1.0)

@@ -1,0 +1,187 @@
+"""Training a sparse autoencoder."""
+
+import json
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from raigen.activations import ActivationStore, TokenBatch
+from raigen.config import TrainConfig
+from raigen.errors import RaigenError
+from raigen.run import Outcome, Run, Tick, write_text
+from raigen.sae import MatryoshkaSAE
+
+METRICS_EVERY = 10  # steps
+
+
+class TrainStep(NamedTuple):
+    """One update: its number from 1, the loss before it, and `tokens` seen so far. `fvu` has one entry per prefix."""
+
+    step: int
+    loss: float
+    fvu: list[float]
+    l0: float
+    n_dead: int
+    tokens: int
+
+
+class DeadClock:
+    """Tells which neurons are dead: silent for `after_tokens` tokens and for `after_images` distinct images.
+
+    Both must have passed, for a token count alone calls a neuron dead when few images give many tokens. Where batches
+    carry no image indices, only tokens count.
+
+    >>> clock = DeadClock(d_sae=2, after_tokens=8, after_images=2)
+    >>> for image in (0, 0, 1):
+    ...     clock.update(torch.tensor([True, False]), n_tokens=4, images=torch.full((4,), image))
+    ...     clock.dead.tolist()
+    [False, False]
+    [False, False]
+    [False, True]
+    """
+
+    def __init__(self, d_sae: int, after_tokens: int, after_images: int):
+        self.after_tokens, self.after_images = after_tokens, after_images
+        self._tokens = torch.zeros(d_sae, dtype=torch.int64)  # since the neuron last fired
+        self._fired_at = torch.zeros(d_sae, dtype=torch.int64)  # the batch, from 1
+        self._seen_at: dict[int, int] = {}  # image -> the last batch that held it
+        self._batch = 0
+
+    def update(self, fired: Bool[Tensor, " d_sae"], n_tokens: int, images: Int[Tensor, " token"] | None = None) -> None:
+        """Counts one batch."""
+        self._batch += 1
+        self._tokens = (self._tokens + n_tokens).masked_fill(fired.cpu(), 0)
+        self._fired_at.masked_fill_(fired.cpu(), self._batch)
+        if images is not None:
+            self._seen_at.update(dict.fromkeys(images.unique().tolist(), self._batch))
+
+    @property
+    def dead(self) -> Bool[Tensor, " d_sae"]:
+        """Which neurons are dead now."""
+        dead = self._tokens >= self.after_tokens
+        if self._seen_at:
+            seen_at = torch.tensor(list(self._seen_at.values())).sort().values
+            images = len(seen_at) - torch.searchsorted(seen_at, self._fired_at, right=True)
+            dead &= images >= self.after_images
+        return dead
+
+
+def fit(
+    sae: MatryoshkaSAE, batches: Iterable[TokenBatch | Float[Tensor, "_ _"]], config: TrainConfig
+) -> Iterator[TrainStep]:
+    """Trains `sae` in place, one Adam step (betas 0.9, 0.99) per batch, and yields after each.
+
+    Batches are tensors [token, d_in] or TokenBatch, in random order (a mixture of images in each). An `sae` whose
+    weights are still 0 is initialised from the first batch with `config.sae_seed`; another is trained further. The
+    learning rate is for tokens of standard deviation 1: biases, which share the unit of the tokens, learn at `lr` times
+    the standard deviation of the first batch, so that rescaled tokens train the same autoencoder, rescaled.
+
+    Of `config`, `lr`, `sae_seed`, `dead_after_tokens` and `dead_after_images` count. Raises RaigenError, naming the
+    step, for tokens of another width than d_in, NaN or infinite tokens, or a first batch of equal tokens.
+
+    >>> config = TrainConfig(d_sae=16, k=2)
+    >>> sae = MatryoshkaSAE(config.sae_config(d_in=4))
+    >>> tokens = torch.randn(100, 32, 4, generator=torch.Generator().manual_seed(0))
+    >>> steps = list(fit(sae, tokens, config))
+    >>> steps[-1].step, steps[-1].tokens, steps[-1].fvu[-1] < steps[0].fvu[-1]
+    (100, 3200, True)
+    """
+    clock = DeadClock(sae.config.d_sae, config.dead_after_tokens, config.dead_after_images)
+    device = sae.W_enc.device
+    optimizer, scale, n_tokens, dead = None, 1.0, 0, clock.dead
+    for step, batch in enumerate(batches, start=1):
+        tokens, images = batch if isinstance(batch, TokenBatch) else (batch, None)
+        tokens = tokens.to(device, torch.float32)
+        _check_tokens(tokens, sae.config.d_in, step)
+        if optimizer is None:
+            scale = float((tokens - tokens.mean(dim=0)).square().mean().sqrt())
+            if scale == 0:
+                raise RaigenError(f"step {step}: expected tokens that differ; all {len(tokens)} are equal")
+            if not sae.W_dec.any():
+                sae.initialise(tokens, torch.Generator().manual_seed(config.sae_seed))
+            optimizer = _optimizer(sae, config.lr, scale)
+        sae.train()
+        loss = sae.loss(tokens, dead.to(device))
+        optimizer.zero_grad()
+        (loss.total / scale**2).backward()
+        sae.project_decoder_gradient()
+        optimizer.step()
+        sae.unit_norm_decoder()
+        sae.eval()
+        clock.update(loss.fired, len(tokens), images)
+        dead = clock.dead
+        n_tokens += len(tokens)
+        total, l0, *fvu = torch.stack([loss.total.detach(), loss.l0, *loss.fvu]).tolist()
+        yield TrainStep(step, total, fvu, l0, int(dead.sum()), n_tokens)
+
+
+def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
+    """The stage: trains the autoencoder of a run on its captured activations and writes it, with metrics.jsonl.
+
+    The facts hold the shape (`d_in`, `d_sae`, `group_sizes`, `k`), `steps`, `tokens`, `n_dead`, `dead_share`, and, for
+    the inference codes of a random batch of the captured tokens, `fvu`, `fvu_per_prefix` and `l0`. Takes about a
+    minute for the bundled model, so a broken-off training starts over.
+
+    Raises RaigenError when activations are missing or broken.
+    """
+    store = ActivationStore(run.activations_dir)
+    sae = MatryoshkaSAE(config.sae_config(store.d_in)).to(_device(run))
+    # With fewer images than the clock asks for, having seen them all is as much as can be asked.
+    patience = replace(config, dead_after_images=min(config.dead_after_images, store.n_images))
+    generator = torch.Generator().manual_seed(config.sae_seed)
+    total = store.n_batches(config.tokens_per_batch, config.epochs)
+    lines, last = [], None
+    for last in fit(sae, store.batches(config.tokens_per_batch, config.epochs, generator), patience):
+        if last.step % METRICS_EVERY == 0 or last.step == total:
+            lines.append(json.dumps(last._asdict()))
+        yield Tick(last.step, total, f"fvu {last.fvu[-1]:.3f}, {last.n_dead} dead")
+    assert last is not None  # a store is never empty
+    outputs = sae.save(run.sae_dir)
+    write_text(run.metrics_path, "\n".join(lines) + "\n")
+    batch = next(store.batches(config.tokens_per_batch, 1, generator))
+    facts = {
+        **{name: value for name, value in asdict(sae.config).items() if not name.startswith("aux")},
+        "group_sizes": list(sae.config.group_sizes),
+        "steps": last.step,
+        "tokens": last.tokens,
+        "n_dead": last.n_dead,
+        "dead_share": last.n_dead / sae.config.d_sae,
+    }
+    return Outcome([*outputs, run.metrics_path], facts | inference_quality(sae, batch.tokens.to(sae.b_dec.device)))
+
+
+@torch.no_grad()
+def inference_quality(sae: MatryoshkaSAE, tokens: Float[Tensor, "token d_in"]) -> dict[str, Any]:
+    """`fvu` (all neurons), `fvu_per_prefix` and `l0` of the inference codes of some tokens."""
+    codes = sae.encode(tokens)
+    variance = (tokens - tokens.mean(dim=0)).square().sum()
+    prefixes = range(len(sae.group_bounds))
+    fvu = [float((tokens - sae.decode(codes, groups)).square().sum() / variance) for groups in prefixes]
+    return {"fvu": fvu[-1], "fvu_per_prefix": fvu, "l0": float((codes > 0).sum() / len(tokens))}
+
+
+def _device(run: Run) -> torch.device:
+    """The first GPU where there is one, unless the pictures were to be made on the CPU."""
+    capture = run.manifest["stages"].get("capture")
+    on_cpu = capture is not None and capture["config"]["device"] == "cpu"
+    return torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
+
+
+def _optimizer(sae: MatryoshkaSAE, lr: float, scale: float) -> torch.optim.Adam:
+    weights = {"params": [sae.W_enc, sae.W_dec], "lr": lr, "eps": 1e-8}
+    biases = {"params": [sae.b_enc, sae.b_dec], "lr": lr * scale, "eps": 1e-8 / scale}
+    return torch.optim.Adam([weights, biases], betas=(0.9, 0.99), fused=True)
+
+
+def _check_tokens(tokens: Float[Tensor, "token width"], d_in: int, step: int) -> None:
+    if tokens.shape[1] != d_in:
+        raise RaigenError(
+            f"step {step}: expected tokens of width {d_in}, as the autoencoder was made for; got {tokens.shape[1]}"
+        )
+    if not tokens.isfinite().all():
+        row = int((~tokens.isfinite()).any(dim=1).nonzero()[0])
+        raise RaigenError(f"step {step}: expected finite tokens; token {row} of the batch holds NaN or infinity")

@@ -1,0 +1,212 @@
+"""The autoencoder: against a plain dense reference, on hand-made weights, and through its files."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from raigen.config import SAEConfig
+from raigen.errors import RaigenError
+from raigen.sae import MatryoshkaSAE
+
+CONFIG = SAEConfig(d_in=8, d_sae=24, group_sizes=(6, 8, 10), k=3, aux_k=4, aux_weight=0.25)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tokens(n: int = 40, seed: int = 1) -> Tensor:
+    return torch.randn(n, CONFIG.d_in, generator=generator(seed)) + 0.7
+
+
+@pytest.fixture
+def sae() -> MatryoshkaSAE:
+    made = MatryoshkaSAE(CONFIG)
+    made.initialise(tokens(), generator())
+    with torch.no_grad():
+        made.b_enc.add_(0.05 * torch.randn(CONFIG.d_sae, generator=generator(2)))
+    return made
+
+
+def dense_loss(sae: MatryoshkaSAE, x: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss from its definition: full sort, dense codes, dense products. (total, errors per prefix, codes)"""
+    pre = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    smallest = pre.flatten().sort(descending=True).values[CONFIG.k * len(x) - 1]
+    codes = torch.where((pre >= smallest) & (pre > 0), pre, 0.0)
+    ends = [0, 6, 14, 24]
+    recons = [codes[:, :end] @ sae.W_dec[:end] + sae.b_dec for end in ends]
+    errors = torch.stack([((x - recon) ** 2).sum(dim=1).mean() for recon in recons])
+    residual = (x - recons[-1]).detach()
+    asked = torch.where(dead, pre, -1.0).relu()
+    cut = asked.sort(dim=1, descending=True).values[:, CONFIG.aux_k - 1 : CONFIG.aux_k]
+    explained = torch.where(asked >= cut, asked, 0.0) @ sae.W_dec
+    auxiliary = ((residual - explained) ** 2).sum(dim=1).mean() if dead.any() else torch.tensor(0.0)
+    return errors.mean() + CONFIG.aux_weight * auxiliary, errors, codes
+
+
+@pytest.mark.parametrize("n_dead", [0, 2, 4, 10])
+@pytest.mark.parametrize("warm", [False, True])
+def test_loss_and_gradients_are_those_of_the_dense_definition(sae, n_dead, warm):
+    x, dead = tokens(seed=5), torch.arange(CONFIG.d_sae) >= CONFIG.d_sae - n_dead
+    if warm:  # a threshold from another batch steers the search, never its result
+        sae.threshold.fill_(0.9)
+    total, errors, codes = dense_loss(sae, x, dead)
+    wanted = torch.autograd.grad(total, list(sae.parameters()))
+    loss = sae.loss(x, dead)
+    torch.testing.assert_close(loss.total, total)
+    torch.testing.assert_close(loss.reconstruction, errors.mean())
+    torch.testing.assert_close(loss.fvu, errors.detach() * len(x) / (x - x.mean(0)).square().sum())
+    assert loss.l0 == (codes > 0).sum() / len(x) and torch.equal(loss.fired, (codes > 0).any(dim=0))
+    for found, reference in zip(torch.autograd.grad(loss.total, list(sae.parameters())), wanted, strict=True):
+        torch.testing.assert_close(found, reference, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_agree_with_finite_differences(sae):
+    sae.double()
+    x = tokens(12).double()
+    for parameter in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec):
+        (gradient,) = torch.autograd.grad(sae.loss(x).total, [parameter])
+        place = gradient.abs().argmax()
+        ends = []
+        for shift in (1e-6, -2e-6):
+            parameter.data.view(-1)[place] += shift
+            ends.append(sae.loss(x).total.item())
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(gradient.view(-1)[place].item(), rel=1e-4)
+
+
+def test_the_auxiliary_loss_moves_dead_neurons_only(sae):
+    x, dead = tokens(), torch.arange(CONFIG.d_sae) < 5
+    grads = dict(
+        zip(("enc", "dec"), torch.autograd.grad(sae.loss(x, dead).auxiliary, [sae.W_enc, sae.W_dec]), strict=True)
+    )
+    assert not grads["enc"][:, 5:].any() and not grads["dec"][5:].any()
+    assert grads["enc"][:, :5].any() and grads["dec"][:5].any()
+
+
+def test_batch_topk_keeps_the_largest_of_the_whole_batch(sae):
+    pre = torch.tensor([[5.0, 4, 3, 2], [1, -1, 0.5, -2]])
+    assert sae.batch_topk(pre, 2).tolist() == [[5, 4, 3, 2], [0, 0, 0, 0]]
+    assert sae.batch_topk(pre, 3).tolist() == [[5, 4, 3, 2], [1, 0, 0.5, 0]]
+    assert sae.batch_topk(-pre.abs(), 2).count_nonzero() == 0
+    sae.threshold.fill_(4.5)  # too high a floor finds too few and must not cost any
+    assert sae.batch_topk(pre, 2).tolist() == [[5, 4, 3, 2], [0, 0, 0, 0]]
+
+
+def test_batch_topk_is_exact_when_values_tie(sae):
+    assert sae.batch_topk(torch.ones(5, 4), 2).sum() == 10
+
+
+def test_encode_is_centred_and_cut_at_the_threshold():
+    sae = MatryoshkaSAE(SAEConfig(d_in=2, d_sae=3, group_sizes=(1, 2), k=1))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.tensor([[1.0, 0, 1], [0, 1, 1]]))
+        sae.W_dec.copy_(torch.eye(3, 2))
+        sae.b_dec.copy_(torch.tensor([10.0, 20]))
+        sae.b_enc.copy_(torch.tensor([0.0, 0.5, -1]))
+        sae.threshold.fill_(1.0)
+    x = torch.tensor([[12.0, 21.0], [11.0, 20.0], [0.0, 0.0]])
+    assert sae.encode(x).tolist() == [[2, 1.5, 2], [0, 0, 0], [0, 0, 0]]
+    assert sae.encode(x, groups=1).tolist() == [[2], [0], [0]]
+    codes = sae.encode(x)[:1]
+    assert sae.decode(codes, groups=0).tolist() == [[10, 20]]
+    assert sae.decode(codes, groups=1).tolist() == [[12, 20]]
+    assert sae.decode(codes, groups=2).tolist() == sae.decode(codes).tolist() == [[12, 21.5]]
+
+
+def test_encode_does_not_depend_on_the_batch(sae):
+    sae.threshold.fill_(0.8)
+    x = tokens(64)
+    together = sae.encode(x)
+    alone = torch.cat([sae.encode(row[None]) for row in x])
+    torch.testing.assert_close(together, alone)
+    assert (together > 0).any() and not ((together > 0) & (together <= 0.8)).any()
+    torch.testing.assert_close(together[:, :14], sae.encode(x, groups=2))
+
+
+def test_group_bounds_are_offsets_not_sizes(sae):
+    assert sae.group_bounds == (0, 6, 14, 24)
+
+
+def test_the_threshold_starts_at_the_first_batch_and_follows(sae):
+    smallest = [sae.batch_topk(sae.pre_activations(tokens(seed=s)), 3) for s in (3, 4)]
+    first, second = (codes[codes > 0].min().item() for codes in smallest)
+    sae.eval()
+    sae.loss(tokens(seed=3))
+    assert sae.threshold == 0  # only training moves it
+    sae.train()
+    sae.loss(tokens(seed=3))
+    assert sae.threshold.item() == pytest.approx(first)
+    sae.loss(tokens(seed=4))
+    assert sae.threshold.item() == pytest.approx(0.95 * first + 0.05 * second)
+    assert sae.threshold.dtype == torch.float64 and not sae.threshold.requires_grad
+
+
+def test_initialise(sae):
+    torch.testing.assert_close(sae.b_dec, tokens().mean(dim=0))
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(CONFIG.d_sae))
+    assert torch.equal(sae.W_enc, sae.W_dec.T)
+    with torch.no_grad():
+        sae.W_enc.add_(1)
+    assert not torch.equal(sae.W_enc, sae.W_dec.T)  # no shared storage
+    again, other = MatryoshkaSAE(CONFIG), MatryoshkaSAE(CONFIG)
+    again.initialise(tokens(), generator(0))
+    other.initialise(tokens(), generator(1))
+    assert torch.equal(again.W_dec, sae.W_dec) and not torch.equal(other.W_dec, sae.W_dec)
+
+
+def test_projected_gradients_keep_decoder_rows_at_length_one(sae):
+    sae.loss(tokens()).total.backward()
+    assert sae.W_dec.grad is not None and (sae.W_dec.grad * sae.W_dec).sum(dim=1).abs().max() > 1e-3
+    sae.project_decoder_gradient()
+    assert (sae.W_dec.grad * sae.W_dec).sum(dim=1).abs().max() < 1e-6
+    with torch.no_grad():
+        sae.W_dec.mul_(3)
+    sae.unit_norm_decoder()
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(CONFIG.d_sae))
+
+
+def test_tokens_of_another_width_are_refused(sae):
+    for call in (sae.encode, sae.pre_activations, sae.loss):
+        with pytest.raises(RaigenError, match=r"tokens: expected width 8, .*; got 5"):
+            call(torch.zeros(3, 5))
+
+
+def test_a_saved_autoencoder_comes_back_bit_for_bit(sae, tmp_path):
+    sae.loss(tokens())
+    paths = sae.save(tmp_path / "sae")
+    assert [path.name for path in paths] == ["config.json", "model.safetensors"] and all(p.is_file() for p in paths)
+    loaded = MatryoshkaSAE.load(tmp_path / "sae")
+    assert loaded.config == CONFIG and not loaded.training
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor) and loaded.state_dict()[name].dtype == tensor.dtype
+    assert torch.equal(loaded.encode(tokens()), sae.encode(tokens()))
+
+
+def spoil_config(**changes):
+    def spoil(dir):
+        config = json.loads((dir / "config.json").read_text())
+        (dir / "config.json").write_text(json.dumps(config | changes))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda dir: (dir / "config.json").unlink(), "expected config.json and model.safetensors"),
+        (lambda dir: (dir / "model.safetensors").unlink(), "expected config.json and model.safetensors"),
+        (lambda dir: (dir / "config.json").write_text("{"), "it is broken"),
+        (lambda dir: (dir / "model.safetensors").write_bytes(b"12345678"), "it is broken"),
+        (spoil_config(d_in=9), "it is broken.*W_enc"),
+        (spoil_config(width=9), "it is broken.*width"),
+        (spoil_config(k=99), "it is broken.*k: expected"),
+    ],
+)
+def test_a_missing_or_broken_autoencoder_is_named(sae, tmp_path, spoil, message):
+    dir = tmp_path / "run" / "sae"
+    sae.save(dir)
+    spoil(dir)
+    with pytest.raises(RaigenError, match=rf"(?s)sae: .*{message}.*raigen train \S*run --redo train"):
+        MatryoshkaSAE.load(dir)

@@ -1,0 +1,158 @@
+"""Neuron scores and pruning, worked by hand and by property."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from raigen.errors import RaigenError
+from raigen.scores import NeuronScores, minority_scores, prune
+
+
+def example(seed: int, n_images: int, n_neurons: int, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    rates = generator.uniform(0, 1, n_neurons)
+    codes = (generator.random((n_images, n_neurons)) < rates) * generator.exponential(1, (n_images, n_neurons))
+    return codes, generator.normal(size=(n_images, width))
+
+
+shapes = st.tuples(st.integers(0, 10**6), st.integers(2, 30), st.integers(1, 20))
+
+
+def test_scores_worked_by_hand():
+    # Four pictures: three look along the first axis, one along the second. Lengths of embeddings must not count.
+    embeddings = np.array([[1.0, 0], [5, 0], [1, 0], [0, 1]])
+    codes = np.array([
+        [2.0, 0, 0, 1],
+        [1.0, 0, 0, 0],
+        [3.0, 1, 0, 0],
+        [6.0, 3, 0, 0],
+    ])  # fmt: skip
+    scores = minority_scores(codes, embeddings)
+    assert scores.frequency.tolist() == [1.0, 0.5, 0.0, 0.25]
+    assert scores.live.tolist() == [True, True, False, True]
+    mean = np.array([3, 1]) / np.sqrt(10)
+    centroids = np.array([[6, 6], [1, 3], [np.nan, np.nan], [1, 0]])
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    np.testing.assert_allclose(scores.centroids, centroids)
+    distinctiveness = 1 - centroids @ mean  # 1 - 4/sqrt(20), 1 - 6/10, nan, 1 - 3/sqrt(10)
+    np.testing.assert_allclose(distinctiveness, [0.105573, 0.4, np.nan, 0.051317], atol=1e-6)
+    np.testing.assert_allclose(scores.distinctiveness, distinctiveness)
+    # min-max over neurons 0, 1, 3: frequency 1, 1/3, 0; distinctiveness (d - .051317) / (.4 - .051317)
+    np.testing.assert_allclose(scores.minority_score, [0.0, 2 / 3, np.nan, 0.0], atol=1e-6)
+
+
+def test_frequency_counts_any_code_above_zero():
+    codes = np.array([[1e-300, 1.0], [0.0, 1.0]])
+    assert minority_scores(codes, np.eye(2)).frequency.tolist() == [0.5, 1.0]
+
+
+def test_torch_and_numpy_give_the_same():
+    codes, embeddings = example(1, 20, 6)
+    ours = minority_scores(torch.from_numpy(codes), torch.from_numpy(embeddings))
+    for a, b in zip(ours, minority_scores(codes, embeddings), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(shapes)
+@settings(deadline=None)
+def test_scores_lie_in_their_ranges(shape):
+    codes, embeddings = example(*shape)
+    assume((codes > 0).any())
+    scores = minority_scores(codes, embeddings)
+    live = (codes > 0).any(axis=0)
+    for values, high in ((scores.frequency, 1), (scores.distinctiveness, 2), (scores.minority_score, 1)):
+        assert ((values[live] >= 0) & (values[live] <= high)).all()
+    assert np.isnan(scores.minority_score[~live]).all() and (scores.frequency[~live] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(scores.centroids[live], axis=1), 1)
+
+
+@given(shapes)
+@settings(deadline=None)
+def test_scores_ignore_units_and_order(shape):
+    codes, embeddings = example(*shape)
+    assume((codes > 0).any())
+    generator = np.random.default_rng(shape[0])
+    images, neurons = generator.permutation(len(codes)), generator.permutation(codes.shape[1])
+    units, lengths = generator.uniform(0.1, 10, codes.shape[1]), generator.uniform(0.1, 10, (len(codes), 1))
+    plain = minority_scores(codes, embeddings)
+    moved = minority_scores((codes * units)[images][:, neurons], (embeddings * lengths)[images])
+    np.testing.assert_allclose(moved.frequency, plain.frequency[neurons])
+    np.testing.assert_allclose(moved.distinctiveness, plain.distinctiveness[neurons], atol=1e-9)
+
+
+def test_a_part_equal_for_all_neurons_counts_as_nothing():
+    same_frequency = minority_scores(np.array([[1.0, 0], [1, 1], [0, 1]]), np.array([[1.0, 0], [1, 0], [0, 1]]))
+    assert same_frequency.minority_score.tolist() == [1.0, 0.0]
+    one_neuron = minority_scores(np.array([[1.0], [0]]), np.eye(2))
+    assert one_neuron.minority_score.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("codes", "embeddings", "message"),
+    [
+        (np.zeros((3, 2)), np.ones((3, 2)), "none of 2 does on any of 3 pictures"),
+        (np.ones((1, 2)), np.ones((1, 2)), "at least 2 pictures, to compare one with the rest; got 1"),
+        (np.ones((3, 2)), np.ones((4, 2)), "codes of 3, embeddings of 4"),
+        (np.array([[1.0, 1], [1, np.nan]]), np.ones((2, 2)), r"image codes.*got nan for picture 1, \[1\]"),
+        (np.array([[1.0, 1], [-1, 1]]), np.ones((2, 2)), "image codes.*got -1.0 for picture 1"),
+        (
+            np.ones((2, 2)),
+            np.array([[1, 1], [np.inf, 1]]),
+            r"embeddings: expected finite numbers; got inf for picture 1",
+        ),
+        (np.ones((2, 2)), np.array([[1.0, 1], [0, 0]]), r"embedding of a picture has length 0 \(row 1\)"),
+        (np.ones((2, 2)), np.array([[1.0, 0], [-1, 0]]), "centroid of a neuron"),
+    ],
+)
+def test_scores_refuse_what_they_cannot_compare(codes, embeddings, message):
+    with pytest.raises(RaigenError, match=message):
+        minority_scores(codes, embeddings)
+
+
+def scored(values: list[float], angles: list[float]) -> NeuronScores:
+    score = np.array(values)
+    centroids = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return NeuronScores(np.where(np.isnan(score), 0.0, 0.5), score, score, centroids)
+
+
+def test_prune_worked_by_hand():
+    # 1 - cos(0.07) = 0.00245 < 0.003 < 1 - cos(0.08) = 0.0032. Neuron 2 falls to 0; 3, near 2 but not near 0, stays,
+    # for a dropped neuron drops nothing. Neuron 4 is dead. The median of 0.9 0.8 0.7 0.1 0.1 0.1 is 0.4.
+    scores = scored([0.9, 0.1, 0.8, 0.7, np.nan, 0.1, 0.1], [0.0, 2.0, 0.07, 0.14, 0.0, 2.5, 3.0])
+    assert prune(scores, distance=0.003, percentile=50.0).tolist() == [0, 3]
+    assert prune(scores, distance=0.002, percentile=50.0).tolist() == [0, 2, 3]
+    assert prune(scores, distance=0.003, percentile=0.0).tolist() == [0, 3]  # strictly above the lowest
+    assert prune(scores, distance=0.003, percentile=75.0).tolist() == [0]  # 0.775 keeps 0 and 2; 2 falls to 0
+
+
+def test_the_percentile_is_of_live_neurons_and_equals_keep_their_order():
+    scores = scored([0.5, np.nan, 0.5, *[0.0] * 8, *[np.nan] * 90], [*np.linspace(0, 3, 101)])
+    assert prune(scores, distance=0.0, percentile=75.0).tolist() == [0, 2]
+
+
+@given(shapes, st.floats(0, 0.5), st.floats(0, 99))
+@settings(deadline=None)
+def test_prune_keeps_the_best_of_each_kind(shape, distance, percentile):
+    codes, embeddings = example(*shape)
+    assume((codes > 0).any())
+    scores = minority_scores(codes, embeddings)
+    live = scores.minority_score[scores.live]
+    assume(np.ptp(live) > 0)
+    kept = prune(scores, distance, percentile)
+    assert len(set(kept.tolist())) == len(kept) and (np.diff(scores.minority_score[kept]) <= 0).all()
+    gaps = 1 - scores.centroids @ scores.centroids[kept].T
+    assert (gaps[kept][~np.eye(len(kept), dtype=bool)] >= distance - 1e-12).all()
+    above = np.flatnonzero(scores.live & (np.nan_to_num(scores.minority_score) > np.percentile(live, percentile)))
+    assert set(kept.tolist()) <= set(above.tolist())
+    for neuron in set(above.tolist()) - set(kept.tolist()):
+        better = scores.minority_score[kept] >= scores.minority_score[neuron]
+        assert (gaps[neuron][better] < distance).any()
+
+
+def test_prune_refuses_scores_that_single_out_nothing():
+    with pytest.raises(RaigenError, match="none of 2 does"):
+        prune(scored([np.nan, np.nan], [0, 1]))
+    with pytest.raises(RaigenError, match=r"all 3 that fire have minority score 0.5"):
+        prune(scored([0.5, 0.5, 0.5], [0, 1, 2]))
