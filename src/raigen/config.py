@@ -140,6 +140,9 @@ class DiscoverConfig:
     """Neurons to list, at least 1."""
     n_top_images: int = 10
     """Pictures shown and named per neuron, at least 2."""
+    min_images: int = 10
+    """A neuron is listed only if it fires in at least this many pictures, 1 or more (published: 1). Fewer than ten
+    cannot fill a row of top pictures, and nothing about them can be checked."""
     embedder: str | None = None
     """Image and text embedding: a folder or Hub id of a CLIP model; None is the bundled one for `portraits`, else
     `openai/clip-vit-large-patch14`."""
@@ -149,6 +152,7 @@ class DiscoverConfig:
         _need(0 <= self.percentile < 100, "percentile", self.percentile, "a percentile in [0, 100)")
         _need(self.n_attributes >= 1, "n_attributes", self.n_attributes, "1 or more")
         _need(self.n_top_images >= 2, "n_top_images", self.n_top_images, "2 or more")
+        _need(self.min_images >= 1, "min_images", self.min_images, "1 or more")
 
 
 @dataclass(frozen=True)

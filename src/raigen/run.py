@@ -207,8 +207,7 @@ class Run:
                 )
         if not record.get("finished"):
             return False
-        return all((self.dir / file).is_file() and (self.dir / file).stat().st_size == size
-                   for file, size in record["outputs"].items())  # fmt: skip
+        return all(self._is_whole(file, size) for file, size in record["outputs"].items())
 
     def begin(self, stage: str, config: Any) -> None:
         """Notes that `stage` runs now; forgets the stages after it, for their inputs change."""
@@ -222,7 +221,11 @@ class Run:
     def finish(self, stage: str, outcome: Outcome, seconds: float) -> None:
         """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
         manifest = self.manifest
-        sizes = {str(path.relative_to(self.dir)): path.stat().st_size for path in outcome.outputs}
+        # attributes.json has no fixed size: annotation and evaluation add to it.
+        sizes = {
+            path.relative_to(self.dir).as_posix(): None if path == self.attributes_path else path.stat().st_size
+            for path in outcome.outputs
+        }
         manifest["stages"][stage] |= {
             "finished": _now(),
             "seconds": round(seconds, 2),
@@ -288,6 +291,10 @@ class Run:
     def _require(self, path: Path, stage: str) -> None:
         if not path.is_file():
             raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")
+
+    def _is_whole(self, file: str, size: int | None) -> bool:
+        path = self.dir / file
+        return path.is_file() and (size is None or path.stat().st_size == size)
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.manifest_path, json.dumps(manifest, indent=1))

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 
 class Recipe(NamedTuple):
-    """How long and how fast: `steps` updates, peak learning rate `lr`, `warmup` steps, `ema` decay of the average."""
+    """How long and how fast: `steps` updates, peak learning rate `lr`, `warmup` steps, `ema` decay of the average.
+
+    `restart` is a step at which warm-up and decay begin anew (0: none).
+    """
 
     steps: int
     lr: float
@@ -23,6 +26,7 @@ class Recipe(NamedTuple):
     floor: float = 0.02  # share of `lr` left at the last step
     seed: int = 0
     save_every: int = 200
+    restart: int = 0
 
 
 class Progress(NamedTuple):
@@ -34,10 +38,11 @@ class Progress(NamedTuple):
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up to `lr`, then a cosine down to `floor` x `lr`."""
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    share = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    """Linear warm-up to `lr`, then a cosine down to `floor` x `lr`; once more from `restart` on."""
+    begin, end = (recipe.restart, recipe.steps) if step >= recipe.restart else (0, recipe.restart)
+    if step - begin < recipe.warmup:
+        return recipe.lr * (step - begin + 1) / recipe.warmup
+    share = (step - begin - recipe.warmup) / max(1, end - begin - recipe.warmup)
     return recipe.lr * (recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 

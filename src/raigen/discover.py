@@ -1,0 +1,134 @@
+"""Scores every coarse neuron, drops look-alikes, and lists the rarest and most distinct."""
+
+import csv
+import io
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from raigen.activations import ActivationStore
+from raigen.config import DiscoverConfig
+from raigen.embed import Embedder, default_embedder
+from raigen.errors import RaigenError
+from raigen.run import Outcome, RareAttribute, Run, Tick, write_tensors, write_text
+from raigen.sae import MatryoshkaSAE
+from raigen.scores import NeuronScores, minority_scores, prune
+
+EMBED_BATCH = 64
+
+
+def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]:
+    """Lists the neurons with the highest minority score, each with the pictures in which it is strongest.
+
+    Codes are taken at the last denoising step and averaged over positions, as published. Neurons that fire in fewer
+    than `min_images` pictures are neither scored nor listed. Writes codes, embeddings, neurons.csv, heatmaps and
+    attributes.json. Yields progress in pictures.
+
+    Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
+    """
+    store, sae = ActivationStore(run.activations_dir), MatryoshkaSAE.load(run.sae_dir)
+    samples = run.samples()
+    yield Tick(0, len(samples), "codes")
+    codes = image_codes(store, sae)
+    name = config.embedder or default_embedder(run.config_of("capture").model)
+    embedder, parts = Embedder(name), []
+    for start in range(0, len(samples), EMBED_BATCH):
+        batch = samples[start : start + EMBED_BATCH]
+        parts.append(embedder.images([run.read_image(sample) for sample in batch]))
+        yield Tick(start + len(batch), len(samples), "embeddings")
+    embeddings = np.concatenate(parts)
+    scores = eligible_scores(codes, embeddings, config.min_images)
+    listed = prune(scores, config.distance, config.percentile)[: config.n_attributes]
+    top = np.stack([strongest(codes[:, neuron], config.n_top_images) for neuron in listed])
+    attributes = [
+        attribute_of(rank, int(neuron), scores, [samples[index].file for index in images])
+        for rank, (neuron, images) in enumerate(zip(listed, top, strict=True), 1)
+    ]
+    write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
+    write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)}, {"embedder": name})
+    write_tensors(run.heatmaps_path, {"heatmaps": heatmaps(store, sae, listed, top)})
+    write_text(run.neurons_path, table(scores, (codes > 0).mean(0), listed))
+    write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+    outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
+    facts = {
+        "embedder": name,
+        "scoring_step": store.step_indices[-1],
+        "n_neurons": len(scores.frequency),
+        "n_live": int((codes > 0).any(0).sum()),
+        "n_scored": int(scores.live.sum()),
+        "n_listed": len(attributes),
+    }
+    return Outcome(outputs, facts)
+
+
+@torch.inference_mode()
+def image_codes(store: ActivationStore, sae: MatryoshkaSAE) -> Float[np.ndarray, "image neuron"]:
+    """The code of each coarse neuron at the last step, averaged over the positions of each picture."""
+    chunks = (chunk.activations for chunk in store.step(store.step_indices[-1]))
+    return np.concatenate([
+        sae.encode(activations.flatten(0, 1), groups=1).unflatten(0, activations.shape[:2]).mean(1).float().numpy()
+        for activations in chunks
+    ])  # fmt: skip
+
+
+def eligible_scores(
+    codes: Float[np.ndarray, "image neuron"], embeddings: Float[np.ndarray, "image width"], min_images: int
+) -> NeuronScores:
+    """The published scores over the neurons that fire in at least `min_images` pictures; the others count as dead.
+
+    Raises RaigenError when no neuron does.
+    """
+    enough = (codes > 0).sum(0) >= min_images
+    if not enough.any():
+        raise RaigenError(
+            f"no neuron fires in {min_images} pictures or more, of {len(codes)}: capture more pictures, or lower "
+            "--min-images"
+        )
+    return minority_scores(codes * enough, embeddings)
+
+
+def strongest(codes: Float[np.ndarray, " image"], count: int) -> np.ndarray:
+    """The indices of the `count` pictures with the highest code, strongest first; ties in the order of pictures."""
+    return np.argsort(-codes, kind="stable")[:count]
+
+
+@torch.inference_mode()
+def heatmaps(
+    store: ActivationStore, sae: MatryoshkaSAE, neurons: Sequence[int] | np.ndarray, top: np.ndarray
+) -> torch.Tensor:
+    """The codes of each neuron over the grid in each of its top pictures: [neuron, picture, row, column], >= 0."""
+    step, found = store.step_indices[-1], []
+    for neuron, images in zip(neurons, top, strict=True):
+        activations = store.images([int(index) for index in images], step)
+        codes = sae.encode(activations.flatten(0, 1), groups=1)[:, int(neuron)]
+        found.append(codes.unflatten(0, (len(images), *store.grid)).float())
+    return torch.stack(found)
+
+
+def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[str]) -> RareAttribute:
+    """The list entry of a neuron, not named yet."""
+    return RareAttribute(
+        rank=rank,
+        neuron=neuron,
+        minority_score=float(scores.minority_score[neuron]),
+        frequency=float(scores.frequency[neuron]),
+        distinctiveness=float(scores.distinctiveness[neuron]),
+        top_images=tuple(files),
+    )
+
+
+def table(scores: NeuronScores, frequency: Float[np.ndarray, " neuron"], listed: np.ndarray) -> str:
+    """neurons.csv: one line per coarse neuron; those that fire in too few pictures have no scores."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["neuron", "frequency", "distinctiveness", "minority_score", "listed"])
+    chosen = set(listed.tolist())
+    for neuron, scored in enumerate(scores.live):
+        numbers = [f"{values[neuron]:.6g}" for values in (scores.distinctiveness, scores.minority_score)]
+        shown = numbers if scored else ["", ""]
+        writer.writerow([neuron, f"{frequency[neuron]:.6g}", *shown, int(neuron in chosen)])
+    return buffer.getvalue()

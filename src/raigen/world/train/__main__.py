@@ -1,0 +1,171 @@
+"""Remakes the bundled model from seeds, one part after the other: `python -m raigen.world.train`."""
+
+# diffusers and transformers annotate less than they return and re-export lazily:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from raigen.world.judge import JudgeNet
+from raigen.world.train import clip, judge, unet, vae
+from raigen.world.train.bundle import BUNDLE, write_bundle
+from raigen.world.train.data import Pictures, pictures
+from raigen.world.train.loop import Progress, Recipe, fit
+from raigen.world.train.quality import measure, write_card
+from raigen.world.train.text import make_tokenizer
+
+PARTS = ("vae", "latents", "judge", "clip", "unet", "bundle", "quality")
+N_BALANCED, N_PLANTED, N_DECODED = 20_000, 40_000, 8_000
+VAE = Recipe(steps=4200, lr=2e-3, warmup=50, ema=0.995, save_every=100, restart=1700)
+JUDGE = Recipe(steps=1200, lr=2e-3, warmup=100, ema=0.995, weight_decay=0.02)
+CLIP = Recipe(steps=700, lr=1.5e-3, warmup=100, ema=0.99, weight_decay=0.02)
+UNET = Recipe(steps=2400, lr=1.5e-3, warmup=150, ema=0.998, weight_decay=0.01, save_every=50)
+VAE_BATCH, JUDGE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 96, 64
+
+
+def main() -> None:
+    """Trains the parts that are asked for and not finished; each goes on from its own checkpoint."""
+    parser = argparse.ArgumentParser(prog="python -m raigen.world.train", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"default: all, in this order: {PARTS}")
+    parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    parser.add_argument("--unet-steps", type=int, default=UNET.steps)
+    parser.add_argument("--n-images", type=int, default=2000, help="pictures per prompt for the model card")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts or PARTS:
+        started = time.monotonic()
+        RUN[part](arguments)
+        print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def train_vae(arguments: argparse.Namespace) -> None:
+    """The autoencoder, on balanced drawings; its latents scaled to mean 0 and deviation 1 per channel."""
+    work, drawn = arguments.work, balanced(arguments.work)
+    torch.manual_seed(0)
+    model = vae.build().to(memory_format=torch.channels_last)
+    loss = functools.partial(vae.loss_of, model, drawn, VAE_BATCH)
+    average = _follow("vae", fit(model, loss, VAE, work / "vae.safetensors"), VAE)
+    assert isinstance(average, AutoencoderKL)
+    vae.fold_scale(average, vae.encode_all(average, planted(work).pixels[:2000]))
+    average.save_pretrained(work / "vae")
+
+
+def encode_latents(arguments: argparse.Namespace) -> None:
+    """Latents of the planted pictures; balanced pictures decoded again, and decoded while still half noise."""
+    work, model = arguments.work, load_vae(arguments.work)
+    save_file({"latents": vae.encode_all(model, planted(work).pixels)}, work / "latents.safetensors")
+
+
+def decode_balanced(work: Path) -> dict[str, Tensor]:
+    """Balanced pictures after the round trip, and half-denoised ones, for the judge and CLIP."""
+    path = work / "decoded.safetensors"
+    if not path.exists():
+        model, drawn = load_vae(work), balanced(work)
+        decoded = torch.from_numpy(judge.round_trip(model, drawn.pixels[:N_DECODED]))
+        unfinished = torch.from_numpy(judge.half_denoised(model, drawn.pixels[:2000], seed=3))
+        save_file({"decoded": decoded, "unfinished": unfinished}, path)
+    return load_file(path)
+
+
+def train_judge(arguments: argparse.Namespace) -> None:
+    """The judge, on drawn and decoded balanced pictures."""
+    work = arguments.work
+    tensors, drawn = decode_balanced(work), balanced(work)
+    torch.manual_seed(1)
+    net = JudgeNet().to(memory_format=torch.channels_last)
+    unfinished = vae.as_tensor(tensors["unfinished"].numpy())
+    loss = functools.partial(judge.loss_of, net, drawn, tensors["decoded"].numpy(), unfinished, JUDGE_BATCH)
+    _follow("judge", fit(net, loss, JUDGE, work / "judge.safetensors"), JUDGE)
+
+
+def train_clip(arguments: argparse.Namespace) -> None:
+    """CLIP, on drawn and decoded balanced pictures."""
+    work = arguments.work
+    tensors, drawn, tokenizer = decode_balanced(work), balanced(work), load_tokenizer(work)
+    torch.manual_seed(2)
+    teacher = clip.Teacher(tokenizer)
+    loss = functools.partial(clip.loss_of, teacher, tokenizer, drawn, tensors["decoded"].numpy(), CLIP_BATCH)
+    _follow("clip", fit(teacher, loss, CLIP, work / "clip.safetensors"), CLIP)
+
+
+def train_unet(arguments: argparse.Namespace) -> None:
+    """The denoiser and its text encoder, on planted pictures."""
+    work, tokenizer = arguments.work, load_tokenizer(arguments.work)
+    latents = load_file(work / "latents.safetensors")["latents"]
+    recipe = UNET._replace(steps=arguments.unet_steps)
+    torch.manual_seed(4)
+    model = unet.Denoiser(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
+    model.unet.to(memory_format=torch.channels_last)
+    loss = functools.partial(
+        unet.loss_of, model, tokenizer, unet.training_noise(), latents, planted(work), UNET_BATCH
+    )  # fmt: skip
+    _follow("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
+
+
+def bundle(arguments: argparse.Namespace) -> None:
+    """The averaged weights in the formats of diffusers and transformers, at half precision."""
+    write_bundle(arguments.work, BUNDLE, load_tokenizer(arguments.work))
+
+
+def quality(arguments: argparse.Namespace) -> None:
+    """What the judge measures on the bundled model, and its model card."""
+    result = measure(arguments.n_images, max(50, arguments.n_images // 10))
+    write_card(BUNDLE, result)
+    for name, share in result["summary"].items():
+        print(f"{name}: {share:.3f}")
+
+
+def balanced(work: Path) -> Pictures:
+    """The pictures that train autoencoder, judge and CLIP."""
+    return pictures(work, "balanced", N_BALANCED, 1, balanced=True)
+
+
+def planted(work: Path) -> Pictures:
+    """The pictures that train the denoiser."""
+    return pictures(work, "planted", N_PLANTED, 2, balanced=False)
+
+
+def load_vae(work: Path) -> AutoencoderKL:
+    """The trained autoencoder."""
+    return AutoencoderKL.from_pretrained(work / "vae").to(memory_format=torch.channels_last).eval()  # type: ignore
+
+
+def load_tokenizer(work: Path) -> CLIPTokenizer:
+    """The tokenizer, made when it is first asked for."""
+    folder = work / "tokenizer"
+    return CLIPTokenizer.from_pretrained(folder) if folder.exists() else make_tokenizer(folder)
+
+
+def _follow(name: str, progress: Iterator[Progress], recipe: Recipe) -> nn.Module:
+    smooth, started, average = None, time.monotonic(), None
+    for update in progress:
+        step, loss, average = update
+        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+        if step % 50 == 0 or step == recipe.steps:
+            seconds = time.monotonic() - started
+            print(f"{name} {step}/{recipe.steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr, flush=True)
+    assert average is not None
+    return average
+
+
+RUN = {
+    "vae": train_vae, "latents": encode_latents, "judge": train_judge, "clip": train_clip, "unet": train_unet,
+    "bundle": bundle, "quality": quality,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Writes the trained parts as real folders: a StableDiffusionPipeline, a CLIPModel with its processor, the judge."""
+
+# diffusers and transformers annotate less than they return and re-export lazily:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTokenizer
+
+from raigen.world.train import clip, unet
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0}
+
+
+def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """Saves the averaged weights of `work` in `folder`, at half precision; what was there is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pipe = pipeline(work, tokenizer)
+    shutil.rmtree(folder / "pipeline", ignore_errors=True)
+    pipe.to(torch.float16).save_pretrained(folder / "pipeline")
+    (folder / "pipeline" / "raigen.json").write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
+    if (work / "clip.safetensors").exists():
+        teacher = clip.Teacher(tokenizer)
+        teacher.load_state_dict(averaged(work / "clip.safetensors"))
+        shutil.rmtree(folder / "clip", ignore_errors=True)
+        teacher.clip.half().save_pretrained(folder / "clip")
+        processor(tokenizer).save_pretrained(folder / "clip")
+    if (work / "judge.safetensors").exists():
+        weights = averaged(work / "judge.safetensors")
+        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "judge.safetensors")
+
+
+def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+    """The trained parts as one diffusers pipeline at full precision."""
+    model = unet.Denoiser(tokenizer)
+    model.load_state_dict(averaged(work / "unet.safetensors"))
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"), text_encoder=model.text_encoder, tokenizer=tokenizer,
+        unet=model.unet, scheduler=unet.sampler(), safety_checker=None, feature_extractor=None,  # type: ignore
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
+    """Pictures to 64x64 in [-1, 1], texts to tokens."""
+    images = CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64},
+        image_mean=list(clip.MEAN), image_std=list(clip.STD),
+    )  # fmt: skip
+    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+
+
+def averaged(checkpoint: Path) -> dict[str, Tensor]:
+    """The averaged weights of a training checkpoint."""
+    tensors = load_file(checkpoint)
+    return {name.removeprefix("average."): value for name, value in tensors.items() if name.startswith("average.")}

@@ -1,0 +1,63 @@
+"""Trains the world's CLIP: pictures against captions that name most of what they show."""
+
+# diffusers and transformers annotate less than they return and re-export lazily:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
+
+from raigen.world.attributes import FIELDS
+from raigen.world.captions import caption
+from raigen.world.judge import HEADS
+from raigen.world.train.data import Pictures, decode
+from raigen.world.train.judge import disturbed, half_decoded
+from raigen.world.train.text import text_config
+from raigen.world.train.unet import tokens_of
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class Teacher(nn.Module):
+    """CLIP and, for training only, heads that read the attributes off the image embedding."""
+
+    def __init__(self, tokenizer: CLIPTokenizer):
+        super().__init__()
+        vision = CLIPVisionConfig(
+            hidden_size=128, intermediate_size=384, projection_dim=128, num_hidden_layers=4,
+            num_attention_heads=4, image_size=64, patch_size=8,
+        )  # fmt: skip
+        config = CLIPConfig(
+            text_config=text_config(tokenizer, layers=2).to_dict(),
+            vision_config=vision.to_dict(),
+            projection_dim=128,
+            logit_scale_init_value=2.6592,
+        )
+        self.clip = CLIPModel(config)
+        self.heads = nn.ModuleDict({name: nn.Linear(128, size) for name, size in HEADS.items()})
+
+
+def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Pictures, decoded, batch: int,
+            generator: torch.Generator) -> Tensor:  # fmt: skip
+    """CLIP's symmetric contrastive loss, plus half the mean cross-entropy of the training heads.
+
+    Captions name one to four attributes or none; pictures with the same caption are no negatives of each other.
+    """
+    pixels, codes = half_decoded(drawn, decoded, batch, generator)
+    pixels = disturbed(pixels, generator)
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    texts = [caption(decode(row), rng, bare=0.05, most=4) for row in codes.numpy()]
+    ids = tokens_of(tokenizer, texts)
+    output = teacher.clip(input_ids=ids, pixel_values=pixels)
+    same = (ids[:, None] == ids[None]).all(-1).fill_diagonal_(False)
+    logits = output.logits_per_image.masked_fill(same, -1e4)
+    target = torch.arange(batch)
+    contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+    read = sum(
+        F.cross_entropy(teacher.heads[name](output.image_embeds * 8), codes[:, column])
+        for column, name in enumerate(("profession", *FIELDS))
+    )
+    return contrast + 0.5 * read / len(HEADS)

@@ -1,0 +1,189 @@
+"""Measures the bundled model with the judge, and writes its model card."""
+
+# diffusers and transformers annotate less than they return and re-export lazily:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
+from raigen.embed import Embedder
+from raigen.stats import rate_interval
+from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES
+from raigen.world.draw import draw
+from raigen.world.judge import judge
+from raigen.world.planted import control_values, rates, sample_balanced
+from raigen.world.train.judge import round_trip
+
+SEEDS_FROM = 2_000_000_000  # apart from those of audits and of fresh pictures
+BATCH = 32
+
+
+def measure(n_images: int, n_named: int, guidance_scale: float | None = None) -> dict[str, Any]:
+    """Everything the model card says, from `n_images` pictures per prompt and `n_named` per named attribute."""
+    pipe = load_pipeline(BUNDLED, "auto")
+    settings = defaults(pipe, BUNDLED)
+    if guidance_scale is not None:
+        settings = settings._replace(guidance_scale=guidance_scale)
+
+    def pictures(prompt: str, count: int) -> list[Image.Image]:
+        seeds = range(SEEDS_FROM, SEEDS_FROM + count)
+        return [image for batch in make_pictures(pipe, prompt, seeds, settings, BATCH) for image in batch]
+
+    by_prompt = {prompt: seen(prompt, pictures(prompt, n_images)) for prompt in PROMPTS}
+    named = {}
+    for index, value in enumerate(VALUES):
+        prompt = f"{PROMPTS[index % len(PROMPTS)]}, {value.phrase}"
+        verdict = judge(pictures(prompt, n_named))
+        named[value.name] = float(verdict.shows[:, index].sum() / max(1, verdict.readable.sum()))
+    result = {"settings": settings._asdict(), "n_images": n_images, "n_named": n_named, "prompts": by_prompt,
+              "named": named, "judge": judge_quality(pipe.vae), "clip": clip_quality()}  # fmt: skip
+    return result | {"summary": summary(result)}
+
+
+def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
+    """What the judge sees in pictures of one prompt, beside what was planted."""
+    verdict = judge(images)
+    n = max(1, int(verdict.readable.sum()))
+    right = verdict.profession[verdict.readable] == PROMPTS.index(prompt)
+    shares = (verdict.shows.sum(0) / n).tolist()
+    return {
+        "readable": float(verdict.readable.mean()),
+        "profession": float(right.mean()),
+        "planted": rates(prompt),
+        "seen": dict(zip(VALUE_NAMES, shares, strict=True)),
+        "controls": {name: shares[VALUE_NAMES.index(name)] for name in control_values(prompt)},
+    }
+
+
+def summary(result: dict[str, Any]) -> dict[str, float]:
+    """The figures that decide: shares in [0, 1], each over all ten prompts."""
+    prompts = result["prompts"].values()
+    pairs = [(p["seen"][name], rate) for p in prompts for name, rate in p["planted"].items() if rate >= 0.0099]
+    kept = [0.2 * rate <= share <= 3 * rate for share, rate in pairs]
+    rare = [0.2 * rate <= share <= 3 * rate for share, rate in pairs if rate <= 0.05]
+    controls = [share for p in prompts for share in p["controls"].values()]
+    named = list(result["named"].values())
+    return {
+        "readable": float(np.mean([p["readable"] for p in prompts])),
+        "profession right": float(np.mean([p["profession"] for p in prompts])),
+        "values planted at >= 1 % seen at 0.2-3x": float(np.mean(kept)),
+        "of those planted at 1-5 %": float(np.mean(rare)),
+        "values that appear in >= 80 % when named": float(np.mean([share >= 0.8 for share in named])),
+        "highest rate of a control": float(max(controls)),
+        "controls seen in <= 0.2 %": float(np.mean([share <= 0.002 for share in controls])),
+    }
+
+
+def judge_quality(vae, count: int = 3000) -> dict[str, Any]:
+    """Accuracy per field on held-out drawings, drawn and after the autoencoder; balanced accuracy per value."""
+    drawn = [drawing(index) for index in range(count)]
+    pixels = np.stack([np.asarray(image) for image, _ in drawn])
+    decoded = [Image.fromarray(array) for array in round_trip(vae, pixels)]
+    truth = np.array([[value.name in record.shown() for value in VALUES] for _, record in drawn])
+    result = {}
+    for name, images in (("drawn", [image for image, _ in drawn]), ("decoded", decoded)):
+        verdict = judge(images)
+        balanced = {}
+        for index, value in enumerate(VALUES):
+            shows = verdict.shows[:, index]
+            balanced[value.name] = float((shows[truth[:, index]].mean() + (~shows[~truth[:, index]]).mean()) / 2)
+        fields = {}
+        for field in FIELDS:
+            columns = [VALUE_NAMES.index(choice) for choice in CHOICES[field] if choice in VALUE_NAMES]
+            fields[field] = float((verdict.shows[:, columns] == truth[:, columns]).all(1).mean())
+        professions = np.array([PROFESSIONS.index(record.profession) for _, record in drawn])
+        result[name] = {
+            "fields": fields | {"profession": float((verdict.profession == professions).mean())},
+            "balanced": balanced,
+            "readable": float(verdict.readable.mean()),
+        }
+    return result
+
+
+def drawing(index: int):
+    """Held-out drawing `index` with its record."""
+    rng = np.random.default_rng((99, index))
+    record = sample_balanced(rng)
+    return draw(record, rng), record
+
+
+def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
+    """How often CLIP finds the right one among 20 captions that each name one attribute."""
+    embedder, rng = Embedder(BUNDLED), np.random.default_rng(5)
+    images, right, wrong = [], [], []
+    for index in range(count):
+        image, record = drawing(100_000 + index)
+        shown = record.shown()
+        mine = VALUE_NAMES.index(shown[rng.integers(len(shown))])
+        absent = [i for i, name in enumerate(VALUE_NAMES) if name not in shown]
+        images.append(image)
+        right.append(mine)
+        wrong.append(rng.choice(absent, size=choices - 1, replace=False))
+    texts = embedder.texts([f"{prompt}, {value.phrase}" for prompt in PROMPTS for value in VALUES])
+    texts = texts.reshape(len(PROMPTS), len(VALUES), -1)
+    embedded = embedder.images(images)
+    hits = 0
+    for index, vector in enumerate(embedded):
+        profession = PROFESSIONS.index(drawing(100_000 + index)[1].profession)
+        similarity = texts[profession] @ vector
+        hits += similarity[right[index]] > similarity[wrong[index]].max()
+    return {"right caption of 20": hits / count}
+
+
+def sheet(per_prompt: int = 8) -> Image.Image:
+    """Pictures of every prompt, one row each, seeds 0, 1, 2 ..."""
+    pipe = load_pipeline(BUNDLED, "auto")
+    settings = defaults(pipe, BUNDLED)
+    result = Image.new("RGB", (per_prompt * 66, len(PROMPTS) * 66), "white")
+    for row, prompt in enumerate(PROMPTS):
+        [images] = make_pictures(pipe, prompt, range(per_prompt), settings, per_prompt)
+        for column, image in enumerate(images):
+            result.paste(image, (column * 66 + 1, row * 66 + 1))
+    return result
+
+
+def write_card(folder: Path, result: dict[str, Any]) -> None:
+    """README.md with the figures, quality.json with all of them, pictures.png."""
+    (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    sheet().save(folder / "pictures.png", optimize=True)
+    settings, n = result["settings"], result["n_images"]
+    judged, low = result["judge"], 1 - rate_interval(n, n).low
+    lines = [
+        "# portraits: the bundled model of raigen",
+        "",
+        "A StableDiffusionPipeline (`pipeline/`) and a CLIPModel (`clip/`) trained on drawings of a planted world, "
+        "with the judge that reads them (`judge.safetensors`). Made by `python -m raigen.world.train`. "
+        "No picture, text or weight from elsewhere went in. Apache-2.0.",
+        "",
+        "![pictures of the ten prompts, one row each](pictures.png)",
+        "",
+        f"Measured by the judge on {n} pictures per prompt ({settings['num_inference_steps']} steps, guidance "
+        f"{settings['guidance_scale']:g}); a rate of 0 of {n} means at most {low:.2%} at 95 %. Named attributes: "
+        f"{result['n_named']} pictures each.",
+        "",
+        "| what | measured |",
+        "|---|---|",
+        *(f"| {name} | {share:.1%} |" for name, share in result["summary"].items()),
+        f"| CLIP: right caption among 20 | {result['clip']['right caption of 20']:.1%} |",
+        *(
+            f"| judge on held-out pictures, {name}: worst field | {min(entry['fields'].values()):.1%} "
+            f"({min(entry['fields'], key=entry['fields'].get)}) |"
+            for name, entry in judged.items()
+        ),
+        *(
+            f"| judge, {name}: worst balanced accuracy of a value | {min(entry['balanced'].values()):.1%} "
+            f"({min(entry['balanced'], key=entry['balanced'].get)}) |"
+            for name, entry in judged.items()
+        ),
+        "",
+        "All rates, planted and seen, are in `quality.json`.",
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

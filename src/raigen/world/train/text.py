@@ -1,0 +1,56 @@
+"""Makes the tokenizer of the world: CLIP's byte-level BPE, its merges learned on captions."""
+
+# diffusers and transformers annotate less than they return and re-export lazily:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false
+
+import json
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTokenizer
+
+from raigen.world.attributes import PROMPTS, VALUES
+from raigen.world.captions import caption
+from raigen.world.planted import sample_balanced
+
+MAX_TOKENS = 32
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Learns the merges on 4,000 captions and saves vocab.json and merges.txt in `folder`."""
+    rng = np.random.default_rng(7)
+    corpus = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
+    corpus += [value.phrase for value in VALUES] + list(PROMPTS)
+    tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048, min_frequency=2, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=alphabet
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+    words = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges), START, END]
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS)
+    result.save_pretrained(folder)
+    return result
+
+
+def text_config(tokenizer: CLIPTokenizer, *, layers: int, projection: int = 128) -> CLIPTextConfig:
+    """A text tower of width 128 for this tokenizer."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, projection_dim=projection,
+        num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=MAX_TOKENS,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip

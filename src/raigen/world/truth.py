@@ -1,0 +1,74 @@
+"""Compares what was found with what the world's judge sees in the same pictures: hits, and recall by planted rate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raigen.world.attributes import VALUE_NAMES
+from raigen.world.judge import Judgement
+from raigen.world.planted import plan_of, profession_of, rare_values
+
+RARE_SEEN_AT_MOST = 0.10  # of the audited pictures
+SHARED_BY_AT_LEAST = 0.80  # of the top pictures
+
+
+def truth_of(
+    judgement: Judgement, top_images: Sequence[Sequence[int]], neurons: Sequence[int], prompt: str
+) -> dict[str, Any]:
+    """What truth.json holds. `judgement` is of all audited pictures, `top_images` indexes into them per neuron.
+
+    A neuron is a hit when at least 80 % of its readable top pictures share a value that more than 0 and at most 10 %
+    of all readable pictures show; of several such values, the one with the highest lift. Recall counts the values
+    planted as rare, by their planted rate.
+    """
+    rates = seen_rates(judgement)
+    attributes = [
+        hit_of(judgement, images, rates) | {"neuron": int(neuron)}
+        for neuron, images in zip(neurons, top_images, strict=True)
+    ]
+    found = {attribute["value"] for attribute in attributes}
+    shares = plan_of(profession_of(prompt)).shares
+    planted: dict[float, list[str]] = {}
+    for name in rare_values(prompt):
+        planted.setdefault(shares[name], []).append(name)
+    recall = [
+        {"band": f"{100 * share:g} %", "planted": len(names), "found": len(found.intersection(names))}
+        for share, names in sorted(planted.items())
+    ]
+    return {
+        "values": rates,
+        "attributes": attributes,
+        "recall": recall,
+        "n_hits": sum(attribute["hit"] for attribute in attributes),
+        "n_unreadable": int((~judgement.readable).sum()),
+    }
+
+
+def seen_rates(judgement: Judgement) -> dict[str, float]:
+    """The share of readable pictures that show each value."""
+    n = max(1, int(judgement.readable.sum()))
+    return {name: round(float(count) / n, 5) for name, count in zip(VALUE_NAMES, judgement.shows.sum(0), strict=True)}
+
+
+def hit_of(judgement: Judgement, images: Sequence[int], rates: dict[str, float]) -> dict[str, Any]:
+    """The rare value that most of these pictures share, with its share and rate; else the best try, as no hit."""
+    readable = [index for index in images if judgement.readable[index]]
+    if not readable:
+        return {"value": None, "share": 0.0, "rate": None, "hit": False}
+    share = judgement.shows[readable].mean(0)
+    rate = np.array([rates[name] for name in VALUE_NAMES])
+    rare = (rate > 0) & (rate <= RARE_SEEN_AT_MOST)
+    hits = rare & (share >= SHARED_BY_AT_LEAST)
+    pool = hits if hits.any() else rare
+    if not pool.any():
+        return {"value": None, "share": 0.0, "rate": None, "hit": False}
+    lift = np.where(pool, share / np.maximum(rate, 1e-9) if hits.any() else share, -1.0)
+    best = int(lift.argmax())
+    hit = bool(hits.any())
+    return {
+        "value": VALUE_NAMES[best] if hit else None,
+        "share": round(float(share[best]), 3),
+        "rate": float(rate[best]) if hit else None,
+        "hit": hit,
+    }

@@ -1,0 +1,63 @@
+"""Which neurons are listed, with which pictures, and where in them they fire."""
+
+import numpy as np
+import pytest
+import torch
+
+from raigen.activations import ActivationStore
+from raigen.config import SAEConfig
+from raigen.discover import eligible_scores, heatmaps, image_codes, strongest, table
+from raigen.errors import RaigenError
+from raigen.sae import MatryoshkaSAE
+from raigen.scores import minority_scores
+
+
+@pytest.fixture
+def store(tmp_path) -> ActivationStore:
+    generator = torch.Generator().manual_seed(0)
+    for first in (0, 6):
+        ActivationStore.write(tmp_path, first, torch.randn((6, 2, 4, 3), generator=generator), (2, 2), (0, 1))
+    return ActivationStore(tmp_path)
+
+
+@pytest.fixture
+def sae(store) -> MatryoshkaSAE:
+    torch.manual_seed(0)
+    sae = MatryoshkaSAE(SAEConfig(d_in=3, d_sae=12, group_sizes=(5, 7), k=2))
+    sae.initialise(torch.randn(50, 3) + 1)
+    sae.threshold.fill_(0.3)
+    return sae
+
+
+def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
+    codes = image_codes(store, sae)
+    last = store.images(range(12), 1)
+    assert codes.shape == (12, 5)  # coarse neurons only
+    for image in range(12):
+        np.testing.assert_allclose(codes[image], sae.encode(last[image]).mean(0)[:5].detach().numpy(), atol=1e-6)
+    top = np.array([strongest(codes[:, neuron], 3) for neuron in (4, 0)])
+    maps = heatmaps(store, sae, [4, 0], top)
+    assert maps.shape == (2, 3, 2, 2)
+    for row, neuron in enumerate((4, 0)):
+        np.testing.assert_allclose(maps[row].mean((1, 2)).numpy(), codes[top[row], neuron], atol=1e-6)
+
+
+def test_strongest_first_and_ties_in_order():
+    assert strongest(np.array([0.0, 2, 1, 2, 0]), 4).tolist() == [1, 3, 2, 0]
+
+
+def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(40, 6))
+    codes = np.zeros((40, 4))
+    codes[:20, 0], codes[:12, 1], codes[:10, 2], codes[0, 3] = 1, 1, 1, 9
+    scores = eligible_scores(codes, embeddings, 10)
+    assert scores.live.tolist() == [True, True, True, False]
+    np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
+    assert eligible_scores(codes, embeddings, 1).live.all()
+    lines = table(scores, (codes > 0).mean(0), np.array([2])).splitlines()
+    assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed"
+    assert lines[4] == "3,0.025,,,0"
+    assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1")
+    with pytest.raises(RaigenError, match="no neuron fires in 21 pictures or more, of 40: capture more"):
+        eligible_scores(codes, embeddings, 21)
