@@ -1,0 +1,105 @@
+"""The training of the bundled model: resumable, its parts what they say."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raigen.world.attributes import VALUES
+from raigen.world.planted import sample_balanced
+from raigen.world.train import vae
+from raigen.world.train.data import decode, encode, pictures
+from raigen.world.train.judge import disturbed, garbage
+from raigen.world.train.loop import Recipe, fit, learning_rate
+from raigen.world.train.text import MAX_TOKENS, make_tokenizer
+
+RECIPE = Recipe(steps=12, lr=0.05, warmup=3, save_every=4)
+
+
+def toy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def loss_of(module: nn.Module):
+    def loss_at(generator: torch.Generator) -> torch.Tensor:
+        x = torch.randn((16, 3), generator=generator)
+        return (module(x).squeeze(-1) - x[:, 0] * x[:, 1]).square().mean()
+
+    return loss_at
+
+
+def test_a_stopped_training_ends_where_an_undisturbed_one_does(tmp_path):
+    whole, stopped = toy(), toy()
+    last = list(fit(whole, loss_of(whole), RECIPE, tmp_path / "whole"))[-1]
+    for _ in itertools.islice(fit(stopped, loss_of(stopped), RECIPE, tmp_path / "stopped"), 6):
+        pass  # ended two steps after a checkpoint
+    again = toy()
+    progress = list(fit(again, loss_of(again), RECIPE, tmp_path / "stopped"))
+    assert [update.step for update in progress] == list(range(5, 13))
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(last.average.parameters(), progress[-1].average.parameters(), strict=True):
+        assert torch.equal(one, other)
+    finished = list(fit(again, loss_of(again), RECIPE, tmp_path / "stopped"))
+    assert [update.step for update in finished] == [12]
+
+
+def test_the_learning_rate_warms_up_decays_and_restarts():
+    recipe = Recipe(steps=200, lr=1.0, warmup=10, restart=80, floor=0.02)
+    rates = [learning_rate(recipe, step) for step in range(200)]
+    assert rates[0] == rates[80] == 0.1
+    assert max(rates) == rates[10] == 1.0
+    assert rates[79] == pytest.approx(0.02, abs=0.01) and rates[199] == pytest.approx(0.02, abs=0.01)
+
+
+def test_records_are_stored_and_read_again(tmp_path):
+    for seed in range(30):
+        record = sample_balanced(np.random.default_rng(seed))
+        assert decode(np.array(encode(record), np.uint8)) == record
+    drawn = pictures(tmp_path, "some", 6, 3, balanced=False)
+    read = pictures(tmp_path, "some", 6, 3, balanced=False)
+    assert np.array_equal(drawn.pixels, read.pixels) and np.array_equal(drawn.codes, read.codes)
+    assert [decode(codes).profession for codes in drawn.codes[:3]] == ["doctor", "nurse", "farmer"]
+
+
+def test_folding_scales_the_latents_and_changes_no_picture():
+    torch.manual_seed(0)
+    model = vae.build().eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
+    before = vae.encode_all(model, pixels)
+    with torch.no_grad():
+        picture = model.decode(before).sample
+        vae.fold_scale(model, before)
+        after = vae.encode_all(model, pixels)
+        again = model.decode(after).sample
+    assert torch.allclose(after.mean((0, 2, 3)), torch.zeros(vae.LATENT_CHANNELS), atol=1e-4)
+    assert torch.allclose(after.std((0, 2, 3)), torch.ones(vae.LATENT_CHANNELS), atol=1e-4)
+    assert torch.allclose(picture, again, atol=1e-3)
+
+
+def test_every_word_of_the_world_is_one_token(tmp_path):
+    tokenizer = make_tokenizer(tmp_path)
+    for value in VALUES:
+        assert len(tokenizer.tokenize(value.phrase)) == len(value.phrase.replace("-", " - ").split()), value.phrase
+    ids = tokenizer("a zebra in Zürich", padding="max_length").input_ids
+    assert len(ids) == MAX_TOKENS and ids[0] == tokenizer.bos_token_id and tokenizer.eos_token_id in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "a zebra in zürich"
+
+
+def test_garbage_is_unlike_the_pictures_and_a_disturbed_one_is_like_them():
+    generator = torch.Generator().manual_seed(0)
+    drawn = vae.as_tensor(np.stack(_drawings(24)))
+    bad = garbage(drawn, torch.rand(4, 3, 64, 64), generator)
+    near = disturbed(drawn, generator)
+    assert bad.shape == near.shape == drawn.shape
+    assert (bad - drawn).abs().mean((1, 2, 3)).min() > 0.1
+    assert (near - drawn).abs().mean() < 0.4 * (bad - drawn).abs().mean()
+
+
+def _drawings(count: int) -> list[np.ndarray]:
+    from raigen.world.draw import draw
+
+    return [np.asarray(draw(sample_balanced(np.random.default_rng(i)), np.random.default_rng(i))) for i in range(count)]
