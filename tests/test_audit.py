@@ -1,17 +1,23 @@
-"""The walk through the stages: what is skipped, resumed, done anew. The stages here are stand-ins that write files."""
+"""The walk through the stages: what is skipped, resumed, done anew. With stand-ins that write files, then for real."""
 
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable
 
 import pytest
+from tiny import clip_folder, sd_folder  # noqa: F401  # fixtures
 
 import raigen
 from raigen.audit import Step, run_stage, stage_function, walk
+from raigen.cli import main
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
 from raigen.run import Outcome, Run, Tick, write_text
 
+# The scheduler's way of making an array warns under numpy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 DOCTOR = "a photo of a doctor"
 PATHS: dict[str, Callable] = {
     "capture": lambda run: run.samples_path,
@@ -206,3 +212,45 @@ def test_every_stage_is_a_function_in_the_module_of_its_name():
         assert stage_function(name).__module__ == f"raigen.{name}"
     with pytest.raises(RaigenError, match="unknown stage 'amplifyy'; the stages are capture, train, "):
         stage_function("amplifyy")
+
+
+# The real stages, on a tiny real pipeline.
+
+
+@pytest.fixture(scope="module")
+def whole(sd_folder, clip_folder, tmp_path_factory):  # noqa: F811
+    """The arguments of an audit that has run once, its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("audit") / "run"
+    args = ["audit", DOCTOR, "--model", sd_folder, "--embedder", clip_folder, "--run-dir", folder, "--n-images", 50,
+            "--d-sae", 64, "--group-sizes", 24, 40, "--k", 8, "--tokens-per-batch", 256, "--percentile", 50,
+            "--min-images", 2, "--n-attributes", 3, "--n-top-images", 4, "--n-fresh-images", 4]  # fmt: skip
+    args = [str(arg) for arg in args]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        assert main(args) == 0
+    return args, Run(folder), out.getvalue(), err.getvalue()
+
+
+def test_an_audit_of_a_real_pipeline_ends_in_a_report_and_nothing_but_our_lines(whole):
+    _, run, out, err = whole
+    assert out.splitlines()[-1] == f"report: {run.report_path}"
+    assert [line.split(": done in ")[0] for line in err.splitlines()] == list(STAGES)
+    assert "\x1b" not in out + err
+    assert run.report().read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert 1 <= len(run.attributes) <= 3
+
+
+def test_the_same_audit_of_a_real_pipeline_again_changes_no_file(whole, capsys):
+    args, run, out, _ = whole
+    before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
+    assert main(args) == 0
+    assert capsys.readouterr() == (out, "".join(f"{stage}: done before\n" for stage in STAGES))
+    assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
+
+
+def test_redo_of_the_naming_finds_the_same_names(whole, capsys):
+    args, _, out, _ = whole
+    assert main([*args, "--redo", "annotate"]) == 0
+    again = capsys.readouterr()
+    assert again.out == out
+    states = [line.split(": done ")[1].split()[0] for line in again.err.splitlines()]
+    assert states == ["before"] * 3 + ["in"] * 3

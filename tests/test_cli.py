@@ -52,12 +52,12 @@ Rare for “a photo of a doctor”
 """
 TRUTH = """\
 Rare for “a photo of a doctor”
-┏━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
-┃ rank ┃ label                   ┃ score ┃ frequency ┃          presence ┃ truly rare                             ┃
-┡━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
-│    1 │ [red] cat               │ 0.912 │      1.2% │ 1.0% [0.3%, 2.9%] │ yes: cat in 90% of top, 1.1% of all    │
-│    2 │ no identified attribute │ 0.800 │     10.0% │      not measured │ no: office in 70% of top, 91.0% of all │
-└──────┴─────────────────────────┴───────┴───────────┴───────────────────┴────────────────────────────────────────┘
+┏━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
+┃ rank ┃ label                   ┃ score ┃ frequency ┃          presence ┃ truly rare                          ┃
+┡━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
+│    1 │ [red] cat               │ 0.912 │      1.2% │ 1.0% [0.3%, 2.9%] │ yes: cat in 90% of top, 1.1% of all │
+│    2 │ no identified attribute │ 0.800 │     10.0% │      not measured │ no                                  │
+└──────┴─────────────────────────┴───────┴───────────┴───────────────────┴─────────────────────────────────────┘
 truly rare: 1 of 2, by the judge of the planted world
 found, by planted rate: 0.5 %: 0 of 2 · 1 %: 1 of 1
 """
@@ -236,7 +236,7 @@ def test_the_bundled_model_also_tells_the_truth(finished, capsys):
     truth = {
         "attributes": [
             {"neuron": 12, "value": "cat", "share": 0.9, "rate": 0.011, "hit": True},
-            {"neuron": 7, "value": "office", "share": 0.7, "rate": 0.91, "hit": False},
+            {"neuron": 7, "value": None, "share": 0.3, "rate": None, "hit": False},
         ],
         "recall": [{"band": "0.5 %", "planted": 2, "found": 0}, {"band": "1 %", "planted": 1, "found": 1}],
         "n_hits": 1,

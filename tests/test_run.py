@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,3 +280,23 @@ def test_attributes_are_read_from_the_file(run):
     attribute = RareAttribute(1, 12, 0.9, 0.01, 0.8, ("images/3.png",))
     write_text(run.attributes_path, json.dumps([asdict(attribute)]))
     assert run.attributes == [attribute]
+
+
+def test_the_written_layout_names_every_path():
+    text = (Path(__file__).parents[1] / "docs" / "disk-layout.md").read_text(encoding="utf-8")
+    run = Run.__new__(Run)
+    run.dir = Path("run")
+    paths = [getattr(run, name) for name, value in vars(Run).items() if name.endswith(("_path", "_dir"))]
+    assert len(paths) > 15
+    assert [path.name for path in paths if path.name not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("record", "heading"),
+    [(RareAttribute, "attributes.json"), (Presence, "attributes.json"), (Sample, "samples.jsonl")],
+)
+def test_the_written_layout_names_every_field(record, heading):
+    text = (Path(__file__).parents[1] / "docs" / "disk-layout.md").read_text(encoding="utf-8")
+    section = text[text.index(f"## `{heading}`") :].split("\n## ")[0]
+    names = record._fields if hasattr(record, "_fields") else [field.name for field in fields(record)]
+    assert [name for name in names if f"`{name}`" not in section] == []

@@ -282,8 +282,7 @@ def _presence(presence: Presence | None) -> str:
 
 
 def _truth(row: Mapping[str, Any]) -> str:
-    verdict = "yes" if row["hit"] else "no"
-    return f"{verdict}: {row['value']} in {row['share']:.0%} of top, {row['rate']:.1%} of all"
+    return f"yes: {row['value']} in {row['share']:.0%} of top, {row['rate']:.1%} of all" if row["hit"] else "no"
 
 
 if __name__ == "__main__":
