@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionImg2ImgPipeline
+from safetensors.torch import load_file, save_file
 from tiny import GRID, PIXELS, WIDTH, sd_folder, sdxl_folder  # noqa: F401  # fixtures
 
 from raigen.config import CaptureConfig
@@ -308,6 +309,16 @@ def test_broken_weights_are_refused(tmp_path, sd_folder):  # noqa: F811
         load_pipeline(str(tmp_path / "sd"))
     weights.unlink()
     with pytest.raises(RaigenError, match="expected a whole diffusers pipeline; it cannot be loaded"):
+        load_pipeline(str(tmp_path / "sd"))
+
+
+def test_missing_weights_are_not_made_up(tmp_path, sd_folder):  # noqa: F811
+    shutil.copytree(sd_folder, tmp_path / "sd")
+    path = tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    del tensors["conv_in.bias"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(RaigenError, match=r"it lacks the weights unet\.conv_in\.bias"):
         load_pipeline(str(tmp_path / "sd"))
 
 

@@ -32,7 +32,8 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     settings = defaults(pipe, config.model, config)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
     samples = _whole_batches(run, config)
-    _write_samples(run, samples)
+    if run.samples_path.exists():  # what it lists beyond the whole batches is gone
+        _write_samples(run, samples)
     n_made, seconds = 0, 0.0
     yield Tick(len(samples), config.n_images)
     for indices in _missing(config.n_images, config.batch_size, samples):

@@ -99,13 +99,14 @@ def load_pipeline(model: str, device: str = "auto") -> DiffusionPipeline:
             pipe = DiffusionPipeline.from_pretrained(path, dtype=dtype, **pinned)
     except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
         raise RaigenError(f"{path}: expected a whole diffusers pipeline; it cannot be loaded: {error}") from error
+    modules = {name: part.eval() for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    lacking = [f"{name}.{key}" for name, part in modules.items() for key, p in part.named_parameters() if p.is_meta]
+    if lacking:
+        raise RaigenError(f"{path}: expected a whole diffusers pipeline; it lacks the weights {', '.join(lacking[:5])}")
     pipe = pipe.to(target)
     pipe.set_progress_bar_config(disable=True)
-    for part in pipe.components.values():
-        if isinstance(part, nn.Module):
-            part.eval()
-    if isinstance(pipe.components.get("unet"), nn.Module):
-        pipe.components["unet"].to(memory_format=torch.channels_last)
+    if "unet" in modules:
+        modules["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if target.type == "cuda" and hasattr(pipe.components.get("vae"), "enable_slicing"):
         pipe.components["vae"].enable_slicing()  # decodes one picture at a time: a batch of 1024 px needs tens of GB
     return pipe
