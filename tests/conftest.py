@@ -11,8 +11,11 @@ from jaxtyping import install_import_hook
 # Rooms whose signatures carry tensor axes. `raigen.run` is not among them: it names Tensor without importing torch.
 HOOKED = [
     f"raigen.{room}"
-    for room in ("sae", "scores", "stats", "figures", "diffusion", "activations", "embed", "capture", "train")
-]
+    for room in (
+        "sae", "scores", "stats", "figures", "diffusion", "activations", "embed", "capture", "train", "discover",
+        "annotate", "evaluate",
+    )
+]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")
 
 import numpy as np  # noqa: E402

@@ -5,7 +5,7 @@ import pytest
 
 from raigen.annotate import labeled, name_of, vocabulary
 from raigen.errors import RaigenError
-from raigen.run import RareAttribute
+from raigen.records import RareAttribute
 
 PHRASES = ["wearing glasses", "holding a cat", "in the snow"]
 

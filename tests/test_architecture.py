@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "raigen"
 STAGES = ("capture", "train", "discover", "annotate", "evaluate", "report", "amplify", "compare")
 LEVELS = {
     "errors": -1,
-    "config": 0, "prompts": 0,
+    "config": 0, "prompts": 0, "records": 0,
     "run": 0.5,  # below the rest of level 1, which writes its files through it
     "sae": 1, "scores": 1, "stats": 1, "figures": 1, "hookpoint": 1,
     "world": 2, "diffusion": 2, "activations": 2, "pictures": 2, "embed": 2, "vlm": 2,

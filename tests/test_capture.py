@@ -22,9 +22,6 @@ from raigen.errors import RaigenError
 from raigen.hookpoint import find_hookpoint
 from raigen.run import Run
 
-# diffusers 0.42 builds its noise schedules with a call that numpy 2 finds old-fashioned
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def config(sd_folder):  # noqa: F811

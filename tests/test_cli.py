@@ -15,7 +15,8 @@ from raigen import cli
 from raigen.activations import ActivationStore
 from raigen.audit import Step
 from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
-from raigen.run import Outcome, Presence, RareAttribute, Run, Tick, write_text
+from raigen.records import Outcome, Presence, RareAttribute, Tick
+from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\

@@ -25,8 +25,6 @@ from raigen.diffusion import (
 from raigen.errors import RaigenError
 from raigen.hookpoint import Hookpoint, find_hookpoint
 
-# diffusers 0.42 builds its noise schedules with a call that numpy 2 finds old-fashioned
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 PROMPT = "a photo of a doctor"
 SETTINGS = Settings(3, 2.0, PIXELS, PIXELS)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from raigen.evaluate import Verdicts, judgements, presence_of, table
-from raigen.run import RareAttribute, Sample
+from raigen.records import RareAttribute, Sample
 from raigen.stats import rate_interval
 
 

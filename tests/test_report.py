@@ -24,8 +24,9 @@ from selenium.webdriver.common.keys import Keys
 
 from raigen.config import STAGES, CaptureConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
+from raigen.records import Outcome, Presence, RareAttribute, Sample
 from raigen.report import report
-from raigen.run import Outcome, Presence, RareAttribute, Run, Sample, sha256, write_tensors, write_text
+from raigen.run import Run, sha256, write_tensors, write_text
 from raigen.world.attributes import BY_NAME
 from raigen.world.draw import draw
 from raigen.world.planted import rates, sample_attributes, visible

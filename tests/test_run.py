@@ -17,17 +17,8 @@ from PIL import Image
 
 from raigen.config import CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.run import (
-    Outcome,
-    Presence,
-    RareAttribute,
-    Run,
-    Sample,
-    sha256,
-    write_bytes,
-    write_tensors,
-    write_text,
-)
+from raigen.records import Outcome, Presence, RareAttribute, Sample
+from raigen.run import Run, sha256, write_bytes, write_tensors, write_text
 
 DOCTOR = CaptureConfig("a photo of a doctor")
 

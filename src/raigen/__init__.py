@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from raigen.audit import audit
     from raigen.config import SAEConfig
     from raigen.errors import RaigenError
-    from raigen.run import RareAttribute, Run
+    from raigen.records import RareAttribute
+    from raigen.run import Run
     from raigen.sae import MatryoshkaSAE
 
     __version__: str
@@ -34,7 +35,7 @@ __all__ = [
 _HOMES = {
     "MatryoshkaSAE": "raigen.sae",
     "RaigenError": "raigen.errors",
-    "RareAttribute": "raigen.run",
+    "RareAttribute": "raigen.records",
     "Run": "raigen.run",
     "SAEConfig": "raigen.config",
     "audit": "raigen.audit",

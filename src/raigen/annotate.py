@@ -16,7 +16,8 @@ from raigen.config import AnnotateConfig
 from raigen.diffusion import BUNDLED
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
-from raigen.run import Outcome, RareAttribute, Run, Tick, write_text
+from raigen.records import Outcome, RareAttribute, Tick
+from raigen.run import Run, write_text
 from raigen.world.attributes import VALUES
 
 BUILT_IN = (BUNDLED, "general")
@@ -116,7 +117,9 @@ def name_of(
     auroc = (ranks - n_top * (n_top + 1) / 2) / (n_top * n_rest)
     contrast = similarity[is_top].mean(0) - similarity[~is_top].mean(0)
     order = np.argsort(-contrast / similarity.std(0), kind="stable")
-    return Naming([phrases[i] for i in order], auroc[order].round(4).tolist(), contrast[order].round(5).tolist())
+    return Naming(
+        [phrases[int(index)] for index in order], auroc[order].round(4).tolist(), contrast[order].round(5).tolist()
+    )
 
 
 def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: float) -> RareAttribute:

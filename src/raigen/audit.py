@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
-from raigen.run import Outcome, Run, Tick
+from raigen.records import Outcome, Tick
+from raigen.run import Run
 
 Stage = Callable[[Run, Any], Generator[Tick, None, Outcome]]
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
@@ -60,7 +61,7 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
         if redo is not None:
             for name in STAGES[: STAGES.index(redo)]:
                 run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
-            _forget(run, redo)
+            run.forget(redo)
         for name in STAGES:
             yield from _steps(run, name, getattr(config, name))
 
@@ -77,7 +78,7 @@ def run_stage(
         for earlier in STAGES[: STAGES.index("annotate" if name == "report" else name)]:
             run.facts_of(earlier)
         if redo:
-            _forget(run, name)
+            run.forget(name)
         for step in _steps(run, name, config):
             if on_tick is not None:
                 on_tick(step)
@@ -119,14 +120,6 @@ def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
         if not finished and is_new and set(run.dir.rglob("*")) == before:
             run.forget(name)
     yield Step(name, "finished", seconds=time.monotonic() - started)
-
-
-def _forget(run: Run, name: str) -> None:
-    run.forget(name)
-    # A stage that was stopped has no outputs on record: what it would resume from goes here.
-    if name == "capture":
-        run.samples_path.unlink(missing_ok=True)
-    run.fresh_samples_path.unlink(missing_ok=True)
 
 
 def stage_function(name: str) -> Stage:

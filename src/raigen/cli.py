@@ -21,7 +21,8 @@ from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Pos
 from raigen.audit import Step, default_run_dir, run_stage, walk
 from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig
 from raigen.errors import RaigenError
-from raigen.run import Presence, Run, Tick
+from raigen.records import Presence, Tick
+from raigen.run import Run
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."

@@ -14,7 +14,8 @@ from raigen.activations import ActivationStore
 from raigen.config import DiscoverConfig
 from raigen.embed import Embedder, default_embedder
 from raigen.errors import RaigenError
-from raigen.run import Outcome, RareAttribute, Run, Tick, write_tensors, write_text
+from raigen.records import Outcome, RareAttribute, Tick
+from raigen.run import Run, write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import NeuronScores, minority_scores, prune
 

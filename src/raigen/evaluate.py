@@ -14,7 +14,8 @@ from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
 from raigen.embed import Embedder
 from raigen.pictures import whole_samples, write_list, write_picture
-from raigen.run import Outcome, Presence, RareAttribute, Run, Sample, Tick, write_text
+from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
+from raigen.run import Run, write_text
 from raigen.stats import rate_interval
 from raigen.world.attributes import PROMPTS, VALUES
 from raigen.world.judge import Judgement, judge

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from raigen.run import Run, Sample, sha256, write_bytes, write_text
+from raigen.records import Sample
+from raigen.run import Run, sha256, write_bytes, write_text
 
 
 def write_picture(run: Run, folder: Path, index: int, prompt: str, seed: int, image: Image.Image) -> Sample:

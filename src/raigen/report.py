@@ -17,7 +17,8 @@ from PIL import Image
 from raigen import figures
 from raigen.config import STAGES, ReportConfig
 from raigen.errors import RaigenError
-from raigen.run import Outcome, Presence, RareAttribute, Run, Sample, Tick, write_text
+from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
+from raigen.run import Run, write_text
 
 THUMBNAIL = 192  # pixels of the longer side in the page: shown at 128, so sharp enough on dense screens, and small
 PIXEL_ART = 96  # pictures up to this many pixels are enlarged by whole pixels, not smoothed

@@ -9,91 +9,20 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from raigen.config import STAGE_CONFIGS, STAGES, identity
 from raigen.errors import RaigenError
+from raigen.records import Outcome, RareAttribute, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1  # of the folder; raised when an old folder can no longer be read
 RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
-
-
-class Tick(NamedTuple):
-    """Progress of a stage: `done` of `total` units, and a few words about the latest."""
-
-    done: int
-    total: int
-    note: str = ""
-
-
-class Outcome(NamedTuple):
-    """What a finished stage made: its files, and a few facts for the run card (JSON values)."""
-
-    outputs: list[Path]
-    facts: dict[str, Any]
-
-
-class Sample(NamedTuple):
-    """One generated picture: line `index` of samples.jsonl; `file` is relative to the run folder."""
-
-    index: int
-    prompt: str
-    seed: int
-    file: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Presence:
-    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`."""
-
-    rate: float
-    low: float
-    high: float
-    hits: int
-    n: int
-    unscored: int
-    judge: str
-    interval: str
-
-
-@dataclass(frozen=True)
-class RareAttribute:
-    """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
-
-    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
-    the run folder, strongest first. `label` is None before annotation and when no attribute was identified.
-    """
-
-    rank: int
-    neuron: int
-    minority_score: float
-    frequency: float
-    distinctiveness: float
-    top_images: tuple[str, ...]
-    label: str | None = None
-    keywords: tuple[str, ...] = ()
-    suggested_prompt: str | None = None
-    label_auroc: float | None = None
-    labeled_by: str | None = None
-    presence: Presence | None = None
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
-        """The attribute that `attributes.json` holds as one entry."""
-        presence = entry.get("presence")
-        return cls(**{
-            **entry,
-            "top_images": tuple(entry["top_images"]),
-            "keywords": tuple(entry.get("keywords", ())),
-            "presence": Presence(**presence) if presence else None,
-        })  # fmt: skip
 
 
 class Run:
@@ -236,12 +165,15 @@ class Run:
         self._write_manifest(manifest)
 
     def forget(self, stage: str) -> None:
-        """Drops `stage` and all that follows, with their records, so that they run anew."""
+        """Drops `stage` and all that follows: records, outputs, and the lists that a stopped one would resume from."""
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
             for file in (record or {}).get("outputs", {}):
                 (self.dir / file).unlink(missing_ok=True)
+        if stage == "capture":
+            self.samples_path.unlink(missing_ok=True)
+        self.fresh_samples_path.unlink(missing_ok=True)
         self._write_manifest(manifest)
 
     @contextmanager

@@ -12,7 +12,8 @@ from torch import Tensor
 from raigen.activations import ActivationStore, TokenBatch
 from raigen.config import TrainConfig
 from raigen.errors import RaigenError
-from raigen.run import Outcome, Run, Tick, write_text
+from raigen.records import Outcome, Tick
+from raigen.run import Run, write_text
 from raigen.sae import MatryoshkaSAE
 
 METRICS_EVERY = 10  # steps

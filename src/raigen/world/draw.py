@@ -542,8 +542,8 @@ def _snow(pen: Pen, rng: np.random.Generator) -> None:
 def _brick_wall(pen: Pen, rng: np.random.Generator) -> None:
     pen.box(-8, -8, 72, 72, (226, 206, 190))
     brick = _jitter((180, 84, 62), rng, 5)
-    for row, y in enumerate(np.arange(-6, 70, 7)):
-        for x in np.arange(-20 + (row % 2) * 7, 76, 14):
+    for row, y in enumerate(range(-6, 70, 7)):
+        for x in range(-20 + (row % 2) * 7, 76, 14):
             pen.box(x, y, x + 12.6, y + 5.6, shift_color(brick, rng.uniform(-0.12, 0.08)))
 
 

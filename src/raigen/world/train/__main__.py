@@ -25,7 +25,7 @@ from raigen.world.train.loop import Progress, Recipe, fit
 from raigen.world.train.quality import measure, write_card
 from raigen.world.train.text import make_tokenizer
 
-PARTS = ("vae", "latents", "judge", "clip", "unet", "bundle", "quality")
+PARTS = ("vae", "judge", "clip", "unet", "bundle", "quality")
 N_BALANCED, N_PLANTED, N_DECODED = 20_000, 40_000, 8_000
 VAE = Recipe(steps=4200, lr=2e-3, warmup=50, ema=0.995, save_every=100, restart=1700)
 JUDGE = Recipe(steps=1200, lr=2e-3, warmup=100, ema=0.995, weight_decay=0.02)
@@ -64,12 +64,6 @@ def train_vae(arguments: argparse.Namespace) -> None:
     average.save_pretrained(work / "vae")
 
 
-def encode_latents(arguments: argparse.Namespace) -> None:
-    """Latents of the planted pictures; balanced pictures decoded again, and decoded while still half noise."""
-    work, model = arguments.work, load_vae(arguments.work)
-    save_file({"latents": vae.encode_all(model, planted(work).pixels)}, work / "latents.safetensors")
-
-
 def decode_balanced(work: Path) -> dict[str, Tensor]:
     """Balanced pictures after the round trip, and half-denoised ones, for the judge and CLIP."""
     path = work / "decoded.safetensors"
@@ -105,13 +99,13 @@ def train_clip(arguments: argparse.Namespace) -> None:
 def train_unet(arguments: argparse.Namespace) -> None:
     """The denoiser and its text encoder, on planted pictures."""
     work, tokenizer = arguments.work, load_tokenizer(arguments.work)
-    latents = load_file(work / "latents.safetensors")["latents"]
     recipe = UNET._replace(steps=arguments.unet_steps)
     torch.manual_seed(4)
     model = unet.Denoiser(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
     model.unet.to(memory_format=torch.channels_last)
+    autoencoder = load_vae(work).to(model.unet.device)
     loss = functools.partial(
-        unet.loss_of, model, tokenizer, unet.training_noise(), latents, planted(work), UNET_BATCH
+        unet.loss_of, model, tokenizer, unet.training_noise(), autoencoder, planted(work), UNET_BATCH
     )  # fmt: skip
     _follow("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
 
@@ -163,7 +157,7 @@ def _follow(name: str, progress: Iterator[Progress], recipe: Recipe) -> nn.Modul
 
 
 RUN = {
-    "vae": train_vae, "latents": encode_latents, "judge": train_judge, "clip": train_clip, "unet": train_unet,
+    "vae": train_vae, "judge": train_judge, "clip": train_clip, "unet": train_unet,
     "bundle": bundle, "quality": quality,
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
 
 from raigen.world.train import clip, unet
 
@@ -51,7 +51,7 @@ def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
 
 def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
     """Pictures to 64x64 in [-1, 1], texts to tokens."""
-    images = CLIPImageProcessor(
+    images = CLIPImageProcessorPil(
         size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64},
         image_mean=list(clip.MEAN), image_std=list(clip.STD),
     )  # fmt: skip

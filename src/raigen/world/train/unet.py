@@ -6,14 +6,14 @@
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from raigen.world.captions import caption
 from raigen.world.train.data import Pictures, decode
 from raigen.world.train.text import MAX_TOKENS, text_config
-from raigen.world.train.vae import LATENT_CHANNELS
+from raigen.world.train.vae import LATENT_CHANNELS, encode_all
 
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
@@ -45,7 +45,7 @@ def training_noise() -> DDPMScheduler:
 
 def sampler() -> DPMSolverMultistepScheduler:
     """The bundled sampler: DPM-Solver++ of second order on the same schedule."""
-    return DPMSolverMultistepScheduler(**NOISE, timestep_spacing="trailing", final_sigmas_type="zero")
+    return DPMSolverMultistepScheduler(**NOISE, timestep_spacing="trailing", final_sigmas_type="zero", steps_offset=1)
 
 
 def captions(drawn: Pictures, rows: Tensor, generator: torch.Generator) -> list[str]:
@@ -60,12 +60,12 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, latents: Tensor, drawn: Pictures,
+def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, vae: AutoencoderKL, drawn: Pictures,
             batch: int, generator: torch.Generator) -> Tensor:  # fmt: skip
     """The v-prediction loss with min-SNR weights (gamma 5), timesteps spread evenly over the batch."""
     device = model.unet.device
-    rows = torch.randint(len(latents), (batch,), generator=generator)
-    clean = latents[rows].to(device)
+    rows = torch.randint(len(drawn.pixels), (batch,), generator=generator)
+    clean = encode_all(vae, drawn.pixels[rows.numpy()], batch).to(device)
     spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     timesteps = (spread * len(noise.alphas_cumprod)).long().to(device)
     epsilon = torch.randn(clean.shape, generator=generator).to(device)

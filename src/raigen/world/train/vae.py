@@ -51,7 +51,7 @@ def encode_all(vae: AutoencoderKL, pixels, batch: int = 64) -> Tensor:
 
 def _means(vae: AutoencoderKL, pixels, batch: int) -> Iterator[Tensor]:
     for start in range(0, len(pixels), batch):
-        target = as_tensor(pixels[start : start + batch]).contiguous(memory_format=torch.channels_last)
+        target = as_tensor(pixels[start : start + batch]).to(vae.device, memory_format=torch.channels_last)
         yield vae.encode(target).latent_dist.mean
 
 

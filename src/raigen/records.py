@@ -1,0 +1,78 @@
+"""What the stages hand to each other: progress, outcomes, pictures, attributes with their rates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Tick(NamedTuple):
+    """Progress of a stage: `done` of `total` units, and a few words about the latest."""
+
+    done: int
+    total: int
+    note: str = ""
+
+
+class Outcome(NamedTuple):
+    """What a finished stage made: its files, and a few facts for the run card (JSON values)."""
+
+    outputs: list[Path]
+    facts: dict[str, Any]
+
+
+class Sample(NamedTuple):
+    """One generated picture: line `index` of samples.jsonl; `file` is relative to the run folder."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nothing here needs
+    prompt: str
+    seed: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`."""
+
+    rate: float
+    low: float
+    high: float
+    hits: int
+    n: int
+    unscored: int
+    judge: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class RareAttribute:
+    """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
+
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
+    the run folder, strongest first. `label` is None before annotation and when no attribute was identified.
+    """
+
+    rank: int
+    neuron: int
+    minority_score: float
+    frequency: float
+    distinctiveness: float
+    top_images: tuple[str, ...]
+    label: str | None = None
+    keywords: tuple[str, ...] = ()
+    suggested_prompt: str | None = None
+    label_auroc: float | None = None
+    labeled_by: str | None = None
+    presence: Presence | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
+        """The attribute that `attributes.json` holds as one entry."""
+        presence = entry.get("presence")
+        return cls(**{
+            **entry,
+            "top_images": tuple(entry["top_images"]),
+            "keywords": tuple(entry.get("keywords", ())),
+            "presence": Presence(**presence) if presence else None,
+        })  # fmt: skip
