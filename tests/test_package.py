@@ -75,3 +75,12 @@ def test_the_installed_package_is_the_wheel_and_runs(clean, tmp_path):
 def test_the_installed_package_finds_its_data(clean, tmp_path):
     code = "from raigen.world.planted import rates; print(len(rates('a photo of a doctor')) > 0)"
     assert run(clean / "python", "-c", code, cwd=tmp_path) == "True\n"
+
+
+def test_the_installed_package_audits_a_prompt_with_what_it_ships(clean, tmp_path):
+    printed = run(
+        clean / "raigen", "audit", "a photo of a farmer", "--n-images", 50, "--n-fresh-images", 4,
+        "--num-inference-steps", 3, "--min-images", 2, cwd=tmp_path,
+    )  # fmt: skip
+    assert "runs/a-photo-of-a-farmer/report.html" in printed
+    assert (tmp_path / "runs" / "a-photo-of-a-farmer" / "report.html").is_file()

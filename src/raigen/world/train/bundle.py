@@ -33,9 +33,18 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
         shutil.rmtree(folder / "clip", ignore_errors=True)
         teacher.clip.half().save_pretrained(folder / "clip")
         processor(tokenizer).save_pretrained(folder / "clip")
+    for config in (folder / "pipeline" / "text_encoder" / "config.json", folder / "clip" / "config.json"):
+        _load_at_full_precision(config)
     if (work / "judge.safetensors").exists():
         weights = averaged(work / "judge.safetensors")
         save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "judge.safetensors")
+
+
+def _load_at_full_precision(config: Path) -> None:
+    """Half precision saves space, but transformers would also compute at it, which a CPU does slowly and inexactly."""
+    if config.exists():
+        text = config.read_text(encoding="utf-8").replace('"dtype": "float16"', '"dtype": "float32"')
+        config.write_text(text, encoding="utf-8")
 
 
 def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:

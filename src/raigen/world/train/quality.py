@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
 from raigen.embed import Embedder
@@ -19,7 +20,7 @@ from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE
 from raigen.world.draw import draw
 from raigen.world.judge import judge
 from raigen.world.planted import control_values, rates, sample_balanced
-from raigen.world.train.judge import round_trip
+from raigen.world.train.judge import half_denoised, round_trip
 
 SEEDS_FROM = 2_000_000_000  # apart from those of audits and of fresh pictures
 BATCH = 32
@@ -43,7 +44,8 @@ def measure(n_images: int, n_named: int, guidance_scale: float | None = None) ->
         verdict = judge(pictures(prompt, n_named))
         named[value.name] = float(verdict.shows[:, index].sum() / max(1, verdict.readable.sum()))
     result = {"settings": settings._asdict(), "n_images": n_images, "n_named": n_named, "prompts": by_prompt,
-              "named": named, "judge": judge_quality(pipe.vae), "clip": clip_quality()}  # fmt: skip
+              "named": named, "judge": judge_quality(pipe.vae), "unreadable": garbage_quality(pipe.vae),
+              "clip": clip_quality()}  # fmt: skip
     return result | {"summary": summary(result)}
 
 
@@ -81,7 +83,7 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def judge_quality(vae, count: int = 3000) -> dict[str, Any]:
+def judge_quality(vae, count: int = 1500) -> dict[str, Any]:
     """Accuracy per field on held-out drawings, drawn and after the autoencoder; balanced accuracy per value."""
     drawn = [drawing(index) for index in range(count)]
     pixels = np.stack([np.asarray(image) for image, _ in drawn])
@@ -105,6 +107,24 @@ def judge_quality(vae, count: int = 3000) -> dict[str, Any]:
             "readable": float(verdict.readable.mean()),
         }
     return result
+
+
+def garbage_quality(vae, count: int = 200) -> dict[str, float]:
+    """How much of what is no portrait the judge calls unreadable: noise, real photographs, half-denoised pictures."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)
+    photos, crops = load_sample_images().images, []  # a temple, a flower
+    for index in range(count):
+        photo = photos[index % 2]
+        y, x = rng.integers(0, photo.shape[0] - 160), rng.integers(0, photo.shape[1] - 160)
+        crops.append(Image.fromarray(photo[y : y + 160, x : x + 160]).resize((64, 64)))
+    drawn = np.stack([np.asarray(drawing(index)[0]) for index in range(count)])
+    kinds = {
+        "noise": [Image.fromarray(array) for array in noise],
+        "photographs": crops,
+        "half-denoised": [Image.fromarray(array) for array in half_denoised(vae, drawn, seed=11)],
+    }
+    return {kind: float((~judge(images).readable).mean()) for kind, images in kinds.items()}
 
 
 def drawing(index: int):
@@ -182,6 +202,7 @@ def write_card(folder: Path, result: dict[str, Any]) -> None:
             f"({min(entry['balanced'], key=entry['balanced'].get)}) |"
             for name, entry in judged.items()
         ),
+        *(f"| called unreadable: {kind} | {share:.1%} |" for kind, share in result["unreadable"].items()),
         "",
         "All rates, planted and seen, are in `quality.json`.",
         "",
