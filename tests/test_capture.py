@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from tiny import sd_folder  # noqa: F401  # fixture
+from tiny import drained, sd_folder  # noqa: F401  # the folder is a fixture
 
 from raigen.activations import ActivationStore
 from raigen.capture import capture
@@ -39,15 +39,6 @@ def finished(config, tmp_path_factory):
 @pytest.fixture
 def copied(finished, tmp_path) -> Run:
     return Run(shutil.copytree(finished[0].dir, tmp_path / "run"))
-
-
-def drained(stage):
-    ticks = []
-    while True:
-        try:
-            ticks.append(next(stage))
-        except StopIteration as stop:
-            return ticks, stop.value
 
 
 def contents(run: Run) -> dict[str, object]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tiny import drained
 from torch import Tensor
 
 from raigen.activations import ActivationStore, TokenBatch
@@ -160,18 +161,9 @@ def run(tmp_path):
     return made
 
 
-def finish(stage):
-    ticks = []
-    while True:
-        try:
-            ticks.append(next(stage))
-        except StopIteration as stop:
-            return ticks, stop.value
-
-
 def test_the_stage_trains_and_leaves_its_files(run):
     config = TrainConfig(d_sae=64, k=2, tokens_per_batch=128, epochs=2, lr=1e-3)
-    ticks, outcome = finish(train(run, config))
+    ticks, outcome = drained(train(run, config))
     assert [(tick.done, tick.total) for tick in ticks] == [(step, 30) for step in range(1, 31)]
     assert ticks[-1].note.startswith("fvu 0.")
     assert outcome.outputs == [run.sae_dir / "config.json", run.sae_dir / "model.safetensors", run.metrics_path]
@@ -189,16 +181,16 @@ def test_the_stage_repeats_bit_for_bit(run):
     config = TrainConfig(d_sae=64, k=2, tokens_per_batch=128)
     weights = []
     for _ in range(2):
-        finish(train(run, config))
+        drained(train(run, config))
         weights.append(MatryoshkaSAE.load(run.sae_dir).W_dec)
-    finish(train(run, TrainConfig(d_sae=64, k=2, tokens_per_batch=128, sae_seed=1)))
+    drained(train(run, TrainConfig(d_sae=64, k=2, tokens_per_batch=128, sae_seed=1)))
     assert torch.equal(*weights) and not torch.equal(weights[0], MatryoshkaSAE.load(run.sae_dir).W_dec)
 
 
 def test_with_few_images_having_seen_them_all_is_enough_to_call_a_neuron_dead(run):
     config = TrainConfig(d_sae=512, k=1, tokens_per_batch=128, epochs=4, dead_after_tokens=500)
     assert config.dead_after_images > 60
-    _, outcome = finish(train(run, config))
+    _, outcome = drained(train(run, config))
     assert outcome.facts["n_dead"] > 0
 
 

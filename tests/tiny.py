@@ -151,3 +151,13 @@ def clip_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "clip"
     save_clip(folder)
     return folder
+
+
+def drained(stage):
+    """The ticks of a stage that is run to its end, and its outcome."""
+    ticks = []
+    while True:
+        try:
+            ticks.append(next(stage))
+        except StopIteration as stop:
+            return ticks, stop.value

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_images
 
 from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
 from raigen.embed import Embedder
+from raigen.figures import image_grid
 from raigen.stats import rate_interval
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES
 from raigen.world.draw import draw
@@ -161,12 +162,8 @@ def sheet(per_prompt: int = 8) -> Image.Image:
     """Pictures of every prompt, one row each, seeds 0, 1, 2 ..."""
     pipe = load_pipeline(BUNDLED, "auto")
     settings = defaults(pipe, BUNDLED)
-    result = Image.new("RGB", (per_prompt * 66, len(PROMPTS) * 66), "white")
-    for row, prompt in enumerate(PROMPTS):
-        [images] = make_pictures(pipe, prompt, range(per_prompt), settings, per_prompt)
-        for column, image in enumerate(images):
-            result.paste(image, (column * 66 + 1, row * 66 + 1))
-    return result
+    rows = (make_pictures(pipe, prompt, range(per_prompt), settings, per_prompt) for prompt in PROMPTS)
+    return image_grid([image for row in rows for images in row for image in images], columns=per_prompt, gap=2)
 
 
 def write_card(folder: Path, result: dict[str, Any]) -> None:
