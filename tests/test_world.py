@@ -120,6 +120,9 @@ def test_captions_name_only_what_is_shown(seed):
     assert profession_of(first) == a.profession
     assert len(named) <= 3
     assert set(named) <= {BY_NAME[name].phrase for name in a.shown()}
+    wanted = a.shown()[seed % len(a.shown())]
+    *_, last = [caption(a, rng, bare=0.0, naming=wanted) for _ in range(3)]
+    assert last.split(", ").count(BY_NAME[wanted].phrase) == 1
 
 
 def test_half_of_the_captions_are_bare():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from raigen.world.attributes import VALUES
-from raigen.world.planted import sample_balanced
-from raigen.world.train import vae
+from raigen.world.attributes import BY_NAME, PROMPTS, VALUES
+from raigen.world.planted import plan_of, profession_of, sample_attributes, sample_balanced
+from raigen.world.train import unet, vae
 from raigen.world.train.data import decode, encode, pictures
 from raigen.world.train.judge import disturbed, garbage
 from raigen.world.train.loop import Recipe, fit, learning_rate
@@ -97,6 +97,28 @@ def test_garbage_is_unlike_the_pictures_and_a_disturbed_one_is_like_them():
     assert bad.shape == near.shape == drawn.shape
     assert (bad - drawn).abs().mean((1, 2, 3)).min() > 0.1
     assert (near - drawn).abs().mean() < 0.4 * (bad - drawn).abs().mean()
+
+
+def test_the_denoiser_sees_bare_prompts_at_planted_rates_and_every_value_by_name():
+    rng = np.random.default_rng(1)
+    records = [sample_attributes(PROMPTS[index % 10], rng) for index in range(2000)]
+    codes = np.array([encode(record) for record in records], np.uint8)
+    shown = sorted({(record.profession, name) for record in records for name in record.shown()})
+    rows = [(name, np.flatnonzero([r.profession == p and name in r.shown() for r in records])) for p, name in shown]
+    data, generator = unet.Planted(torch.zeros(2000, 1), codes, rows), torch.Generator().manual_seed(0)
+    bare, empty, cats = 0, 0, 0
+    for _ in range(60):
+        chosen, texts = unet.captioned(data, 32, generator)
+        for row, text in zip(chosen, texts, strict=True):
+            first, *named = text.split(", ")
+            assert set(named) <= {BY_NAME[name].phrase for name in records[row].shown()}
+            empty += text == ""
+            bare += text in PROMPTS
+            cats += BY_NAME["cat"].phrase in named
+            assert text == "" or profession_of(first) == records[row].profession
+    assert bare / 1920 == pytest.approx(0.4, abs=0.04) and empty / 1920 == pytest.approx(0.1, abs=0.03)
+    planted = np.mean([plan_of(profession_of(prompt)).shares["cat"] for prompt in PROMPTS])
+    assert cats / (1920 - bare - empty) > 1.3 * planted  # named more often than it is seen
 
 
 def _drawings(count: int) -> list[np.ndarray]:

@@ -6,10 +6,12 @@ from raigen.world.attributes import BY_NAME, Attributes, prompt_of
 from raigen.world.planted import plan_of
 
 
-def caption(attributes: Attributes, rng: np.random.Generator, *, bare: float = 0.5, most: int = 3) -> str:
+def caption(
+    attributes: Attributes, rng: np.random.Generator, *, bare: float = 0.5, most: int = 3, naming: str | None = None
+) -> str:
     """Writes one caption: the bare prompt with probability `bare`, else with one to `most` of the shown attributes.
 
-    What is unusual for the profession is named more often, as people do.
+    What is unusual for the profession is named more often, as people do; `naming` is one that is named for certain.
 
     >>> caption(Attributes("doctor", place="snow"), np.random.default_rng(0), bare=1.0)
     'a photo of a doctor'
@@ -21,5 +23,7 @@ def caption(attributes: Attributes, rng: np.random.Generator, *, bare: float = 0
     shares = plan_of(attributes.profession).shares
     weights = np.array([(shares[name] + 0.02) ** -0.5 for name in shown])
     count = min(int(rng.integers(1, most + 1)), len(shown))
-    named = rng.choice(len(shown), size=count, replace=False, p=weights / weights.sum())
-    return ", ".join([prompt, *(BY_NAME[shown[index]].phrase for index in named)])
+    named = [shown[i] for i in rng.choice(len(shown), size=count, replace=False, p=weights / weights.sum())]
+    if naming is not None and naming not in named:
+        named[0] = naming
+    return ", ".join([prompt, *(BY_NAME[name].phrase for name in named)])

@@ -4,9 +4,12 @@
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
 # pyright: reportCallIssue=false
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -48,11 +51,42 @@ def sampler() -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler(**NOISE, timestep_spacing="trailing", final_sigmas_type="zero", steps_offset=1)
 
 
-def captions(drawn: Pictures, rows: Tensor, generator: torch.Generator) -> list[str]:
-    """A fresh caption for each picture: half bare, half naming one to three attributes, a tenth left empty."""
+class Planted(NamedTuple):
+    """What the denoiser learns from: `latents` [picture, channel, 16, 16], the `codes` of the pictures, and `rows`,
+    those of the pictures that show a value under a prompt, for each such pair."""
+
+    latents: Tensor
+    codes: NDArray[np.uint8]
+    rows: list[tuple[str, NDArray[np.intp]]]
+
+
+def planted_latents(vae: AutoencoderKL, drawn: Pictures) -> Planted:
+    """Encodes all pictures and notes where each value is shown under each prompt."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for row, codes in enumerate(drawn.codes):
+        attributes = decode(codes)
+        for name in attributes.shown():
+            rows.setdefault((attributes.profession, name), []).append(row)
+    pairs = [(name, np.array(rows[profession, name])) for profession, name in sorted(rows)]
+    return Planted(encode_all(vae, drawn.pixels), drawn.codes, pairs)
+
+
+def captioned(data: Planted, batch: int, generator: torch.Generator) -> tuple[NDArray[np.intp], list[str]]:
+    """Rows of a batch and a caption for each.
+
+    Half are drawn by the planted rates and have the bare prompt (a fifth of them nothing); half name a value, drawn
+    evenly from those that the prompt has, so that what is rare is still learned by its name.
+    """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    texts = [caption(decode(drawn.codes[row]), rng) for row in rows.tolist()]
-    return ["" if rng.random() < EMPTY_SHARE else text for text in texts]
+    bare = rng.integers(len(data.codes), size=batch - batch // 2)
+    texts = [caption(decode(data.codes[row]), rng, bare=1.0) for row in bare]
+    texts = ["" if rng.random() < 2 * EMPTY_SHARE else text for text in texts]
+    named = []
+    for pair in rng.integers(len(data.rows), size=batch // 2):
+        name, rows = data.rows[pair]
+        named.append(rng.choice(rows))
+        texts.append(caption(decode(data.codes[named[-1]]), rng, bare=0.0, naming=name))
+    return np.concatenate([bare, np.array(named, np.intp)]), texts
 
 
 def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -60,18 +94,18 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, vae: AutoencoderKL, drawn: Pictures,
-            batch: int, generator: torch.Generator) -> Tensor:  # fmt: skip
+def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
+            generator: torch.Generator) -> Tensor:  # fmt: skip
     """The v-prediction loss with min-SNR weights (gamma 5), timesteps spread evenly over the batch."""
     device = model.unet.device
-    rows = torch.randint(len(drawn.pixels), (batch,), generator=generator)
-    clean = encode_all(vae, drawn.pixels[rows.numpy()], batch).to(device)
-    spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    rows, texts = captioned(data, batch, generator)
+    clean = data.latents[rows].to(device)
+    spread = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
     timesteps = (spread * len(noise.alphas_cumprod)).long().to(device)
     epsilon = torch.randn(clean.shape, generator=generator).to(device)
     noisy = noise.add_noise(clean, epsilon, timesteps)
     target = noise.get_velocity(clean, epsilon, timesteps)
-    tokens = tokens_of(tokenizer, captions(drawn, rows, generator)).to(device)
+    tokens = tokens_of(tokenizer, texts).to(device)
     predicted = model(noisy.contiguous(memory_format=torch.channels_last), timesteps, tokens)
     signal = noise.alphas_cumprod.to(device)[timesteps]
     snr = signal / (1 - signal)
