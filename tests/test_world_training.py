@@ -19,14 +19,16 @@ RECIPE = Recipe(steps=12, lr=0.05, warmup=3, save_every=4)
 
 
 def toy() -> nn.Module:
+    """Channels last, as the real ones are."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    layers = nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 1)
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def loss_of(module: nn.Module):
     def loss_at(generator: torch.Generator) -> torch.Tensor:
-        x = torch.randn((16, 3), generator=generator)
-        return (module(x).squeeze(-1) - x[:, 0] * x[:, 1]).square().mean()
+        x = torch.randn((16, 3, 3, 3), generator=generator)
+        return (module(x).squeeze(-1) - x[:, 0, 0, 0] * x[:, 1, 1, 1]).square().mean()
 
     return loss_at
 

@@ -99,10 +99,13 @@ def _load(path: Path, module: nn.Module, average: nn.Module, optimizer: torch.op
         step = int(stored.metadata()["step"])
     module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
     average.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    packed = optimizer.state_dict()
+    packed, parameters = optimizer.state_dict(), [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".")
-            packed["state"].setdefault(int(index), {})[name] = value
+            like = parameters[int(index)]  # fused Adam walks parameter and state side by side in memory
+            packed["state"].setdefault(int(index), {})[name] = (
+                torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            )
     optimizer.load_state_dict(packed)
     return step
