@@ -10,6 +10,7 @@ from torch import nn
 from raigen.world.attributes import BY_NAME, PROMPTS, VALUES
 from raigen.world.planted import plan_of, profession_of, sample_attributes, sample_balanced
 from raigen.world.train import unet, vae
+from raigen.world.train.clip import ranking_loss
 from raigen.world.train.data import decode, encode, pictures
 from raigen.world.train.judge import disturbed, garbage
 from raigen.world.train.loop import Recipe, fit, learning_rate
@@ -121,6 +122,14 @@ def test_the_denoiser_sees_bare_prompts_at_planted_rates_and_every_value_by_name
     assert bare / 1920 == pytest.approx(0.4, abs=0.04) and empty / 1920 == pytest.approx(0.1, abs=0.03)
     planted = np.mean([plan_of(profession_of(prompt)).shares["cat"] for prompt in PROMPTS])
     assert cats / (1920 - bare - empty) > 1.3 * planted  # named more often than it is seen
+
+
+def test_the_ranking_loss_pits_each_true_caption_against_the_false_ones():
+    logits = torch.tensor([[2.0, 0.5, -1.0], [0.0, 3.0, 1.0]])
+    shown = torch.tensor([[True, False, False], [True, True, False]])
+    pairs = [(2.0, [0.5, -1.0]), (0.0, [1.0]), (3.0, [1.0])]
+    one_by_one = [-torch.tensor([true, *false]).log_softmax(0)[0] for true, false in pairs]
+    assert ranking_loss(logits, shown) == pytest.approx(float(torch.stack(one_by_one).mean()), abs=1e-6)
 
 
 def _drawings(count: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Trains the world's CLIP: pictures against captions that name most of what they show."""
+"""Trains the world's CLIP: pictures against captions that name some of what they show."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
-from raigen.world.attributes import FIELDS
+from raigen.world.attributes import FIELDS, PROMPTS, VALUES
 from raigen.world.captions import caption
 from raigen.world.judge import HEADS
 from raigen.world.train.data import Pictures, decode
@@ -42,22 +42,33 @@ class Teacher(nn.Module):
 
 def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Pictures, decoded, batch: int,
             generator: torch.Generator) -> Tensor:  # fmt: skip
-    """CLIP's symmetric contrastive loss, plus half the mean cross-entropy of the training heads.
+    """CLIP's symmetric contrastive loss, plus `ranking_loss`, plus half the mean cross-entropy of the training heads.
 
     Captions name one to four attributes or none; pictures with the same caption are no negatives of each other.
     """
     pixels, codes = half_decoded(drawn, decoded, batch, generator)
     pixels = disturbed(pixels, generator)
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    texts = [caption(decode(row), rng, bare=0.05, most=4) for row in codes.numpy()]
-    ids = tokens_of(tokenizer, texts)
+    records = [decode(row) for row in codes.numpy()]
+    single = [f"{PROMPTS[rng.integers(len(PROMPTS))]}, {value.phrase}" for value in VALUES]
+    ids = tokens_of(tokenizer, [caption(record, rng, bare=0.05, most=4) for record in records] + single)
     output = teacher.clip(input_ids=ids, pixel_values=pixels)
-    same = (ids[:, None] == ids[None]).all(-1).fill_diagonal_(False)
-    logits = output.logits_per_image.masked_fill(same, -1e4)
-    target = torch.arange(batch)
+    logits, target = output.logits_per_image[:, :batch], torch.arange(batch)
+    same = (ids[:batch, None] == ids[None, :batch]).all(-1).fill_diagonal_(False)
+    logits = logits.masked_fill(same, -1e4)
     contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+    shown = torch.tensor([[value.name in record.shown() for value in VALUES] for record in records])
     read = sum(
         F.cross_entropy(teacher.heads[name](output.image_embeds * 8), codes[:, column])
         for column, name in enumerate(("profession", *FIELDS))
     )
-    return contrast + 0.5 * read / len(HEADS)
+    return contrast + ranking_loss(output.logits_per_image[:, batch:], shown) + 0.5 * read / len(HEADS)
+
+
+def ranking_loss(logits: Tensor, shown: Tensor) -> Tensor:
+    """Cross-entropy of each caption that is true of a picture against all that are false of it.
+
+    `logits` and `shown` [picture, caption]; the mean over all true pairs.
+    """
+    false = logits.masked_fill(shown, -1e4).logsumexp(1, keepdim=True)
+    return F.softplus(false - logits)[shown].mean()
