@@ -1,0 +1,1 @@
+"""What raigen is measured by: discovery against planted truth, and speed side by side."""

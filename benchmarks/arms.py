@@ -1,0 +1,115 @@
+"""The arms of the benchmark: ways to find units in the pictures of a prompt, and to order them."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA, FastICA
+from sklearn.neighbors import NearestNeighbors
+
+from benchmarks.cells import Cell, Codes
+from benchmarks.measures import Listing
+from raigen.scores import NeuronScores, minority_scores, prune
+
+N_LISTED = 50
+MIN_IMAGES = 10
+
+
+def published(codes: Float[np.ndarray, "image neuron"], embeddings: np.ndarray, *, min_images: int = 1,
+              distance: float = 0.003, percentile: float = 90.0) -> Listing:  # fmt: skip
+    """The published minority score with its pruning."""
+    scores = minority_scores(eligible(codes, min_images), embeddings)
+    return listing(codes, prune(scores, distance, percentile))
+
+
+def by_part(codes: np.ndarray, embeddings: np.ndarray, part: str, seed: int) -> Listing:
+    """Neurons ordered by one part of the score alone, or at random; pruned by centroid as published."""
+    codes = eligible(codes, MIN_IMAGES)
+    scores = minority_scores(codes, embeddings)
+    alone = {
+        "random": np.random.default_rng(seed).random(len(scores.frequency)),
+        "frequency": 1 - scores.frequency,
+        "distinctiveness": scores.distinctiveness,
+    }[part]
+    alone = np.where(scores.live, alone, np.nan)
+    return listing(codes, prune(NeuronScores(scores.frequency, scores.distinctiveness, alone, scores.centroids),
+                                percentile=0.0))  # fmt: skip
+
+
+def clip_clusters(embeddings: np.ndarray, seed: int, k: int = 50) -> Listing:
+    """k-means on CLIP embeddings, smallest clusters first; active where a picture lies near the centre."""
+    model = KMeans(k, n_init=1, random_state=seed).fit(embeddings)
+    sizes = np.bincount(model.labels_, minlength=k)
+    order = np.argsort(sizes, kind="stable")[:N_LISTED]
+    return Listing(-model.transform(embeddings)[:, order], sizes[order] / len(embeddings))
+
+
+def clip_directions(embeddings: np.ndarray) -> Listing:
+    """Principal directions of CLIP embeddings, both signs, by the variance they explain."""
+    width = min(N_LISTED // 2, *embeddings.shape)
+    scores = PCA(width, svd_solver="full").fit_transform(embeddings)
+    both = np.stack([scores, -scores], -1).reshape(len(scores), -1)
+    return Listing(both, np.full(both.shape[1], np.nan))
+
+
+def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
+    """Pictures far from their nearest neighbours in CLIP space, each with what is most like it."""
+    distances, near = NearestNeighbors(n_neighbors=neighbors + 1).fit(embeddings).kneighbors(embeddings)
+    chosen, covered = [], set()
+    for image in np.argsort(-distances[:, -1], kind="stable"):
+        if image not in covered:
+            chosen.append(image)
+            covered.update(near[image].tolist())
+        if len(chosen) == N_LISTED:
+            break
+    similarity = embeddings @ embeddings[chosen].T
+    return Listing(similarity, np.full(len(chosen), np.nan))
+
+
+def as_codes(tokens: Float[np.ndarray, "image token unit"], k: int) -> Float[np.ndarray, "image unit"]:
+    """Image codes of signed units: both signs, centred and scaled, of all tokens the k largest per token on average."""
+    spread = tokens.std((0, 1))
+    scaled = (tokens - tokens.mean((0, 1))) / np.maximum(spread, 1e-9)
+    both = np.concatenate([scaled, -scaled], -1)
+    floor = np.quantile(both[:: max(1, len(both) // 200)], 1 - k / both.shape[-1])
+    return np.where(both > floor, both, 0).mean(1)
+
+
+def independent_components(mid: Float[np.ndarray, "image token d_in"], seed: int) -> np.ndarray:
+    """FastICA of tokens: [image, token, component]."""
+    flat = mid.reshape(-1, mid.shape[-1])
+    rows = np.random.default_rng(seed).choice(len(flat), min(len(flat), 20_000), replace=False)
+    model = FastICA(64, whiten="unit-variance", max_iter=100, tol=1e-2, random_state=seed).fit(flat[rows])
+    return model.transform(flat).reshape(*mid.shape[:2], -1)
+
+
+def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str, Callable[[], Listing]]:
+    """Every arm by its name; `codes` of the autoencoders `matryoshka`, `batchtopk` and `untrained`."""
+    clip = cell.embeddings["clip"]
+    coarse = {name: c.mean[:, : c.n_coarse] for name, c in codes.items()}
+    return {
+        "random order": lambda: by_part(coarse["matryoshka"], clip, "random", seed),
+        "frequency only": lambda: by_part(coarse["matryoshka"], clip, "frequency", seed),
+        "distinctiveness only": lambda: by_part(coarse["matryoshka"], clip, "distinctiveness", seed),
+        "published": lambda: published(coarse["matryoshka"], clip),
+        "published, ten images": lambda: published(coarse["matryoshka"], clip, min_images=MIN_IMAGES),
+        "plain BatchTopK": lambda: published(coarse["batchtopk"], clip, min_images=MIN_IMAGES),
+        "untrained autoencoder": lambda: published(coarse["untrained"], clip, min_images=MIN_IMAGES),
+        "raw channels": lambda: published(as_codes(cell.mid, k), clip, min_images=MIN_IMAGES),
+        "ICA": lambda: published(as_codes(independent_components(cell.mid, seed), k), clip, min_images=MIN_IMAGES),
+        "CLIP clusters": lambda: clip_clusters(clip, seed),
+        "CLIP directions": lambda: clip_directions(clip),
+        "CLIP outliers": lambda: clip_outliers(clip),
+    }
+
+
+def eligible(codes: np.ndarray, min_images: int) -> np.ndarray:
+    """Codes of neurons that fire in at least `min_images` pictures; the others silenced."""
+    return codes * ((codes > 0).sum(0) >= min_images)
+
+
+def listing(codes: np.ndarray, neurons: np.ndarray) -> Listing:
+    """The first of these neurons; their rate is estimated by how often they fire."""
+    neurons = neurons[:N_LISTED]
+    return Listing(codes[:, neurons], (codes[:, neurons] > 0).mean(0))

@@ -1,0 +1,159 @@
+"""Measures discovery against planted truth: every arm, prompt and seed. `python -m benchmarks.discovery --help`."""
+
+import csv
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tyro
+from scipy.stats import t as student
+
+from benchmarks.arms import arms_of
+from benchmarks.cells import activations_of, capture, cell_of, codes_of
+from benchmarks.figures import recall_figure
+from benchmarks.measures import Truth, measure
+from raigen.config import SAEConfig, TrainConfig
+from raigen.run import Run, write_text
+from raigen.world.attributes import PROMPTS
+
+RESULTS = Path(__file__).parent / "results"
+FIELDS = ("prompt", "generation_seed", "sae_seed", "arm", "measure", "value")
+SHOWN = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %",
+         "redundancy", "control hits", "interpretable", "presence", "rate correlation", "matched AP")  # fmt: skip
+HELD_OUT = PROMPTS[5:]  # scores were chosen on the first five
+
+
+@dataclass(frozen=True)
+class Options:
+    """The discovery benchmark."""
+
+    work: Path = Path("bench-work")
+    """Folder for pictures, activations and codes; what is there is used."""
+    results: Path = RESULTS
+    """Where the tables and figures go."""
+    name: str = "discovery"
+    """Of the files in `results`."""
+    prompts: tuple[str, ...] = field(default=PROMPTS)
+    """Prompts of the portraits world."""
+    n_images: int = 1000
+    """Pictures per prompt and generation seed."""
+    generation_seeds: int = 5
+    """Sets of pictures per prompt."""
+    sae_seeds: int = 1
+    """Autoencoders per set of pictures."""
+
+
+def main(options: Options) -> None:
+    """Fills the table cell by cell, then writes it, its summary and the figure."""
+    rows: list[dict] = []
+    for seed in range(options.generation_seeds):
+        for prompt in options.prompts:
+            started = time.monotonic()
+            rows += list(rows_of(options, prompt, seed))
+            print(f"{prompt}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
+    write_results(options, rows)
+
+
+def rows_of(options: Options, prompt: str, seed: int) -> Iterable[dict]:
+    """The measures of all arms for one prompt and generation seed; kept in its folder once made."""
+    for sae_seed in range(options.sae_seeds):
+        path = options.work / prompt.split()[-1] / f"g{seed}" / f"rows-{sae_seed}.csv"
+        if not path.exists():
+            run = capture(options.work, prompt, seed, options.n_images)
+            write_text(path, as_csv(measured(run, prompt, seed, sae_seed)))
+        with path.open(encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+
+
+def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
+    """One row for each arm and measure."""
+    cell = cell_of(run, prompt, seed)
+    config = TrainConfig(sae_seed=sae_seed)
+    shape = config.sae_config(cell.mid.shape[-1])
+    coarse = shape.group_sizes[0]
+    plain = SAEConfig(shape.d_in, coarse, (coarse,), shape.k)
+    activations = activations_of(run)
+    codes = {
+        "matryoshka": codes_of(run, cell, activations, f"matryoshka-{sae_seed}", config),
+        "batchtopk": codes_of(run, cell, activations, f"batchtopk-{sae_seed}", config, plain),
+        "untrained": codes_of(run, cell, activations, f"untrained-{sae_seed}", config, plain, steps=0),
+    }
+    truth = Truth(cell.shows, cell.controls)
+    place = {"prompt": prompt, "generation_seed": seed, "sae_seed": sae_seed}
+    return [
+        place | {"arm": arm, "measure": name, "value": value}
+        for arm, make in arms_of(cell, codes, shape.k, sae_seed).items()
+        for name, value in measure(make(), truth).items()
+    ]
+
+
+def summary(rows: Iterable[dict], prompts: Iterable[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """arm -> measure -> mean over prompts and seeds, with a 95 % Student interval over the means of the seeds.
+
+    A prompt that has nothing to measure (no value in a band) is left out of that measure.
+    """
+    wanted, by_key = set(prompts), {}
+    for row in rows:
+        if row["prompt"] in wanted:
+            seeds = by_key.setdefault((row["arm"], row["measure"]), {})
+            seeds.setdefault((row["generation_seed"], row["sae_seed"]), []).append(float(row["value"]))
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for (arm, name), seeds in by_key.items():
+        known = [np.array(values)[np.isfinite(values)] for values in seeds.values()]
+        means = np.array([values.mean() for values in known if len(values)])
+        result.setdefault(arm, {})[name] = interval_of(means)
+    return result
+
+
+def interval_of(means: np.ndarray) -> dict[str, float]:
+    """Mean and 95 % Student interval; without an interval for fewer than two."""
+    if len(means) == 0:
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    mean, n = float(means.mean()), len(means)
+    half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def write_results(options: Options, rows: list[dict]) -> None:
+    """CSV of everything, JSON of the summaries, the figure, and the table on the terminal."""
+    summaries = {"all prompts": summary(rows, options.prompts)}
+    held_out = [prompt for prompt in options.prompts if prompt in HELD_OUT]
+    if held_out:
+        summaries["held-out prompts"] = summary(rows, held_out)
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_text(options.results / f"{options.name}.csv", as_csv(rows))
+    write_text(options.results / f"{options.name}.json", json.dumps(summaries, indent=1) + "\n")
+    recall_figure(summaries["all prompts"], options.results / f"{options.name}.svg")
+    for title, result in summaries.items():
+        print(f"\n{title}\n{table(result)}")
+
+
+def table(result: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A Markdown table, arms x measures: mean [low, high]."""
+    lines = ["| arm | " + " | ".join(SHOWN) + " |", "|---" * (1 + len(SHOWN)) + "|"]
+    for arm, values in result.items():
+        cells = [shown(values[name]) for name in SHOWN]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def shown(value: dict[str, float]) -> str:
+    """`.80 [.75, .85]`, or the mean alone where there is no interval."""
+    mean, low, high = (f"{value[name]:.2f}".replace("0.", ".", 1) for name in ("mean", "low", "high"))
+    return mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"
+
+
+def as_csv(rows: Iterable[dict]) -> str:
+    """Rows as CSV text."""
+    lines = [",".join(FIELDS)]
+    for row in rows:
+        value = float(row["value"])
+        lines.append(",".join([*(str(row[name]) for name in FIELDS[:-1]), f"{value:.6g}"]))
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,115 @@
+"""The benchmark's own arithmetic: what counts as a hit, average precision, intervals."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
+from sklearn.metrics import average_precision_score
+
+from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
+from benchmarks.discovery import as_csv, interval_of, summary
+from benchmarks.measures import Listing, Truth, average_precision, matched_precision, measure, verdicts
+
+N = 200
+
+
+def world() -> tuple[Truth, np.ndarray]:
+    """200 pictures; value 0 in all, 1 in half, 2 in 10 (5 %), 3 in 2 (1 %), 4 in 12 (6 %, a control)."""
+    shows = np.zeros((N, 5), bool)
+    shows[:, 0] = True
+    shows[: N // 2, 1] = True
+    shows[100:110, 2] = True
+    shows[150:152, 3] = True
+    shows[160:172, 4] = True
+    return Truth(shows, np.array([4])), shows.astype(float)
+
+
+def test_a_unit_hits_the_rare_value_that_its_top_pictures_share():
+    truth, values = world()
+    noise = np.random.default_rng(0).random((N, 5)) * 0.1
+    listing = Listing(values + noise, np.array([1.0, 0.5, 0.05, 0.01, 0.06]))
+    verdict = verdicts(listing, truth)
+    assert verdict.hit.tolist() == [-1, -1, 2, -1, 4]  # 2 of ten top pictures cannot show that value 3 is meant
+    assert verdict.meaning.tolist() == [-1, 1, 2, -1, 4]
+    assert verdict.control.tolist() == [-1, -1, -1, -1, 4]
+    result = measure(listing, truth)
+    assert result["precision@10"] == 2 / 5 and result["recall@20"] == 2 / 3 and result["redundancy"] == 1
+    assert result["recall@10 in 2-5 %"] == 1 and result["recall@10 in 0.5-1 %"] == 0
+    assert np.isnan(result["recall@10 in 1-2 %"])
+    assert result["control hits"] == 1 and result["interpretable"] == 3 / 5
+    assert result["presence"] == pytest.approx((0.5 + 0.05 + 0.06) / 3) and result["rate correlation"] == 1
+    assert result["listed"] == 5
+
+
+def test_a_list_of_one_value_over_and_over_is_redundant():
+    truth, values = world()
+    result = measure(Listing(np.repeat(values[:, 2:3], 4, 1), np.full(4, 0.05)), truth)
+    assert result["precision@10"] == 1 and result["redundancy"] == 4 and result["recall@20"] == 1 / 3
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_average_precision_is_that_of_scikit_learn(seed, levels):
+    rng = np.random.default_rng(seed)
+    activations = rng.integers(0, levels + 1, (60, 3)).astype(float)  # with ties
+    shows = rng.random((60, 2)) < 0.3
+    shows[0] = True
+    table = average_precision(activations, shows)
+    for unit in range(3):
+        for value in range(2):
+            expected = average_precision_score(shows[:, value], activations[:, unit])
+            assert table[unit, value] == pytest.approx(expected)
+
+
+def test_each_unit_is_matched_to_one_value_only():
+    truth, values = world()
+    rare = truth.shows[:, 2:4]
+    assert matched_precision(values[:, 2:4], rare) == 1
+    assert matched_precision(values[:, 2:3], rare) == 0.5
+
+
+def test_the_interval_is_students():
+    means = np.array([0.5, 0.7, 0.6, 0.9])
+    result = interval_of(means)
+    low, high = ttest_1samp(means, 0).confidence_interval(0.95)
+    assert (result["mean"], result["low"], result["high"]) == pytest.approx((0.675, low, high))
+    assert np.isnan(interval_of(means[:1])["low"]) and interval_of(means[:0])["n"] == 0
+
+
+def test_a_summary_averages_prompts_then_seeds():
+    values = {("a", 0): 1.0, ("b", 0): 0.0, ("a", 1): 1.0, ("b", 1): np.nan}
+    rows = [{"prompt": p, "generation_seed": s, "sae_seed": 0, "arm": "x", "measure": "m", "value": v}
+            for (p, s), v in values.items()]  # fmt: skip
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    result = summary(read, ["a", "b"])["x"]["m"]
+    assert result["mean"] == 0.75 and result["n"] == 2
+    assert summary(read, ["b"])["x"]["m"]["mean"] == 0
+
+
+def test_every_arm_finds_a_planted_cluster():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(N, 16)) * 0.1
+    embeddings[:, 0] += 1
+    embeddings[:12, 1] += 2
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    truth = Truth(np.arange(N)[:, None] < 12, np.array([], int))
+    codes = np.abs(rng.normal(size=(N, 30))) * (rng.random((N, 30)) < 0.5)
+    codes[:, 7] = np.arange(N) < 12
+    for listing in (
+        published(codes, embeddings), by_part(codes, embeddings, "frequency", 0),
+        by_part(codes, embeddings, "distinctiveness", 0), by_part(codes, embeddings, "random", 0),
+        clip_clusters(embeddings, 0, k=8), clip_directions(embeddings), clip_outliers(embeddings),
+    ):  # fmt: skip
+        assert measure(listing, truth)["recall@50"] == 1
+    assert measure(published(codes, embeddings), truth)["precision@10"] > 0
+
+
+def test_signed_units_become_sparse_codes():
+    tokens = np.random.default_rng(0).normal(size=(50, 8, 4))
+    codes = as_codes(tokens, k=2)
+    assert codes.shape == (50, 8) and (codes >= 0).all()
+    assert 0.05 < (codes == 0).mean() < 0.2  # .75 ** 8: no token of a picture is among the quarter that is kept
