@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from raigen.config import SAEConfig
@@ -32,18 +34,19 @@ def sae() -> MatryoshkaSAE:
 
 def dense_loss(sae: MatryoshkaSAE, x: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The loss from its definition: full sort, dense codes, dense products. (total, errors per prefix, codes)"""
+    config = sae.config
     pre = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
-    smallest = pre.flatten().sort(descending=True).values[CONFIG.k * len(x) - 1]
-    codes = torch.where((pre >= smallest) & (pre > 0), pre, 0.0)
-    ends = [0, 6, 14, 24]
-    recons = [codes[:, :end] @ sae.W_dec[:end] + sae.b_dec for end in ends]
+    order = pre.flatten().argsort(descending=True)
+    chosen = torch.zeros(pre.numel(), dtype=torch.bool).index_fill(0, order[: config.k * len(x)], True)
+    codes = torch.where(chosen.view_as(pre) & (pre > 0), pre, 0.0)
+    recons = [codes[:, :end] @ sae.W_dec[:end] + sae.b_dec for end in sae.group_bounds]
     errors = torch.stack([((x - recon) ** 2).sum(dim=1).mean() for recon in recons])
     residual = (x - recons[-1]).detach()
-    asked = torch.where(dead, pre, -1.0).relu()
-    cut = asked.sort(dim=1, descending=True).values[:, CONFIG.aux_k - 1 : CONFIG.aux_k]
-    explained = torch.where(asked >= cut, asked, 0.0) @ sae.W_dec
-    auxiliary = ((residual - explained) ** 2).sum(dim=1).mean() if dead.any() else torch.tensor(0.0)
-    return errors.mean() + CONFIG.aux_weight * auxiliary, errors, codes
+    strongest = torch.where(dead, pre, -1.0).argsort(dim=1, descending=True)[:, : config.aux_k]
+    among = torch.zeros_like(pre, dtype=torch.bool).scatter(1, strongest, True) & dead
+    explained = torch.where(among, pre.relu(), 0.0) @ sae.W_dec
+    auxiliary = ((residual - explained) ** 2).sum(dim=1).mean() if dead.any() else torch.tensor(0.0).to(x)
+    return errors.mean() + config.aux_weight * auxiliary, errors, codes
 
 
 @pytest.mark.parametrize("n_dead", [0, 2, 4, 10])
@@ -61,6 +64,43 @@ def test_loss_and_gradients_are_those_of_the_dense_definition(sae, n_dead, warm)
     assert loss.l0 == (codes > 0).sum() / len(x) and torch.equal(loss.fired, (codes > 0).any(dim=0))
     for found, reference in zip(torch.autograd.grad(loss.total, list(sae.parameters())), wanted, strict=True):
         torch.testing.assert_close(found, reference, atol=1e-5, rtol=1e-4)
+
+
+@given(
+    seed=st.integers(0, 2**31), n=st.integers(1, 9), d_in=st.integers(1, 6), k=st.integers(1, 5), aux_k=st.integers(0, 4),
+    groups=st.lists(st.integers(1, 5), min_size=1, max_size=5), shift=st.sampled_from([0.0, -0.5, -1.5]),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_the_sparse_form_is_the_dense_one_for_every_shape(seed, n, d_in, k, aux_k, groups, shift):
+    """One token, one group, many groups, k beyond the entries above 0 (a low bias), dead neurons."""
+    d_sae = sum(groups) + 1
+    made = MatryoshkaSAE(SAEConfig(d_in, d_sae, (*groups, 1), min(k, d_sae - 1), aux_k, 0.3)).double()
+    made.initialise(torch.randn(4, d_in, generator=generator(seed)).double())
+    with torch.no_grad():
+        made.W_enc.copy_(torch.randn(d_in, d_sae, generator=generator(seed + 1)))
+        made.W_dec.copy_(torch.randn(d_sae, d_in, generator=generator(seed + 2)))
+        made.b_enc.copy_(torch.randn(d_sae, generator=generator(seed + 3)) + shift)
+    x = torch.randn(n, d_in, generator=generator(seed + 4)).double()
+    dead = torch.rand(d_sae, generator=generator(seed + 5)) < 0.3
+    total, errors, codes = dense_loss(made, x, dead if aux_k else torch.zeros_like(dead))
+    loss = made.loss(x, dead)
+    torch.testing.assert_close(loss.total, total, atol=1e-9, rtol=1e-9)
+    assert torch.equal(loss.fired, (codes > 0).any(dim=0))
+    wanted = torch.autograd.grad(total, list(made.parameters()))
+    for found, reference in zip(torch.autograd.grad(loss.total, list(made.parameters())), wanted, strict=True):
+        torch.testing.assert_close(found, reference, atol=1e-9, rtol=1e-9)
+
+
+def test_ties_change_neither_how_many_stay_nor_the_loss(sae):
+    """Twin neurons: whichever of two equal entries stays, the loss is the same."""
+    with torch.no_grad():
+        for weights in (sae.W_enc.T, sae.W_dec, sae.b_enc):
+            weights[12:] = weights[:12]
+    x = tokens(7)
+    _, _, codes = dense_loss(sae, x, torch.zeros(CONFIG.d_sae, dtype=torch.bool))
+    loss = sae.loss(x)
+    assert float(loss.l0) * len(x) == int((codes > 0).sum()) == CONFIG.k * len(x)
+    torch.testing.assert_close(loss.fvu[-1], ((x - sae.decode(codes)) ** 2).sum() / ((x - x.mean(0)) ** 2).sum())
 
 
 def test_gradients_agree_with_finite_differences(sae):

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raigen.config import SAEConfig
 from raigen.errors import RaigenError
+from raigen.ragged import kept_codes, prefix_errors, weighted_sums
 from raigen.run import write_tensors, write_text
 
 THRESHOLD_DECAY = 0.95  # of the running threshold, per training step
@@ -82,11 +83,7 @@ class MatryoshkaSAE(nn.Module):
         W_enc, b_enc = self.W_enc, self.b_enc
         if groups is not None:
             W_enc, b_enc = W_enc[:, : self.group_bounds[groups]], b_enc[: self.group_bounds[groups]]
-        # b_dec enters twice: by value in the centring, by gradient (times 0) in the shift. The gradient through the
-        # centring would need one more product as large as the encoder's own, only to be summed over tokens.
-        centre = self.b_dec.detach()
-        shift = b_enc + (centre - self.b_dec) @ W_enc.detach()
-        return torch.addmm(shift, x - centre, W_enc)
+        return torch.addmm(b_enc, x - self.b_dec, W_enc)
 
     def encode(self, x: Float[Tensor, "token width"], groups: int | None = None) -> Float[Tensor, "token s"]:
         """The codes of tokens, 0 or more: pre-activations where they exceed `threshold`, else 0.
@@ -112,23 +109,25 @@ class MatryoshkaSAE(nn.Module):
 
         In training mode also moves `threshold`. Raises RaigenError when `x` is not `d_in` wide.
         """
-        pre = self.pre_activations(x)
-        kept = self._largest(pre.detach(), self.config.k * len(x))
-        codes = pre.view(-1).gather(0, kept)
+        with torch.no_grad():
+            pre = self.pre_activations(x)
+        kept = self._largest(pre, self.config.k * len(x))
         rows, columns = kept // self.config.d_sae, kept % self.config.d_sae
-        reconstruction = self.b_dec.expand_as(x)
-        errors = [(x - reconstruction).square().sum()]
-        for start, end in pairwise(self.group_bounds):
-            inside = ((columns >= start) & (columns < end)).nonzero().squeeze(1)
-            offsets = torch.searchsorted(rows[inside], torch.arange(len(x), device=x.device))
-            group = codes.index_select(0, inside)
-            reconstruction = reconstruction + _gather_sum(self.W_dec, columns[inside], offsets, group)
-            errors.append((x - reconstruction).square().sum())
-        squared = torch.stack(errors)
-        mean_loss = squared.mean() / len(x)
-        auxiliary = self._auxiliary(pre, (x - reconstruction).detach(), dead)
+        asked_rows, asked_columns = self._asked(pre, dead)
+        entries = torch.cat([rows, asked_rows]), torch.cat([columns, asked_columns])
+        codes, asked = kept_codes(pre, x, self.W_enc, self.b_enc, self.b_dec, *entries).split(
+            [len(rows), len(asked_rows)]
+        )
+        squared, residual = prefix_errors(codes, rows, columns, x, self.W_dec, self.b_dec, self.group_bounds)
+        auxiliary = torch.zeros((), dtype=x.dtype, device=x.device)
+        if len(asked):
+            explained = weighted_sums(asked_rows, len(x), self.W_dec, asked_columns, asked)
+            auxiliary = (residual - explained).square().sum(dim=1).mean()
+        elif dead is not None and self.config.aux_k and dead.any():
+            auxiliary = residual.square().sum(dim=1).mean()
         if self.training:
             self._move_threshold(codes.detach())
+        mean_loss = squared.mean() / len(x)
         return SAELoss(
             total=mean_loss + self.config.aux_weight * auxiliary,
             reconstruction=mean_loss,
@@ -188,29 +187,18 @@ class MatryoshkaSAE(nn.Module):
                 return candidates[flat[candidates].topk(count, sorted=False).indices].sort().values
         return candidates
 
-    def _auxiliary(self, pre: Tensor, residual: Tensor, dead: Tensor | None) -> Float[Tensor, ""]:
+    def _asked(self, pre: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rows and columns of each token's `aux_k` strongest dead neurons, as far as they are above 0."""
         if dead is None or self.config.aux_k == 0 or not dead.any():
-            return torch.zeros((), device=pre.device)
+            nothing = torch.zeros(0, dtype=torch.int64, device=pre.device)
+            return nothing, nothing
         neurons = dead.nonzero().squeeze(1)
-        count = min(self.config.aux_k, len(neurons))
-        strongest = pre.index_select(1, neurons).relu().topk(count, dim=1, sorted=False)
-        offsets = torch.arange(0, strongest.values.numel(), count, device=pre.device)
-        columns = neurons[strongest.indices.reshape(-1)]
-        explained = _gather_sum(self.W_dec, columns, offsets, strongest.values.reshape(-1))
-        return (residual - explained).square().sum(dim=1).mean()
+        strongest = pre.index_select(1, neurons).topk(min(self.config.aux_k, len(neurons)), dim=1, sorted=False)
+        rows, places = (strongest.values > 0).nonzero(as_tuple=True)
+        return rows, neurons[strongest.indices[rows, places]]
 
     def _move_threshold(self, codes: Float[Tensor, " kept"]) -> None:
         if len(codes):
             smallest = codes.min().double()
             step = 1 - THRESHOLD_DECAY if self.threshold > 0 else 1.0
             self.threshold += step * (smallest - self.threshold)
-
-
-def _gather_sum(
-    table: Float[Tensor, "d_sae d_in"],
-    columns: Int[Tensor, " kept"],
-    offsets: Int[Tensor, " token"],
-    weights: Float[Tensor, " kept"],
-) -> Float[Tensor, "token d_in"]:
-    """Row t of a sparse matrix times `table`; its entries stand from offsets[t] on, in order of tokens."""
-    return nn.functional.embedding_bag(columns, table, offsets, per_sample_weights=weights, mode="sum")
