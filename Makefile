@@ -1,10 +1,10 @@
-# make demo: audit a prompt · make test: all tests · make check: style and types
+# make demo: audit a prompt · make test: all tests · make check: style and types · make bench: every figure of the docs
 PYTHON ?= python3
 DEMO_FLAGS ?=
 VENV := .venv
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test check _browser
+.PHONY: demo test check bench bench-quick _browser
 
 demo: $(STAMP)
 	@$(VENV)/bin/raigen audit "a photo of a doctor" $(DEMO_FLAGS)
@@ -16,6 +16,24 @@ check: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/pyright
+
+bench: $(STAMP)
+	$(VENV)/bin/python -m benchmarks.toy_tree
+	$(VENV)/bin/python -m benchmarks.synthetic
+	$(VENV)/bin/python -m benchmarks.discovery
+	$(VENV)/bin/python -m benchmarks.ablations
+	$(VENV)/bin/python -m benchmarks.suppression
+
+# The same, much smaller: it shows that every part runs, and measures nothing.
+bench-quick: $(STAMP)
+	$(VENV)/bin/python -m benchmarks.toy_tree --seeds 1 --n-samples 20000 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.synthetic --n-features 256 --d-in 64 --d-sae 192 --n-pictures 256 \
+	  --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
+	  --work bench-work/quick --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
+	  --curves k embedding --work bench-work/quick --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

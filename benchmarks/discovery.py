@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from scipy.stats import t as student
 
 from benchmarks.arms import arms_of
 from benchmarks.cells import activations_of, capture, cell_of, codes_of
 from benchmarks.figures import recall_figure
+from benchmarks.intervals import interval_of, shown
 from benchmarks.measures import Truth, measure
 from raigen.config import SAEConfig, TrainConfig
 from raigen.run import Run, write_text
@@ -108,15 +108,6 @@ def summary(rows: Iterable[dict], prompts: Iterable[str]) -> dict[str, dict[str,
     return result
 
 
-def interval_of(means: np.ndarray) -> dict[str, float]:
-    """Mean and 95 % Student interval; without an interval for fewer than two."""
-    if len(means) == 0:
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    mean, n = float(means.mean()), len(means)
-    half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
-
-
 def write_results(options: Options, rows: list[dict]) -> None:
     """CSV of everything, JSON of the summaries, the figure, and the table on the terminal."""
     summaries = {"all prompts": summary(rows, options.prompts)}
@@ -138,12 +129,6 @@ def table(result: dict[str, dict[str, dict[str, float]]]) -> str:
         cells = [shown(values[name]) for name in SHOWN]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def shown(value: dict[str, float]) -> str:
-    """`.80 [.75, .85]`, or the mean alone where there is no interval."""
-    mean, low, high = (f"{value[name]:.2f}".replace("0.", ".", 1) for name in ("mean", "low", "high"))
-    return mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"
 
 
 def as_csv(rows: Iterable[dict]) -> str:

@@ -1,6 +1,7 @@
 """The figures of the benchmark, drawn by Altair."""
 
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
@@ -33,7 +34,37 @@ def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
     write_text(path, _as_svg(chart))
 
 
-def _as_svg(chart: alt.LayerChart) -> str:
+def _as_svg(chart: Any) -> str:
     import vl_convert
 
     return vl_convert.vegalite_to_svg(chart.to_json())
+
+
+def suppression_figure(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rate seen against rate planted, one point per prompt and value, one panel per guidance scale, as SVG."""
+    points = [row for row in rows if row["rate"] is not None and not row["named"]]
+    base = alt.Chart().encode(
+        x=alt.X("planted:Q", scale=alt.Scale(type="symlog", constant=0.002), title="planted rate")
+    )
+    dots = base.mark_circle(opacity=0.6).encode(
+        y=alt.Y("rate:Q", scale=alt.Scale(type="symlog", constant=0.002), title="rate in the pictures"),
+    )
+    line = base.mark_line(color="gray", strokeDash=[4, 4]).encode(y="planted:Q")
+    chart = alt.layer(dots, line, data=alt.Data(values=points)).properties(width=260, height=260)
+    write_text(path, _as_svg(chart.facet(column=alt.Column("guidance_scale:N", title="guidance scale"))))
+
+
+def ablation_figure(result: Summary, path: Path, name: str = "recall@20") -> None:
+    """One small panel per curve: a measure at each point, with its interval, as SVG."""
+    points = []
+    for arm, values in result.items():
+        curve, place = arm.split(": ", 1)
+        if values[name]["n"]:
+            points.append({"curve": curve, "point": place, **values[name]})
+    order = list(dict.fromkeys(point["point"] for point in points))
+    base = alt.Chart().encode(x=alt.X("point:N", sort=order, title=None, axis=alt.Axis(labelAngle=-30)))
+    marks = base.mark_circle(size=60).encode(y=alt.Y("mean:Q", scale=alt.Scale(domain=[0, 1]), title=name))
+    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    chart = alt.layer(marks, bars, data=alt.Data(values=points)).properties(width=200, height=140)
+    panels = chart.facet(facet=alt.Facet("curve:N", title=None), columns=4).resolve_scale(x="independent")
+    write_text(path, _as_svg(panels))

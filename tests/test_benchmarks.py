@@ -11,7 +11,8 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
-from benchmarks.discovery import as_csv, interval_of, summary
+from benchmarks.discovery import as_csv, summary
+from benchmarks.intervals import interval_of
 from benchmarks.measures import Listing, Truth, average_precision, matched_precision, measure, verdicts
 
 N = 200

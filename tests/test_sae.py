@@ -67,7 +67,8 @@ def test_loss_and_gradients_are_those_of_the_dense_definition(sae, n_dead, warm)
 
 
 @given(
-    seed=st.integers(0, 2**31), n=st.integers(1, 9), d_in=st.integers(1, 6), k=st.integers(1, 5), aux_k=st.integers(0, 4),
+    seed=st.integers(0, 2**31), n=st.integers(1, 9), d_in=st.integers(1, 6), k=st.integers(1, 5),
+    aux_k=st.integers(0, 4),
     groups=st.lists(st.integers(1, 5), min_size=1, max_size=5), shift=st.sampled_from([0.0, -0.5, -1.5]),
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
@@ -82,7 +83,7 @@ def test_the_sparse_form_is_the_dense_one_for_every_shape(seed, n, d_in, k, aux_
         made.b_enc.copy_(torch.randn(d_sae, generator=generator(seed + 3)) + shift)
     x = torch.randn(n, d_in, generator=generator(seed + 4)).double()
     dead = torch.rand(d_sae, generator=generator(seed + 5)) < 0.3
-    total, errors, codes = dense_loss(made, x, dead if aux_k else torch.zeros_like(dead))
+    total, _, codes = dense_loss(made, x, dead if aux_k else torch.zeros_like(dead))
     loss = made.loss(x, dead)
     torch.testing.assert_close(loss.total, total, atol=1e-9, rtol=1e-9)
     assert torch.equal(loss.fired, (codes > 0).any(dim=0))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from raigen.errors import RaigenError
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, VALUES
-from raigen.world.draw import SIZE
+from raigen.world.pen import SIZE
 
 HEADS: dict[str, int] = {"profession": len(PROFESSIONS)} | {field: len(CHOICES[field]) for field in FIELDS}
 

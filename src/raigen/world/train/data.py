@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, Attributes
-from raigen.world.draw import SIZE, draw
+from raigen.world.draw import draw
+from raigen.world.pen import SIZE
 from raigen.world.planted import sample_attributes, sample_balanced
 
 

@@ -96,7 +96,10 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
             generator: torch.Generator) -> Tensor:  # fmt: skip
-    """The v-prediction loss with min-SNR weights (gamma 5), timesteps spread evenly over the batch."""
+    """The v-prediction loss, timesteps spread evenly over the batch, weighted by the square root of min-SNR (gamma 5).
+
+    Min-SNR itself gives very noisy timesteps next to no weight, yet there it is decided which values a picture shows.
+    """
     device = model.unet.device
     rows, texts = captioned(data, batch, generator)
     clean = data.latents[rows].to(device)
@@ -109,6 +112,6 @@ def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, dat
     predicted = model(noisy.contiguous(memory_format=torch.channels_last), timesteps, tokens)
     signal = noise.alphas_cumprod.to(device)[timesteps]
     snr = signal / (1 - signal)
-    weight = snr.clamp(max=5.0) / (snr + 1)
+    weight = (snr.clamp(max=5.0) / (snr + 1)).sqrt()
     error = (predicted - target).square().mean((1, 2, 3))
     return (weight * error).mean() / weight.mean()

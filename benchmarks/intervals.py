@@ -1,0 +1,20 @@
+"""Means over seeds with their intervals."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import t as student
+
+
+def interval_of(means: Float[np.ndarray, " seed"]) -> dict[str, float]:
+    """Mean and 95 % Student interval; without an interval for fewer than two."""
+    if len(means) == 0:
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    mean, n = float(means.mean()), len(means)
+    half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def shown(value: dict[str, float]) -> str:
+    """`.80 [.75, .85]`, or the mean alone where there is no interval."""
+    mean, low, high = (f"{value[name]:.2f}".replace("0.", ".", 1) for name in ("mean", "low", "high"))
+    return mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"
