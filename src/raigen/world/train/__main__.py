@@ -103,7 +103,7 @@ def train_unet(arguments: argparse.Namespace) -> None:
     torch.manual_seed(4)
     model = unet.Denoiser(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
     model.unet.to(memory_format=torch.channels_last)
-    data = unet.planted_latents(load_vae(work), planted(work))
+    data = unet.planted_pictures(latents(work), planted(work))
     loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH)
     _follow("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
 
@@ -129,6 +129,14 @@ def balanced(work: Path) -> Pictures:
 def planted(work: Path) -> Pictures:
     """The pictures that train the denoiser."""
     return pictures(work, "planted", N_PLANTED, 2, balanced=False)
+
+
+def latents(work: Path) -> Tensor:
+    """The latents of the planted pictures, kept in the work folder."""
+    path = work / "latents.safetensors"
+    if not path.exists():
+        save_file({"latents": vae.encode_all(load_vae(work), planted(work).pixels).contiguous()}, path)
+    return load_file(path)["latents"]
 
 
 def load_vae(work: Path) -> AutoencoderKL:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from raigen.world.captions import caption
 from raigen.world.train.data import Pictures, decode
 from raigen.world.train.text import MAX_TOKENS, text_config
-from raigen.world.train.vae import LATENT_CHANNELS, encode_all
+from raigen.world.train.vae import LATENT_CHANNELS
 
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
@@ -60,15 +60,15 @@ class Planted(NamedTuple):
     rows: list[tuple[str, NDArray[np.intp]]]
 
 
-def planted_latents(vae: AutoencoderKL, drawn: Pictures) -> Planted:
-    """Encodes all pictures and notes where each value is shown under each prompt."""
+def planted_pictures(latents: Tensor, drawn: Pictures) -> Planted:
+    """Notes, of pictures and their latents, where each value is shown under each prompt."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, codes in enumerate(drawn.codes):
         attributes = decode(codes)
         for name in attributes.shown():
             rows.setdefault((attributes.profession, name), []).append(row)
     pairs = [(name, np.array(rows[profession, name])) for profession, name in sorted(rows)]
-    return Planted(encode_all(vae, drawn.pixels), drawn.codes, pairs)
+    return Planted(latents, drawn.codes, pairs)
 
 
 def captioned(data: Planted, batch: int, generator: torch.Generator) -> tuple[NDArray[np.intp], list[str]]:
