@@ -1,0 +1,138 @@
+"""How fast is one training step? Ours against the plain dense form, side by side. `python -m benchmarks.sae_step --help`.
+
+Both train the same autoencoder from the same weights on the same batches, one after the other within each round, so
+that whatever else the machine does hits both. Reported are ratios of the medians, and the share of our step that is the
+encoder's matrix product, which no exact form can do without.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float
+from torch import Tensor
+
+from raigen.config import SAEConfig
+from raigen.run import write_text
+from raigen.sae import MatryoshkaSAE
+
+
+@dataclass(frozen=True)
+class Options:
+    """The step benchmark; the defaults are the published shape."""
+
+    d_in: int = 1280
+    """Width of a token."""
+    d_sae: int = 20_480
+    """Neurons in all; a tenth of them coarse."""
+    k: int = 32
+    """Mean active neurons per token."""
+    tokens: int = 4096
+    """Tokens per batch."""
+    rounds: int = 3
+    """Timed steps of each form."""
+    n_dead: int = 0
+    """Neurons that count as dead, for the auxiliary loss."""
+    threads: int = 1
+    """CPU threads."""
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    results: Path = Path(__file__).parent / "results"
+    """Where sae_step.json goes."""
+
+
+def dense_loss(sae: MatryoshkaSAE, x: Float[Tensor, "token d_in"], dead: Tensor) -> Tensor:
+    """The loss from its definition: one flat top-k, dense codes, a dense product per prefix."""
+    config = sae.config
+    pre = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    values, places = pre.flatten().topk(config.k * len(x), sorted=False)
+    codes = torch.zeros_like(pre).view(-1).scatter(0, places, values.relu()).view_as(pre)
+    recons = [codes[:, :end] @ sae.W_dec[:end] + sae.b_dec for end in sae.group_bounds]
+    total = torch.stack([(x - recon).square().sum(1).mean() for recon in recons]).mean()
+    if dead.any():
+        asked = pre[:, dead].relu()
+        values, places = asked.topk(min(config.aux_k, asked.shape[1]), dim=1, sorted=False)
+        explained = torch.zeros_like(asked).scatter(1, places, values) @ sae.W_dec[dead]
+        total = total + config.aux_weight * ((x - recons[-1]).detach() - explained).square().sum(1).mean()
+    return total
+
+
+def step_of(sae: MatryoshkaSAE, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], float]:
+    """A whole training step with its optimizer, as `raigen.train.fit` does it; returns the loss."""
+    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=True)
+
+    def step(x: Tensor) -> float:
+        value = loss(x)
+        optimizer.zero_grad()
+        value.backward()
+        sae.project_decoder_gradient()
+        optimizer.step()
+        sae.unit_norm_decoder()
+        return value.item()
+
+    return step
+
+
+def main(options: Options) -> None:
+    """Times the forms in turn, checks that they agree, prints and writes the ratios."""
+    torch.set_num_threads(options.threads)
+    generator = torch.Generator().manual_seed(0)
+    coarse = options.d_sae // 10
+    shape = SAEConfig(options.d_in, options.d_sae, (coarse, options.d_sae - coarse), options.k)
+    ours, dense = (MatryoshkaSAE(shape).to(options.device) for _ in range(2))
+    truth = torch.nn.functional.normalize(torch.randn(4096, options.d_in, generator=generator), dim=1)
+
+    def tokens() -> Tensor:
+        active = torch.rand(options.tokens, len(truth), generator=generator) < 20 / len(truth)
+        noise = 0.1 * torch.randn(options.tokens, options.d_in, generator=generator)
+        return (active.float() @ truth + noise).to(options.device)
+
+    ours.initialise(tokens().cpu(), generator)
+    dense.load_state_dict(ours.state_dict())
+    dead = torch.arange(options.d_sae, device=options.device) >= options.d_sae - options.n_dead
+    forms = {
+        "ours": step_of(ours.train(), lambda x: ours.loss(x, dead).total),
+        "dense": step_of(dense, lambda x: dense_loss(dense, x, dead)),
+        "encoder alone": lambda x: float(ours.pre_activations(x)[0, 0]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    losses: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(options.rounds + 1):  # the first warms up
+        x = tokens()
+        for name, step in forms.items():
+            with torch.set_grad_enabled(name != "encoder alone"):
+                seconds[name].append(_timed(step, x, losses[name], options.device))
+    median = {name: float(np.median(times[1:])) for name, times in seconds.items()}
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "options": {name: value for name, value in asdict(options).items() if name != "results"},
+        "seconds": median,
+        "dense / ours": median["dense"] / median["ours"],
+        "share of the encoder": median["encoder alone"] / median["ours"],
+        "largest relative difference of the losses": float(
+            max(abs(a / b - 1) for a, b in zip(losses["ours"], losses["dense"], strict=True))
+        ),
+    }
+    print(json.dumps(result, indent=1))
+    write_text(options.results / "sae_step.json", json.dumps(result, indent=1) + "\n")
+
+
+def _timed(step: Callable[[Tensor], float], x: Tensor, losses: list[float], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    losses.append(step(x))
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
