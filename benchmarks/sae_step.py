@@ -1,4 +1,4 @@
-"""How fast is one training step? Ours against the plain dense form, side by side. `python -m benchmarks.sae_step --help`.
+"""How fast is one training step? Ours against the plain dense form, side by side: `python -m benchmarks.sae_step`.
 
 Both train the same autoencoder from the same weights on the same batches, one after the other within each round, so
 that whatever else the machine does hits both. Reported are ratios of the medians, and the share of our step that is the

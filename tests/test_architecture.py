@@ -16,7 +16,7 @@ LEVELS = {
     "run": 0.5,  # below the rest of level 1, which writes its files through it
     "ragged": 0.5,  # below the autoencoder, which is made of it
     "sae": 1, "scores": 1, "stats": 1, "figures": 1, "hookpoint": 1,
-    "world": 2, "diffusion": 2, "activations": 2, "pictures": 2, "embed": 2, "vlm": 2,
+    "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "pictures": 2, "embed": 2, "vlm": 2,
     **dict.fromkeys(STAGES, 3),
     "world.train": 3,  # remakes the bundled model; nothing imports it
     "audit": 4,
