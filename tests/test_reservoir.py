@@ -43,7 +43,7 @@ def test_every_token_comes_out_once_with_its_picture(sizes, capacity, size):
 
 
 def test_batches_mix_many_pictures():
-    """64 pictures in memory of 512: the entropy of the pictures in a batch is near that of drawing from all it holds."""
+    """64 pictures in memory of 512: the entropy of the pictures in a batch is near the best there is."""
     entropies = []
     for batch in mixed(numbered([64] * 512), Reservoir(64 * 64, 256, 2, generator())):
         share = batch.images.bincount().float()

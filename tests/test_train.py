@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from tiny import drained
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from raigen.config import TrainConfig
 from raigen.errors import RaigenError
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
-from raigen.train import DeadClock, fit, inference_quality, train
+from raigen.train import DeadClock, Training, fit, inference_quality, train
 
 FREQUENT, RARE = 16, 8
 
@@ -104,6 +105,26 @@ def test_bad_tokens_are_named_with_their_step(batches, message):
 
 def neurons(*fired: int) -> Tensor:
     return torch.tensor([1 if neuron in fired else 0 for neuron in range(3)], dtype=torch.bool)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights():
+    """Kept as a file between two steps: weights, Adam, threshold and dead clock."""
+    _, tokens = planted(6_000)
+    config = TrainConfig(d_sae=64, k=2, dead_after_tokens=400, dead_after_images=2)
+    batches = [TokenBatch(part, torch.arange(len(part)) // 100 + 5 * i) for i, part in enumerate(tokens.split(500))]
+    whole = MatryoshkaSAE(config.sae_config(32))
+    undisturbed = list(fit(whole, batches, config))
+    assert max(step.n_dead for step in undisturbed) > 0
+    first = MatryoshkaSAE(config.sae_config(32))
+    training = Training(first, config)
+    begun = list(fit(first, batches[:5], config, training))
+    kept = load(save(training.state()))
+    second = MatryoshkaSAE(config.sae_config(32))
+    again = Training(second, config)
+    again.restore(kept)
+    assert begun + list(fit(second, batches[5:], config, again)) == undisturbed
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
 
 
 def test_the_dead_clock_waits_for_tokens_and_for_images():

@@ -1,7 +1,7 @@
 """Training a sparse autoencoder."""
 
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -52,6 +52,18 @@ class DeadClock:
         self._seen_at: dict[int, int] = {}  # image -> the last batch that held it
         self._batch = 0
 
+    def state(self) -> dict[str, Tensor]:
+        """All that it counted: with `restore`, a clock goes on as if never stopped."""
+        seen = torch.tensor(list(self._seen_at.items()), dtype=torch.int64).view(-1, 2)
+        return {"tokens": self._tokens.clone(), "fired_at": self._fired_at.clone(), "seen_at": seen,
+                "batch": torch.tensor(self._batch)}  # fmt: skip
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Becomes the clock whose `state` this was."""
+        self._tokens, self._fired_at = state["tokens"].clone(), state["fired_at"].clone()
+        self._seen_at = dict(state["seen_at"].tolist())
+        self._batch = int(state["batch"])
+
     def update(self, fired: Bool[Tensor, " d_sae"], n_tokens: int, images: Int[Tensor, " token"] | None = None) -> None:
         """Counts one batch."""
         self._batch += 1
@@ -71,8 +83,77 @@ class DeadClock:
         return dead
 
 
+class Training:
+    """A training under way: the autoencoder, its optimizer, the dead clock, and what was counted.
+
+    `fit` moves it on; `state` and `restore` stop it and let it go on to the same weights, bit for bit on a CPU.
+    """
+
+    def __init__(self, sae: MatryoshkaSAE, config: TrainConfig):
+        self.sae, self.config = sae, config
+        self.clock = DeadClock(sae.config.d_sae, config.dead_after_tokens, config.dead_after_images)
+        self.step, self.tokens, self.scale = 0, 0, 1.0
+        self.optimizer: torch.optim.Adam | None = None
+
+    def begin(self, tokens: Float[Tensor, "token d_in"]) -> None:
+        """Takes the unit of the tokens from the first batch, and initialises weights that are still 0."""
+        self.scale = float((tokens - tokens.mean(dim=0)).square().mean().sqrt())
+        if self.scale == 0:
+            raise RaigenError(f"step 1: expected tokens that differ; all {len(tokens)} are equal")
+        if not self.sae.W_dec.any():
+            self.sae.initialise(tokens, torch.Generator().manual_seed(self.config.sae_seed))
+        self.optimizer = _optimizer(self.sae, self.config.lr, self.scale)
+
+    def update(self, tokens: Float[Tensor, "token d_in"], images: Int[Tensor, " token"] | None) -> TrainStep:
+        """One Adam step on one batch."""
+        sae = self.sae
+        if self.optimizer is None:
+            self.begin(tokens)
+        assert self.optimizer is not None
+        sae.train()
+        loss = sae.loss(tokens, self.clock.dead.to(tokens.device))
+        self.optimizer.zero_grad()
+        (loss.total / self.scale**2).backward()
+        sae.project_decoder_gradient()
+        self.optimizer.step()
+        sae.unit_norm_decoder()
+        sae.eval()
+        self.clock.update(loss.fired, len(tokens), images)
+        self.step, self.tokens = self.step + 1, self.tokens + len(tokens)
+        total, l0, *fvu = torch.stack([loss.total.detach(), loss.l0, *loss.fvu]).tolist()
+        return TrainStep(self.step, total, fvu, l0, int(self.clock.dead.sum()), self.tokens)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything as tensors."""
+        counts = {"step": torch.tensor(self.step), "seen": torch.tensor(self.tokens),
+                  "scale": torch.tensor(self.scale, dtype=torch.float64)}  # fmt: skip
+        found = counts | {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
+        found |= {f"clock.{name}": value for name, value in self.clock.state().items()}
+        if self.optimizer is not None:
+            for index, slots in self.optimizer.state_dict()["state"].items():
+                found |= {f"adam.{index}.{name}": value for name, value in slots.items()}
+        return {name: value.detach().clone() for name, value in found.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Becomes the training whose `state` this was."""
+        self.step, self.tokens = int(state["step"]), int(state["seen"])
+        self.scale = float(state["scale"])
+        self.sae.load_state_dict(_below(state, "sae."))
+        self.clock.restore(_below(state, "clock."))
+        if slots := _below(state, "adam."):
+            self.optimizer = _optimizer(self.sae, self.config.lr, self.scale)
+            packed = self.optimizer.state_dict()
+            for name, value in slots.items():
+                index, slot = name.split(".")
+                packed["state"].setdefault(int(index), {})[slot] = value
+            self.optimizer.load_state_dict(packed)
+
+
 def fit(
-    sae: MatryoshkaSAE, batches: Iterable[TokenBatch | Float[Tensor, "_ _"]], config: TrainConfig
+    sae: MatryoshkaSAE,
+    batches: Iterable[TokenBatch | Float[Tensor, "_ _"]],
+    config: TrainConfig,
+    training: Training | None = None,
 ) -> Iterator[TrainStep]:
     """Trains `sae` in place, one Adam step (betas 0.9, 0.99) per batch, and yields after each.
 
@@ -81,8 +162,9 @@ def fit(
     learning rate is for tokens of standard deviation 1: biases, which share the unit of the tokens, learn at `lr` times
     the standard deviation of the first batch, so that rescaled tokens train the same autoencoder, rescaled.
 
-    Of `config`, `lr`, `sae_seed`, `dead_after_tokens` and `dead_after_images` count. Raises RaigenError, naming the
-    step, for tokens of another width than d_in, NaN or infinite tokens, or a first batch of equal tokens.
+    Of `config`, `lr`, `sae_seed`, `dead_after_tokens` and `dead_after_images` count. `training`, made of the same `sae`
+    and `config`, is moved on where it is given: its `state` can be kept between two steps. Raises RaigenError, naming
+    the step, for tokens of another width than d_in, NaN or infinite tokens, or a first batch of equal tokens.
 
     >>> config = TrainConfig(d_sae=16, k=2)
     >>> sae = MatryoshkaSAE(config.sae_config(d_in=4))
@@ -91,33 +173,12 @@ def fit(
     >>> steps[-1].step, steps[-1].tokens, steps[-1].fvu[-1] < steps[0].fvu[-1]
     (100, 3200, True)
     """
-    clock = DeadClock(sae.config.d_sae, config.dead_after_tokens, config.dead_after_images)
-    device = sae.W_enc.device
-    optimizer, scale, n_tokens, dead = None, 1.0, 0, clock.dead
-    for step, batch in enumerate(batches, start=1):
+    training = training or Training(sae, config)
+    for batch in batches:
         tokens, images = batch if isinstance(batch, TokenBatch) else (batch, None)
-        tokens = tokens.to(device, torch.float32)
-        _check_tokens(tokens, sae.config.d_in, step)
-        if optimizer is None:
-            scale = float((tokens - tokens.mean(dim=0)).square().mean().sqrt())
-            if scale == 0:
-                raise RaigenError(f"step {step}: expected tokens that differ; all {len(tokens)} are equal")
-            if not sae.W_dec.any():
-                sae.initialise(tokens, torch.Generator().manual_seed(config.sae_seed))
-            optimizer = _optimizer(sae, config.lr, scale)
-        sae.train()
-        loss = sae.loss(tokens, dead.to(device))
-        optimizer.zero_grad()
-        (loss.total / scale**2).backward()
-        sae.project_decoder_gradient()
-        optimizer.step()
-        sae.unit_norm_decoder()
-        sae.eval()
-        clock.update(loss.fired, len(tokens), images)
-        dead = clock.dead
-        n_tokens += len(tokens)
-        total, l0, *fvu = torch.stack([loss.total.detach(), loss.l0, *loss.fvu]).tolist()
-        yield TrainStep(step, total, fvu, l0, int(dead.sum()), n_tokens)
+        tokens = tokens.to(sae.W_enc.device, torch.float32)
+        _check_tokens(tokens, sae.config.d_in, training.step + 1)
+        yield training.update(tokens, images)
 
 
 def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
@@ -170,6 +231,10 @@ def _device(run: Run) -> torch.device:
     capture = run.manifest["stages"].get("capture")
     on_cpu = capture is not None and capture["config"]["device"] == "cpu"
     return torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _optimizer(sae: MatryoshkaSAE, lr: float, scale: float) -> torch.optim.Adam:
