@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from raigen.config import CaptureConfig, EvaluateConfig
-from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
+from raigen.diffusion import defaults, make_pictures
 from raigen.embed import Embedder
+from raigen.loading import BUNDLED, load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
@@ -74,7 +75,7 @@ def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) ->
     missing = [index for index in range(config.n_fresh_images) if index not in samples]
     yield Tick(len(samples), config.n_fresh_images)
     if missing:
-        pipe = load_pipeline(capture.model, capture.device)
+        pipe = load_pipeline(capture.model, capture.device, capture)
         settings = defaults(pipe, capture.model, capture)
         seeds = [base + index for index in missing]
         waiting = iter(missing)
