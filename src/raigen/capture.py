@@ -42,7 +42,7 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     if run.samples_path.exists():  # what it lists beyond the whole batches is gone
         write_list(run.samples_path, samples)
     n_made, seconds = 0, 0.0
-    yield Tick(len(samples), config.n_images, f"the model's licence: {licence or 'not named'}")
+    yield Tick(len(samples), config.n_images, f"the model's licence: {licence}" if licence else "")
     for indices in _missing(config.n_images, config.batch_size, samples):
         started = time.perf_counter()
         seeds = [config.base_seed + index for index in indices]

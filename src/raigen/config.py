@@ -92,6 +92,20 @@ class CaptureConfig(LoadConfig):
 
 
 @dataclass(frozen=True)
+class HookpointsConfig(LoadConfig):
+    """For which pictures the hookpoints of a model are listed."""
+
+    num_inference_steps: int | None = None
+    """Denoising steps; None takes the model's own default."""
+    height: int | None = None
+    """Pixels; None takes the model's own default."""
+    width: int | None = None
+    """Pixels; None takes the model's own default."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+
+
+@dataclass(frozen=True)
 class SAEConfig:
     """The shape of a Matryoshka sparse autoencoder."""
 

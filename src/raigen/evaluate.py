@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.diffusion import defaults, make_pictures
@@ -49,7 +49,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     attributes = run.attributes
     in_world = capture.model == BUNDLED and capture.prompt in PROMPTS
     reader = _WorldReader(judge(images)) if in_world else _ClipReader(run, images, capture.prompt)
-    verdicts = {attribute.neuron: reader.read(attribute) for attribute in attributes if attribute.label}
+    black = np.array([image.getbbox() is None for image in images])  # a safety checker's: nothing to judge
+    verdicts = {attribute.neuron: without(reader.read(attribute), black) for attribute in attributes if attribute.label}
     measured = [
         replace(attribute, presence=presence_of(verdicts[attribute.neuron], config.confidence))
         if attribute.label
@@ -122,6 +123,11 @@ class _ClipReader:
         middle = (seen[is_top].mean() + seen[~is_top].mean()) / 2
         margin = (self._fresh @ direction - middle) / max(float(seen.std()), 1e-12)
         return Verdicts("CLIP, uncalibrated", (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
+
+
+def without(verdicts: Verdicts, black: Bool[np.ndarray, " image"]) -> Verdicts:
+    """The verdicts with wholly black pictures unscored."""
+    return verdicts._replace(shows=np.where(black, np.nan, verdicts.shows))
 
 
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -39,7 +39,7 @@ class Source(NamedTuple):
     """Where a pipeline lies: folder or Hub id, its model_index.json here, its commit on the Hub (None: a folder)."""
 
     path: str
-    index: Path
+    index_path: Path
     commit: str | None
 
 
@@ -104,7 +104,7 @@ def find_source(model: str, config: LoadConfig | None = None) -> Source:
 
 def licence_of(source: Source, config: LoadConfig | None = None) -> str | None:
     """The licence that the model's card (its README.md) names, such as `openrail++`; None where it names none."""
-    card = source.index.parent / "README.md"
+    card = source.index_path.parent / "README.md"
     if source.commit is not None and not card.is_file():
         pinned = LoadConfig(revision=source.commit, offline=(config or LoadConfig()).offline)
         try:
@@ -140,7 +140,7 @@ def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = 
                           f"{', '.join(lacking[:5])}")  # fmt: skip
     if "unet" in modules:
         modules["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    vae = pipe.components.get("vae")
+    vae: Any = pipe.components.get("vae")
     if target.type == "cuda" and hasattr(vae, "enable_slicing"):
         vae.enable_slicing()  # decodes one picture at a time: a batch of 1024 px needs tens of GB
     if config.tiling:
@@ -216,9 +216,9 @@ def _placed(pipe: DiffusionPipeline, target: torch.device, config: LoadConfig) -
 
 def _check_text_to_image(source: Source) -> None:
     try:
-        name = json.loads(source.index.read_text(encoding="utf-8"))["_class_name"]
+        name = json.loads(source.index_path.read_text(encoding="utf-8"))["_class_name"]
     except (json.JSONDecodeError, KeyError) as error:
-        raise RaigenError(f"{source.index}: expected JSON with a _class_name; {error!r}. Fetch the model "
+        raise RaigenError(f"{source.index_path}: expected JSON with a _class_name; {error!r}. Fetch the model "
                           "again") from error  # fmt: skip
     pipeline_class = _imported(name) if isinstance(name, str) else None
     if pipeline_class is None:
