@@ -12,8 +12,8 @@ from jaxtyping import install_import_hook
 HOOKED = [
     f"raigen.{room}"
     for room in (
-        "sae", "scores", "stats", "figures", "diffusion", "activations", "embed", "capture", "train", "discover",
-        "annotate", "evaluate",
+        "sae", "scores", "stats", "figures", "listener", "diffusion", "activations", "embed", "capture", "train",
+        "discover", "annotate", "evaluate",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

@@ -17,9 +17,10 @@ from tiny import drained, sd_folder  # noqa: F401  # the folder is a fixture
 from raigen.activations import ActivationStore
 from raigen.capture import capture
 from raigen.config import CaptureConfig
-from raigen.diffusion import defaults, generate, load_pipeline
+from raigen.diffusion import defaults, generate
 from raigen.errors import RaigenError
 from raigen.hookpoint import find_hookpoint
+from raigen.loading import load_pipeline
 from raigen.run import Run
 
 
@@ -94,10 +95,11 @@ def test_the_facts_say_how_it_was_done(finished, config):
     facts = dict(finished[2].facts)
     assert facts.pop("seconds_per_image") > 0
     assert facts == {
-        "model": config.model, "revision": None, "pipeline": "StableDiffusionPipeline",
+        "model": config.model, "revision": None, "licence": None, "pipeline": "StableDiffusionPipeline",
         "scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 3, "guidance_scale": 2.0, "height": 16,
-        "width": 16, "hookpoint": "unet.mid_block", "grid": [4, 4], "d_in": 16, "n_steps": 3, "device": "cpu",
-        "safety_checker": False, "n_black_images": 0,
+        "width": 16, "negative_prompt": None, "true_cfg_scale": None,
+        "hookpoint": "unet.mid_block", "grid": [4, 4], "d_in": 16, "n_steps": 3, "device": "cpu",
+        "dtype": "float32", "offload": "none", "safety_checker": False, "black_images": [],
     }  # fmt: skip
     json.dumps(facts)
 
@@ -245,4 +247,15 @@ def test_black_pictures_of_a_safety_checker_are_counted(config, tmp_path, monkey
     monkeypatch.setattr(StableDiffusionPipeline, "run_safety_checker", blackened)
     run = Run.create(tmp_path / "run")
     _, outcome = drained(capture(run, config))
-    assert outcome.facts["n_black_images"] == 3  # one in each batch but the last, which has two pictures
+    assert outcome.facts["black_images"] == [3, 19, 35]  # one in each batch but the last, which has two pictures
+
+
+def test_pictures_that_are_all_black_stop_it(config, tmp_path, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+
+    monkeypatch.setattr(
+        StableDiffusionPipeline, "run_safety_checker", lambda self, image, device, dtype: (image * 0 - 1, None)
+    )
+    run = Run.create(tmp_path / "run")
+    with pytest.raises(RaigenError, match=r"came out black; .* Try --dtype float32"):
+        drained(capture(run, config))

@@ -20,26 +20,28 @@ from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,capture,train,discover,annotate,evaluate,report,version}
+usage: raigen [-h] {audit,capture,train,discover,annotate,evaluate,report,hookpoints,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
 ╭─ options ────────────────────────────────────────────────────────────────────╮
-│ -h, --help    show this help message and exit                                │
+│ -h, --help      show this help message and exit                              │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 ╭─ subcommands ────────────────────────────────────────────────────────────────╮
 │ (required)                                                                   │
-│   • audit     Audits one prompt through all stages; the same command again   │
-│               goes on where it stopped.                                      │
-│   • capture   Generates pictures and keeps the activations of one layer of   │
-│               the denoiser.                                                  │
-│   • train     Trains the sparse autoencoder on the captured activations.     │
-│   • discover  Scores the neurons and lists the rare ones.                    │
-│   • annotate  Names the listed neurons.                                      │
-│   • evaluate  Measures on fresh pictures how often each named attribute      │
-│               shows.                                                         │
-│   • report    Writes the report, one HTML file.                              │
-│   • version   Prints the version.                                            │
+│   • audit       Audits one prompt through all stages; the same command again │
+│                 goes on where it stopped.                                    │
+│   • capture     Generates pictures and keeps the activations of one layer of │
+│                 the denoiser.                                                │
+│   • train       Trains the sparse autoencoder on the captured activations.   │
+│   • discover    Scores the neurons and lists the rare ones.                  │
+│   • annotate    Names the listed neurons.                                    │
+│   • evaluate    Measures on fresh pictures how often each named attribute    │
+│                 shows.                                                       │
+│   • report      Writes the report, one HTML file.                            │
+│   • hookpoints  Lists the layers of a model that can be looked into, with    │
+│                 what each would take on disk.                                │
+│   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """
 TABLE = """\
@@ -85,7 +87,8 @@ def test_help(args):
 
 
 def flags_of(stage):
-    return ["PROMPT" if f.name == "prompt" else f"--{f.name.replace('_', '-')} " for f in fields(STAGE_CONFIGS[stage])]
+    names = [(f.name.replace("_", "-"), f.type is bool) for f in fields(STAGE_CONFIGS[stage])]
+    return ["PROMPT" if name == "prompt" else f"--{name}{',' if switch else ' '}" for name, switch in names]
 
 
 @pytest.mark.parametrize("stage", STAGES)

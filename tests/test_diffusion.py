@@ -1,29 +1,21 @@
 """Pipelines are found, read and run; what is captured is what the module put out for the prompt."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import tiny
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionImg2ImgPipeline
-from safetensors.torch import load_file, save_file
+from diffusers import (
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+)
 from tiny import GRID, PIXELS, WIDTH, sd_folder, sdxl_folder  # noqa: F401  # fixtures
 
 from raigen.config import CaptureConfig
-from raigen.diffusion import (
-    Settings,
-    defaults,
-    generate,
-    load_pipeline,
-    make_pictures,
-    model_path,
-    resolve_device,
-    revision,
-)
+from raigen.diffusion import Settings, defaults, generate, make_pictures
 from raigen.errors import RaigenError
-from raigen.hookpoint import Hookpoint, find_hookpoint
+from raigen.hookpoint import Hookpoint, candidates, find_hookpoint
+from raigen.loading import load_pipeline
 
 PROMPT = "a photo of a doctor"
 SETTINGS = Settings(3, 2.0, PIXELS, PIXELS)
@@ -55,7 +47,8 @@ def heard(pipe, module, seeds, settings) -> list:
     outputs = []
     handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
     generator = [torch.Generator().manual_seed(seed) for seed in seeds]
-    pipe([PROMPT] * len(seeds), generator=generator, **settings._asdict())
+    options = {name: value for name, value in settings._asdict().items() if value is not None}
+    pipe([PROMPT] * len(seeds), generator=generator, **options)
     handle.remove()
     return outputs
 
@@ -174,10 +167,10 @@ def test_too_little_memory_is_said(pipe, monkeypatch):
     ("path", "message"),
     [
         ("unet.down_blocks.0.resnets.0.nonlinearity", "ran more than once in step 0"),
-        ("text_encoder", "puts out BaseModelOutputWithPooling, in which the image tokens"),
+        ("text_encoder", "CLIPTextModel is not called with noisy pictures; name a module of the denoiser"),
         ("vae.decoder", "did not run in step 0; name a module of the denoiser"),
-        ("unet.time_embedding", r"puts out \[1, 32\], no grid of tokens"),
-        ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", r"puts out \[1, 24, 16\], no grid"),
+        ("unet.time_embedding", r"puts out \[2, 32\], no grid of image tokens"),
+        ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", r"puts out \[2, 24, 16\], no grid"),
     ],
 )
 def test_a_module_that_cannot_be_captured_is_refused(pipe, path, message):
@@ -189,6 +182,7 @@ def test_a_module_that_cannot_be_captured_is_refused(pipe, path, message):
 
 def test_rows_that_are_no_pictures_are_refused(pipe):
     module = pipe.unet.mid_block
+    generate(pipe, PROMPT, [1, 2], SETTINGS, find_hookpoint(pipe))  # where its tokens lie is known from here on
     thrice = module.register_forward_hook(lambda module, args, output: torch.cat([output, output[:1]]))
     with pytest.raises(RaigenError, match="puts out 5 rows for 2 pictures"):
         generate(pipe, PROMPT, [1, 2], SETTINGS, Hookpoint("unet.mid_block", module))
@@ -198,6 +192,7 @@ def test_rows_that_are_no_pictures_are_refused(pipe):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_names_seed_and_step(pipe, value):
     calls = []
+    generate(pipe, PROMPT, [45, 46], SETTINGS, find_hookpoint(pipe))  # where its tokens lie is known from here on
 
     def spoil(module, args, output):
         calls.append(output)
@@ -209,6 +204,13 @@ def test_a_number_that_is_not_finite_names_seed_and_step(pipe, value):
     spoiler = pipe.unet.mid_block.register_forward_hook(spoil)
     with pytest.raises(RaigenError, match=r"unet\.mid_block put out a number that is not finite for seed 46 in step 1"):
         generate(pipe, PROMPT, [45, 46], SETTINGS, find_hookpoint(pipe))
+    spoiler.remove()
+
+
+def test_a_model_that_breaks_down_at_once_is_refused(pipe):
+    spoiler = pipe.unet.mid_block.register_forward_hook(lambda module, args, output: output * float("nan"))
+    with pytest.raises(RaigenError, match=r"unet\.mid_block put out a number that is not finite in step 0"):
+        generate(pipe, "a photo of a nurse", [1], SETTINGS, find_hookpoint(pipe))
     spoiler.remove()
 
 
@@ -228,10 +230,10 @@ def test_hookpoints(pipe):
 
 
 def test_settings_come_from_the_call_then_the_folder_then_the_pipeline(pipe, pipe_xl, sd_folder, sdxl_folder):  # noqa: F811
-    assert defaults(pipe, str(sd_folder)) == (3, 2.0, PIXELS, PIXELS)
-    assert defaults(pipe_xl, str(sdxl_folder)) == (50, 5.0, PIXELS, PIXELS)
+    assert defaults(pipe, str(sd_folder)) == Settings(3, 2.0, PIXELS, PIXELS)
+    assert defaults(pipe_xl, str(sdxl_folder)) == Settings(50, 5.0, PIXELS, PIXELS)
     config = CaptureConfig(PROMPT, guidance_scale=0.0, height=24)
-    assert defaults(pipe, str(sd_folder), config) == (3, 0.0, 24, PIXELS)
+    assert defaults(pipe, str(sd_folder), config) == Settings(3, 0.0, 24, PIXELS)
     with pytest.raises(RaigenError, match="height: expected a multiple of 8 pixels; got 20"):
         defaults(pipe, str(sd_folder), CaptureConfig(PROMPT, height=20))
 
@@ -257,72 +259,20 @@ def test_a_loaded_pipeline_is_ready(pipe, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_loading_is_silent(sd_folder, capsys):  # noqa: F811
-    load_pipeline(str(sd_folder), "cpu")
-    assert capsys.readouterr() == ("", "")
+@pytest.mark.parametrize("scheduler", [PNDMScheduler, HeunDiscreteScheduler, EulerDiscreteScheduler])
+def test_each_evaluation_of_the_denoiser_is_a_step(sd_folder, scheduler):  # noqa: F811
+    """Also where the scheduler evaluates it twice at the same time."""
+    pipe = load_pipeline(str(sd_folder), "cpu")
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config, skip_prk_steps=True)
+    generated = generate(pipe, PROMPT, [3, 5], SETTINGS, find_hookpoint(pipe))
+    outputs = heard(pipe, pipe.unet.mid_block, [3, 5], SETTINGS)
+    assert generated.step_indices == tuple(range(len(pipe.scheduler.timesteps))) and len(outputs) >= 3
+    expected = torch.stack([output[2:].flatten(2).transpose(1, 2) for output in outputs], dim=1)
+    torch.testing.assert_close(generated.activations, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_missing_model_is_said(tmp_path, monkeypatch):
-    with pytest.raises(RaigenError, match=r"there is no folder '\./models/nowhere'"):
-        load_pipeline("./models/nowhere")
-    with pytest.raises(RaigenError, match="there is no folder"):
-        load_pipeline(str(tmp_path / "nowhere"))
-    with pytest.raises(RaigenError, match="someone/nothing: no such folder, and the Hub cannot be reached"):
-        load_pipeline("someone/nothing")
-    with pytest.raises(RaigenError, match=r"has no model_index\.json"):
-        load_pipeline(str(tmp_path))
-    monkeypatch.setattr("raigen.diffusion.files", lambda package: tmp_path)
-    with pytest.raises(RaigenError, match=r"Train them with: python -m raigen.world.train"):
-        model_path("portraits")
-
-
-def test_a_folder_has_no_revision(sd_folder):  # noqa: F811
-    assert revision(str(sd_folder)) is None
-
-
-def test_other_kinds_of_pipelines_are_refused(tmp_path, sd_folder):  # noqa: F811
-    DDPMPipeline(tiny.unet(), DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
-    with pytest.raises(RaigenError, match="expected a text-to-image pipeline; DDPMPipeline is none"):
-        load_pipeline(str(tmp_path / "ddpm"))
-    for name, message in (
-        (StableDiffusionImg2ImgPipeline.__name__, "Img2ImgPipeline is none .it wants strength"),
-        ("NoPipeline", "has no pipeline 'NoPipeline'; upgrade it"),
-    ):
-        shutil.rmtree(tmp_path / "other", ignore_errors=True)
-        shutil.copytree(sd_folder, tmp_path / "other")
-        index = tmp_path / "other" / "model_index.json"
-        index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": name}))
-        with pytest.raises(RaigenError, match=message):
-            load_pipeline(str(tmp_path / "other"))
-    index.write_text("{}")
-    with pytest.raises(RaigenError, match="expected JSON with a _class_name"):
-        load_pipeline(str(tmp_path / "other"))
-
-
-def test_broken_weights_are_refused(tmp_path, sd_folder):  # noqa: F811
-    shutil.copytree(sd_folder, tmp_path / "sd")
-    weights = tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(RaigenError, match="expected a whole diffusers pipeline; it cannot be loaded"):
-        load_pipeline(str(tmp_path / "sd"))
-    weights.unlink()
-    with pytest.raises(RaigenError, match="expected a whole diffusers pipeline; it cannot be loaded"):
-        load_pipeline(str(tmp_path / "sd"))
-
-
-def test_missing_weights_are_not_made_up(tmp_path, sd_folder):  # noqa: F811
-    shutil.copytree(sd_folder, tmp_path / "sd")
-    path = tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(path)
-    del tensors["conv_in.bias"]
-    save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(RaigenError, match=r"it lacks the weights unet\.conv_in\.bias"):
-        load_pipeline(str(tmp_path / "sd"))
-
-
-def test_devices():
-    with pytest.raises(RaigenError, match="expected auto, cpu, cuda or cuda:N; got 'gpu'"):
-        resolve_device("gpu")
-    with pytest.raises(RaigenError, match="'cuda:99' was asked for, but torch sees"):
-        resolve_device("cuda:99")
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+def test_candidates_have_the_default_among_them(pipe, pipe_3):
+    assert [point.path for point in candidates(pipe)] == [
+        "unet.mid_block", "unet.down_blocks.0", "unet.down_blocks.1", "unet.up_blocks.0", "unet.up_blocks.1",
+    ]  # fmt: skip
+    assert find_hookpoint(pipe_3) in candidates(pipe_3) and len(candidates(pipe_3)) == 3

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny import clip_folder, drained  # noqa: F401  # the folder is a fixture
 
 from raigen.activations import ActivationStore
-from raigen.config import SAEConfig
-from raigen.discover import eligible_scores, heatmaps, image_codes, strongest, table
+from raigen.config import CaptureConfig, DiscoverConfig, SAEConfig
+from raigen.discover import discover, eligible_scores, heatmaps, image_codes, strongest, table
 from raigen.errors import RaigenError
+from raigen.pictures import write_list, write_picture
+from raigen.records import Outcome
+from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import minority_scores
 
@@ -61,3 +66,26 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1")
     with pytest.raises(RaigenError, match="no neuron fires in 21 pictures or more, of 40: capture more"):
         eligible_scores(codes, embeddings, 21)
+
+
+def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811
+    run = Run.create(tmp_path / "run")
+    run.begin("capture", CaptureConfig("a doctor"))
+    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    activations = torch.randn((12, 1, 4, 3), generator=generator)
+    activations[[2, 7]] *= 9  # would be first everywhere
+    ActivationStore.write(run.activations_dir, 0, activations, (2, 2), (0,))
+    sae.save(run.sae_dir)
+    samples = {}
+    for index in range(12):
+        image = Image.fromarray(rng.integers(1, 256, (16, 16, 3), np.uint8) * (index not in (2, 7)))
+        samples[index] = write_picture(run, run.images_dir, index, "a doctor", index, image)
+    write_list(run.samples_path, samples)
+    run.finish("capture", Outcome([], {"black_images": [2, 7]}), 1.0)
+    config = DiscoverConfig(percentile=0.0, n_top_images=4, min_images=4, embedder=str(clip_folder))
+    _, outcome = drained(discover(run, config))
+    codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
+    assert outcome.facts["n_black"] == 2 and not codes[[2, 7]].any()
+    for attribute in run.attributes:
+        assert not {samples[2].file, samples[7].file} & set(attribute.top_images)
+        assert attribute.frequency == pytest.approx((codes[:, attribute.neuron] > 0).sum() / 10)

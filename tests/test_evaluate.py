@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from raigen.evaluate import Verdicts, judgements, presence_of, table
+from raigen.evaluate import Verdicts, judgements, presence_of, table, without
 from raigen.records import RareAttribute, Sample
 from raigen.stats import rate_interval
 
@@ -33,3 +33,9 @@ def test_the_files_say_what_was_judged():
     rows = table([named, unnamed]).splitlines()
     assert rows[0].startswith("rank,neuron,label,rate,low,high,hits,n,unscored") and len(rows) == 2
     assert rows[1].startswith("1,7,holding a cat,1.0,")
+
+
+def test_black_pictures_are_unscored():
+    verdicts = without(Verdicts("a judge", np.array([1.0, 0, 0]), np.ones(3)), np.array([False, True, False]))
+    presence = presence_of(verdicts, 0.95)
+    assert (presence.hits, presence.n, presence.unscored) == (1, 2, 1)

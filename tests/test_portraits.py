@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 import raigen
-from raigen.diffusion import BUNDLED, defaults, generate, load_pipeline, make_pictures
+from raigen.diffusion import defaults, generate, make_pictures
 from raigen.hookpoint import find_hookpoint
+from raigen.loading import BUNDLED, load_pipeline
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
 from raigen.world.train import quality

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from raigen.config import AnnotateConfig
-from raigen.diffusion import BUNDLED
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
+from raigen.loading import BUNDLED
 from raigen.records import Outcome, RareAttribute, Tick
 from raigen.run import Run, write_text
 from raigen.world.attributes import VALUES

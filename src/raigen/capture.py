@@ -4,15 +4,17 @@ import itertools
 import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from raigen.activations import NAME, ActivationStore
 from raigen.config import CaptureConfig
-from raigen.diffusion import Generated, Settings, defaults, generate, load_pipeline, revision
-from raigen.hookpoint import find_hookpoint
+from raigen.diffusion import Generated, Settings, defaults, generate
+from raigen.errors import RaigenError
+from raigen.hookpoint import denoiser_of, find_hookpoint
+from raigen.loading import find_source, licence_of, load_pipeline, resolve_device
 from raigen.pictures import as_png, whole_samples, write_list, write_picture
 from raigen.records import Outcome, Sample, Tick
 from raigen.run import Run, sha256
@@ -25,21 +27,27 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     any time and started again, it keeps every batch whose pictures have the hashes in samples.jsonl and whose shard
     is whole, and makes the others again, to the same pictures. Yields progress in pictures.
 
+    Wholly black pictures, the work of a safety checker or of a decoder that broke down, are listed in the facts as
+    `black_images`; later stages leave them out.
+
     Raises RaigenError when the model cannot be loaded, the hookpoint does not exist or cannot be captured, an
-    activation is not finite, or the disk is full.
+    activation is not finite, a batch is black although nothing checks for safety, or the disk is full.
     """
-    pipe = load_pipeline(config.model, config.device)
+    pipe = load_pipeline(config.model, config.device, config)
+    source = find_source(config.model, config)
+    licence = licence_of(source, config)
     settings = defaults(pipe, config.model, config)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
     samples = _whole_batches(run, config)
     if run.samples_path.exists():  # what it lists beyond the whole batches is gone
         write_list(run.samples_path, samples)
     n_made, seconds = 0, 0.0
-    yield Tick(len(samples), config.n_images)
+    yield Tick(len(samples), config.n_images, f"the model's licence: {licence}" if licence else "")
     for indices in _missing(config.n_images, config.batch_size, samples):
         started = time.perf_counter()
         seeds = [config.base_seed + index for index in indices]
         generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
+        _check_not_black(pipe, config, generated)
         samples |= _write_batch(run, config, indices, generated)
         write_list(run.samples_path, samples)
         n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
@@ -47,7 +55,8 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     store = ActivationStore(run.activations_dir)
     facts = {
         "model": config.model,
-        "revision": revision(config.model),
+        "revision": source.commit,
+        "licence": licence,
         "pipeline": type(pipe).__name__,
         "scheduler": type(pipe.components["scheduler"]).__name__,
         **settings._asdict(),
@@ -56,8 +65,11 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
         "d_in": store.d_in,
         "n_steps": store.n_steps,
         "seconds_per_image": round(seconds / n_made, 4) if n_made else None,
-        "device": str(pipe.device),
-        **_safety(pipe.components.get("safety_checker"), samples, settings),
+        "device": str(resolve_device(config.device)),
+        "dtype": str(denoiser_of(pipe, hookpoint).dtype).removeprefix("torch."),
+        "offload": config.offload,
+        "safety_checker": pipe.components.get("safety_checker") is not None,
+        "black_images": _black(samples, settings),
     }
     shards = sorted(run.activations_dir.glob("*.safetensors"))
     pictures = [run.dir / sample.file for sample in samples.values()]
@@ -116,8 +128,13 @@ def _write_batch(run: Run, config: CaptureConfig, indices: list[int], generated:
     return samples
 
 
-def _safety(checker: object, samples: Mapping[int, Sample], settings: Settings) -> dict[str, Any]:
-    """Whether a safety checker watched, and how many pictures it blackened (wholly black ones)."""
+def _black(samples: Mapping[int, Sample], settings: Settings) -> list[int]:
+    """The indices of the wholly black pictures."""
     black = sha256(as_png(Image.new("RGB", (settings.width, settings.height))))
-    n_black = sum(sample.sha256 == black for sample in samples.values())
-    return {"safety_checker": checker is not None, "n_black_images": n_black}
+    return sorted(index for index, sample in samples.items() if sample.sha256 == black)
+
+
+def _check_not_black(pipe: DiffusionPipeline, config: CaptureConfig, generated: Generated) -> None:
+    if pipe.components.get("safety_checker") is None and not any(image.getbbox() for image in generated.images):
+        raise RaigenError(f"{config.model}: a whole batch of pictures came out black; its decoder breaks down with "
+                          f"these numbers. Try --dtype float32 or bfloat16 (now: {config.dtype})")  # fmt: skip

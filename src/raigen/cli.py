@@ -1,28 +1,28 @@
 """The command line: turns flags into configurations, shows how far the stages are, prints what they found."""
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, HookpointsConfig
 from raigen.errors import RaigenError
-from raigen.records import Presence, Tick
+from raigen.presets import PRESETS, by_stage
+from raigen.records import Tick
 from raigen.run import Run
+from raigen.tables import print_hookpoints, print_result
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
@@ -34,6 +34,9 @@ STAGE_HELP = {
     "evaluate": "Measures on fresh pictures how often each named attribute shows.",
     "report": "Writes the report, one HTML file.",
 }
+HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what each would take on disk."
+MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
+PRESET_HELP = "Start from published settings, model and all; other flags still count."
 VERSION_HELP = "Prints the version."
 RUN_HELP = "The run folder. What it was given before stands for the flags left out."
 RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
@@ -60,7 +63,11 @@ def _main(args: list[str]) -> int:
     name = type(command).__name__
     if name == "version":
         print(f"raigen {version('raigen')}")
+    elif name == "hookpoints":
+        _list_hookpoints(command)
     elif name == "audit":
+        if command.preset is not None:
+            command = _parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
         # The whole configuration is checked before a folder is made.
         options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
         config = AuditConfig.of(command.prompt, **options)
@@ -68,10 +75,19 @@ def _main(args: list[str]) -> int:
         with _view() as show:
             for step in walk(run, config, command.redo):
                 show(step)
-        _print_result(run)
+        print_result(run)
     else:
         _run_one(name, command, args)
     return 0
+
+
+def _list_hookpoints(command: Any) -> None:
+    _quiet_libraries()
+    survey = import_module("raigen.survey").survey(command.model, HookpointsConfig(**_values(command.options)))
+    licence = survey.licence or "no licence named"
+    print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {licence}; {survey.n_steps} steps, "
+          f"{survey.height} x {survey.width} pixels")  # fmt: skip
+    print_hookpoints(survey.hookpoints, n_images=STAGE_CONFIGS["capture"]("x").n_images)
 
 
 def _run_one(stage: str, command: Any, args: list[str]) -> None:
@@ -91,7 +107,7 @@ def _run_one(stage: str, command: Any, args: list[str]) -> None:
     with _view() as show:
         run_stage(run, stage, config, redo=command.redo is not None, on_tick=show)
     if stage == "report":
-        _print_result(run)
+        print_result(run)
 
 
 def _run_dir(command: Any) -> Path:
@@ -113,7 +129,9 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
     run_dir = (Annotated[Path | None, tyro.conf.arg(help=RUN_DIR_HELP, help_behavior_hint="")], None)
     prompt = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_HELP)],)
     run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
-    commands = [_command("audit", AUDIT_HELP, {"prompt": prompt, "run_dir": run_dir, "redo": redo, **flags})]
+    preset = (Annotated[Literal[tuple(PRESETS)] | None, tyro.conf.arg(help=PRESET_HELP)], None)
+    places = {"prompt": prompt, "run_dir": run_dir, "redo": redo, "preset": preset}
+    commands = [_command("audit", AUDIT_HELP, places | flags)]
     for stage in STAGES:
         place: dict[str, tuple[Any, ...]] = {"run": run}
         if stage == "capture":
@@ -121,6 +139,9 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
             place = {"prompt": target, "run_dir": run_dir}
         redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
         commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
+    model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
+    options = _unchecked(HookpointsConfig, [], {})
+    commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "options": options}))
     commands.append(_command("version", VERSION_HELP, {}))
     markers = (OmitArgPrefixes, OmitSubcommandPrefixes, DisallowNone, PositionalMetavarFromFieldName)
     union: Any = Union[tuple(commands)]  # noqa: UP007
@@ -139,22 +160,23 @@ def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
 
 
 def _flags(stage: str, recorded: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A stage's configuration as flags, with their defaults.
-
-    Unchecked, so that a bad value is told in raigen's words and not in the parser's; the prompt is no flag.
-    """
-    base = STAGE_CONFIGS[stage]
+    """A stage's configuration as flags, with their defaults; the prompt is no flag."""
     hidden = [("prompt", tyro.conf.Suppress[str], field(default=""))] if stage == "capture" else []
-    unchecked = {"__post_init__": lambda self: None, "__doc__": base.__doc__}
-    made = make_dataclass(f"{stage}_flags", hidden, bases=(base,), frozen=True, namespace=unchecked)
-    return made, made(**recorded)
+    return _unchecked(STAGE_CONFIGS[stage], hidden, recorded)
+
+
+def _unchecked(base: type, hidden: Sequence[Any], values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A configuration that is not checked, so that a bad value is told in raigen's words and not in the parser's."""
+    namespace = {"__post_init__": lambda self: None, "__doc__": base.__doc__}
+    made = make_dataclass(f"{base.__name__}_flags", hidden, bases=(base,), frozen=True, namespace=namespace)
+    return made, made(**values)
 
 
 def _values(config: Any) -> dict[str, Any]:
     return {
         f.name: getattr(config, f.name)
         for f in fields(config)
-        if not (f.name == "prompt" and type(config).__name__ == "capture_flags")
+        if not (f.name == "prompt" and type(config).__name__ == "CaptureConfig_flags")
     }
 
 
@@ -240,50 +262,6 @@ def _quiet_libraries() -> None:
     """Keeps the notes of the model libraries out of ours; they read these when they are loaded."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-
-
-# Results.
-def _print_result(run: Run) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=140, force_terminal=False, color_system=None)
-    truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
-    print(f"Rare for “{run.config_of('capture').prompt}”")
-    console.print(_table(run, truth))
-    if truth is not None:
-        print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
-        bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
-        print(f"found, by planted rate: {' · '.join(bands)}")
-    print(f"report: {run.report()}")
-
-
-def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
-    table = Table()
-    table.add_column("rank", justify="right")
-    table.add_column("label")
-    for name in ("score", "frequency", "presence"):
-        table.add_column(name, justify="right")
-    if truth is not None:
-        table.add_column("truly rare")
-    truths = {row["neuron"]: row for row in truth["attributes"]} if truth else {}
-    for attribute in run.attributes:
-        row = [
-            str(attribute.rank),
-            attribute.label or "no identified attribute",
-            f"{attribute.minority_score:.3f}",
-            f"{attribute.frequency:.1%}",
-            _presence(attribute.presence),
-        ]
-        if truth is not None:
-            row.append(_truth(truths[attribute.neuron]))
-        table.add_row(*map(escape, row))
-    return table
-
-
-def _presence(presence: Presence | None) -> str:
-    return "not measured" if presence is None else f"{presence.rate:.1%} [{presence.low:.1%}, {presence.high:.1%}]"
-
-
-def _truth(row: Mapping[str, Any]) -> str:
-    return f"yes: {row['value']} in {row['share']:.0%} of top, {row['rate']:.1%} of all" if row["hit"] else "no"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from typing import Any
 
 from raigen.errors import RaigenError
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+OFFLOADS = ("none", "model", "sequential")
 MIN_IMAGES = 50  # fewer cannot show a rare attribute even twice
 
 
@@ -19,8 +21,31 @@ def _detail(default: Any) -> Any:
     return field(default=default, metadata={"identity": False})
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """By which means a pipeline is loaded."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a model on the Hub; None takes its main branch. The commit found is recorded."""
+    variant: str | None = None
+    """Of several files of weights those with this suffix, such as `fp16`; None takes the plain ones."""
+    dtype: str = "auto"
+    """Of the weights: `auto` (bfloat16 on a GPU, float32 on a CPU), `float32`, `bfloat16` or `float16`."""
+    tiling: bool = False
+    """Decodes pictures in overlapping tiles: needs less memory for large ones, changes them slightly."""
+    offload: str = _detail("none")
+    """For a GPU too small for the whole pipeline: `model` keeps one part on it at a time, `sequential` one layer,
+    which is far slower; `none` keeps all."""
+    offline: bool = _detail(False)
+    """Takes a model of the Hub from the local cache only."""
+
+    def __post_init__(self) -> None:
+        _need(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+        _need(self.offload in OFFLOADS, "offload", self.offload, f"one of {', '.join(OFFLOADS)}")
+
+
 @dataclass(frozen=True)
-class CaptureConfig:
+class CaptureConfig(LoadConfig):
     """Which pictures are made, and where the denoiser is looked into."""
 
     prompt: str
@@ -35,18 +60,25 @@ class CaptureConfig:
     """Denoising steps; None takes the model's own default."""
     guidance_scale: float | None = None
     """Classifier-free guidance; None takes the model's own default."""
+    negative_prompt: str | None = None
+    """What guidance leads away from; None takes the model's own default, mostly the empty text."""
+    true_cfg_scale: float | None = None
+    """Classifier-free guidance of models whose guidance_scale is another thing (Qwen-Image, FLUX); they need a
+    negative_prompt, which may be a space. None takes the model's own default."""
     height: int | None = None
     """Pixels; None takes the model's own default."""
     width: int | None = None
     """Pixels; None takes the model's own default."""
     hookpoint: str | None = None
-    """Dotted path of the module whose output is captured; None takes `unet.mid_block` or the middle block."""
+    """Dotted path of the module whose output is captured, one of `raigen hookpoints MODEL` or any other; None takes
+    `unet.mid_block` or a block in the middle of the transformer."""
     batch_size: int = _detail(16)
     """Pictures generated at once, at least 1. Changes no picture."""
     device: str = _detail("auto")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _need(bool(self.prompt.strip()), "prompt", self.prompt, "a text that is not empty")
         _need(self.n_images >= MIN_IMAGES, "n_images", self.n_images,
               f"at least {MIN_IMAGES}: fewer pictures cannot show what is rare")  # fmt: skip
@@ -54,8 +86,23 @@ class CaptureConfig:
         _need(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         _need(self.num_inference_steps is None or self.num_inference_steps >= 1, "num_inference_steps",
               self.num_inference_steps, "1 or more")  # fmt: skip
-        _need(self.guidance_scale is None or 0 <= self.guidance_scale < math.inf, "guidance_scale",
-              self.guidance_scale, "a number of 0 or more")  # fmt: skip
+        for name in ("guidance_scale", "true_cfg_scale"):
+            value = getattr(self, name)
+            _need(value is None or 0 <= value < math.inf, name, value, "a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class HookpointsConfig(LoadConfig):
+    """For which pictures the hookpoints of a model are listed."""
+
+    num_inference_steps: int | None = None
+    """Denoising steps; None takes the model's own default."""
+    height: int | None = None
+    """Pixels; None takes the model's own default."""
+    width: int | None = None
+    """Pixels; None takes the model's own default."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     store, sae = ActivationStore(run.activations_dir), MatryoshkaSAE.load(run.sae_dir)
     samples = run.samples()
     yield Tick(0, len(samples), "codes")
-    codes = image_codes(store, sae)
+    shown = np.ones(len(samples), bool)
+    shown[run.facts_of("capture").get("black_images", [])] = False
+    codes = image_codes(store, sae) * shown[:, None]  # what is black shows nothing, so nothing fires on it
     name = config.embedder or default_embedder(run.config_of("capture").model)
     embedder, parts = Embedder(name), []
     for start in range(0, len(samples), EMBED_BATCH):
@@ -42,9 +44,9 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         parts.append(embedder.images([run.read_image(sample) for sample in batch]))
         yield Tick(start + len(batch), len(samples), "embeddings")
     embeddings = np.concatenate(parts)
-    scores = eligible_scores(codes, embeddings, config.min_images)
+    scores = eligible_scores(codes[shown], embeddings[shown], config.min_images)
     listed = prune(scores, config.distance, config.percentile)[: config.n_attributes]
-    top = np.stack([strongest(codes[:, neuron], config.n_top_images) for neuron in listed])
+    top = np.stack([strongest(np.where(shown, codes[:, neuron], -1), config.n_top_images) for neuron in listed])
     attributes = [
         attribute_of(rank, int(neuron), scores, [samples[index].file for index in images])
         for rank, (neuron, images) in enumerate(zip(listed, top, strict=True), 1)
@@ -52,7 +54,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)}, {"embedder": name})
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps(store, sae, listed, top)})
-    write_text(run.neurons_path, table(scores, (codes > 0).mean(0), listed))
+    write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed))
     write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
     facts = {
@@ -62,6 +64,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         "n_live": int((codes > 0).any(0).sum()),
         "n_scored": int(scores.live.sum()),
         "n_listed": len(attributes),
+        "n_black": int((~shown).sum()),
     }
     return Outcome(outputs, facts)
 

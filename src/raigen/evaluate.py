@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from raigen.config import CaptureConfig, EvaluateConfig
-from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
+from raigen.diffusion import defaults, make_pictures
 from raigen.embed import Embedder
+from raigen.loading import BUNDLED, load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
@@ -48,7 +49,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     attributes = run.attributes
     in_world = capture.model == BUNDLED and capture.prompt in PROMPTS
     reader = _WorldReader(judge(images)) if in_world else _ClipReader(run, images, capture.prompt)
-    verdicts = {attribute.neuron: reader.read(attribute) for attribute in attributes if attribute.label}
+    black = np.array([image.getbbox() is None for image in images])  # a safety checker's: nothing to judge
+    verdicts = {attribute.neuron: without(reader.read(attribute), black) for attribute in attributes if attribute.label}
     measured = [
         replace(attribute, presence=presence_of(verdicts[attribute.neuron], config.confidence))
         if attribute.label
@@ -74,7 +76,7 @@ def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) ->
     missing = [index for index in range(config.n_fresh_images) if index not in samples]
     yield Tick(len(samples), config.n_fresh_images)
     if missing:
-        pipe = load_pipeline(capture.model, capture.device)
+        pipe = load_pipeline(capture.model, capture.device, capture)
         settings = defaults(pipe, capture.model, capture)
         seeds = [base + index for index in missing]
         waiting = iter(missing)
@@ -121,6 +123,11 @@ class _ClipReader:
         middle = (seen[is_top].mean() + seen[~is_top].mean()) / 2
         margin = (self._fresh @ direction - middle) / max(float(seen.std()), 1e-12)
         return Verdicts("CLIP, uncalibrated", (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
+
+
+def without(verdicts: Verdicts, black: Bool[np.ndarray, " image"]) -> Verdicts:
+    """The verdicts with wholly black pictures unscored."""
+    return verdicts._replace(shows=np.where(black, np.nan, verdicts.shows))
 
 
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:

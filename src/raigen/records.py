@@ -31,6 +31,17 @@ class Sample(NamedTuple):
     sha256: str
 
 
+class HookpointCost(NamedTuple):
+    """What capturing a module would give: tokens of width `d_in` on a `grid` (None: it cannot be captured) and their
+    size on disk, over all steps."""
+
+    path: str
+    grid: tuple[int, int] | None
+    d_in: int
+    bytes_per_image: int
+    is_default: bool
+
+
 @dataclass(frozen=True)
 class Presence:
     """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`."""

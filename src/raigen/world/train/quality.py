@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
+from raigen.diffusion import defaults, make_pictures
 from raigen.embed import Embedder
 from raigen.figures import image_grid
+from raigen.loading import BUNDLED, load_pipeline
 from raigen.stats import rate_interval
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES
 from raigen.world.draw import draw

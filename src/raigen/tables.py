@@ -1,0 +1,82 @@
+"""Prints results as tables on stdout."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from raigen.records import HookpointCost, Presence
+from raigen.run import Run
+
+
+def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
+    """What each hookpoint would give and cost; of those that cannot be captured, why."""
+    table = Table()
+    table.add_column("hookpoint")
+    for name in ("grid", "width", "a picture", f"{n_images} pictures"):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        grid = f"{cost.grid[0]} x {cost.grid[1]}" if cost.grid else "none"
+        sizes = [_size(cost.bytes_per_image), _size(cost.bytes_per_image * n_images)] if cost.grid else ["", ""]
+        name = f"{cost.path} (default)" if cost.is_default else cost.path
+        table.add_row(*map(escape, (name, grid, str(cost.d_in) if cost.grid else "", *sizes)))
+    _console().print(table)
+
+
+def _size(n_bytes: int) -> str:
+    """
+    >>> _size(655_360), _size(655_360_000_000)
+    ('0.7 MB', '655.4 GB')
+    """
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=140, force_terminal=False, color_system=None)
+
+
+def print_result(run: Run) -> None:
+    """The listed attributes, what is truly rare among them where that is known, and where the report lies."""
+    truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
+    print(f"Rare for “{run.config_of('capture').prompt}”")
+    _console().print(_table(run, truth))
+    if truth is not None:
+        print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
+        bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
+        print(f"found, by planted rate: {' · '.join(bands)}")
+    print(f"report: {run.report()}")
+
+
+def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
+    table = Table()
+    table.add_column("rank", justify="right")
+    table.add_column("label")
+    for name in ("score", "frequency", "presence"):
+        table.add_column(name, justify="right")
+    if truth is not None:
+        table.add_column("truly rare")
+    truths = {row["neuron"]: row for row in truth["attributes"]} if truth else {}
+    for attribute in run.attributes:
+        row = [
+            str(attribute.rank),
+            attribute.label or "no identified attribute",
+            f"{attribute.minority_score:.3f}",
+            f"{attribute.frequency:.1%}",
+            _presence(attribute.presence),
+        ]
+        if truth is not None:
+            row.append(_truth(truths[attribute.neuron]))
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _presence(presence: Presence | None) -> str:
+    return "not measured" if presence is None else f"{presence.rate:.1%} [{presence.low:.1%}, {presence.high:.1%}]"
+
+
+def _truth(row: Mapping[str, Any]) -> str:
+    return f"yes: {row['value']} in {row['share']:.0%} of top, {row['rate']:.1%} of all" if row["hit"] else "no"
