@@ -13,7 +13,7 @@ HOOKED = [
     f"raigen.{room}"
     for room in (
         "sae", "scores", "stats", "figures", "diffusion", "activations", "embed", "capture", "train", "discover",
-        "annotate", "evaluate",
+        "annotate", "evaluate", "judges",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

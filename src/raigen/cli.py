@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -19,7 +20,7 @@ from rich.table import Table
 from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AskConfig, AuditConfig
 from raigen.errors import RaigenError
 from raigen.records import Presence, Tick
 from raigen.run import Run
@@ -40,6 +41,7 @@ RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
 REDO_HELP = "Do this stage anew, with all that follow it."
 PROMPT_HELP = "What to ask the model for: a text that is not empty."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
+DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
 SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
 
 
@@ -88,6 +90,10 @@ def _run_one(stage: str, command: Any, args: list[str]) -> None:
         values["prompt"] = recorded.get(stage, {}).get("prompt", "") if is_run else command.prompt
     config = STAGE_CONFIGS[stage](**values)
     run = Run.create(run_dir) if stage == "capture" else Run(run_dir)
+    if getattr(command, "dry_run", False):
+        plans = import_module(f"raigen.{stage}").plan(run, config)
+        print("\n".join(map(str, plans)) or f"{stage}: no vision-language model is asked")
+        return
     with _view() as show:
         run_stage(run, stage, config, redo=command.redo is not None, on_tick=show)
     if stage == "report":
@@ -113,12 +119,16 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
     run_dir = (Annotated[Path | None, tyro.conf.arg(help=RUN_DIR_HELP, help_behavior_hint="")], None)
     prompt = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_HELP)],)
     run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
-    commands = [_command("audit", AUDIT_HELP, {"prompt": prompt, "run_dir": run_dir, "redo": redo, **flags})]
+    shared = tuple(f.name for f in fields(AskConfig))  # one flag of the audit for both stages that ask
+    audit_flags = flags | {"evaluate": _flags("evaluate", {}, hidden=shared)}
+    commands = [_command("audit", AUDIT_HELP, {"prompt": prompt, "run_dir": run_dir, "redo": redo, **audit_flags})]
     for stage in STAGES:
         place: dict[str, tuple[Any, ...]] = {"run": run}
         if stage == "capture":
             target = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_OR_RUN_HELP)],)
             place = {"prompt": target, "run_dir": run_dir}
+        if stage in ("annotate", "evaluate"):
+            place["dry_run"] = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_HELP)], False)
         redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
         commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
     commands.append(_command("version", VERSION_HELP, {}))
@@ -138,24 +148,23 @@ def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
     return Annotated[made, tyro.conf.subcommand(name)]
 
 
-def _flags(stage: str, recorded: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A stage's configuration as flags, with their defaults.
+def _flags(stage: str, recorded: Mapping[str, Any], hidden: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """A stage's configuration as flags, with their defaults; the prompt and the `hidden` fields are none.
 
-    Unchecked, so that a bad value is told in raigen's words and not in the parser's; the prompt is no flag.
+    Unchecked, so that a bad value is told in raigen's words and not in the parser's.
     """
     base = STAGE_CONFIGS[stage]
-    hidden = [("prompt", tyro.conf.Suppress[str], field(default=""))] if stage == "capture" else []
-    unchecked = {"__post_init__": lambda self: None, "__doc__": base.__doc__}
-    made = make_dataclass(f"{stage}_flags", hidden, bases=(base,), frozen=True, namespace=unchecked)
+    defaults = {f.name: f.default for f in fields(base)} | {"prompt": ""}
+    hidden = ("prompt",) if stage == "capture" else hidden
+    suppressed = [(name, tyro.conf.Suppress[Any], field(default=defaults[name])) for name in hidden]
+    unchecked = {"__post_init__": lambda self: None, "__doc__": base.__doc__, "hidden": frozenset(hidden)}
+    made = make_dataclass(f"{stage}_flags", suppressed, bases=(base,), frozen=True, namespace=unchecked)
     return made, made(**recorded)
 
 
 def _values(config: Any) -> dict[str, Any]:
-    return {
-        f.name: getattr(config, f.name)
-        for f in fields(config)
-        if not (f.name == "prompt" and type(config).__name__ == "capture_flags")
-    }
+    hidden = getattr(type(config), "hidden", frozenset())
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in hidden}
 
 
 # Progress.

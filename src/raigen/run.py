@@ -70,6 +70,7 @@ class Run:
     annotations_path = property(lambda self: self.dir / "annotations.jsonl")
     fresh_dir = property(lambda self: self.dir / "fresh")
     fresh_samples_path = property(lambda self: self.dir / "fresh.jsonl")
+    answers_path = property(lambda self: self.dir / "answers.jsonl")
     judgements_path = property(lambda self: self.dir / "judgements.jsonl")
     presence_path = property(lambda self: self.dir / "presence.csv")
     truth_path = property(lambda self: self.dir / "truth.json")
