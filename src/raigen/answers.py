@@ -64,12 +64,12 @@ class Answers:
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
-                reply = Reply(**entry["reply"])
+                key, model, reply = entry["key"], entry["model"], Reply(**entry["reply"])
             except (json.JSONDecodeError, KeyError, TypeError):  # the line that was being written when all stopped
                 log.warning("%s: a line that is not whole is skipped", path)
                 continue
-            self._replies[entry["key"]] = reply
-            self._count(entry["model"], reply)
+            self._replies[key] = reply
+            self._count(model, reply)
 
     def get(self, key: str) -> Reply | None:
         """The answer of an earlier call, or None."""

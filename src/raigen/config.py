@@ -170,9 +170,9 @@ class AskConfig:
     timeout: float = _detail(120.0)
     """Seconds to wait for one answer, above 0."""
     max_calls: int | None = _detail(None)
-    """Questions to ask at most in one start, 0 or more. Answers are kept: the same command again goes on."""
+    """Questions to ask at most in one start of a stage, 0 or more. Answers are kept: the same command goes on."""
     max_cost: float | None = _detail(None)
-    """What the answers of one start may cost, above 0; those under way may exceed it. Needs the prices."""
+    """What the answers of one start of a stage may cost, above 0; those under way may exceed it. Needs the prices."""
     price_in: float = _detail(0.0)
     """Price of a million tokens that the model reads, 0 or more."""
     price_out: float = _detail(0.0)
@@ -183,8 +183,8 @@ class AskConfig:
         _need(self.timeout > 0, "timeout", self.timeout, "seconds above 0")
         _need(self.max_calls is None or self.max_calls >= 0, "max_calls", self.max_calls, "0 or more")
         _need(self.max_cost is None or self.max_cost > 0, "max_cost", self.max_cost, "a sum above 0")
-        _need(min(self.price_in, self.price_out) >= 0, "price_in, price_out", (self.price_in, self.price_out),
-              "prices of 0 or more")  # fmt: skip
+        _need(self.price_in >= 0, "price_in", self.price_in, "0 or more")
+        _need(self.price_out >= 0, "price_out", self.price_out, "0 or more")
         _need(self.max_cost is None or self.price_in + self.price_out > 0, "max_cost", self.max_cost,
               "price_in or price_out beside it")  # fmt: skip
 

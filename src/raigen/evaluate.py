@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raigen.address import address_of
+from raigen.answers import Answers
 from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
 from raigen.errors import RaigenError
@@ -52,10 +53,11 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     run.facts_of("annotate")
     capture: CaptureConfig = run.config_of("capture")
     judges, subjects = _judges(config, capture), _subjects(run, config)
+    answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
     samples = yield from _fresh_pictures(run, capture, config)
     by_judge = []
     for name in judges:
-        by_judge.append((yield from _verdicts(run, samples, subjects, name, config)))
+        by_judge.append((yield from _verdicts(run, samples, subjects, name, answers, config)))
     verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(subjects)}
     given = [subject for subject in subjects if subject.neuron is None]
     measured = [_measured(attribute, verdicts, config.confidence) for attribute in run.attributes]
@@ -121,13 +123,18 @@ def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
 
 
 def _verdicts(
-    run: Run, samples: Sequence[Sample], subjects: Sequence[Subject], name: str, config: EvaluateConfig
+    run: Run,
+    samples: Sequence[Sample],
+    subjects: Sequence[Subject],
+    name: str,
+    answers: Answers,
+    config: EvaluateConfig,
 ) -> Generator[Tick, None, list[Verdicts]]:
     """The verdicts of one judge, in the order of the subjects."""
     if name in (CLIP, WORLD):
         images = [run.read_image(sample, "evaluate") for sample in samples]
         return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
-    address, answers = address_of(name), open_answers(run.answers_path, config)
+    address = address_of(name)
     labels = list(dict.fromkeys(subject.label for subject in subjects))
     asking = vlm_verdicts(run, samples, labels, address, answers, config)
     while True:

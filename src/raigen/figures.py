@@ -15,7 +15,7 @@ EMBER = np.array([(0.36, 0.08, -0.10), (0.51, 0.17, 0.00), (0.68, 0.135, 0.11), 
 DOT_BOX = 1000  # the square in which the path of the scatter's dots is drawn
 HALF_DECADES = (1, 3)  # the marks of a logarithmic axis: 1 %, 3 %, 10 %, 30 % ...
 PIXEL_ART = 96  # pictures up to this many pixels are enlarged by whole pixels, not smoothed
-SMALL, LARGE = 256, 1600  # pixels of the longer side: what a vision-language model is shown at least, and at most
+SMALL, LARGE = 256, 1664  # pixels of the longer side: what a vision-language model is shown at least, and at most
 CAPTION = 28  # pixels of a line of text over a band of pictures
 
 
@@ -126,7 +126,7 @@ def sized(image: Image.Image) -> Image.Image:
     """`image` as a vision-language model is to see it: RGB, small ones enlarged by whole pixels, large ones reduced.
 
     >>> sized(Image.new("L", (64, 48))).size, sized(Image.new("RGB", (3200, 800))).size
-    ((256, 192), (1600, 400))
+    ((256, 192), (1664, 416))
     """
     factor = SMALL // max(image.size)
     if factor > 1:

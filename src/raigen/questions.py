@@ -91,14 +91,17 @@ def read_annotation(text: str) -> Annotation | None:
     True
     """
     for entry in reversed(list(objects(text))):
-        strings = [entry.get(name) for name in ("evidence", "attribute", "suggested_prompt")]
-        counts, words = [entry.get("n_showing"), entry.get("n_control")], entry.get("keywords")
-        if not all(isinstance(value, str) for value in strings) or not all(type(count) is int for count in counts):
-            continue
-        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        words = entry.get("keywords")
+        if (
+            all(isinstance(entry.get(name), str) for name in ("evidence", "attribute", "suggested_prompt"))
+            and all(type(entry.get(name)) is int for name in ("n_showing", "n_control"))  # a bool is an int, too
+            and isinstance(words, list)
+            and all(isinstance(word, str) for word in words)
+        ):
             attribute = " ".join(entry["attribute"].split())
             attribute = "" if attribute.lower().strip(".") in NOTHING else attribute
-            return Annotation(strings[0], *counts, attribute, strings[2].strip(), tuple(words[:3]))
+            counts, prompt = (entry["n_showing"], entry["n_control"]), entry["suggested_prompt"].strip()
+            return Annotation(entry["evidence"], *counts, attribute, prompt, tuple(words[:3]))
     return None
 
 

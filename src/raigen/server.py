@@ -73,21 +73,25 @@ class Server:
 
     def _climb(self, messages: list[dict[str, Any]], question: Question) -> Reply:
         """Asks in one form after the other until JSON comes back, and remembers the form."""
-        for rung in LADDER:
+        for rung in LADDER[:-1]:
             try:
                 reply = self._reply(messages, question, rung)
             except self._refusals as error:
                 log.info("%s does not take %s: %s", self._address.name, rung, self._said(error))
-                if rung == LADDER[-1]:
-                    raise NoReplyError(self._said(error)) from error
                 continue
             if not reply.text:  # refused to answer this one, which tells nothing about the form
                 return reply
-            if rung == LADDER[-1] or any(objects(reply.text)):
-                break
+            if any(objects(reply.text)):
+                return self._settled(reply)
             log.info("%s takes %s but answers without JSON", self._address.name, rung)
-        log.info("%s is asked with %s from here on", self._address.name, rung)
-        self._rung = rung
+        try:
+            return self._settled(self._reply(messages, question, LADDER[-1]))
+        except self._refusals as error:
+            raise NoReplyError(self._said(error)) from error
+
+    def _settled(self, reply: Reply) -> Reply:
+        log.info("%s is asked with %s from here on", self._address.name, reply.rung)
+        self._rung = reply.rung
         return reply
 
     def _reply(self, messages: list[dict[str, Any]], question: Question, rung: str) -> Reply:

@@ -203,12 +203,12 @@ def q_different(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, in
 
     p of Fisher's exact test, two-sided, then Benjamini & Hochberg (1995). Raises RaigenError unless 0 <= hits <= n.
     """
-    tables = []
+    p_values = []
     for (a, n_a), (b, n_b) in zip(first, second, strict=True):
         _check_share("hits", a, n_a)
         _check_share("hits", b, n_b)
-        tables.append([[a, n_a - a], [b, n_b - b]])
-    return false_discovery_control([float(fisher_exact(table).pvalue) for table in tables], method="bh")
+        p_values.append(fisher_exact([[a, n_a - a], [b, n_b - b]]).pvalue)  # type: ignore[attr-defined]  # scipy has it
+    return false_discovery_control(p_values, method="bh")
 
 
 def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str) -> Interval:

@@ -84,7 +84,8 @@ class Script:
             raise RaigenError(f"scripted:{path}: expected a file of answers; there is none")
         text = path.read_text(encoding="utf-8")
         try:
-            entries = json.loads(text) if text.lstrip().startswith("[") else map(json.loads, text.splitlines())
+            lines = (json.loads(line) for line in text.split("\n") if line.strip())
+            entries = json.loads(text) if text.lstrip().startswith("[") else lines
             self._entries = [(entry["question"], entry.get("image", ""), entry["answer"]) for entry in entries]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise RaigenError(
