@@ -14,7 +14,8 @@ import numpy as np
 import tyro
 
 from benchmarks.figures import suppression_figure
-from raigen.diffusion import BUNDLED, defaults, load_pipeline, make_pictures
+from raigen.diffusion import defaults, make_pictures
+from raigen.loading import BUNDLED, load_pipeline
 from raigen.run import write_text
 from raigen.stats import rate_interval
 from raigen.world.attributes import BY_NAME, PROMPTS, VALUE_NAMES

@@ -13,7 +13,7 @@ HOOKED = [
     f"raigen.{room}"
     for room in (
         "sae", "scores", "stats", "figures", "listener", "diffusion", "activations", "embed", "capture", "train",
-        "discover", "annotate", "evaluate",
+        "discover", "annotate", "evaluate", "judges",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

@@ -11,14 +11,16 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "raigen"
 STAGES = ("capture", "train", "discover", "annotate", "evaluate", "report", "amplify", "compare")
 LEVELS = {
-    "errors": -1,
-    "config": 0, "prompts": 0, "records": 0,
+    "errors": -1, "address": -0.5,
+    "config": 0, "prompts": 0, "records": 0, "questions": 0,
     "presets": 0.25,  # options of the configurations
     "run": 0.5,  # below the rest of level 1, which writes its files through it
     "ragged": 0.5,  # below the autoencoder, which is made of it
-    "sae": 1, "scores": 1, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
+    "sae": 1, "scores": 1, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1, "answers": 1,
     "listener": 1.25, "probe": 1.5,  # each builds on the one before
+    "server": 1.5, "local": 1.5,
     "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "pictures": 2, "embed": 2, "vlm": 2,
+    "judges": 2.5,
     **dict.fromkeys(STAGES, 3), "survey": 3,
     "world.train": 3,  # remakes the bundled model; nothing imports it
     "audit": 4,

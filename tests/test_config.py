@@ -9,6 +9,7 @@ from raigen.config import (
     STAGE_CONFIGS,
     STAGES,
     AnnotateConfig,
+    AskConfig,
     AuditConfig,
     CaptureConfig,
     DiscoverConfig,
@@ -50,6 +51,15 @@ DOCTOR = "a photo of a doctor"
         (AnnotateConfig, {"min_auroc": 0.4}, "min_auroc"),
         (EvaluateConfig, {"n_fresh_images": 0}, "n_fresh_images"),
         (EvaluateConfig, {"confidence": 1.0}, "confidence"),
+        (EvaluateConfig, {"judge": "cilp"}, "judge"),
+        (EvaluateConfig, {"judge": ()}, "judge"),
+        (AnnotateConfig, {"annotator": "vlm"}, "annotator"),
+        (AnnotateConfig, {"concurrency": 0}, "concurrency"),
+        (AnnotateConfig, {"timeout": 0.0}, "timeout"),
+        (AnnotateConfig, {"max_calls": -1}, "max_calls"),
+        (EvaluateConfig, {"max_cost": 0.0}, "max_cost"),
+        (EvaluateConfig, {"max_cost": 2.0}, "max_cost"),
+        (EvaluateConfig, {"price_in": -1.0}, "price_in"),
         (ReportConfig, {"n_control_images": 0}, "n_control_images"),
     ],
 )
@@ -77,8 +87,9 @@ def test_an_unknown_option_is_told_with_the_known_ones():
         AuditConfig.of(DOCTOR, n_imags=60)
 
 
-def test_no_name_stands_in_two_stages():
-    names = [f.name for config in STAGE_CONFIGS.values() for f in fields(config)]
+def test_two_stages_share_only_how_models_are_asked():
+    shared = {f.name for f in fields(AskConfig)}
+    names = [f.name for config in STAGE_CONFIGS.values() for f in fields(config) if f.name not in shared]
     assert len(names) == len(set(names))
     assert tuple(f.name for f in fields(AuditConfig)) == STAGES
 

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from raigen.evaluate import Verdicts, judgements, presence_of, table, without
+from raigen.evaluate import judgements, presence_of, table
+from raigen.judges import Subject, Verdicts, without
 from raigen.records import RareAttribute, Sample
 from raigen.stats import rate_interval
 
@@ -28,7 +29,8 @@ def test_the_files_say_what_was_judged():
     samples = [Sample(i, "p", 50 + i, f"fresh/{i:06d}.png", "0" * 64) for i in range(2)]
     named = RareAttribute(1, 7, 0.5, 0.02, 0.1, (), "holding a cat", presence=presence_of(verdicts, 0.95))
     unnamed = RareAttribute(2, 8, 0.4, 0.02, 0.1, ())
-    lines = [json.loads(line) for line in judgements(samples, [named, unnamed], {7: verdicts}).splitlines()]
+    found = {Subject("holding a cat", 7): [verdicts]}
+    lines = [json.loads(line) for line in judgements(samples, found).splitlines()]
     assert [(line["seed"], line["shows"], line["confidence"]) for line in lines] == [(50, True, 0.9), (51, None, 0.1)]
     rows = table([named, unnamed]).splitlines()
     assert rows[0].startswith("rank,neuron,label,rate,low,high,hits,n,unscored") and len(rows) == 2

@@ -232,6 +232,30 @@ def test_an_unscored_attribute_is_not_a_rare_one(tmp_path: Path) -> None:
     assert "has not been measured" in text and "of fresh pictures show it" not in text
 
 
+def test_every_judge_has_its_rate_and_no_vote_is_taken(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n_attributes=1)
+    first = run.attributes[0]
+    other = replace(first.presence, rate=0.02, hits=6, judge="m at 127.0.0.1:8000")
+    found = replace(first, other_presences=(other,), judges_alpha=0.49, labeled_by="m at 127.0.0.1:8000")
+    write_text(run.attributes_path, json.dumps([asdict(found)]))
+    write(run)
+    text = _text(run)
+    assert "judge: portraits judge" in text and re.search(r"m at 127\.0\.0\.1:8000: 2\.0\s%, interval", text)
+    assert "alpha 0.49" in text
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [("m at h", "m at h found nothing that these pictures share"), (None, "asked gave no answer that can be read")],
+)
+def test_no_answer_and_nothing_found_are_told_apart(tmp_path: Path, by: str | None, words: str) -> None:
+    run = make_run(tmp_path, n_attributes=1)
+    unnamed = replace(run.attributes[0], label=None, label_auroc=None, presence=None, labeled_by=by)
+    write_text(run.attributes_path, json.dumps([asdict(unnamed)]))
+    write(run)
+    assert words in _text(run)
+
+
 def test_controls_are_random_pictures_that_are_not_among_the_top(whole: Run) -> None:
     html = whole.report().read_text()
     cards = re.findall(r"<article.*?</article>", html, re.S)

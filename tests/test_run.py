@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raigen.config import CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
+from raigen.config import STAGE_CONFIGS, STAGES, CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
 from raigen.records import Outcome, Presence, RareAttribute, Sample
 from raigen.run import Run, sha256, write_bytes, write_tensors, write_text
@@ -291,3 +291,21 @@ def test_the_written_layout_names_every_field(record, heading):
     section = text[text.index(f"## `{heading}`") :].split("\n## ")[0]
     names = record._fields if hasattr(record, "_fields") else [field.name for field in fields(record)]
     assert [name for name in names if f"`{name}`" not in section] == []
+
+
+def test_fresh_pictures_outlive_another_judge_but_not_another_capture(tmp_path):
+    run = Run.create(tmp_path / "run")
+    for stage in STAGES[:5]:
+        config = STAGE_CONFIGS[stage](**({"prompt": "a photo of a doctor"} if stage == "capture" else {}))
+        run.begin(stage, config)
+        outputs = (
+            [run.fresh_samples_path, run.fresh_dir / "000000.png", run.presence_path] if stage == "evaluate" else []
+        )
+        for path in outputs:
+            write_text(path, "x")
+        run.finish(stage, Outcome(outputs, {}), 1.0)
+    run.forget("annotate")
+    assert not run.presence_path.exists() and run.fresh_samples_path.exists()
+    assert (run.fresh_dir / "000000.png").exists()
+    run.forget("capture")
+    assert not run.fresh_samples_path.exists()

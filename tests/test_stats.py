@@ -4,10 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import beta, binom, binomtest
 
 from raigen.errors import RaigenError
-from raigen.stats import coverage, images_needed, rarest_rate, rate_interval
+from raigen.stats import (
+    Calibration,
+    calibrated_interval,
+    checked_interval,
+    coverage,
+    images_needed,
+    krippendorff_alpha,
+    q_different,
+    q_rarer,
+    rarest_rate,
+    rate_interval,
+)
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.sampled_from([0.5, 0.9, 0.95, 0.99])
@@ -96,6 +107,131 @@ def test_rarest_rate_is_shown_often_enough_and_no_more(n, examples, confidence):
     assert binom.sf(examples - 1, n, rate) == pytest.approx(confidence, abs=1e-6)
 
 
+# Judges that err.
+
+CALIBRATION = Calibration(true_yes=45, positives=50, true_no=198, negatives=200)
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 300), st.integers(0, 10_000))
+@settings(deadline=None, max_examples=40)
+def test_a_perfect_judge_is_taken_at_its_word(hits, more, pairs, seed):
+    n = hits + more
+    perfect = Calibration(10**7, 10**7, 10**7, 10**7)
+    low, high, _ = calibrated_interval(hits, n, perfect, seed=seed)
+    expected = beta.ppf([0.025, 0.975], hits + 0.5, n - hits + 0.5)
+    assert (low, high) == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]) + 1e-6)
+    assert checked_interval(hits, n, 10**7, 10**7, seed=seed)[:2] == pytest.approx(
+        expected, abs=0.15 * (expected[1] - expected[0]) + 1e-6
+    )
+
+
+@given(st.integers(0, 100), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+@settings(deadline=None, max_examples=40)
+def test_calibrated_ends_are_rates(hits, yes, misses, no, alarms):
+    judge = Calibration(yes, yes + misses, no, no + alarms)
+    for low, high, _ in (calibrated_interval(hits, 100, judge), checked_interval(hits, 100, yes, yes + misses)):
+        assert 0 <= low <= high <= 1
+    assert calibrated_interval(hits, 100, judge) == calibrated_interval(hits, 100, judge)
+
+
+def test_more_calibration_narrows_the_interval():
+    widths = []
+    for scale in (1, 4, 16):
+        judge = Calibration(*(scale * count for count in CALIBRATION))
+        low, high, _ = calibrated_interval(19, 1000, judge)
+        widths.append(high - low)
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_a_judge_that_guesses_tells_nothing():
+    low, high, method = calibrated_interval(50, 100, Calibration(0, 0, 0, 0))
+    assert low < 0.06 and high > 0.94 and method == "calibrated, Beta posterior"
+
+
+@pytest.mark.parametrize(
+    ("rate", "n", "sensitivity", "specificity", "positives", "negatives"),
+    [(0.01, 1000, 0.9, 0.99, 50, 200), (0.05, 1000, 0.9, 0.98, 100, 300),
+     (0.005, 1000, 0.9, 0.99, 100, 1000)],
+)  # fmt: skip
+def test_coverage_with_an_imperfect_judge(rate, n, sensitivity, specificity, positives, negatives):
+    rng, n_audits = np.random.default_rng(1), 800
+    calibrated = checked = raw = 0
+    for _ in range(n_audits):
+        true_yes, true_no = rng.binomial(positives, sensitivity), rng.binomial(negatives, specificity)
+        shown = rng.binomial(n, rate)
+        confirmed = rng.binomial(shown, sensitivity)
+        hits = confirmed + rng.binomial(n - shown, 1 - specificity)
+        judge = Calibration(true_yes, positives, true_no, negatives)
+        seed = int(rng.integers(2**31))
+        low, high, _ = calibrated_interval(hits, n, judge, seed=seed, draws=1000)
+        calibrated += low <= rate <= high
+        low, high, _ = checked_interval(confirmed, n, true_yes, positives, seed=seed, draws=1000)
+        checked += low <= rate <= high
+        low, high, _ = rate_interval(hits, n)
+        raw += low <= rate <= high
+    assert calibrated / n_audits >= 0.93 and checked / n_audits >= 0.92 and raw / n_audits < 0.55
+
+
+# Judges that disagree.
+
+
+def test_alpha_of_krippendorffs_own_example():
+    """Four observers, twelve units, nominal (Krippendorff 2011, section C): .743."""
+    text = ["1 2 3 3 2 1 4 1 2 . . .", "1 2 3 3 2 2 4 1 2 5 . 3", ". 3 3 3 2 3 4 2 2 5 1 .", "1 2 3 3 2 4 4 1 2 5 1 ."]
+    ratings = np.array([[np.nan if word == "." else float(word) for word in row.split()] for row in text])
+    assert krippendorff_alpha(ratings) == pytest.approx(0.743, abs=5e-4)
+    assert krippendorff_alpha(ratings[::-1, ::-1]) == pytest.approx(krippendorff_alpha(ratings))
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, float("nan")])] * 3), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_alpha_is_the_ratio_of_disagreements(units):
+    ratings = np.array(units).T
+    pairs = [[value for value in unit if value == value] for unit in units]
+    pairs = [unit for unit in pairs if len(unit) > 1]
+    pooled = [value for unit in pairs for value in unit]
+    observed = [sum(a != b for i, a in enumerate(u) for j, b in enumerate(u) if i != j) / (len(u) - 1) for u in pairs]
+    expected = sum(a != b for a in pooled for b in pooled)
+    if not expected:
+        assert krippendorff_alpha(ratings) is None
+    else:
+        alpha = 1 - (len(pooled) - 1) * sum(observed) / expected
+        assert krippendorff_alpha(ratings) == pytest.approx(alpha)
+
+
+def test_alpha_of_judges_that_never_disagree_or_always():
+    ones = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    assert krippendorff_alpha(ones) == 1
+    assert krippendorff_alpha(np.array([[1.0, 0.0] * 50, [0.0, 1.0] * 50])) == pytest.approx(-0.99)
+    assert krippendorff_alpha(np.ones((2, 4))) is None and krippendorff_alpha(np.full((2, 4), np.nan)) is None
+
+
+# Many rates at once.
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.floats(0.01, 0.5))
+@settings(deadline=None)
+def test_q_values_are_those_of_benjamini_and_hochberg(hits, rate):
+    q = q_rarer(hits, [50] * len(hits), rate)
+    p = np.array([binomtest(count, 50, rate, "less").pvalue for count in hits])
+    order = np.argsort(p)
+    by_hand = np.minimum.accumulate((p[order] * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1]
+    assert q[order] == pytest.approx(np.minimum(by_hand, 1))
+    assert (q >= p - 1e-12).all()
+
+
+def test_few_of_what_is_called_different_is_not():
+    rng = np.random.default_rng(0)
+    n_same, n_other, wrong, found = 90, 10, 0.0, 0
+    for _ in range(8):
+        rates = np.r_[np.full(n_same, 0.05), np.full(n_other, 0.2)]
+        a, b = rng.binomial(300, 0.05, 100), rng.binomial(300, rates)
+        called = q_different([(int(x), 300) for x in a], [(int(x), 300) for x in b]) <= 0.1
+        wrong += called[:n_same].sum() / max(called.sum(), 1)
+        found += called[n_same:].sum()
+    assert wrong / 8 <= 0.1 and found > 0.9 * 8 * n_other
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -107,6 +243,11 @@ def test_rarest_rate_is_shown_often_enough_and_no_more(n, examples, confidence):
         (lambda: images_needed(0.0), "rate: expected"),
         (lambda: images_needed(0.1, 0), "examples: expected 1 or more"),
         (lambda: rarest_rate(9, 10), "n_images: expected at least examples = 10; got 9"),
+        (lambda: calibrated_interval(4, 3, CALIBRATION), "hits: expected 0 <= hits <= 3; got 4"),
+        (lambda: calibrated_interval(1, 3, Calibration(3, 2, 0, 0)), "true_yes: expected 0 <= true_yes <= 2; got 3"),
+        (lambda: checked_interval(4, 3, 1, 2), "confirmed: expected"),
+        (lambda: q_rarer([1], [3], 1.0), "rate: expected"),
+        (lambda: q_different([(4, 3)], [(1, 3)]), "hits: expected"),
     ],
 )
 def test_errors_say_what_came(call, message):

@@ -1,26 +1,34 @@
-"""Names the listed neurons: which phrase tells a neuron's top pictures from random ones of the same prompt."""
+"""Names the listed neurons: what tells a neuron's top pictures from random ones of the same prompt."""
 
 import json
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from PIL.Image import Image
 from scipy.stats import rankdata
 
+from raigen import figures
+from raigen.address import Address, address_of
+from raigen.answers import Reply
 from raigen.config import AnnotateConfig
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
 from raigen.loading import BUNDLED
+from raigen.questions import annotation_question, read_annotation, why_not
 from raigen.records import Outcome, RareAttribute, Tick
 from raigen.run import Run, write_text
+from raigen.vlm import Job, Plan, ask_all, open_answers
+from raigen.vlm import plan as plan_of
 from raigen.world.attributes import VALUES
 
 BUILT_IN = (BUNDLED, "general")
+CLIP = "clip"  # the annotator that is no vision-language model
 N_KEYWORDS = 3
 
 
@@ -35,38 +43,131 @@ class Naming(NamedTuple):
     contrast: list[float]
 
 
+class Named(NamedTuple):
+    """An attribute as it was named, with its line for annotations.jsonl."""
+
+    attribute: RareAttribute
+    line: dict[str, Any]
+
+
 def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]:
-    """Names each listed neuron with CLIP: the phrase of the vocabulary that its top pictures show and others do not.
+    """Names each listed neuron, with CLIP or with a vision-language model.
 
-    A phrase counts only if it tells the top pictures from all other pictures of the prompt with an AUROC of at least
-    `min_auroc`; otherwise the answer is that no attribute was identified. Yields progress in neurons.
+    CLIP chooses the phrase of the vocabulary that best tells the top pictures from all others, if its AUROC is at
+    least `min_auroc`. A vision-language model sees the top pictures, the same with the neuron's activation over them,
+    and random ones for control, and says what the top ones share. That nothing was identified is an answer, too; a
+    model that gave none leaves `labeled_by` empty. Yields progress in neurons.
 
-    Raises RaigenError when discovery has not run, or the vocabulary cannot be read.
+    Raises RaigenError when discovery has not run, the vocabulary cannot be read, or the model cannot be asked.
     """
-    prompt = run.config_of("capture").prompt
-    phrases = vocabulary(config.vocabulary, run.config_of("capture").model, prompt)
-    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
-    attributes, name = run.attributes, run.facts_of("discover")["embedder"]
+    attributes = run.attributes
     yield Tick(0, len(attributes))
-    texts = Embedder(name).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
-    index_of = {sample.file: sample.index for sample in run.samples()}
-    lines, named = [], []
-    for done, attribute in enumerate(attributes, 1):
-        top = np.array([index_of[file] for file in attribute.top_images])
-        naming = name_of(embeddings, top, texts[1:] - texts[0], phrases)
-        named.append(labeled(attribute, naming, prompt, config.min_auroc))
-        line = {"neuron": attribute.neuron, "label": named[-1].label, "by": "CLIP", "embedder": name}
-        lines.append(json.dumps(line | naming._asdict()))
-        yield Tick(done, len(attributes), named[-1].label or "no identified attribute")
-    write_text(run.annotations_path, "".join(line + "\n" for line in lines))
-    write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in named], indent=1))
+    by_clip = config.annotator == CLIP
+    name = f"CLIP ({run.facts_of('discover')['embedder']})" if by_clip else address_of(config.annotator).name
+    naming = _by_clip(run, attributes, config) if by_clip else _by_vlm(run, attributes, config)
+    found: dict[int, Named] = {}
+    for named in naming:
+        found[named.attribute.neuron] = named
+        yield Tick(len(found), len(attributes), named.attribute.label or "no identified attribute")
+    ordered = [found[attribute.neuron] for attribute in attributes]
+    write_text(run.annotations_path, "".join(json.dumps(named.line) + "\n" for named in ordered))
+    write_text(run.attributes_path, json.dumps([asdict(named.attribute) for named in ordered], indent=1))
     facts = {
-        "labeled_by": f"CLIP ({name})",
-        "vocabulary": config.vocabulary,
-        "n_phrases": len(phrases),
-        "n_named": sum(attribute.label is not None for attribute in named),
+        "labeled_by": name,
+        "n_named": sum(named.attribute.label is not None for named in ordered),
+        "n_unanswered": sum(named.attribute.labeled_by is None for named in ordered),
     }
     return Outcome([run.annotations_path], facts)
+
+
+def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
+    """What asking the vision-language model would take, without asking; empty for CLIP."""
+    if config.annotator == CLIP:
+        return []
+    jobs = _jobs(run, run.attributes)
+    return [plan_of(address_of(config.annotator), jobs, open_answers(run.answers_path, config))]
+
+
+def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
+    prompt, name = run.config_of("capture").prompt, run.facts_of("discover")["embedder"]
+    phrases = vocabulary(config.vocabulary, run.config_of("capture").model, prompt)
+    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
+    texts = Embedder(name).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
+    index_of = {sample.file: sample.index for sample in run.samples()}
+    for attribute in attributes:
+        top = np.array([index_of[file] for file in attribute.top_images])
+        naming = name_of(embeddings, top, texts[1:] - texts[0], phrases)
+        named = labeled(attribute, naming, prompt, config.min_auroc)
+        line = {"neuron": attribute.neuron, "label": named.label, "by": "CLIP", "embedder": name}
+        yield Named(named, line | naming._asdict())
+
+
+def _by_vlm(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
+    address, prompt = address_of(config.annotator), run.config_of("capture").prompt
+    answers = open_answers(run.answers_path, config)
+    for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
+        yield answered(attribute, reply, reason, address, prompt, n_control)
+
+
+def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
+    """The question about each neuron, with a sheet of its pictures."""
+    prompt = run.config_of("capture").prompt
+    heatmaps = run.read_tensors(run.heatmaps_path, "discover")["heatmaps"].numpy()
+    samples = run.samples()
+    by_file = {sample.file: sample for sample in samples}
+    for attribute, maps in zip(attributes, heatmaps, strict=True):
+        top = [run.read_image(by_file[file]) for file in attribute.top_images]
+        rest = [sample for sample in samples if sample.file not in attribute.top_images]
+        # As seeded in the report, so that a reader sees the random pictures that the model saw.
+        rng = np.random.default_rng([run.config_of("capture").base_seed, attribute.neuron])
+        chosen = sorted(rng.choice(len(rest), size=min(len(top), len(rest)), replace=False).tolist())
+        control = [run.read_image(rest[index]) for index in chosen]
+        question = annotation_question(prompt, len(top), len(control))
+        yield Job((evidence_sheet(top, maps, control),), question, (attribute, len(control)))
+
+
+def evidence_sheet(
+    top: Sequence[Image], heatmaps: Float[np.ndarray, "picture row column"], control: Sequence[Image]
+) -> Image:
+    """What an annotator sees of a neuron: its top pictures, the same under their heatmaps, random ones."""
+    peak = float(heatmaps[: len(top)].max(initial=0.0))
+    tinted = []
+    for image, heatmap in zip(top, heatmaps, strict=False):
+        large = figures.sized(image)
+        overlay = figures.heatmap_overlay(heatmap, large.size, peak)
+        large.paste(overlay, mask=overlay.getchannel("A").point(lambda alpha: 0.7 * alpha))
+        tinted.append(large)
+    return figures.sheet([
+        ("A: where one inner feature of the model is strongest", top),
+        ("B: the same pictures, tinted where it is active", tinted),
+        ("C: random pictures of the same prompt", control),
+    ])  # fmt: skip
+
+
+def answered(
+    attribute: RareAttribute, reply: Reply | None, reason: str, address: Address, prompt: str, n_control: int
+) -> Named:
+    """The attribute with the label that a model gave it, or without one: with `labeled_by` where that was its answer,
+    and without where there is none."""
+    annotation = read_annotation(reply.text) if reply else None
+    unnamed = _unnamed(attribute, None)
+    line: dict[str, Any] = {"neuron": attribute.neuron, "label": None, "by": address.name}
+    if reply is None or annotation is None:
+        unread = "the answer cannot be read" if reply and reply.text else "the model refused to answer"
+        return Named(unnamed, line | {"why_not": reason or unread, "text": reply.text if reply else None})
+    n_top = len(attribute.top_images)
+    against = why_not(annotation, prompt, n_top, n_control)
+    line |= {"why_not": against, "n_top": n_top, "n_random": n_control, **annotation._asdict()}
+    unnamed = _unnamed(attribute, address.name)
+    if against:
+        return Named(unnamed, line)
+    named = replace(
+        unnamed,
+        label=annotation.attribute,
+        keywords=annotation.keywords[:N_KEYWORDS],
+        suggested_prompt=annotation.suggested_prompt or f"{prompt}, {annotation.attribute}",
+    )
+    return Named(named, line | {"label": named.label})
 
 
 def vocabulary(name: str, model: str, prompt: str) -> list[str]:
@@ -125,9 +226,7 @@ def name_of(
 def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: float) -> RareAttribute:
     """The attribute with its label, or without one when no phrase is good enough."""
     good = [phrase for phrase, auroc in zip(naming.phrases, naming.auroc, strict=True) if auroc >= min_auroc]
-    unnamed = replace(
-        attribute, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by="CLIP", presence=None
-    )
+    unnamed = _unnamed(attribute, "CLIP")
     if not good or good[0] != naming.phrases[0]:
         return unnamed
     return replace(
@@ -137,6 +236,14 @@ def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: fl
         suggested_prompt=f"{prompt}, {good[0]}",
         label_auroc=naming.auroc[0],
     )
+
+
+def _unnamed(attribute: RareAttribute, by: str | None) -> RareAttribute:
+    """The attribute as discovery left it, with no label by `by`."""
+    return replace(
+        attribute, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=by, presence=None,
+        other_presences=(), judges_alpha=None,
+    )  # fmt: skip
 
 
 def _words(text: str) -> list[str]:

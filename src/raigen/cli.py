@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, HookpointsConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AskConfig, AuditConfig, HookpointsConfig
 from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
 from raigen.records import Tick
@@ -43,6 +43,7 @@ RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
 REDO_HELP = "Do this stage anew, with all that follow it."
 PROMPT_HELP = "What to ask the model for: a text that is not empty."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
+DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
 SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
 
 
@@ -104,6 +105,10 @@ def _run_one(stage: str, command: Any, args: list[str]) -> None:
         values["prompt"] = recorded.get(stage, {}).get("prompt", "") if is_run else command.prompt
     config = STAGE_CONFIGS[stage](**values)
     run = Run.create(run_dir) if stage == "capture" else Run(run_dir)
+    if getattr(command, "dry_run", False):
+        plans = import_module(f"raigen.{stage}").plan(run, config)
+        print("\n".join(map(str, plans)) or f"{stage}: no vision-language model is asked")
+        return
     with _view() as show:
         run_stage(run, stage, config, redo=command.redo is not None, on_tick=show)
     if stage == "report":
@@ -131,16 +136,20 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
     run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
     preset = (Annotated[Literal[tuple(PRESETS)] | None, tyro.conf.arg(help=PRESET_HELP)], None)
     places = {"prompt": prompt, "run_dir": run_dir, "redo": redo, "preset": preset}
-    commands = [_command("audit", AUDIT_HELP, places | flags)]
+    shared = tuple(f.name for f in fields(AskConfig))  # one flag of the audit for both stages that ask
+    audit_flags = flags | {"evaluate": _flags("evaluate", {}, hidden=shared)}
+    commands = [_command("audit", AUDIT_HELP, places | audit_flags)]
     for stage in STAGES:
         place: dict[str, tuple[Any, ...]] = {"run": run}
         if stage == "capture":
             target = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_OR_RUN_HELP)],)
             place = {"prompt": target, "run_dir": run_dir}
+        if stage in ("annotate", "evaluate"):
+            place["dry_run"] = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_HELP)], False)
         redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
         commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
     model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
-    options = _unchecked(HookpointsConfig, [], {})
+    options = _unchecked(HookpointsConfig, (), {})
     commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "options": options}))
     commands.append(_command("version", VERSION_HELP, {}))
     markers = (OmitArgPrefixes, OmitSubcommandPrefixes, DisallowNone, PositionalMetavarFromFieldName)
@@ -159,25 +168,23 @@ def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
     return Annotated[made, tyro.conf.subcommand(name)]
 
 
-def _flags(stage: str, recorded: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A stage's configuration as flags, with their defaults; the prompt is no flag."""
-    hidden = [("prompt", tyro.conf.Suppress[str], field(default=""))] if stage == "capture" else []
-    return _unchecked(STAGE_CONFIGS[stage], hidden, recorded)
+def _flags(stage: str, recorded: Mapping[str, Any], hidden: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """A stage's configuration as flags, with their defaults; the prompt and the `hidden` fields are none."""
+    return _unchecked(STAGE_CONFIGS[stage], ("prompt",) if stage == "capture" else hidden, recorded)
 
 
-def _unchecked(base: type, hidden: Sequence[Any], values: Mapping[str, Any]) -> tuple[Any, Any]:
+def _unchecked(base: type, hidden: tuple[str, ...], values: Mapping[str, Any]) -> tuple[Any, Any]:
     """A configuration that is not checked, so that a bad value is told in raigen's words and not in the parser's."""
-    namespace = {"__post_init__": lambda self: None, "__doc__": base.__doc__}
-    made = make_dataclass(f"{base.__name__}_flags", hidden, bases=(base,), frozen=True, namespace=namespace)
+    defaults = {f.name: f.default for f in fields(base)} | {"prompt": ""}
+    suppressed = [(name, tyro.conf.Suppress[Any], field(default=defaults[name])) for name in hidden]
+    namespace = {"__post_init__": lambda self: None, "__doc__": base.__doc__, "hidden": frozenset(hidden)}
+    made = make_dataclass(f"{base.__name__}_flags", suppressed, bases=(base,), frozen=True, namespace=namespace)
     return made, made(**values)
 
 
 def _values(config: Any) -> dict[str, Any]:
-    return {
-        f.name: getattr(config, f.name)
-        for f in fields(config)
-        if not (f.name == "prompt" and type(config).__name__ == "CaptureConfig_flags")
-    }
+    hidden = getattr(type(config), "hidden", frozenset())
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in hidden}
 
 
 # Progress.

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from raigen.address import address_of
 from raigen.errors import RaigenError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -14,6 +15,11 @@ MIN_IMAGES = 50  # fewer cannot show a rare attribute even twice
 def _need(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
         raise RaigenError(f"{name}: expected {expected}; got {value!r}")
+
+
+def _need_address(name: str, text: str, others: tuple[str, ...]) -> None:
+    if text not in others:
+        address_of(text, name, others)
 
 
 def _detail(default: Any) -> Any:
@@ -203,29 +209,73 @@ class DiscoverConfig:
 
 
 @dataclass(frozen=True)
-class AnnotateConfig:
-    """How the listed neurons are named."""
+class AskConfig:
+    """How vision-language models are asked, by the stages that ask any. None of it changes an answer."""
 
-    vocabulary: str = "auto"
-    """`auto`, `portraits`, `general`, or a text file with one phrase a line."""
-    min_auroc: float = 0.8
-    """A phrase names a neuron when it tells its top pictures from random ones at least this well; in [0.5, 1]."""
+    concurrency: int = _detail(8)
+    """Questions under way at once to a server, at least 1."""
+    timeout: float = _detail(120.0)
+    """Seconds to wait for one answer, above 0."""
+    max_calls: int | None = _detail(None)
+    """Questions to ask at most in one start of a stage, 0 or more. Answers are kept: the same command goes on."""
+    max_cost: float | None = _detail(None)
+    """What the answers of one start of a stage may cost, above 0; those under way may exceed it. Needs the prices."""
+    price_in: float = _detail(0.0)
+    """Price of a million tokens that the model reads, 0 or more."""
+    price_out: float = _detail(0.0)
+    """Price of a million tokens that the model writes, 0 or more."""
 
     def __post_init__(self) -> None:
+        _need(self.concurrency >= 1, "concurrency", self.concurrency, "1 or more")
+        _need(self.timeout > 0, "timeout", self.timeout, "seconds above 0")
+        _need(self.max_calls is None or self.max_calls >= 0, "max_calls", self.max_calls, "0 or more")
+        _need(self.max_cost is None or self.max_cost > 0, "max_cost", self.max_cost, "a sum above 0")
+        _need(self.price_in >= 0, "price_in", self.price_in, "0 or more")
+        _need(self.price_out >= 0, "price_out", self.price_out, "0 or more")
+        _need(self.max_cost is None or self.price_in + self.price_out > 0, "max_cost", self.max_cost,
+              "price_in or price_out beside it")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AnnotateConfig(AskConfig):
+    """How the listed neurons are named."""
+
+    annotator: str = "clip"
+    """`clip`, or a vision-language model: `openai:MODEL`, `openai:MODEL@URL`, `transformers:FOLDER_OR_ID`,
+    `scripted:FILE`."""
+    vocabulary: str = "auto"
+    """For clip: `auto`, `portraits`, `general`, or a text file with one phrase a line."""
+    min_auroc: float = 0.8
+    """For clip: a phrase names a neuron when it tells its top pictures from random ones at least this well; in
+    [0.5, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _need_address("annotator", self.annotator, ("clip",))
         _need(0.5 <= self.min_auroc <= 1, "min_auroc", self.min_auroc, "a number in [0.5, 1]")
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """On which fresh pictures the rates are measured."""
+class EvaluateConfig(AskConfig):
+    """On which fresh pictures the rates are measured, and who judges them."""
 
     n_fresh_images: int = 300
     """Pictures with seeds of their own, at least 1."""
+    judge: tuple[str, ...] = ("auto",)
+    """One or more: `portraits`, `clip`, vision-language models as for annotator; `auto` is `portraits` for the bundled
+    model, else `clip`. The rate is that of the first, the others stand beside it."""
+    attributes: str | None = None
+    """A text file with one attribute a line, to be judged beside the discovered ones."""
     confidence: float = 0.95
     """Of the intervals, in (0, 1)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "judge", (self.judge,) if isinstance(self.judge, str) else tuple(self.judge))
         _need(self.n_fresh_images >= 1, "n_fresh_images", self.n_fresh_images, "1 or more")
+        _need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
+        for judge in self.judge:
+            _need_address("judge", judge, ("auto", "portraits", "clip"))
         _need(0 < self.confidence < 1, "confidence", self.confidence, "a number in (0, 1)")
 
 
@@ -253,21 +303,23 @@ class AuditConfig:
 
     @classmethod
     def of(cls, prompt: str, **options: Any) -> "AuditConfig":
-        """Puts each option into the stage that has a field of its name (no name stands in two stages).
+        """Puts each option into the stages that have a field of its name (two stages share only those of AskConfig).
 
         >>> AuditConfig.of("a photo of a doctor", n_images=300, k=4).train.k
         4
         """
-        stages = {}
+        stages, used = {}, set()
         for stage in fields(cls):
             names = {f.name for f in fields(STAGE_CONFIGS[stage.name])}
-            chosen = {name: options.pop(name) for name in list(options) if name in names}
+            chosen = {name: value for name, value in options.items() if name in names}
+            used |= chosen.keys()
             if stage.name == "capture":
                 chosen["prompt"] = prompt
             stages[stage.name] = STAGE_CONFIGS[stage.name](**chosen)
-        if options:
-            known = sorted(f.name for config in STAGE_CONFIGS.values() for f in fields(config) if f.name != "prompt")
-            raise RaigenError(f"unknown option {next(iter(options))!r}; the options are {', '.join(known)}")
+        unknown = [name for name in options if name not in used]
+        if unknown:
+            known = sorted({f.name for config in STAGE_CONFIGS.values() for f in fields(config)} - {"prompt"})
+            raise RaigenError(f"unknown option {unknown[0]!r}; the options are {', '.join(known)}")
         return cls(**stages)
 
 

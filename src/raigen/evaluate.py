@@ -3,70 +3,149 @@
 import csv
 import io
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 
+from raigen.address import address_of
+from raigen.answers import Answers
 from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.diffusion import defaults, make_pictures
-from raigen.embed import Embedder
+from raigen.errors import RaigenError
+from raigen.judges import Subject, Verdicts, clip_verdicts, presence_jobs, vlm_verdicts, without, world_verdicts
 from raigen.loading import BUNDLED, load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
-from raigen.stats import rate_interval
-from raigen.world.attributes import PROMPTS, VALUES
-from raigen.world.judge import Judgement, judge
+from raigen.stats import krippendorff_alpha, rate_interval
+from raigen.vlm import Plan, open_answers
+from raigen.vlm import plan as plan_of
+from raigen.world.attributes import PROMPTS
+from raigen.world.judge import judge
 from raigen.world.truth import truth_of
 
 FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
+CLIP, WORLD = "clip", "portraits"  # the judges that are no vision-language models
 
 
-class Verdicts(NamedTuple):
-    """What a judge says of each fresh picture: 1 shows the attribute, 0 does not, NaN unscored; and its confidence."""
+class Rates(NamedTuple):
+    """The rate of one attribute by each judge, and how far the judges agree, where there are two or more."""
 
-    judge: str
-    shows: Float[np.ndarray, " image"]
-    confidence: Float[np.ndarray, " image"]
+    presences: tuple[Presence, ...]
+    alpha: float | None
+
+
+Given = dict[Subject, Rates]  # the rates of the attributes that came from a file
 
 
 def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]:
     """Makes pictures with seeds of their own and counts, per named attribute, how many show it.
 
-    In the bundled world its judge decides, for every other model CLIP without calibration. What cannot be judged is
-    unscored: it is counted apart and stays out of the rate. For the bundled world truth.json says which neurons were
-    right. Stopped and started again it keeps the pictures that are whole. Yields progress in pictures.
+    Each judge gives rates of its own; where there are two or more, Krippendorff's alpha says how far they agree. What
+    cannot be judged is unscored: it is counted apart and stays out of the rate. Attributes of a file are judged beside
+    the discovered ones. For the bundled world truth.json says which neurons were right. Stopped and started again it
+    keeps the pictures that are whole, and the answers. Yields progress in pictures, then in questions.
 
-    Raises RaigenError when annotation has not run or the model cannot be loaded.
+    Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot judge this run.
     """
     run.facts_of("annotate")
     capture: CaptureConfig = run.config_of("capture")
+    judges, subjects = _judges(config, capture), _subjects(run, config)
+    answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
     samples = yield from _fresh_pictures(run, capture, config)
-    images = [run.read_image(sample, "evaluate") for sample in samples]
-    attributes = run.attributes
-    in_world = capture.model == BUNDLED and capture.prompt in PROMPTS
-    reader = _WorldReader(judge(images)) if in_world else _ClipReader(run, images, capture.prompt)
-    black = np.array([image.getbbox() is None for image in images])  # a safety checker's: nothing to judge
-    verdicts = {attribute.neuron: without(reader.read(attribute), black) for attribute in attributes if attribute.label}
-    measured = [
-        replace(attribute, presence=presence_of(verdicts[attribute.neuron], config.confidence))
-        if attribute.label
-        else replace(attribute, presence=None)
-        for attribute in attributes
-    ]
-    write_text(run.judgements_path, judgements(samples, measured, verdicts))
-    write_text(run.presence_path, table(measured))
+    by_judge = []
+    for name in judges:
+        by_judge.append((yield from _verdicts(run, samples, subjects, name, answers, config)))
+    black = np.array([run.read_image(sample, "evaluate").getbbox() is None for sample in samples])
+    by_judge = [[without(verdict, black) for verdict in found] for found in by_judge]
+    verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(subjects)}
+    given = [subject for subject in subjects if subject.neuron is None]
+    measured = [_measured(attribute, verdicts, config.confidence) for attribute in run.attributes]
+    write_text(run.judgements_path, judgements(samples, verdicts))
+    write_text(run.presence_path, table(measured, {s: rates_of(verdicts[s], config.confidence) for s in given}))
     write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in measured], indent=1))
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path]
     outputs += [run.dir / sample.file for sample in samples]
-    if in_world:
+    if _is_in_world(capture):
         outputs.append(_write_truth(run, measured))
-    judges = sorted({verdict.judge for verdict in verdicts.values()})
-    facts = {"judge": ", ".join(judges), "n_fresh_images": len(samples), "fresh_seeds_from": samples[0].seed}
+    names = list(dict.fromkeys(verdict.judge for found in verdicts.values() for verdict in found))
+    facts = {
+        "judge": ", ".join(names), "n_fresh_images": len(samples), "fresh_seeds_from": samples[0].seed,
+        "n_given_attributes": len(given), "n_unscored": unscored_by_reason(verdicts),
+    }  # fmt: skip
     return Outcome(outputs, facts)
+
+
+def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
+    """What asking the vision-language judges would take, without asking. Pictures that are not made yet count as one
+    of the audited ones."""
+    run.facts_of("annotate")
+    capture: CaptureConfig = run.config_of("capture")
+    base = FRESH_SEEDS_FROM + capture.base_seed
+    made = whole_samples(run, run.fresh_samples_path, run.fresh_dir, capture.prompt, base)
+    stand_in = run.samples()[0]
+    samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
+    labels = list(dict.fromkeys(subject.label for subject in _subjects(run, config)))
+    answers, plans = open_answers(run.answers_path, config), []
+    for name in _judges(config, capture):
+        if name not in (CLIP, WORLD):
+            plans.append(plan_of(address_of(name), presence_jobs(run, samples, labels), answers))
+    return plans
+
+
+def _is_in_world(capture: CaptureConfig) -> bool:
+    return capture.model == BUNDLED and capture.prompt in PROMPTS
+
+
+def _judges(config: EvaluateConfig, capture: CaptureConfig) -> list[str]:
+    names = [(WORLD if _is_in_world(capture) else CLIP) if name == "auto" else name for name in config.judge]
+    if WORLD in names and not _is_in_world(capture):
+        raise RaigenError(
+            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only pictures of its own model and "
+            f"prompts, this run is {capture.model!r} with {capture.prompt!r}"
+        )
+    return list(dict.fromkeys(names))
+
+
+def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
+    """What is looked for: the named attributes, then those of the file."""
+    found = [Subject(a.label, a.neuron, a.top_images) for a in run.attributes if a.label]
+    if config.attributes is None:
+        return found
+    path = Path(config.attributes)
+    if not path.is_file():
+        raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {str(path)!r}")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    given = [Subject(line) for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+    if not given:
+        raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
+    return found + given
+
+
+def _verdicts(
+    run: Run,
+    samples: Sequence[Sample],
+    subjects: Sequence[Subject],
+    name: str,
+    answers: Answers,
+    config: EvaluateConfig,
+) -> Generator[Tick, None, list[Verdicts]]:
+    """The verdicts of one judge, in the order of the subjects."""
+    if name in (CLIP, WORLD):
+        images = [run.read_image(sample, "evaluate") for sample in samples]
+        return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
+    address = address_of(name)
+    labels = list(dict.fromkeys(subject.label for subject in subjects))
+    asking = vlm_verdicts(run, samples, labels, address, answers, config)
+    while True:
+        try:
+            done = next(asking)
+        except StopIteration as end:
+            return [end.value[subject.label] for subject in subjects]
+        yield Tick(done, len(samples) * len(labels), address.name)
 
 
 def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) -> Generator[Tick, None, list[Sample]]:
@@ -88,48 +167,6 @@ def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) ->
     return [samples[index] for index in range(config.n_fresh_images)]
 
 
-class _WorldReader:
-    """Verdicts of the world's judge, for labels that are phrases of the world."""
-
-    def __init__(self, judgement: Judgement):
-        self._judgement = judgement
-        self._column = {value.phrase: index for index, value in enumerate(VALUES)}
-
-    def read(self, attribute: RareAttribute) -> Verdicts:
-        readable = self._judgement.readable
-        column = self._column.get(attribute.label or "")
-        if column is None:  # a label from a user's own vocabulary: this judge cannot tell
-            return Verdicts("portraits judge", np.full(len(readable), np.nan), np.zeros(len(readable)))
-        shows = np.where(readable, self._judgement.shows[:, column].astype(float), np.nan)
-        return Verdicts("portraits judge", shows, self._judgement.confidence[:, column].astype(float))
-
-
-class _ClipReader:
-    """Verdicts of CLIP: nearer to the neuron's top pictures than to random ones, along the label's direction."""
-
-    def __init__(self, run: Run, images: Sequence, prompt: str):
-        name = run.facts_of("discover")["embedder"]
-        self._embedder, self._prompt = Embedder(name), prompt
-        self._fresh = self._embedder.images(images)
-        self._audited = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
-        self._index = {sample.file: sample.index for sample in run.samples()}
-
-    def read(self, attribute: RareAttribute) -> Verdicts:
-        plain, named = self._embedder.texts([self._prompt, f"{self._prompt}, {attribute.label}"])
-        direction = named - plain
-        is_top = np.zeros(len(self._audited), bool)
-        is_top[[self._index[file] for file in attribute.top_images]] = True
-        seen = self._audited @ direction
-        middle = (seen[is_top].mean() + seen[~is_top].mean()) / 2
-        margin = (self._fresh @ direction - middle) / max(float(seen.std()), 1e-12)
-        return Verdicts("CLIP, uncalibrated", (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
-
-
-def without(verdicts: Verdicts, black: Bool[np.ndarray, " image"]) -> Verdicts:
-    """The verdicts with wholly black pictures unscored."""
-    return verdicts._replace(shows=np.where(black, np.nan, verdicts.shows))
-
-
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
     """The rate of the attribute with its interval; unscored pictures are not in the denominator."""
     scored = ~np.isnan(verdicts.shows)
@@ -147,31 +184,64 @@ def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
     )
 
 
-def judgements(samples: Sequence[Sample], attributes: Sequence[RareAttribute], verdicts: dict[int, Verdicts]) -> str:
-    """judgements.jsonl: a line for every picture and named attribute; `shows` is null where it was not scored."""
+def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
+    """The rate by each judge, and Krippendorff's alpha where there are two or more and it is defined."""
+    alpha = krippendorff_alpha(np.stack([verdicts.shows for verdicts in found])) if len(found) > 1 else None
+    return Rates(tuple(presence_of(verdicts, confidence) for verdicts in found), alpha)
+
+
+def unscored_by_reason(verdicts: dict[Subject, list[Verdicts]]) -> dict[str, int]:
+    """How many verdicts are missing, by judge and reason."""
+    counts: dict[str, int] = {}
+    for verdict in (verdict for found in verdicts.values() for verdict in found):
+        for reason in (verdict.why or {}).values():
+            short = f"{verdict.judge}: {reason.split(':')[0]}"  # what follows a colon differs from case to case
+            counts[short] = counts.get(short, 0) + 1
+    return counts
+
+
+def _measured(attribute: RareAttribute, verdicts: dict[Subject, list[Verdicts]], confidence: float) -> RareAttribute:
+    subject = Subject(attribute.label or "", attribute.neuron, attribute.top_images)
+    if subject not in verdicts:
+        return replace(attribute, presence=None, other_presences=(), judges_alpha=None)
+    (first, *others), alpha = rates_of(verdicts[subject], confidence)
+    return replace(attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha)
+
+
+def judgements(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]]) -> str:
+    """judgements.jsonl: a line for every attribute, judge and picture; `shows` is null where it was not scored."""
     lines = []
-    for attribute in attributes:
-        if attribute.neuron not in verdicts:
-            continue
-        name, shows, confidence = verdicts[attribute.neuron]
-        for sample, verdict, sure in zip(samples, shows, confidence, strict=True):
-            line = {"file": sample.file, "seed": sample.seed, "neuron": attribute.neuron, "label": attribute.label}
-            verdict = None if np.isnan(verdict) else bool(verdict)
-            lines.append(json.dumps(line | {"judge": name, "shows": verdict, "confidence": round(float(sure), 4)}))
+    for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
+        name, shows, confidence, why = verdict
+        for index, (sample, shown, sure) in enumerate(zip(samples, shows, confidence, strict=True)):
+            line = {"file": sample.file, "seed": sample.seed, "neuron": subject.neuron, "label": subject.label}
+            line |= {"judge": name, "shows": None if np.isnan(shown) else bool(shown)}
+            line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
+            if np.isnan(shown):
+                line["why"] = (why or {}).get(index, "unscored")
+            lines.append(json.dumps(line))
     return "".join(line + "\n" for line in lines)
 
 
-def table(attributes: Sequence[RareAttribute]) -> str:
-    """presence.csv: one line per named attribute."""
+def table(attributes: Sequence[RareAttribute], given: Given | None = None) -> str:
+    """presence.csv: a line per attribute and judge, the discovered ones first; a given one has no rank and neuron."""
     buffer = io.StringIO()
     names = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "neuron", "label", *names])
-    for attribute in attributes:
-        if attribute.presence:
-            values = [getattr(attribute.presence, name) for name in names]
-            writer.writerow([attribute.rank, attribute.neuron, attribute.label, *values])
+    writer.writerow(["rank", "neuron", "label", *names, "judges_alpha"])
+    for place, (presences, alpha) in _rows(attributes, given or {}):
+        for presence in presences:
+            values = [getattr(presence, name) for name in names]
+            writer.writerow([*place, *values, "" if alpha is None else f"{alpha:.4f}"])
     return buffer.getvalue()
+
+
+def _rows(attributes: Sequence[RareAttribute], given: Given) -> Iterator[tuple[tuple[Any, ...], Rates]]:
+    for a in attributes:
+        if a.presence:
+            yield (a.rank, a.neuron, a.label), Rates((a.presence, *a.other_presences), a.judges_alpha)
+    for subject, rates in given.items():
+        yield ("", "", subject.label), rates
 
 
 def _write_truth(run: Run, attributes: Sequence[RareAttribute]):

@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # Ember, in OKLab (lightness, green-red, blue-yellow): violet, fire, straw. Evenly spaced there, so that equal steps of
 # activation look like equal steps of color, and the lightness alone carries the order (for print and color blindness).
 EMBER = np.array([(0.36, 0.08, -0.10), (0.51, 0.17, 0.00), (0.68, 0.135, 0.11), (0.92, -0.01, 0.13)])
 DOT_BOX = 1000  # the square in which the path of the scatter's dots is drawn
 HALF_DECADES = (1, 3)  # the marks of a logarithmic axis: 1 %, 3 %, 10 %, 30 % ...
+PIXEL_ART = 96  # pictures up to this many pixels are enlarged by whole pixels, not smoothed
+SMALL, LARGE = 256, 1664  # pixels of the longer side: what a vision-language model is shown at least, and at most
+CAPTION = 28  # pixels of a line of text over a band of pictures
 
 
 class Mark(NamedTuple):
@@ -117,6 +120,38 @@ def thumbnail(image: Image.Image, max_side: int) -> Image.Image:
     scale = max_side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def sized(image: Image.Image) -> Image.Image:
+    """`image` as a vision-language model is to see it: RGB, small ones enlarged by whole pixels, large ones reduced.
+
+    >>> sized(Image.new("L", (64, 48))).size, sized(Image.new("RGB", (3200, 800))).size
+    ((256, 192), (1664, 416))
+    """
+    factor = SMALL // max(image.size)
+    if factor > 1:
+        size = (image.width * factor, image.height * factor)
+        return image.convert("RGB").resize(size, Image.Resampling.NEAREST)
+    return thumbnail(image.convert("RGB"), LARGE)
+
+
+def sheet(bands: Sequence[tuple[str, Sequence[Image.Image]]], columns: int = 5) -> Image.Image:
+    """Bands of pictures below each other, each under a caption, every picture in a square cell of `SMALL` pixels."""
+    font = ImageFont.load_default(CAPTION - 8)
+    grids = [(text, image_grid([_cell(image) for image in images], columns)) for text, images in bands]
+    width = max(grid.width for _, grid in grids)
+    page = Image.new("RGB", (width, sum(CAPTION + grid.height for _, grid in grids)), "white")
+    at = 0
+    for text, grid in grids:
+        ImageDraw.Draw(page).text((4, at), text, fill="black", font=font)
+        page.paste(grid, (0, at + CAPTION))
+        at += CAPTION + grid.height
+    return page
+
+
+def _cell(image: Image.Image) -> Image.Image:
+    smooth = Image.Resampling.NEAREST if max(image.size) <= PIXEL_ART else Image.Resampling.LANCZOS
+    return ImageOps.pad(image.convert("RGB"), (SMALL, SMALL), smooth, color="white")
 
 
 def webp(image: Image.Image, quality: int = 90) -> bytes:

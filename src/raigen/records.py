@@ -61,7 +61,9 @@ class RareAttribute:
     """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
 
     `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
-    the run folder, strongest first. `label` is None before annotation and when no attribute was identified.
+    the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
+    `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
+    others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance.
     """
 
     rank: int
@@ -76,6 +78,8 @@ class RareAttribute:
     label_auroc: float | None = None
     labeled_by: str | None = None
     presence: Presence | None = None
+    other_presences: tuple[Presence, ...] = ()
+    judges_alpha: float | None = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
@@ -86,4 +90,5 @@ class RareAttribute:
             "top_images": tuple(entry["top_images"]),
             "keywords": tuple(entry.get("keywords", ())),
             "presence": Presence(**presence) if presence else None,
+            "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
         })  # fmt: skip

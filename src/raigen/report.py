@@ -21,7 +21,6 @@ from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
 
 THUMBNAIL = 192  # pixels of the longer side in the page: shown at 128, so sharp enough on dense screens, and small
-PIXEL_ART = 96  # pictures up to this many pixels are enlarged by whole pixels, not smoothed
 OVERLAY = 64  # pixels of an overlay's longer side: it holds no detail, the browser smooths it
 DASH = "\N{EN DASH}"  # from ... to
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
@@ -180,7 +179,7 @@ def _cards(run: Run, attributes: Sequence[RareAttribute], n_control: int) -> Gen
             "peak": peak,
             "top": [_picture(run, s, "strongest", m, peak) for s, m in zip(top, maps[: len(top)], strict=True)],
             "control": [_picture(run, rest[index], "random") for index in chosen],
-            "is_pixel_art": max(run.read_image(top[0]).size) <= PIXEL_ART if top else False,
+            "is_pixel_art": max(run.read_image(top[0]).size) <= figures.PIXEL_ART if top else False,
         }  # fmt: skip
 
 

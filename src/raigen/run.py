@@ -70,6 +70,7 @@ class Run:
     annotations_path = property(lambda self: self.dir / "annotations.jsonl")
     fresh_dir = property(lambda self: self.dir / "fresh")
     fresh_samples_path = property(lambda self: self.dir / "fresh.jsonl")
+    answers_path = property(lambda self: self.dir / "answers.jsonl")
     judgements_path = property(lambda self: self.dir / "judgements.jsonl")
     presence_path = property(lambda self: self.dir / "presence.csv")
     truth_path = property(lambda self: self.dir / "truth.json")
@@ -165,15 +166,21 @@ class Run:
         self._write_manifest(manifest)
 
     def forget(self, stage: str) -> None:
-        """Drops `stage` and all that follows: records, outputs, and the lists that a stopped one would resume from."""
+        """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
+
+        Fresh pictures stay until the capture is dropped, for they hang on nothing else: other judges see the same ones,
+        and what was answered about them stays of use.
+        """
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
             for file in (record or {}).get("outputs", {}):
-                (self.dir / file).unlink(missing_ok=True)
+                is_fresh = self.dir / file == self.fresh_samples_path or self.fresh_dir in (self.dir / file).parents
+                if stage == "capture" or not is_fresh:
+                    (self.dir / file).unlink(missing_ok=True)
         if stage == "capture":
             self.samples_path.unlink(missing_ok=True)
-        self.fresh_samples_path.unlink(missing_ok=True)
+            self.fresh_samples_path.unlink(missing_ok=True)
         self._write_manifest(manifest)
 
     @contextmanager

@@ -1,10 +1,11 @@
-"""Statistics of rates: intervals, their exact coverage, sample sizes."""
+"""Statistics of rates: intervals, their exact coverage, sample sizes, judges that err, many rates at once."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import beta, binom, norm
+from scipy.stats import beta, binom, false_discovery_control, fisher_exact, norm
 
 from raigen.errors import RaigenError
 
@@ -102,6 +103,119 @@ def rarest_rate(n_images: int, examples: int = 10, confidence: float = 0.95) -> 
     return float(beta.ppf(confidence, examples, n_images - examples + 1))
 
 
+class Calibration(NamedTuple):
+    """How a judge did on pictures with known answers: it said yes to `true_yes` of `positives` that show the attribute
+    and no to `true_no` of `negatives` that do not."""
+
+    true_yes: int
+    positives: int
+    true_no: int
+    negatives: int
+
+
+def calibrated_interval(
+    hits: int, n: int, judge: Calibration, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
+) -> Interval:
+    """The interval on the true rate behind `hits` of `n` pictures to which an imperfect judge said yes.
+
+    With sensitivity Se and specificity Sp the judge says yes at the rate q = p Se + (1 - p) (1 - Sp), so that
+    p = (q + Sp - 1) / (Se + Sp - 1) (Rogan & Gladen 1978), cut to [0, 1]. q, Se and Sp are drawn from their posteriors
+    under Jeffreys' priors, Beta(yes + 1/2, no + 1/2), and the ends are quantiles of p. A draw in which the judge is no
+    better than chance tells nothing: p is uniform there. In simulations of 1 % to 5 % (Se .9, Sp .98 to .99,
+    calibrated on 50 to 100 positives and 200 to 1,000 negatives) it covers at least 93 %; the interval on the raw
+    count covers less than 50 % there.
+
+    Raises RaigenError unless the counts fit and 0 < confidence < 1.
+    """
+    _check_confidence(confidence)
+    for name, yes, total in (("hits", hits, n), ("true_yes", judge.true_yes, judge.positives),
+                             ("true_no", judge.true_no, judge.negatives)):  # fmt: skip
+        _check_share(name, yes, total)
+    rng = np.random.default_rng(seed)
+    seen = rng.beta(hits + 0.5, n - hits + 0.5, draws)
+    sensitivity = rng.beta(judge.true_yes + 0.5, judge.positives - judge.true_yes + 0.5, draws)
+    specificity = rng.beta(judge.true_no + 0.5, judge.negatives - judge.true_no + 0.5, draws)
+    better = sensitivity + specificity - 1
+    rate = np.where(better > 0, (seen + specificity - 1) / np.where(better > 0, better, 1), rng.random(draws))
+    return _quantiles(rate.clip(0, 1), confidence, "calibrated, Beta posterior")
+
+
+def checked_interval(
+    confirmed: int, n: int, true_yes: int, positives: int, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
+) -> Interval:
+    """The interval on the true rate when a person has looked at every yes of the judge and confirmed some.
+
+    Confirmed pictures come at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
+    Se, with Se = Beta(true_yes + 1/2, positives - true_yes + 1/2) from a calibration, cut to [0, 1].
+
+    Raises RaigenError unless the counts fit and 0 < confidence < 1.
+    """
+    _check_confidence(confidence)
+    _check_share("confirmed", confirmed, n)
+    _check_share("true_yes", true_yes, positives)
+    rng = np.random.default_rng(seed)
+    found = rng.beta(confirmed + 0.5, n - confirmed + 0.5, draws)
+    sensitivity = rng.beta(true_yes + 0.5, positives - true_yes + 0.5, draws)
+    return _quantiles((found / sensitivity).clip(0, 1), confidence, "checked, Beta posterior")
+
+
+def krippendorff_alpha(ratings: Float[np.ndarray, "judge unit"]) -> float | None:
+    """Krippendorff's alpha for nominal ratings, NaN where a judge gave none: 1 - observed / expected disagreement.
+
+    1 is agreement, 0 what chance would give, below 0 worse than that. Units with fewer than two ratings do not count.
+    None where it is not defined: no unit was rated twice, or all ratings are the same. (Krippendorff, "Computing
+    Krippendorff's alpha-reliability", 2011.)
+
+    >>> krippendorff_alpha(np.array([[1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, np.nan]]))
+    1.0
+    """
+    values = np.unique(ratings[~np.isnan(ratings)])
+    counts = (ratings[None] == values[:, None, None]).sum(1)  # [value, unit]
+    rated = counts.sum(0)
+    counts, rated = counts[:, rated >= 2], rated[rated >= 2]
+    n = rated.sum()
+    totals = counts.sum(1)
+    expected = 1 - (totals * (totals - 1)).sum() / (n * (n - 1)) if n else 0.0
+    if expected <= 0:
+        return None
+    observed = 1 - (counts * (counts - 1) / (rated - 1)).sum() / n
+    return float(1 - observed / expected)
+
+
+def q_rarer(hits: Sequence[int], n: Sequence[int], rate: float) -> Float[np.ndarray, " attribute"]:
+    """q-values of "rarer than `rate`", one per attribute shown by `hits` of `n` pictures.
+
+    p = P(Binomial(n, rate) <= hits), one-sided, then Benjamini & Hochberg (1995): calling all with q <= x rare makes at
+    most a share x of wrong calls on average. Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
+
+    >>> q_rarer([0, 6], [600, 600], 0.01).round(4).tolist()
+    [0.0048, 0.6063]
+    """
+    if not 0 < rate < 1:
+        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
+    for count, total in zip(hits, n, strict=True):
+        _check_share("hits", count, total)
+    return false_discovery_control(binom.cdf(np.array(hits), np.array(n), rate), method="bh")
+
+
+def q_different(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]) -> Float[np.ndarray, " attribute"]:
+    """q-values of "shown at another rate", one per attribute, for (hits, n) in two sets of pictures.
+
+    p of Fisher's exact test, two-sided, then Benjamini & Hochberg (1995). Raises RaigenError unless 0 <= hits <= n.
+    """
+    p_values = []
+    for (a, n_a), (b, n_b) in zip(first, second, strict=True):
+        _check_share("hits", a, n_a)
+        _check_share("hits", b, n_b)
+        p_values.append(fisher_exact([[a, n_a - a], [b, n_b - b]]).pvalue)  # type: ignore[attr-defined]  # scipy has it
+    return false_discovery_control(p_values, method="bh")
+
+
+def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str) -> Interval:
+    low, high = np.quantile(rate, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high), method)
+
+
 def _bounds(hits: Int[np.ndarray, " outcome"], n: int, confidence: float) -> np.ndarray:
     """Lower and upper ends [2, outcome] for each number of hits."""
     few = np.minimum(hits, n - hits) < FEW
@@ -131,3 +245,8 @@ def _check_confidence(confidence: float) -> None:
 def _check_count(name: str, count: int) -> None:
     if count < 1:
         raise RaigenError(f"{name}: expected 1 or more; got {count}")
+
+
+def _check_share(name: str, part: int, whole: int) -> None:
+    if not 0 <= part <= whole:
+        raise RaigenError(f"{name}: expected 0 <= {name} <= {whole}; got {part}")

@@ -1,0 +1,57 @@
+"""Says where a vision-language model is: at a server, in a folder or on the Hub, or in a script."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from raigen.errors import RaigenError
+
+OPENAI_URL = "https://api.openai.com/v1"
+FORMS = (
+    "openai:MODEL for OpenAI, openai:MODEL@http://HOST:PORT/v1 for a server that speaks its protocol (vLLM, Ollama, "
+    "llama.cpp, LM Studio), transformers:FOLDER_OR_ID for a model in this process, or scripted:FILE"
+)
+
+
+class Address(NamedTuple):
+    """Where a model is: `endpoint` is a base URL for a server, `here` for a local model, else the script's path."""
+
+    kind: Literal["openai", "transformers", "scripted"]
+    model: str
+    endpoint: str
+
+    @property
+    def name(self) -> str:
+        """What labels and rates that come from this model are signed with.
+
+        >>> address_of("openai:qwen2.5vl:7b@http://127.0.0.1:11434/v1").name
+        'qwen2.5vl:7b at 127.0.0.1:11434'
+        """
+        if self.kind == "scripted":
+            return f"script {self.model}"
+        return f"{self.model} at {urlsplit(self.endpoint).netloc if self.kind == 'openai' else 'this machine'}"
+
+
+def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> Address:
+    """The address in `text`. `name` and `others` are what the error says it is, and what else it could have been.
+
+    Raises RaigenError when `text` has none of the `FORMS`, or holds a password.
+
+    >>> address_of("openai:gpt-4o-mini").endpoint
+    'https://api.openai.com/v1'
+    """
+    server = re.fullmatch(r"openai:(?P<model>\S+?)(@(?P<url>https?://\S+))?", text)
+    other = re.fullmatch(r"(?P<kind>transformers|scripted):(?P<model>.+)", text)
+    if server and "@" in urlsplit(server["url"] or OPENAI_URL).netloc:
+        raise RaigenError(
+            f"{name}: expected a URL without a name and password, for it is written into the run; give the key in the "
+            "environment variable RAIGEN_API_KEY"
+        )
+    if server:
+        return Address("openai", server["model"], (server["url"] or OPENAI_URL).rstrip("/"))
+    if other and other["kind"] == "transformers":
+        return Address("transformers", other["model"], "here")
+    if other:
+        return Address("scripted", other["model"], other["model"])
+    raise RaigenError(f"{name}: expected {', '.join([*others, FORMS])}; got {text!r}")

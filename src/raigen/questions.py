@@ -1,0 +1,166 @@
+"""What a vision-language model is asked, and what counts as an answer."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+SHARE = 0.8  # of the top pictures must show an attribute before it counts (RAIGen, arXiv 2602.06806)
+NOTHING = {"", "none", "null", "n/a", "no attribute", "no identified attribute"}
+LONGEST_LABEL = 80  # characters; what is longer is a sentence and no attribute
+
+
+class Question(NamedTuple):
+    """A question about pictures: its text, the JSON schema of the answer, and the most tokens that it may take."""
+
+    text: str
+    schema: dict[str, Any]
+    max_tokens: int
+
+
+class Token(NamedTuple):
+    """A piece of an answer, with the pieces that could have stood in its place and their log-probabilities."""
+
+    text: str
+    alternatives: tuple[tuple[str, float], ...]
+
+
+class Annotation(NamedTuple):
+    """What a model says that a neuron's top pictures share; `attribute` is empty when it found nothing.
+
+    `n_showing` of the top pictures show it, and `n_control` of the random ones.
+    """
+
+    evidence: str
+    n_showing: int
+    n_control: int
+    attribute: str
+    suggested_prompt: str
+    keywords: tuple[str, ...]
+
+
+def presence_question(label: str) -> Question:
+    """Asks whether one picture shows an attribute. The evidence comes before the verdict that rests on it."""
+    text = (
+        f"Does this picture show the attribute “{label}”? Judge only what can be seen, and do not guess from the "
+        'setting. Answer with JSON only: {"evidence": what you see that decides it, in at most 15 words, '
+        '"answer": "yes", "no", or "unsure" where it cannot be told}'
+    )
+    answer = {"type": "string", "enum": ["yes", "no", "unsure"]}
+    return Question(text, _object(evidence={"type": "string"}, answer=answer), 300)
+
+
+def annotation_question(prompt: str, n_top: int, n_control: int) -> Question:
+    """Asks what the top pictures of a neuron share: one sheet of three bands, by the rules of RAIGen."""
+    text = (
+        f"A text-to-image model made these pictures for the prompt “{prompt}”. Band A: the {n_top} pictures in which "
+        "one inner feature of the model is strongest. Band B: the same pictures, tinted where the feature is active, "
+        f"from violet (weak) to yellow (strong). Band C: {n_control} random pictures of the same prompt. Which visible "
+        "attribute do the pictures of band A share? It counts only if it can be seen in at least 80 % of band A, if "
+        "the tinted places of band B lie on it, if the prompt does not imply it, if it is no core tool of the "
+        "profession in the prompt, and if it is less common in band C. That there is none is a good answer. Answer "
+        'with JSON only: {"evidence": what you see in A, B and C, in at most 40 words, "n_showing": how many pictures '
+        'of band A show it, "n_control": how many of band C show it, "attribute": 1 to 5 words such as “wearing '
+        'glasses”, or "" if there is none, "suggested_prompt": the prompt, changed so that it asks for the attribute, '
+        'or "", "keywords": up to three words for it}'
+    )
+    words, count = {"type": "string"}, {"type": "integer"}
+    schema = _object(
+        evidence=words, n_showing=count, n_control=count, attribute=words, suggested_prompt=words,
+        keywords={"type": "array", "items": words},
+    )  # fmt: skip
+    return Question(text, schema, 600)
+
+
+def read_presence(text: str) -> Literal["yes", "no", "unsure"] | None:
+    """The verdict in an answer, or None when it holds none. A bare word counts, a sentence does not.
+
+    >>> read_presence('```json\\n{"evidence": "a cat", "answer": "Yes"}\\n```'), read_presence("I see a cat.")
+    ('yes', None)
+    """
+    found = [entry["answer"] for entry in objects(text) if isinstance(entry.get("answer"), str)]
+    word = (found[-1] if found else text).strip().strip("\"'*.!`").lower()
+    return word if word in ("yes", "no", "unsure") else None  # type: ignore[return-value]  # pyright cannot narrow str
+
+
+def read_annotation(text: str) -> Annotation | None:
+    """The annotation in an answer, or None when it holds none of the asked form.
+
+    >>> read_annotation('{"attribute": "a cat"}') is None
+    True
+    """
+    for entry in reversed(list(objects(text))):
+        words = entry.get("keywords")
+        if (
+            all(isinstance(entry.get(name), str) for name in ("evidence", "attribute", "suggested_prompt"))
+            and all(type(entry.get(name)) is int for name in ("n_showing", "n_control"))  # a bool is an int, too
+            and isinstance(words, list)
+            and all(isinstance(word, str) for word in words)
+        ):
+            attribute = " ".join(entry["attribute"].split())
+            attribute = "" if attribute.lower().strip(".") in NOTHING else attribute
+            counts, prompt = (entry["n_showing"], entry["n_control"]), entry["suggested_prompt"].strip()
+            return Annotation(entry["evidence"], *counts, attribute, prompt, tuple(words[:3]))
+    return None
+
+
+def why_not(annotation: Annotation, prompt: str, n_top: int, n_control: int) -> str | None:
+    """Why an annotation names no attribute by the rules that were asked for, or None when it does."""
+    showing, control = annotation.n_showing / n_top, annotation.n_control / max(n_control, 1)
+    if not annotation.attribute:
+        return "no identified attribute"
+    if len(annotation.attribute) > LONGEST_LABEL:
+        return f"the answer has more than {LONGEST_LABEL} characters"
+    if set(re.findall(r"\w+", annotation.attribute.lower())) <= set(re.findall(r"\w+", prompt.lower())):
+        return "the prompt says it already"
+    if not SHARE <= showing <= 1:
+        return f"seen in {annotation.n_showing} of {n_top} top pictures, fewer than 80 %"
+    if control >= showing:
+        return f"as common in random pictures ({annotation.n_control} of {n_control})"
+    return None
+
+
+def yes_share(tokens: Sequence[Token]) -> float | None:
+    """P(yes) / (P(yes) + P(no)) at the place of the verdict, in [0, 1]; None where the answer does not tell.
+
+    The form of VQAScore (Lin et al. 2024), normalised: what the model gives to other words does not count.
+
+    >>> round(yes_share([Token("no", (("no", math.log(0.6)), ("yes", math.log(0.2))))]), 6)
+    0.25
+    """
+    text = "".join(token.text for token in tokens)
+    found = list(re.finditer(r'"answer"\s*:\s*"\s*', text)) or list(re.finditer(r"^\W*", text))
+    start, at = found[-1].end(), 0
+    for token in tokens:
+        if at <= start < at + len(token.text):
+            break
+        at += len(token.text)
+    else:
+        return None
+    head, mass = token.text[: start - at], {"yes": 0.0, "no": 0.0}
+    for other, log_probability in token.alternatives:
+        word = re.match(r"[a-z]*", other.removeprefix(head).strip().lower())
+        for verdict in mass:
+            if other.startswith(head) and word and word[0] and verdict.startswith(word[0]):
+                mass[verdict] += math.exp(log_probability)
+    total = mass["yes"] + mass["no"]
+    return mass["yes"] / total if total and len(token.alternatives) > 1 else None
+
+
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
+    }  # fmt: skip
+
+
+def objects(text: str) -> Iterator[dict[str, Any]]:
+    """Every outermost JSON object in `text`, whatever stands around it."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
+        try:
+            entry, end = decoder.raw_decode(text, at)
+            yield entry
+        except (json.JSONDecodeError, RecursionError):
+            end = at + 1
+        at = text.find("{", end)
