@@ -10,7 +10,7 @@ demo: $(STAMP)
 	@$(VENV)/bin/raigen audit "a photo of a doctor" $(DEMO_FLAGS)
 
 test: $(STAMP) _browser
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n auto
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check

@@ -55,7 +55,7 @@ class Codes(NamedTuple):
 def capture(work: Path, prompt: str, seed: int, n_images: int, **options) -> Run:
     """The pictures and activations, by the `capture` stage of raigen; goes on where it was stopped."""
     run = Run.create(work / prompt.split()[-1] / f"g{seed}")
-    config = CaptureConfig(prompt, n_images=n_images, base_seed=seed * SEEDS_APART, device="cpu", **options)
+    config = CaptureConfig(prompt, n_images=n_images, base_seed=seed * SEEDS_APART, store=True, **options)
     run_stage(run, "capture", config)
     return run
 

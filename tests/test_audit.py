@@ -68,7 +68,7 @@ def run(tmp_path):
 
 def test_an_audit_walks_all_stages_in_order_and_tells_each_step(stages, tmp_path):
     steps = []
-    run = raigen.audit(DOCTOR, run_dir=tmp_path / "run", progress=steps.append, n_images=60, k=4)
+    run = raigen.audit(DOCTOR, store=True, run_dir=tmp_path / "run", progress=steps.append, n_images=60, k=4)
     assert stages.calls == list(STAGES)
     assert [(s.stage, s.state) for s in steps[:6]] == [
         ("capture", "begun"), ("capture", "running"), ("capture", "running"), ("capture", "running"),
@@ -81,31 +81,31 @@ def test_an_audit_walks_all_stages_in_order_and_tells_each_step(stages, tmp_path
 
 
 def test_the_same_audit_again_does_nothing(stages, tmp_path):
-    raigen.audit(DOCTOR, run_dir=tmp_path / "run")
+    raigen.audit(DOCTOR, store=True, run_dir=tmp_path / "run")
     before = (tmp_path / "run" / "run.json").read_bytes()
     steps = []
-    raigen.audit(DOCTOR, run_dir=tmp_path / "run", progress=steps.append)
+    raigen.audit(DOCTOR, store=True, run_dir=tmp_path / "run", progress=steps.append)
     assert steps == [Step(name, "skipped") for name in STAGES]
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_the_folder_follows_the_prompt(stages, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert raigen.audit("A photo of a doctor, 医者!").dir.as_posix() == "runs/a-photo-of-a-doctor-医者"
-    assert raigen.audit("?" * 99).dir.as_posix() == "runs/prompt"
-    assert len(raigen.audit("very " * 99).dir.name) <= 60
+    assert raigen.audit("A photo of a doctor, 医者!", store=True).dir.as_posix() == "runs/a-photo-of-a-doctor-医者"
+    assert raigen.audit("?" * 99, store=True).dir.as_posix() == "runs/prompt"
+    assert len(raigen.audit("very " * 99, store=True).dir.name) <= 60
 
 
 def test_bad_options_make_no_folder(tmp_path):
     with pytest.raises(RaigenError, match="n_images"):
-        raigen.audit(DOCTOR, run_dir=tmp_path / "run", n_images=3)
+        raigen.audit(DOCTOR, store=True, run_dir=tmp_path / "run", n_images=3)
     with pytest.raises(RaigenError, match="unknown option 'n_neurons'"):
-        raigen.audit(DOCTOR, run_dir=tmp_path / "run", n_neurons=3)
+        raigen.audit(DOCTOR, store=True, run_dir=tmp_path / "run", n_neurons=3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stopped_capture_goes_on_where_it_stopped(stages, run):
-    config = AuditConfig.of(DOCTOR)
+    config = AuditConfig.of(DOCTOR, store=True)
     stages.fails, stages.fails_after = {"capture": KeyboardInterrupt()}, 2
     with pytest.raises(KeyboardInterrupt):
         list(walk(run, config))
@@ -119,22 +119,22 @@ def test_a_stopped_capture_goes_on_where_it_stopped(stages, run):
 def test_a_begun_capture_is_bound_to_its_configuration(stages, run):
     stages.fails, stages.fails_after = {"capture": RaigenError("NaN")}, 1
     with pytest.raises(RaigenError, match="NaN"):
-        list(walk(run, AuditConfig.of(DOCTOR)))
+        list(walk(run, AuditConfig.of(DOCTOR, store=True)))
     with pytest.raises(RaigenError, match="capture was run with base_seed = 0, now asked for 1"):
-        list(walk(run, AuditConfig.of(DOCTOR, base_seed=1)))
+        list(walk(run, AuditConfig.of(DOCTOR, store=True, base_seed=1)))
 
 
 def test_a_first_try_that_made_nothing_binds_the_folder_to_nothing(stages, run):
     stages.fails = {"capture": RaigenError("no such model")}
     with pytest.raises(RaigenError, match="no such model"):
-        list(walk(run, AuditConfig.of(DOCTOR, model="portrats")))
+        list(walk(run, AuditConfig.of(DOCTOR, store=True, model="portrats")))
     stages.fails = {}
-    list(walk(run, AuditConfig.of(DOCTOR, model="portraits")))
-    assert run.is_done("report", AuditConfig.of(DOCTOR).report)
+    list(walk(run, AuditConfig.of(DOCTOR, store=True, model="portraits")))
+    assert run.is_done("report", AuditConfig.of(DOCTOR, store=True).report)
 
 
 def test_a_failed_stage_keeps_those_before_it(stages, run):
-    config = AuditConfig.of(DOCTOR)
+    config = AuditConfig.of(DOCTOR, store=True)
     stages.fails = {"discover": RaigenError("broken")}
     with pytest.raises(RaigenError, match="broken"):
         list(walk(run, config))
@@ -144,7 +144,7 @@ def test_a_failed_stage_keeps_those_before_it(stages, run):
 
 
 def test_a_lost_output_is_made_again_with_what_follows(stages, run):
-    config = AuditConfig.of(DOCTOR)
+    config = AuditConfig.of(DOCTOR, store=True)
     list(walk(run, config))
     run.attributes_path.unlink()
     stages.calls = []
@@ -153,8 +153,8 @@ def test_a_lost_output_is_made_again_with_what_follows(stages, run):
 
 
 def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
-    list(walk(run, AuditConfig.of(DOCTOR)))
-    other = AuditConfig.of(DOCTOR, percentile=80.0)
+    list(walk(run, AuditConfig.of(DOCTOR, store=True)))
+    other = AuditConfig.of(DOCTOR, store=True, percentile=80.0)
     with pytest.raises(
         RaigenError, match=r"discover was run with percentile = 90\.0, now asked for 80\.0\. .*--redo discover"
     ):
@@ -168,21 +168,21 @@ def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
 def test_redo_of_a_stopped_capture_starts_over(stages, run):
     stages.fails, stages.fails_after = {"capture": KeyboardInterrupt()}, 2
     with pytest.raises(KeyboardInterrupt):
-        list(walk(run, AuditConfig.of(DOCTOR)))
+        list(walk(run, AuditConfig.of(DOCTOR, store=True)))
     stages.fails = {}
-    steps = list(walk(run, AuditConfig.of(DOCTOR, guidance_scale=1.0), redo="capture"))
+    steps = list(walk(run, AuditConfig.of(DOCTOR, store=True, guidance_scale=1.0), redo="capture"))
     assert steps[1].tick == Tick(1, 3, "working")
 
 
 def test_redo_loses_nothing_when_an_earlier_stage_disagrees(stages, run):
-    list(walk(run, AuditConfig.of(DOCTOR)))
+    list(walk(run, AuditConfig.of(DOCTOR, store=True)))
     with pytest.raises(RaigenError, match="capture was run with n_images = 1000, now asked for 300"):
-        list(walk(run, AuditConfig.of(DOCTOR, n_images=300), redo="train"))
-    assert run.is_done("report", AuditConfig.of(DOCTOR).report)
+        list(walk(run, AuditConfig.of(DOCTOR, store=True, n_images=300), redo="train"))
+    assert run.is_done("report", AuditConfig.of(DOCTOR, store=True).report)
 
 
 def test_one_stage_alone_asks_for_those_before_it(stages, run):
-    config = AuditConfig.of(DOCTOR)
+    config = AuditConfig.of(DOCTOR, store=True)
     run_stage(run, "capture", config.capture)
     with pytest.raises(RaigenError, match=r": train has not finished; run: raigen train "):
         run_stage(run, "discover", config.discover)
@@ -202,9 +202,9 @@ def test_one_stage_alone_asks_for_those_before_it(stages, run):
 
 def test_a_run_in_use_is_left_alone(stages, run, tmp_path):
     with run.locked(), pytest.raises(RaigenError, match="another raigen process is writing here"):
-        list(walk(run, AuditConfig.of(DOCTOR)))
+        list(walk(run, AuditConfig.of(DOCTOR, store=True)))
     assert stages.calls == []
-    list(walk(run, AuditConfig.of(DOCTOR)))  # the lock is free again
+    list(walk(run, AuditConfig.of(DOCTOR, store=True)))  # the lock is free again
     assert json.loads(run.manifest_path.read_text())["stages"].keys() == set(STAGES)
 
 

@@ -26,7 +26,9 @@ from raigen.run import Run
 
 @pytest.fixture(scope="module")
 def config(sd_folder):  # noqa: F811
-    return CaptureConfig("a photo of a doctor", str(sd_folder), n_images=50, base_seed=100, batch_size=16, device="cpu")
+    return CaptureConfig(
+        "a photo of a doctor", str(sd_folder), n_images=50, base_seed=100, batch_size=16, store=True, device="cpu"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,7 @@ def test_what_cannot_be_parsed_exits_with_two(args, expected, capsys):
 def captured(tmp_path):
     """A run whose capture is done: 50 images of 4 tokens of width 8."""
     run = Run.create(tmp_path / "run")
-    config = CaptureConfig(DOCTOR, n_images=50)
+    config = CaptureConfig(DOCTOR, n_images=50, store=True)
     run.begin("capture", config)
     activations = torch.randn(50, 1, 4, 8, generator=torch.Generator().manual_seed(0))
     shard = ActivationStore.write(run.activations_dir, 0, activations, grid=(2, 2), step_indices=(3,))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from raigen.errors import RaigenError
+from raigen.records import Tick
 from raigen.run import write_tensors
 
 NAME = "activations"
@@ -32,6 +33,15 @@ class Chunk(NamedTuple):
     activations: Float[Tensor, "image token d_in"]
 
 
+class Part(NamedTuple):
+    """The activations of a few images as they are made (none yet, at the start), and how far the making has come."""
+
+    indices: list[int]
+    activations: Float[Tensor, "image step token d_in"] | None
+    step_indices: tuple[int, ...]
+    tick: Tick
+
+
 class _Shard(NamedTuple):
     """The header of one file."""
 
@@ -47,6 +57,21 @@ class _Layout(NamedTuple):
     grid: tuple[int, int]
     step_indices: tuple[int, ...]
     d_in: int
+
+
+def as_half(
+    activations: Float[Tensor, "image step token d_in"], first: int, step_indices: Sequence[int]
+) -> Float[Tensor, "image step token d_in"]:
+    """As float16. Raises RaigenError, naming image and step, for what float16 cannot hold."""
+    half = activations.to(torch.float16)
+    if not half.isfinite().all():
+        image, step, *place = (~half.isfinite()).nonzero()[0].tolist()
+        value = activations[image, step, *place].item()
+        raise RaigenError(
+            f"activations of image {first + image} at step {step_indices[step]}: expected finite numbers of at "
+            f"most 65,504 (float16); got {value:.6g}. Choose another hookpoint, or load the model in float32"
+        )
+    return half
 
 
 class ActivationStore:
@@ -99,14 +124,7 @@ class ActivationStore:
                 f"activations: expected [image, {len(step_indices)} steps, {grid[0]} x {grid[1]} tokens, d_in]; "
                 f"got {list(activations.shape)}"
             )
-        half = activations.to(torch.float16)
-        if not half.isfinite().all():
-            image, step, *place = (~half.isfinite()).nonzero()[0].tolist()
-            value = activations[image, step, *place].item()
-            raise RaigenError(
-                f"activations of image {first + image} at step {step_indices[step]}: expected finite numbers of at "
-                f"most 65,504 (float16); got {value:.6g}. Choose another hookpoint, or load the model in float32"
-            )
+        half = as_half(activations, first, step_indices)
         path = Path(dir) / f"{first:06d}.safetensors"
         facts = {"first": first, "rows": grid[0], "columns": grid[1], "step_indices": list(step_indices)}
         write_tensors(path, {NAME: half}, {name: json.dumps(fact) for name, fact in facts.items()})

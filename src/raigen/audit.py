@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
 from raigen.records import Outcome, Tick
 from raigen.run import Run
+
+if TYPE_CHECKING:
+    from raigen.activations import Part
 
 Stage = Callable[[Run, Any], Generator[Tick, None, Outcome]]
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
@@ -62,7 +65,10 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
             for name in STAGES[: STAGES.index(redo)]:
                 run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
             run.forget(redo)
-        for name in STAGES:
+        streamed = _is_streamed(run, config)
+        if streamed:
+            yield from _streamed_steps(run, config)
+        for name in STAGES[2:] if streamed else STAGES:
             yield from _steps(run, name, getattr(config, name))
 
 
@@ -105,14 +111,7 @@ def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
     finished = False
     try:
         yield Step(name, "begun")
-        ticks = stage_function(name)(run, config)
-        while True:
-            try:
-                tick = next(ticks)
-            except StopIteration as end:
-                outcome = end.value
-                break
-            yield Step(name, "running", tick)
+        outcome = yield from _running(name, _ticks(run, name, config))
         run.finish(name, outcome, time.monotonic() - started)
         finished = True
     finally:
@@ -120,6 +119,64 @@ def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
         if not finished and is_new and set(run.dir.rglob("*")) == before:
             run.forget(name)
     yield Step(name, "finished", seconds=time.monotonic() - started)
+
+
+def _running(name: str, ticks: Generator[Tick, None, Outcome]) -> Generator[Step, None, Outcome]:
+    """The ticks of a stage as steps of the walk."""
+    while True:
+        try:
+            tick = next(ticks)
+        except StopIteration as end:
+            return end.value
+        yield Step(name, "running", tick)
+
+
+def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
+    """The stage at work. Without a store, training makes the pictures again for what they put out inside."""
+    if name == "train" and not (capturing := run.config_of("capture")).store:
+        from raigen.capture import captured
+        from raigen.stream import train_on_stream
+
+        return train_on_stream(run, config, capturing.n_images, lambda first: captured(run, capturing, first))
+    return stage_function(name)(run, config)
+
+
+def _is_streamed(run: Run, config: AuditConfig) -> bool:
+    """Whether the autoencoder is to be trained while the pictures are made: neither is done yet."""
+    done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
+    return not config.capture.store and not any(done)
+
+
+def _streamed_steps(run: Run, config: AuditConfig) -> Iterator[Step]:
+    """Capture and train as one: the training asks for pictures as it needs their tokens."""
+    from raigen.capture import captured
+    from raigen.stream import train_on_stream
+
+    captures: list[Outcome] = []
+
+    def source(first: int) -> Iterator["Part"]:
+        captures.append((yield from captured(run, config.capture, first)))
+
+    is_new = "capture" not in run.manifest["stages"]
+    before = set(run.dir.rglob("*"))
+    started = time.monotonic()
+    run.begin("capture", config.capture)
+    run.begin("train", config.train)
+    finished = False
+    try:
+        yield Step("capture", "begun")
+        ticks = train_on_stream(run, config.train, config.capture.n_images, source)
+        outcome = yield from _running("capture", ticks)
+        training = outcome.facts["training_seconds"]
+        seconds = {"capture": time.monotonic() - started - training, "train": training}
+        run.finish("capture", captures[0], seconds["capture"])
+        run.finish("train", outcome, seconds["train"])
+        finished = True
+    finally:
+        if not finished and is_new and set(run.dir.rglob("*")) == before:
+            run.forget("capture")
+    for name in STAGES[:2]:
+        yield Step(name, "finished", seconds=seconds[name])
 
 
 def stage_function(name: str) -> Stage:

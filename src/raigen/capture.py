@@ -1,4 +1,4 @@
-"""Generates the pictures of a run, and stores what the hookpoint put out for each."""
+"""Generates the pictures of a run, and keeps what the hookpoint put out for each."""
 
 import itertools
 import time
@@ -9,7 +9,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from raigen.activations import NAME, ActivationStore
+from raigen.activations import NAME, ActivationStore, Part
 from raigen.config import CaptureConfig
 from raigen.diffusion import Generated, Settings, defaults, generate
 from raigen.errors import RaigenError
@@ -21,7 +21,7 @@ from raigen.run import Run, sha256
 
 
 def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
-    """Makes picture i from seed `base_seed + i` and keeps the activations of all its denoising steps.
+    """Makes picture i from seed `base_seed + i` and keeps the activations of its last denoising step, or of all.
 
     Each batch is written whole: its pictures, one shard of activations, then its lines in samples.jsonl. Stopped at
     any time and started again, it keeps every batch whose pictures have the hashes in samples.jsonl and whose shard
@@ -33,6 +33,21 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     Raises RaigenError when the model cannot be loaded, the hookpoint does not exist or cannot be captured, an
     activation is not finite, a batch is black although nothing checks for safety, or the disk is full.
     """
+    parts = captured(run, config)
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration as end:
+            return end.value
+        yield part.tick
+
+
+def captured(run: Run, config: CaptureConfig, again_from: int | None = None) -> Generator[Part, None, Outcome]:
+    """`capture`, yielding the activations of every batch as it is made, at all steps.
+
+    With `again_from`, all pictures from that one on are made, also those that are there: their activations are wanted
+    again. What is there is not written again.
+    """
     pipe = load_pipeline(config.model, config.device, config)
     source = find_source(config.model, config)
     licence = licence_of(source, config)
@@ -42,16 +57,20 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     if run.samples_path.exists():  # what it lists beyond the whole batches is gone
         write_list(run.samples_path, samples)
     n_made, seconds = 0, 0.0
-    yield Tick(len(samples), config.n_images, f"the model's licence: {licence}" if licence else "")
-    for indices in _missing(config.n_images, config.batch_size, samples):
+    note = f"the model's licence: {licence}" if licence else ""
+    yield Part([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
+    for indices in _batches(config, samples, again_from):
         started = time.perf_counter()
         seeds = [config.base_seed + index for index in indices]
         generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
         _check_not_black(pipe, config, generated)
-        samples |= _write_batch(run, config, indices, generated)
-        write_list(run.samples_path, samples)
+        for missing in _consecutive([index for index in indices if index not in samples]):
+            samples |= _write_batch(run, config, missing, slice(missing[0] - indices[0], None), generated)
+            write_list(run.samples_path, samples)
         n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
-        yield Tick(len(samples), config.n_images, f"{seconds / n_made:.2f} s a picture")
+        done = len(samples) if again_from is None else indices[-1] + 1
+        note = f"{seconds / n_made:.2f} s a picture"
+        yield Part(indices, generated.activations, generated.step_indices, Tick(done, config.n_images, note))
     store = ActivationStore(run.activations_dir)
     facts = {
         "model": config.model,
@@ -63,7 +82,7 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
         "hookpoint": hookpoint.path,
         "grid": list(store.grid),
         "d_in": store.d_in,
-        "n_steps": store.n_steps,
+        "n_steps": store.step_indices[-1] + 1,
         "seconds_per_image": round(seconds / n_made, 4) if n_made else None,
         "device": str(resolve_device(config.device)),
         "dtype": str(denoiser_of(pipe, hookpoint).dtype).removeprefix("torch."),
@@ -107,24 +126,35 @@ def _images_of(shard: Path) -> range:
         return range(0)
 
 
-def _missing(n_images: int, batch_size: int, samples: Mapping[int, Sample]) -> Iterator[list[int]]:
-    """The indices without a sample, in batches of consecutive ones."""
-    absent = [index for index in range(n_images) if index not in samples]
-    for _, group in itertools.groupby(enumerate(absent), key=lambda pair: pair[1] - pair[0]):
-        indices = [index for _, index in group]
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]
+def _batches(config: CaptureConfig, samples: Mapping[int, Sample], again_from: int | None) -> Iterator[list[int]]:
+    """The indices to make, in batches of consecutive ones: those without a sample, or all from `again_from` on."""
+    if again_from is not None:
+        rest = range(again_from, config.n_images)
+        yield from (list(rest[start : start + config.batch_size]) for start in range(0, len(rest), config.batch_size))
+        return
+    for indices in _consecutive([index for index in range(config.n_images) if index not in samples]):
+        for start in range(0, len(indices), config.batch_size):
+            yield indices[start : start + config.batch_size]
 
 
-def _write_batch(run: Run, config: CaptureConfig, indices: list[int], generated: Generated) -> dict[int, Sample]:
+def _consecutive(indices: list[int]) -> Iterator[list[int]]:
+    """Rising indices cut where one is left out."""
+    for _, group in itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+        yield [index for _, index in group]
+
+
+def _write_batch(
+    run: Run, config: CaptureConfig, indices: list[int], rows: slice, generated: Generated
+) -> dict[int, Sample]:
+    """Writes the first pictures of `rows` under `indices`, with their activations."""
     assert generated.activations is not None and generated.grid is not None  # a hookpoint was given
     samples = {}
-    for index, image in zip(indices, generated.images, strict=True):
+    for index, image in zip(indices, generated.images[rows], strict=False):
         seed = config.base_seed + index
         samples[index] = write_picture(run, run.images_dir, index, config.prompt, seed, image)
-    ActivationStore.write(
-        run.activations_dir, indices[0], generated.activations, generated.grid, generated.step_indices
-    )
+    steps = slice(None) if config.store else slice(-1, None)
+    kept = generated.activations[rows][: len(indices), steps]
+    ActivationStore.write(run.activations_dir, indices[0], kept, generated.grid, generated.step_indices[steps])
     return samples
 
 

@@ -78,6 +78,9 @@ class CaptureConfig(LoadConfig):
     hookpoint: str | None = None
     """Dotted path of the module whose output is captured, one of `raigen hookpoints MODEL` or any other; None takes
     `unet.mid_block` or a block in the middle of the transformer."""
+    store: bool = False
+    """Keep the activations of all denoising steps on disk, to train many autoencoders on them. Otherwise the
+    autoencoder is trained while the pictures are made, and only what scoring needs is kept: the last step."""
     batch_size: int = _detail(16)
     """Pictures generated at once, at least 1. Changes no picture."""
     device: str = _detail("auto")
@@ -157,6 +160,12 @@ class TrainConfig:
     """Adam's learning rate, above 0 (published: 3e-4, for far more tokens)."""
     sae_seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
+    steps_per_image: int | None = None
+    """Denoising steps of each picture that are trained on, drawn for each at random; None is all. Not with a store."""
+    tokens_per_step: int | None = None
+    """Positions of each of these steps, drawn at random; None is all. Not with a store."""
+    reservoir_mb: int = 1024
+    """Memory in which tokens of many pictures are mixed while they are made, in megabytes, at least 1."""
     dead_after_tokens: int = 200_000
     """A neuron is dead once it has not fired for this many tokens ..."""
     dead_after_images: int = 600
@@ -165,8 +174,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.group_sizes is not None:
             object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
-        for name in ("tokens_per_batch", "epochs", "dead_after_tokens", "dead_after_images"):
+        for name in ("tokens_per_batch", "epochs", "reservoir_mb", "dead_after_tokens", "dead_after_images"):
             _need(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("steps_per_image", "tokens_per_step"):
+            value = getattr(self, name)
+            _need(value is None or value >= 1, name, value, "1 or more")
         _need(self.lr > 0, "lr", self.lr, "a number above 0")
 
     def sae_config(self, d_in: int) -> SAEConfig:

@@ -66,7 +66,7 @@ class Reservoir:
         self.generator.set_state(state["generator"])
 
     def _take(self, count: int) -> TokenBatch:
-        rows = torch.randperm(self.held, generator=self.generator)[:count]
+        rows = self._random_rows(count)
         batch = TokenBatch(self.tokens[rows].float(), self.images[rows])
         self.held -= count
         gone = rows[rows < self.held]  # filled with what lies beyond the new end
@@ -75,6 +75,14 @@ class Reservoir:
         last = beyond.nonzero().squeeze(1) + self.held
         self.tokens[gone], self.images[gone] = self.tokens[last], self.images[last]
         return batch
+
+    def _random_rows(self, count: int) -> Int[Tensor, " row"]:
+        """`count` different rows, in random order, without touching all that are held where they are many more."""
+        if 4 * count <= self.held:
+            some = torch.randint(self.held, (count + count // 2,), generator=self.generator).unique()
+            if len(some) >= count:
+                return some[torch.randperm(len(some), generator=self.generator)[:count]]
+        return torch.randperm(self.held, generator=self.generator)[:count]
 
 
 def mixed(parts: Iterable[TokenBatch], reservoir: Reservoir) -> Iterator[TokenBatch]:

@@ -61,6 +61,7 @@ class Run:
     images_dir = property(lambda self: self.dir / "images")
     activations_dir = property(lambda self: self.dir / "activations")
     sae_dir = property(lambda self: self.dir / "sae")
+    checkpoint_path = property(lambda self: self.dir / "sae" / "checkpoint.safetensors")
     metrics_path = property(lambda self: self.dir / "sae" / "metrics.jsonl")
     codes_path = property(lambda self: self.dir / "codes.safetensors")
     embeddings_path = property(lambda self: self.dir / "embeddings.safetensors")
@@ -180,6 +181,8 @@ class Run:
                     (self.dir / file).unlink(missing_ok=True)
         if stage == "capture":
             self.samples_path.unlink(missing_ok=True)
+        if stage in ("capture", "train"):
+            self.checkpoint_path.unlink(missing_ok=True)
             self.fresh_samples_path.unlink(missing_ok=True)
         self._write_manifest(manifest)
 

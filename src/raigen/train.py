@@ -182,7 +182,7 @@ def fit(
 
 
 def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
-    """The stage: trains the autoencoder of a run on its captured activations and writes it, with metrics.jsonl.
+    """The stage: trains the autoencoder of a run on its stored activations and writes it, with metrics.jsonl.
 
     The facts hold the shape (`d_in`, `d_sae`, `group_sizes`, `k`), `steps`, `tokens`, `n_dead`, `dead_share`, and, for
     the inference codes of a random batch of the captured tokens, `fvu`, `fvu_per_prefix` and `l0`. Takes about a
@@ -190,21 +190,39 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
 
     Raises RaigenError when activations are missing or broken.
     """
+    for name in ("steps_per_image", "tokens_per_step"):
+        if getattr(config, name) is not None:
+            raise RaigenError(f"{name}: expected none with a store, whose tokens are all read; got "
+                              f"{getattr(config, name)}. Capture without --store")  # fmt: skip
     store = ActivationStore(run.activations_dir)
-    sae = MatryoshkaSAE(config.sae_config(store.d_in)).to(_device(run))
-    # With fewer images than the clock asks for, having seen them all is as much as can be asked.
-    patience = replace(config, dead_after_images=min(config.dead_after_images, store.n_images))
+    training = training_of(run, config, store.d_in, store.n_images)
     generator = torch.Generator().manual_seed(config.sae_seed)
     total = store.n_batches(config.tokens_per_batch, config.epochs)
-    lines, last = [], None
-    for last in fit(sae, store.batches(config.tokens_per_batch, config.epochs, generator), patience):
-        if last.step % METRICS_EVERY == 0 or last.step == total:
-            lines.append(json.dumps(last._asdict()))
-        yield Tick(last.step, total, f"fvu {last.fvu[-1]:.3f}, {last.n_dead} dead")
-    assert last is not None  # a store is never empty
+    metrics = []
+    for last in fit(training.sae, store.batches(config.tokens_per_batch, config.epochs, generator), config, training):
+        metrics.append(last)
+        yield Tick(last.step, total, note_of(last))
+    return finished(run, training, metrics, next(store.batches(config.tokens_per_batch, 1, generator)).tokens)
+
+
+def training_of(run: Run, config: TrainConfig, d_in: int, n_images: int) -> Training:
+    """A training that has not begun, for tokens of this width from so many images."""
+    # With fewer images than the clock asks for, having seen them all is as much as can be asked.
+    patience = replace(config, dead_after_images=min(config.dead_after_images, n_images))
+    return Training(MatryoshkaSAE(config.sae_config(d_in)).to(_device(run)), patience)
+
+
+def note_of(step: TrainStep) -> str:
+    """A few words about an update."""
+    return f"fvu {step.fvu[-1]:.3f}, {step.n_dead} dead"
+
+
+def finished(run: Run, training: Training, metrics: list[TrainStep], tokens: Float[Tensor, "token d_in"]) -> Outcome:
+    """Writes the autoencoder and metrics.jsonl; the facts hold its quality on some of the tokens."""
+    sae, last = training.sae, metrics[-1]
     outputs = sae.save(run.sae_dir)
-    write_text(run.metrics_path, "\n".join(lines) + "\n")
-    batch = next(store.batches(config.tokens_per_batch, 1, generator))
+    kept = [step for step in metrics if step.step % METRICS_EVERY == 0 or step is last]
+    write_text(run.metrics_path, "".join(json.dumps(step._asdict()) + "\n" for step in kept))
     facts = {
         **{name: value for name, value in asdict(sae.config).items() if not name.startswith("aux")},
         "group_sizes": list(sae.config.group_sizes),
@@ -213,7 +231,7 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
         "n_dead": last.n_dead,
         "dead_share": last.n_dead / sae.config.d_sae,
     }
-    return Outcome([*outputs, run.metrics_path], facts | inference_quality(sae, batch.tokens.to(sae.b_dec.device)))
+    return Outcome([*outputs, run.metrics_path], facts | inference_quality(sae, tokens.to(sae.b_dec.device)))
 
 
 @torch.no_grad()

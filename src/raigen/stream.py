@@ -1,0 +1,146 @@
+"""Trains the autoencoder of a run while its pictures are made, so that the training set touches no disk."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from raigen.activations import Part, TokenBatch, as_half
+from raigen.config import TrainConfig
+from raigen.records import Outcome, Tick
+from raigen.reservoir import Reservoir
+from raigen.run import Run, write_tensors
+from raigen.train import Training, TrainStep, finished, fit, note_of, training_of
+
+CHECKPOINT_SECONDS = 60.0  # at least, between two
+Source = Callable[[int], Iterator[Part]]
+
+
+def train_on_stream(run: Run, config: TrainConfig, n_images: int, source: Source) -> Generator[Tick, None, Outcome]:
+    """The stage `train` on activations as they come; `source(i)` gives those of all pictures from the i-th on.
+
+    Tokens pass through a reservoir of bounded memory, each once per epoch; from the second epoch on, the pictures are
+    made again from their seeds. Every minute, between two batches of pictures, everything is written down; stopped at
+    any point and started again with the same batches, it comes to the same weights, bit for bit on a CPU.
+    """
+    stream = _Stream(run, config, n_images)
+    first_epoch, first = stream.restore()
+    written = time.monotonic()
+    for epoch in range(first_epoch, config.epochs):
+        for part in source(first):
+            if part.activations is not None:
+                stream.take(part)
+                if time.monotonic() - written > CHECKPOINT_SECONDS:
+                    stream.keep(epoch, part.indices[-1] + 1)
+                    written = time.monotonic()
+            note = note_of(stream.metrics[-1]) if stream.metrics else "mixing"
+            yield Tick(part.tick.done, part.tick.total, f"{part.tick.note}, {note}" if part.tick.note else note)
+        first = 0
+    for step in stream.drain():
+        yield Tick(n_images, n_images, note_of(step))
+    outcome = stream.end()
+    run.checkpoint_path.unlink(missing_ok=True)
+    return outcome
+
+
+def drawn(part: Part, config: TrainConfig) -> TokenBatch:
+    """The tokens of a part that are trained on, float16: steps and positions drawn anew for every picture, from its
+    index and `sae_seed`."""
+    assert part.activations is not None
+    half = as_half(part.activations, part.indices[0], part.step_indices)
+    if config.steps_per_image is None and config.tokens_per_step is None:
+        tokens = half.flatten(0, 2)
+    else:
+        tokens = torch.cat([_drawn(image, index, config) for image, index in zip(half, part.indices, strict=True)])
+    return TokenBatch(tokens, torch.tensor(part.indices).repeat_interleave(len(tokens) // len(part.indices)))
+
+
+def _drawn(image: torch.Tensor, index: int, config: TrainConfig) -> torch.Tensor:
+    """Some steps of [step, token, d_in], and some positions of each: [token, d_in]."""
+    generator = torch.Generator().manual_seed(config.sae_seed * 1_000_003 + index)
+    n_steps, n_tokens = image.shape[:2]
+    steps = torch.randperm(n_steps, generator=generator)[: config.steps_per_image or n_steps]
+    count = min(config.tokens_per_step or n_tokens, n_tokens)
+    places = torch.stack([torch.randperm(n_tokens, generator=generator)[:count] for _ in steps])
+    return image[steps[:, None], places].flatten(0, 1)
+
+
+class _Stream:
+    """The training and the reservoir before it; both are made when the first part tells the width of a token."""
+
+    def __init__(self, run: Run, config: TrainConfig, n_images: int):
+        self.run, self.config, self.n_images = run, config, n_images
+        self.metrics: list[TrainStep] = []
+        self.training: Training | None = None
+        self.reservoir: Reservoir | None = None
+        self.latest: TokenBatch | None = None
+        self.seconds = 0.0  # of training alone, in this start
+
+    def take(self, part: Part) -> None:
+        """Trains on what a part pushes out of the reservoir."""
+        batch = drawn(part, self.config)
+        if self.reservoir is None:
+            self._begin(batch.tokens.shape[1], len(batch.tokens) // len(part.indices))
+        assert self.reservoir is not None
+        for _ in self._train(self.reservoir.add(batch.tokens, batch.images)):
+            pass
+
+    def drain(self) -> Iterator[TrainStep]:
+        """Trains on what is left."""
+        assert self.reservoir is not None  # a run has pictures
+        yield from self._train(self.reservoir.drain())
+
+    def end(self) -> Outcome:
+        """Writes the autoencoder."""
+        assert self.training is not None and self.latest is not None
+        outputs, facts = finished(self.run, self.training, self.metrics, self.latest.tokens)
+        return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
+
+    def keep(self, epoch: int, first: int) -> None:
+        """Writes down where the training stands: `first` is the next picture."""
+        assert self.reservoir is not None and self.training is not None
+        tensors = {f"training.{name}": value for name, value in self.training.state().items()}
+        tensors |= {f"reservoir.{name}": value for name, value in self.reservoir.state().items()}
+        tensors["place"] = torch.tensor([epoch, first])
+        tensors["tokens_per_image"] = torch.tensor(self.tokens_per_image)
+        tensors["metrics"] = torch.tensor([[*step[:2], *step.fvu, *step[3:]] for step in self.metrics]).double()
+        write_tensors(self.run.checkpoint_path, tensors)
+
+    def restore(self) -> tuple[int, int]:
+        """Goes back to what was written down; returns the epoch and the next picture. From the start where nothing or
+        a broken file is there."""
+        try:
+            kept = load_file(self.run.checkpoint_path)
+        except (FileNotFoundError, SafetensorError):
+            return 0, 0
+        self._begin(kept["reservoir.tokens"].shape[1], int(kept["tokens_per_image"]))
+        assert self.reservoir is not None and self.training is not None
+        below = {
+            part: {name.removeprefix(part): value for name, value in kept.items() if name.startswith(part)}
+            for part in ("training.", "reservoir.")
+        }
+        self.training.restore(below["training."])
+        self.reservoir.restore(below["reservoir."])
+        for step, loss, *fvu, l0, n_dead, tokens in kept["metrics"].tolist():
+            self.metrics.append(TrainStep(int(step), loss, fvu, l0, int(n_dead), int(tokens)))
+        epoch, first = kept["place"].tolist()
+        return epoch, first
+
+    def _begin(self, d_in: int, tokens_per_image: int) -> None:
+        self.tokens_per_image = tokens_per_image
+        self.training = training_of(self.run, self.config, d_in, self.n_images)
+        # Of few tokens a quarter is mixed: holding all of them would put off the training until all pictures are made.
+        most = min(self.config.reservoir_mb * 2**20 // (2 * d_in + 8), self.n_images * tokens_per_image // 4)
+        generator = torch.Generator().manual_seed(self.config.sae_seed)
+        capacity = max(self.config.tokens_per_batch, most)
+        self.reservoir = Reservoir(capacity, self.config.tokens_per_batch, d_in, generator)
+
+    def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:
+        assert self.training is not None
+        for self.latest in batches:
+            started = time.perf_counter()
+            self.metrics += fit(self.training.sae, [self.latest], self.config, self.training)
+            self.seconds += time.perf_counter() - started
+            yield self.metrics[-1]
