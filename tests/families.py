@@ -17,17 +17,25 @@ from diffusers import (
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
+    KandinskyV22CombinedPipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    PriorTransformer,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
+    UnCLIPScheduler,
+    UNet2DConditionModel,
+    VQModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tiny import (
+    MAX_TOKENS,
     WIDTH,
     stable_diffusion,
     stable_diffusion_3,
@@ -40,10 +48,15 @@ from transformers import (
     BertConfig,
     BertModel,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     Gemma2Config,
     Gemma2Model,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -214,6 +227,58 @@ def hunyuan_dit():
     )  # fmt: skip
 
 
+def z_image():
+    """Its denoiser takes a list of pictures, those with the prompt first."""
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4, dim=WIDTH, n_layers=3, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH,
+        axes_dims=[4, 2, 2], axes_lens=[600, 64, 64],
+    )  # fmt: skip
+    encoder = Qwen3Model(Qwen3Config(
+        vocab_size=600, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8,
+    )).eval()  # fmt: skip
+    tokens = tokenizer()
+    tokens.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    return ZImagePipeline(
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), vae=deep_vae(4, shift_factor=0.1),
+        text_encoder=encoder, tokenizer=tokens,
+    )  # fmt: skip
+
+
+def kandinsky():
+    """Its U-Net sees no text, but an embedding that another denoiser made of the prompt."""
+    torch.manual_seed(0)
+    tokens = tokenizer()
+    unet = UNet2DConditionModel(
+        in_channels=4, out_channels=8, addition_embed_type="image", encoder_hid_dim_type="image_proj",
+        encoder_hid_dim=WIDTH, cross_attention_dim=WIDTH, attention_head_dim=4, block_out_channels=(8, WIDTH),
+        layers_per_block=1, norm_num_groups=4, resnet_time_scale_shift="scale_shift",
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    )  # fmt: skip
+    movq = VQModel(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, norm_type="spatial",
+        num_vq_embeddings=12, vq_embed_dim=4,
+    )  # fmt: skip
+    prior = PriorTransformer(
+        num_attention_heads=2, attention_head_dim=8, embedding_dim=WIDTH, num_layers=1, num_embeddings=MAX_TOKENS,
+    )  # fmt: skip
+    prior.clip_std.data.fill_(1)  # fresh, it makes the same of every prompt
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=WIDTH, projection_dim=WIDTH, num_hidden_layers=1, num_attention_heads=2,
+        image_size=16, patch_size=8,
+    )  # fmt: skip
+    return KandinskyV22CombinedPipeline(
+        unet=unet, scheduler=DDPMScheduler(), movq=movq, prior_prior=prior, prior_image_processor=None,
+        prior_image_encoder=CLIPVisionModelWithProjection(vision).eval(), prior_tokenizer=tokens,
+        prior_text_encoder=CLIPTextModelWithProjection(text_config(tokens)).eval(),
+        prior_scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample"),
+    )  # fmt: skip
+
+
 SECOND_HALF, FIRST_CALL = (0, 1), (0, None)
 FAMILIES = {
     "sd": Family(stable_diffusion, "unet.mid_block", SECOND_HALF, spread=1),
@@ -237,4 +302,7 @@ FAMILIES = {
                          square=(64, 64), wide=(64, 128), guided={"negative_prompt": " "}, free={}),
     "hunyuan-dit": Family(hunyuan_dit, "transformer.blocks.2", SECOND_HALF, token=64, square=(1024, 1024),
                           wide=(768, 1280)),
+    "z-image": Family(z_image, "transformer.layers.1", (0, 0), is_text_first=False, token=16, square=(64, 64),
+                      wide=(64, 128), free={"guidance_scale": 0.0}),
+    "kandinsky": Family(kandinsky, "unet.mid_block", SECOND_HALF, spread=1),
 }  # fmt: skip

@@ -97,6 +97,7 @@ def test_other_kinds_of_pipelines_are_refused(tmp_path, sd_folder):  # noqa: F81
         load_pipeline(str(tmp_path / "ddpm"))
     for name, message in (
         (StableDiffusionImg2ImgPipeline.__name__, "Img2ImgPipeline is none .it wants strength"),
+        ("WanPipeline", "WanPipeline is none .it wants num_frames: video"),
         ("NoPipeline", "has no pipeline 'NoPipeline'; upgrade it"),
     ):
         shutil.rmtree(tmp_path / "other", ignore_errors=True)

@@ -123,17 +123,31 @@ def make_pictures(
         yield generate(pipe, prompt, seeds[start : start + batch_size], settings).images
 
 
-def probe(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoints: Sequence[Hookpoint]) -> Probe:
-    """Looks at modules of one denoiser in one denoising step of one picture. Raises RaigenError as `generate`."""
-    with _memory(pipe, 1):
-        found = Probe(
-            lambda text: _call(pipe, text, [0], settings),
-            denoiser_of(pipe, hookpoints[0]),
-            hookpoints,
-            prompt,
-            (settings.height, settings.width),
-        )
-    pipe.maybe_free_model_hooks()  # the pipeline was stopped midway, with its parts where they were
+def layouts(
+    pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoints: Sequence[Hookpoint]
+) -> list[Layout | RaigenError]:
+    """Where modules of one denoiser put the image tokens of `prompt`, or why they cannot be captured.
+
+    Takes the first denoising step of one picture, for all of them at once. Raises RaigenError when the memory does not
+    suffice.
+    """
+    found: list[Layout | RaigenError] = []
+    try:
+        with _memory(pipe, 1):
+            probe = Probe(
+                lambda text: _call(pipe, text, [0], settings),
+                denoiser_of(pipe, hookpoints[0]),
+                hookpoints,
+                prompt,
+                (settings.height, settings.width),
+            )
+            for hookpoint in hookpoints:
+                try:
+                    found.append(probe.layout(hookpoint))
+                except RaigenError as error:
+                    found.append(error)
+    finally:
+        pipe.maybe_free_model_hooks()  # the pipeline was stopped midway, with its parts where they were
     return found
 
 
@@ -141,7 +155,10 @@ def _layout(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint:
     known = _layouts.setdefault(pipe, {})
     key = (hookpoint, prompt, settings)
     if key not in known:
-        known[key] = probe(pipe, prompt, settings, [hookpoint]).layout(hookpoint)
+        (found,) = layouts(pipe, prompt, settings, [hookpoint])
+        if isinstance(found, RaigenError):
+            raise found
+        known[key] = found
     return known[key]
 
 

@@ -115,8 +115,12 @@ class Listener:
         return torch.stack([self.kept[step] for step in steps], dim=1).float(), self.layout.grid, steps
 
     def _begin_call(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        sample = sample_of(denoiser, args, kwargs)
-        rows = list(sample[-len(self.seeds) :])  # all branches see the same pictures
+        sample, n = sample_of(denoiser, args, kwargs), len(self.seeds)
+        blocks = [list(sample[start : start + n]) for start in range(0, len(sample), n)]
+        rows = blocks[-1]
+        if not all(same_rows(block, rows) for block in blocks):
+            raise RaigenError(f"hookpoint: {type(denoiser).__name__} is given the branches of guidance in an order "
+                              "that cannot be told; set batch_size to 1, or guidance off")  # fmt: skip
         if not same_rows(rows, self.sample):
             if self.step >= 0:
                 self._end_step()

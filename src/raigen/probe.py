@@ -13,6 +13,7 @@ from raigen.hookpoint import Hookpoint
 from raigen.listener import Layout, Sample, as_tokens, same_rows, sample_of, tensors_of, with_sample
 
 TOUCH = 5.0  # added to one place of the noise, whose deviation is about 1: far out, yet no number breaks
+LEAST_ANSWER = 0.01  # to another prompt, of the difference between branches; below it is noise
 OTHER_PROMPTS = ("two grey elephants", "a red bicycle")  # one of them is not the prompt
 
 
@@ -21,6 +22,7 @@ class _Output(NamedTuple):
 
     parts: list[Tensor]
     shape: str
+    n_runs: int = 1
 
 
 class _Call(NamedTuple):
@@ -30,6 +32,10 @@ class _Call(NamedTuple):
     kwargs: dict[str, Any]
     sample: Sample
     outputs: dict[str, _Output]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.sample)
 
 
 class _Span(NamedTuple):
@@ -59,7 +65,7 @@ class Probe:
                  picture: tuple[int, int]):  # fmt: skip
         self.denoiser, self.hookpoints, self.picture = denoiser, hookpoints, picture
         self.calls = self._first_step(run, prompt)
-        is_guided = sum(len(call.sample) for call in self.calls) > 1
+        is_guided = sum(call.n_rows for call in self.calls) > 1
         other = next(text for text in OTHER_PROMPTS if text != prompt)
         self.others = self._first_step(run, other) if is_guided else self.calls
         self._touched: dict[tuple[int, int], Mapping[str, _Output]] = {}
@@ -74,33 +80,39 @@ class Probe:
         if not self.calls or any(path not in call.outputs for call in self.calls):
             raise RaigenError(f"hookpoint: {path} did not run in step 0; name a module of the denoiser")
         for call in self.calls:
-            parts, shape = call.outputs[path]
+            parts, shape, n_runs = call.outputs[path]
+            if n_runs > 1:
+                raise RaigenError(f"hookpoint: {path} ran more than once in step 0; choose a module that runs once "
+                                  "per step")  # fmt: skip
             if not parts:
                 raise _no_grid(path, shape)
-            if any(len(part) != len(call.sample) for part in parts):
+            if any(len(part) != call.n_rows for part in parts):
                 raise RaigenError(f"hookpoint: {path} puts out {len(parts[0])} rows where the denoiser is given "
-                                  f"{len(call.sample)}; choose a module that puts out one per picture")  # fmt: skip
+                                  f"{call.n_rows}; choose a module that puts out one per picture")  # fmt: skip
             if not all(part.isfinite().all() for part in parts):
                 raise RaigenError(f"{path} put out a number that is not finite in step 0; the model breaks down there: "
                                   "try another guidance_scale, dtype or device")  # fmt: skip
-        places = [(index, row) for index, call in enumerate(self.calls) for row in range(len(call.sample))]
+        places = [(index, row) for index, call in enumerate(self.calls) for row in range(call.n_rows)]
         branch = self._branch(path)
         return self._image_tokens(path, *places[branch])._replace(branch=branch)
 
     def _branch(self, path: str) -> int:
-        """The branch in which the module answers most to another prompt; the first where it answers in none."""
-        answers: list[float] = []
-        for call, other in zip(self.calls, self.others, strict=True):
-            pairs = zip(call.outputs[path].parts, other.outputs[path].parts, strict=True)
-            answers += torch.stack([_change(part, twin).mean(1) for part, twin in pairs]).amax(0).tolist()
-        if answers.count(math.inf) > 1:
-            raise RaigenError(f"hookpoint: the branches of guidance in {path} cannot be told apart; choose a module "
-                              "whose tokens are those of the image alone")  # fmt: skip
-        return answers.index(max(answers))
+        """The branch in which the module answers most to another prompt; any where all branches are alike."""
+        branches, others = (
+            [[part[row : row + 1] for part in call.outputs[path].parts] for call in calls for row in range(call.n_rows)]
+            for calls in (self.calls, self.others)
+        )
+        answers = [_greatest_change(branch, other) for branch, other in zip(branches, others, strict=True)]
+        best = answers.index(max(answers))
+        apart = [change for change in (_greatest_change(branches[best], other) for other in branches) if change < 2]
+        if answers.count(math.inf) > 1 or answers[best] < LEAST_ANSWER * max(apart):
+            raise RaigenError(f"hookpoint: which branch of guidance saw the prompt cannot be told from {path}; choose "
+                              "another module")  # fmt: skip
+        return best
 
     def _image_tokens(self, path: str, index: int, row: int) -> Layout:
         """The layout in one row of one call."""
-        parts, shape = self.calls[index].outputs[path]
+        parts, shape, _ = self.calls[index].outputs[path]
         is_map = len(parts) == 1 and parts[0].dim() == 4
         span = _Span(0, 0, parts[0][0, 0].numel()) if is_map else self._span(path, index, row)
         grids = self._grids(self.calls[index].sample[row], span.n_tokens)
@@ -189,12 +201,10 @@ class Probe:
             def hear(module: nn.Module, args: tuple, output: Any) -> None:
                 if not calls:
                     return  # not part of a denoising step
-                if path in calls[-1].outputs:
-                    raise RaigenError(f"hookpoint: {path} ran more than once in step 0; choose a module that runs once "
-                                      "per step")  # fmt: skip
+                earlier = calls[-1].outputs.get(path)
                 parts = [part.detach().to("cpu", torch.float32, copy=True) for part in tensors_of(output)]
                 shape = str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
-                calls[-1].outputs[path] = _Output(parts, shape)
+                calls[-1].outputs[path] = _Output(parts, shape, earlier.n_runs + 1 if earlier else 1)
 
             return hear
 
@@ -217,6 +227,11 @@ def _change(before: Tensor, after: Tensor) -> Tensor:
         return before.new_full(before.shape[:2], math.inf)
     tiny = torch.finfo(before.dtype).tiny
     return (after - before).norm(dim=-1) / (before.norm(dim=-1) + after.norm(dim=-1)).clamp_min(tiny)
+
+
+def _greatest_change(parts: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """The mean change of the tokens, in the tensor in which it is greatest."""
+    return max(float(_change(part, other).mean()) for part, other in zip(parts, others, strict=True))
 
 
 def _no_grid(path: str, shape: str) -> RaigenError:

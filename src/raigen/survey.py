@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 from raigen.config import CaptureConfig, HookpointsConfig
-from raigen.diffusion import defaults, probe
+from raigen.diffusion import defaults, layouts
 from raigen.errors import RaigenError
-from raigen.hookpoint import Hookpoint, candidates, find_hookpoint
+from raigen.hookpoint import candidates, find_hookpoint
+from raigen.listener import Layout
 from raigen.loading import find_source, licence_of, load_pipeline
-from raigen.probe import Probe
 from raigen.records import HookpointCost
 
 PROMPT = "a photo of a person"  # any will do: shapes do not depend on it
@@ -36,19 +36,17 @@ def survey(model: str, config: HookpointsConfig | None = None) -> Survey:
     chosen = {name: getattr(config, name) for name in ("num_inference_steps", "height", "width")}
     settings = defaults(pipe, model, CaptureConfig(PROMPT, model, **chosen))
     points, default = candidates(pipe), find_hookpoint(pipe)
-    probed = probe(pipe, PROMPT, settings, points)
     source = find_source(model, config)
-    costs = [_cost(probed, point, settings.num_inference_steps, point == default) for point in points]
+    costs = [
+        _cost(point.path, layout, settings.num_inference_steps, point == default)
+        for point, layout in zip(points, layouts(pipe, PROMPT, settings, points), strict=True)
+    ]
     return Survey(type(pipe).__name__, source.commit, licence_of(source, config), settings.num_inference_steps,
                   settings.height, settings.width, costs)  # fmt: skip
 
 
-def _cost(probed: Probe, point: Hookpoint, n_steps: int, is_default: bool) -> HookpointCost:
-    try:
-        layout = probed.layout(point)
-    except RaigenError:  # a candidate that holds no image tokens is listed as such
-        return HookpointCost(point.path, None, 0, 0, is_default)
+def _cost(path: str, layout: Layout | RaigenError, n_steps: int, is_default: bool) -> HookpointCost:
+    if isinstance(layout, RaigenError):
+        return HookpointCost(path, None, 0, 0, is_default)
     rows, columns = layout.grid
-    return HookpointCost(
-        point.path, layout.grid, layout.d_in, n_steps * rows * columns * layout.d_in * BYTES, is_default
-    )
+    return HookpointCost(path, layout.grid, layout.d_in, n_steps * rows * columns * layout.d_in * BYTES, is_default)
