@@ -33,7 +33,7 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 goes on where it stopped.                                    │
 │   • capture     Generates pictures and keeps the activations of one layer of │
 │                 the denoiser.                                                │
-│   • train       Trains the sparse autoencoder on the activations of all steps. │
+│   • train       Trains the sparse autoencoder on what the layer put out.     │
 │   • discover    Scores the neurons and lists the rare ones.                  │
 │   • annotate    Names the listed neurons.                                    │
 │   • evaluate    Measures on fresh pictures how often each named attribute    │

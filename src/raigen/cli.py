@@ -28,7 +28,7 @@ DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly 
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
 STAGE_HELP = {
     "capture": "Generates pictures and keeps the activations of one layer of the denoiser.",
-    "train": "Trains the sparse autoencoder on the activations of all steps.",
+    "train": "Trains the sparse autoencoder on what the layer put out.",
     "discover": "Scores the neurons and lists the rare ones.",
     "annotate": "Names the listed neurons.",
     "evaluate": "Measures on fresh pictures how often each named attribute shows.",
