@@ -284,3 +284,11 @@ def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
     assert lines[0] == "capture: 114 of 300, 3 min 6 s left"
     assert lines[-1] == "capture: done in 1 min 40 s"
     assert len(lines) == 7
+
+
+def test_the_audit_has_one_flag_for_both_stages_that_ask():
+    command = cli._parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
+    options = {key: value for stage in STAGES for key, value in cli._values(getattr(command, stage)).items()}
+    config = AuditConfig.of(DOCTOR, **options)
+    assert config.annotate.max_calls == config.evaluate.max_calls == 7
+    assert config.evaluate.judge == ("clip", "scripted:a") and config.annotate.annotator == "clip"

@@ -183,6 +183,9 @@ def test_two_judges_that_see_alike_agree(run, server):
     rows = list(csv.DictReader(run.presence_path.read_text().splitlines()))
     assert [row["judge"] for row in rows] == ["portraits judge", f"m at {server.url[7:-3]}"] * 2
     assert rows[2]["judges_alpha"] == "1.0000" and facts["n_unscored"] == {}
+    assert facts["answers"] == {
+        rows[1]["judge"]: {"answers": 48, "tokens_in": 4800, "tokens_out": 480, "rungs": ("json_schema",)}
+    }
     lines = [json.loads(line) for line in run.judgements_path.read_text().splitlines()]
     assert len(lines) == 2 * 2 * N_FRESH and {line["confidence"] for line in lines if " at " in line["judge"]} == {0.75}
 

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from raigen import figures
 from raigen.address import Address, address_of
-from raigen.answers import Reply
+from raigen.answers import Answers, Reply
 from raigen.config import AnnotateConfig
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
@@ -64,7 +64,8 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(attributes))
     by_clip = config.annotator == CLIP
     name = f"CLIP ({run.facts_of('discover')['embedder']})" if by_clip else address_of(config.annotator).name
-    naming = _by_clip(run, attributes, config) if by_clip else _by_vlm(run, attributes, config)
+    answers = open_answers(run.answers_path, config)
+    naming = _by_clip(run, attributes, config) if by_clip else _by_vlm(run, attributes, answers, config)
     found: dict[int, Named] = {}
     for named in naming:
         found[named.attribute.neuron] = named
@@ -72,11 +73,13 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     ordered = [found[attribute.neuron] for attribute in attributes]
     write_text(run.annotations_path, "".join(json.dumps(named.line) + "\n" for named in ordered))
     write_text(run.attributes_path, json.dumps([asdict(named.attribute) for named in ordered], indent=1))
-    facts = {
+    facts: dict[str, Any] = {
         "labeled_by": name,
         "n_named": sum(named.attribute.label is not None for named in ordered),
         "n_unanswered": sum(named.attribute.labeled_by is None for named in ordered),
     }
+    if not by_clip:
+        facts["answers"] = answers.usage(address_of(config.annotator).model)._asdict()
     return Outcome([run.annotations_path], facts)
 
 
@@ -102,9 +105,8 @@ def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConf
         yield Named(named, line | naming._asdict())
 
 
-def _by_vlm(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
+def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, config: AnnotateConfig) -> Iterator[Named]:
     address, prompt = address_of(config.annotator), run.config_of("capture").prompt
-    answers = open_answers(run.answers_path, config)
     for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
         yield answered(attribute, reply, reason, address, prompt, n_control)
 

@@ -33,6 +33,15 @@ class NoReplyError(Exception):
     """A question came to nothing this time: nothing was answered, nothing is kept, the next start may ask again."""
 
 
+class Usage(NamedTuple):
+    """How many answers a model gave, the tokens that were counted for them, and the rungs on which they came."""
+
+    answers: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    rungs: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Budget:
     """What one start may spend: at most `max_calls` questions and `max_cost`, at prices for a million tokens."""
@@ -58,7 +67,7 @@ class Answers:
         self.calls, self.cost = 0, 0.0  # of this start
         self._lock = threading.Lock()
         self._replies: dict[str, Reply] = {}
-        self._usage: dict[str, tuple[int, int, int]] = {}
+        self._usage: dict[str, Usage] = {}
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         self._is_torn = bool(text) and not text.endswith("\n")
         for line in text.splitlines():
@@ -103,14 +112,18 @@ class Answers:
             self._count(about["model"], reply)
             self.cost += self.budget.cost(reply.tokens_in, reply.tokens_out)
 
-    def mean_usage(self, model: str) -> tuple[float, float] | None:
-        """The mean tokens in and out of the answers of `model` so far, or None where none were counted."""
-        n, tokens_in, tokens_out = self._usage.get(model, (0, 0, 0))
-        return (tokens_in / n, tokens_out / n) if tokens_in else None
+    def usage(self, model: str) -> Usage:
+        """What the answers of `model` took so far, of this start and of earlier ones."""
+        return self._usage.get(model, Usage())
 
     def _count(self, model: str, reply: Reply) -> None:
-        n, tokens_in, tokens_out = self._usage.get(model, (0, 0, 0))
-        self._usage[model] = (n + 1, tokens_in + reply.tokens_in, tokens_out + reply.tokens_out)
+        before = self.usage(model)
+        self._usage[model] = Usage(
+            before.answers + 1,
+            before.tokens_in + reply.tokens_in,
+            before.tokens_out + reply.tokens_out,
+            tuple(dict.fromkeys((*before.rungs, reply.rung))),
+        )
 
 
 def key_of(about: Mapping[str, Any]) -> str:

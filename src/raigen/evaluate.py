@@ -75,6 +75,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     facts = {
         "judge": ", ".join(names), "n_fresh_images": len(samples), "fresh_seeds_from": samples[0].seed,
         "n_given_attributes": len(given), "n_unscored": unscored_by_reason(verdicts),
+        "answers": _usages(judges, answers),
     }  # fmt: skip
     return Outcome(outputs, facts)
 
@@ -198,6 +199,12 @@ def unscored_by_reason(verdicts: dict[Subject, list[Verdicts]]) -> dict[str, int
             short = f"{verdict.judge}: {reason.split(':')[0]}"  # what follows a colon differs from case to case
             counts[short] = counts.get(short, 0) + 1
     return counts
+
+
+def _usages(judges: Sequence[str], answers: Answers) -> dict[str, dict[str, Any]]:
+    """What the vision-language judges took, for the run card."""
+    addresses = [address_of(name) for name in judges if name not in (CLIP, WORLD)]
+    return {address.name: answers.usage(address.model)._asdict() for address in addresses}
 
 
 def _measured(attribute: RareAttribute, verdicts: dict[Subject, list[Verdicts]], confidence: float) -> RareAttribute:

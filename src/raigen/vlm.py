@@ -207,7 +207,7 @@ def plan(address: Address, jobs: Iterable[Job], answers: Answers) -> Plan:
     Tokens are the mean of this model's earlier answers; without any, one for each 28 x 28 pixels of a picture and for
     each four letters of a question, and a fifth of the longest answer.
     """
-    usage = answers.mean_usage(address.model)
+    usage = answers.usage(address.model)
     guess_in = guess_out = 0.0
     n_questions = n_calls = 0
     for job in jobs:
@@ -217,5 +217,7 @@ def plan(address: Address, jobs: Iterable[Job], answers: Answers) -> Plan:
             sizes = [sized(image).size for image in job.images]
             guess_in += sum(width * height / 28**2 for width, height in sizes) + len(job.question.text) / 4
             guess_out += job.question.max_tokens / 5
-    tokens = (n_calls * usage[0], n_calls * usage[1]) if usage else (guess_in, guess_out)
+    share = n_calls / max(usage.answers, 1)
+    counted = (share * usage.tokens_in, share * usage.tokens_out)
+    tokens = counted if usage.tokens_in else (guess_in, guess_out)
     return Plan(address.name, n_questions, n_calls, round(tokens[0]), round(tokens[1]), answers.budget.cost(*tokens))
