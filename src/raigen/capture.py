@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
@@ -13,7 +14,7 @@ from raigen.activations import NAME, ActivationStore, Part
 from raigen.config import CaptureConfig
 from raigen.diffusion import Generated, Settings, defaults, generate
 from raigen.errors import RaigenError
-from raigen.hookpoint import denoiser_of, find_hookpoint
+from raigen.hookpoint import Hookpoint, denoiser_of, find_hookpoint
 from raigen.loading import find_source, licence_of, load_pipeline, resolve_device
 from raigen.pictures import as_png, whole_samples, write_list, write_picture
 from raigen.records import Outcome, Sample, Tick
@@ -49,14 +50,14 @@ def captured(run: Run, config: CaptureConfig, again_from: int | None = None) -> 
     again. What is there is not written again.
     """
     pipe = load_pipeline(config.model, config.device, config)
-    source = find_source(config.model, config)
-    licence = licence_of(source, config)
     settings = defaults(pipe, config.model, config)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
+    model_facts = _model_facts(pipe, config, hookpoint)
     samples = _whole_batches(run, config)
     if run.samples_path.exists():  # what it lists beyond the whole batches is gone
         write_list(run.samples_path, samples)
     n_made, seconds = 0, 0.0
+    licence = model_facts["licence"]
     note = f"the model's licence: {licence}" if licence else ""
     yield Part([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
     for indices in _batches(config, samples, again_from):
@@ -73,26 +74,34 @@ def captured(run: Run, config: CaptureConfig, again_from: int | None = None) -> 
         yield Part(indices, generated.activations, generated.step_indices, Tick(done, config.n_images, note))
     store = ActivationStore(run.activations_dir)
     facts = {
-        "model": config.model,
-        "revision": source.commit,
-        "licence": licence,
-        "pipeline": type(pipe).__name__,
-        "scheduler": type(pipe.components["scheduler"]).__name__,
+        **model_facts,
         **settings._asdict(),
         "hookpoint": hookpoint.path,
         "grid": list(store.grid),
         "d_in": store.d_in,
         "n_steps": store.step_indices[-1] + 1,
         "seconds_per_image": round(seconds / n_made, 4) if n_made else None,
-        "device": str(resolve_device(config.device)),
-        "dtype": str(denoiser_of(pipe, hookpoint).dtype).removeprefix("torch."),
-        "offload": config.offload,
-        "safety_checker": pipe.components.get("safety_checker") is not None,
         "black_images": _black(samples, settings),
     }
     shards = sorted(run.activations_dir.glob("*.safetensors"))
     pictures = [run.dir / sample.file for sample in samples.values()]
     return Outcome([run.samples_path, *pictures, *shards], facts)
+
+
+def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
+    """Which model it was, exactly, and by what means it ran."""
+    source = find_source(config.model, config)
+    return {
+        "model": config.model,
+        "revision": source.commit,
+        "licence": licence_of(source, config),
+        "pipeline": type(pipe).__name__,
+        "scheduler": type(pipe.components["scheduler"]).__name__,
+        "device": str(resolve_device(config.device)),
+        "dtype": str(denoiser_of(pipe, hookpoint).dtype).removeprefix("torch."),
+        "offload": config.offload,
+        "safety_checker": pipe.components.get("safety_checker") is not None,
+    }
 
 
 def _whole_batches(run: Run, config: CaptureConfig) -> dict[int, Sample]:
