@@ -96,9 +96,10 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
             generator: torch.Generator) -> Tensor:  # fmt: skip
-    """The v-prediction loss, timesteps spread evenly over the batch, weighted by the square root of min-SNR (gamma 5).
+    """The v-prediction loss, timesteps spread evenly over the batch, weighted by 5 / (5 + SNR).
 
-    Min-SNR itself gives very noisy timesteps next to no weight, yet there it is decided which values a picture shows.
+    Little noise counts little, for it teaches detail only. Much noise counts in full (min-SNR would give it next to
+    nothing), for there it is decided which values a picture shows, and there the caption has something to say.
     """
     device = model.unet.device
     rows, texts = captioned(data, batch, generator)
@@ -112,6 +113,6 @@ def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, dat
     predicted = model(noisy.contiguous(memory_format=torch.channels_last), timesteps, tokens)
     signal = noise.alphas_cumprod.to(device)[timesteps]
     snr = signal / (1 - signal)
-    weight = (snr.clamp(max=5.0) / (snr + 1)).sqrt()
+    weight = 5 / (5 + snr)
     error = (predicted - target).square().mean((1, 2, 3))
     return (weight * error).mean() / weight.mean()
