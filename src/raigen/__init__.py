@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raigen.records import RareAttribute
     from raigen.run import Run
     from raigen.sae import MatryoshkaSAE
+    from raigen.steering import steering
 
     __version__: str
 
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "audit",
     "scores",
+    "steering",
     "train",
     "world",
 ]
@@ -39,16 +41,18 @@ _HOMES = {
     "Run": "raigen.run",
     "SAEConfig": "raigen.config",
     "audit": "raigen.audit",
+    "steering": "raigen.steering",
 }
 _MODULES = {"scores": "raigen.scores", "train": "raigen.train", "world": "raigen.world.portraits"}
 
 
 class _Package(ModuleType):
-    """Keeps `raigen.audit` the function: importing the module of that name would put the module in its place."""
+    """Keeps `raigen.audit` and `raigen.steering` the functions: importing the modules of these names would put the
+    modules in their place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "audit" and isinstance(value, ModuleType):
-            value = value.audit
+        if name in ("audit", "steering") and isinstance(value, ModuleType):
+            value = getattr(value, name)
         super().__setattr__(name, value)
 
 

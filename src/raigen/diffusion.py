@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -16,7 +16,7 @@ from torch import Tensor
 from raigen.config import CaptureConfig
 from raigen.errors import RaigenError
 from raigen.hookpoint import Hookpoint, denoiser_of
-from raigen.listener import Layout, Listener
+from raigen.listener import Collector, Layout, Listener
 from raigen.loading import arguments_of, model_path
 from raigen.probe import Probe
 
@@ -54,7 +54,7 @@ class Generated(NamedTuple):
     step_indices: tuple[int, ...]
 
 
-def defaults(pipe: DiffusionPipeline, model: str, config: CaptureConfig | None = None) -> Settings:
+def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig | None = None) -> Settings:
     """What `config` asks for; where it leaves a setting open, the model's own.
 
     The model's own are those of `raigen.json` in its folder (keys `num_inference_steps`, `guidance_scale`, `height`,
@@ -63,8 +63,8 @@ def defaults(pipe: DiffusionPipeline, model: str, config: CaptureConfig | None =
     """
     accepted = arguments_of(type(pipe))
     values: dict[str, Any] = {name: getattr(accepted.get(name), "default", None) for name in Settings._fields}
-    path = Path(model_path(model)) / "raigen.json"
-    for source in (_read_defaults(path), _chosen(config)):
+    filed = {} if model is None else _read_defaults(Path(model_path(model)) / "raigen.json")
+    for source in (filed, _chosen(config)):
         values |= source
     for name in ("guidance_scale", "negative_prompt", "true_cfg_scale"):
         if values[name] is not None and name not in accepted:
@@ -103,16 +103,17 @@ def generate(
     """
     if not seeds:
         raise RaigenError("seeds: expected at least one; got none")
-    listener, listening = None, nullcontext()
     with _memory(pipe, len(seeds)):
-        if hookpoint is not None:
-            listener = Listener(hookpoint, _layout(pipe, prompt, settings, hookpoint), seeds, step_indices)
-            listening = listener.listening(denoiser_of(pipe, hookpoint))
-        with listening:
+        if hookpoint is None:
+            return Generated(_call(pipe, prompt, seeds, settings), None, None, ())
+        layout = layout_of(pipe, prompt, settings, hookpoint)
+        collector = Collector(hookpoint.path, seeds, step_indices)
+        listener = Listener(hookpoint, layout, collector, len(seeds))
+        with listener.listening(denoiser_of(pipe, hookpoint)):
             images = _call(pipe, prompt, seeds, settings)
-    if listener is None:
-        return Generated(images, None, None, ())
-    return Generated(images, *listener.collected())
+        listener.end_step()
+    activations, steps = collector.collected()
+    return Generated(images, activations, layout.grid, steps)
 
 
 def make_pictures(
@@ -151,7 +152,11 @@ def layouts(
     return found
 
 
-def _layout(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint: Hookpoint) -> Layout:
+def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint: Hookpoint) -> Layout:
+    """Where one module puts the image tokens of `prompt`; asked once per pipeline and settings.
+
+    Raises RaigenError when it cannot be captured.
+    """
     known = _layouts.setdefault(pipe, {})
     key = (hookpoint, prompt, settings)
     if key not in known:
