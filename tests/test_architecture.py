@@ -21,7 +21,7 @@ LEVELS = {
     "server": 1.5, "local": 1.5,
     "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "pictures": 2, "embed": 2, "vlm": 2,
     "judges": 2.5, "steering": 2.5,
-    **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5,
+    **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.5,
     "world.train": 3,  # remakes the bundled model; nothing imports it
     "audit": 4,
     "tables": 4, "cli": 5, "__init__": 5,

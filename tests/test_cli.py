@@ -20,7 +20,7 @@ from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,capture,train,discover,annotate,evaluate,report,hookpoints,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,hookpoints,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -31,6 +31,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │ (required)                                                                   │
 │   • audit       Audits one prompt through all stages; the same command again │
 │                 goes on where it stopped.                                    │
+│   • plan        Says what an audit would take and the rarest rate it could   │
+│                 show, from a few pictures; writes nothing.                   │
 │   • capture     Generates pictures and keeps the activations of one layer of │
 │                 the denoiser.                                                │
 │   • train       Trains the sparse autoencoder on what the layer put out.     │
@@ -40,7 +42,7 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 shows.                                                       │
 │   • report      Writes the report, one HTML file.                            │
 │   • hookpoints  Lists the layers of a model that can be looked into, with    │
-│                 what each would take on disk.                                │
+│                 what all steps would take on disk.                           │
 │   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """

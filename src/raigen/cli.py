@@ -22,7 +22,7 @@ from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
 from raigen.records import Tick
 from raigen.run import Run
-from raigen.tables import print_hookpoints, print_result
+from raigen.tables import print_hookpoints, print_plan, print_result
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
@@ -34,7 +34,8 @@ STAGE_HELP = {
     "evaluate": "Measures on fresh pictures how often each named attribute shows.",
     "report": "Writes the report, one HTML file.",
 }
-HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what each would take on disk."
+PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few pictures; writes nothing."
+HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what all steps would take on disk."
 MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
 VERSION_HELP = "Prints the version."
@@ -66,12 +67,16 @@ def _main(args: list[str]) -> int:
         print(f"raigen {version('raigen')}")
     elif name == "hookpoints":
         _list_hookpoints(command)
-    elif name == "audit":
+    elif name in ("audit", "plan"):
         if command.preset is not None:
             command = _parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
         # The whole configuration is checked before a folder is made.
         options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
         config = AuditConfig.of(command.prompt, **options)
+        if name == "plan":
+            _quiet_libraries()
+            print_plan(import_module("raigen.plan").plan(config), config)
+            return 0
         run = Run.create(command.run_dir or default_run_dir(command.prompt))
         with _view() as show:
             for step in walk(run, config, command.redo):
@@ -139,6 +144,7 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
     shared = tuple(f.name for f in fields(AskConfig))  # one flag of the audit for both stages that ask
     audit_flags = flags | {"evaluate": _flags("evaluate", {}, hidden=shared)}
     commands = [_command("audit", AUDIT_HELP, places | audit_flags)]
+    commands.append(_command("plan", PLAN_HELP, {"prompt": prompt, "preset": preset, **audit_flags}))
     for stage in STAGES:
         place: dict[str, tuple[Any, ...]] = {"run": run}
         if stage == "capture":

@@ -3,14 +3,18 @@
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from raigen.config import AuditConfig
 from raigen.records import HookpointCost, Presence
 from raigen.run import Run
+
+if TYPE_CHECKING:
+    from raigen.plan import AuditPlan
 
 
 def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
@@ -25,6 +29,41 @@ def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
         name = f"{cost.path} (default)" if cost.is_default else cost.path
         table.add_row(*map(escape, (name, grid, str(cost.d_in) if cost.grid else "", *sizes)))
     _console().print(table)
+
+
+def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
+    """What an audit takes and could show, a line for each."""
+    settings, n = plan.settings, config.capture.n_images
+    table = Table(show_header=False)
+    table.add_column("what")
+    table.add_column("amount")
+    guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
+    stored = "all steps" if config.capture.store else "the last step"
+    rows = [
+        ("pictures", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
+        ("looked into", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
+        ("time", f"{duration(plan.seconds_pictures)} pictures + {duration(plan.seconds_training)} training + "
+                 f"{duration(plan.seconds_fresh)} fresh pictures"),
+        ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
+        ("memory", f"{_size(plan.memory)}, beside what the pipeline needs while it runs"),
+        ("disk", f"{_size(plan.disk_images)} pictures + {_size(plan.disk_activations)} activations ({stored})"),
+        ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} pictures, with probability .95"),
+        *((f"for {rate:.1%}", f"{once:,} pictures show it once, {often:,} ten times")
+          for rate, (once, often) in plan.images_for.items()),
+    ]  # fmt: skip
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _console().print(table)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42), duration(150), duration(9000)
+    ('42 s', '2.5 min', '2.5 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _size(n_bytes: int) -> str:

@@ -95,6 +95,11 @@ class Training:
         self.step, self.tokens, self.scale = 0, 0, 1.0
         self.optimizer: torch.optim.Adam | None = None
 
+    @classmethod
+    def of(cls, config: TrainConfig, d_in: int) -> "Training":
+        """A training of a new autoencoder, on the CPU."""
+        return cls(MatryoshkaSAE(config.sae_config(d_in)), config)
+
     def begin(self, tokens: Float[Tensor, "token d_in"]) -> None:
         """Takes the unit of the tokens from the first batch, and initialises weights that are still 0."""
         self.scale = float((tokens - tokens.mean(dim=0)).square().mean().sqrt())

@@ -1,0 +1,105 @@
+"""Says what an audit would take and could show, before anything is spent."""
+
+import time
+from typing import NamedTuple
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from raigen.config import AuditConfig
+from raigen.diffusion import Settings, defaults, generate
+from raigen.hookpoint import find_hookpoint
+from raigen.loading import load_pipeline
+from raigen.pictures import as_png
+from raigen.stats import images_needed, rarest_rate
+from raigen.train import Training, fit
+
+PROBE_IMAGES = 4  # at most; a larger batch is as fast per picture or faster
+PROBE_STEPS = 3  # of training; the first warms up
+EXAMPLES = 10  # that an attribute must show to be judged
+RATES = (0.05, 0.01, 0.005)
+
+
+class AuditPlan(NamedTuple):
+    """What an audit takes: seconds, bytes, tokens; and the rarest rate that it can show ten times, at 95 %.
+
+    Seconds and picture sizes are measured on a few pictures and steps; `memory` counts weights, the autoencoder with
+    its gradients and moments, and the reservoir, not what the pipeline needs while it runs.
+    """
+
+    settings: Settings
+    hookpoint: str
+    grid: tuple[int, int]
+    d_in: int
+    seconds_pictures: float
+    seconds_training: float
+    seconds_fresh: float
+    tokens: int
+    training_steps: int
+    memory: int
+    disk_images: int
+    disk_activations: int
+    rarest_rate: float
+    images_for: dict[float, tuple[int, int]]
+
+
+def plan(config: AuditConfig) -> AuditPlan:
+    """Makes a few pictures and training steps, and reckons up the rest. Writes nothing.
+
+    `images_for` says for some rates how many pictures show an attribute once, and ten times, with probability .95.
+    Raises RaigenError as `capture` does.
+    """
+    capture = config.capture
+    pipe = load_pipeline(capture.model, capture.device, capture)
+    settings = defaults(pipe, capture.model, capture)
+    point = find_hookpoint(pipe, capture.hookpoint)
+    seeds = range(min(PROBE_IMAGES, capture.batch_size))
+    generate(pipe, capture.prompt, seeds, settings, point)  # warms up, and finds where the tokens lie
+    started = time.perf_counter()
+    made = generate(pipe, capture.prompt, seeds, settings, point)
+    per_image = (time.perf_counter() - started) / len(seeds)
+    assert made.activations is not None and made.grid is not None  # a hookpoint was given
+    _, n_steps, n_tokens, d_in = made.activations.shape
+    kept_steps = min(config.train.steps_per_image or n_steps, n_steps)
+    kept_tokens = min(config.train.tokens_per_step or n_tokens, n_tokens)
+    tokens = capture.n_images * kept_steps * kept_tokens * config.train.epochs
+    training_steps = -(-tokens // config.train.tokens_per_batch)
+    replays = 1 if capture.store else config.train.epochs
+    png = sum(len(as_png(image)) for image in made.images) / len(made.images)
+    on_disk = (n_steps if capture.store else 1) * n_tokens * d_in * 2
+    return AuditPlan(
+        settings=settings,
+        hookpoint=point.path,
+        grid=made.grid,
+        d_in=d_in,
+        seconds_pictures=per_image * capture.n_images * replays,
+        seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config) * training_steps,
+        seconds_fresh=per_image * config.evaluate.n_fresh_images,
+        tokens=tokens,
+        training_steps=training_steps,
+        memory=_memory(pipe, d_in, tokens, config),
+        disk_images=round(png * (capture.n_images + config.evaluate.n_fresh_images)),
+        disk_activations=on_disk * capture.n_images,
+        rarest_rate=rarest_rate(capture.n_images, EXAMPLES),
+        images_for={rate: (images_needed(rate), images_needed(rate, EXAMPLES)) for rate in RATES},
+    )
+
+
+def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig) -> float:
+    """Of training on batches of the real size, filled up by repetition."""
+    rows = torch.arange(config.train.tokens_per_batch) % len(tokens)
+    training = Training.of(config.train, tokens.shape[1])
+    seconds, started = [], time.perf_counter()
+    for _ in fit(training.sae, [tokens[rows]] * PROBE_STEPS, config.train, training):
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    return min(seconds[1:])
+
+
+def _memory(pipe: DiffusionPipeline, d_in: int, tokens: int, config: AuditConfig) -> int:
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    sae = config.train.sae_config(d_in)
+    autoencoder = 4 * 4 * (2 * sae.d_in * sae.d_sae + sae.d_in + sae.d_sae)  # weights, gradients, two moments
+    mixed = tokens // config.train.epochs if config.capture.store else tokens // config.train.epochs // 4
+    return weights + autoencoder + min(mixed * (2 * d_in + 8), config.train.reservoir_mb * 2**20)
