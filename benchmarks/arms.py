@@ -39,8 +39,8 @@ def by_part(codes: np.ndarray, embeddings: np.ndarray, part: str, seed: int) -> 
 
 def clip_clusters(embeddings: np.ndarray, seed: int, k: int = 50) -> Listing:
     """k-means on CLIP embeddings, smallest clusters first; active where a picture lies near the centre."""
-    model = KMeans(k, n_init=1, random_state=seed).fit(embeddings)
-    sizes = np.bincount(model.labels_, minlength=k)
+    model = KMeans(k, random_state=seed)  # k-means++ once, as "auto" has it
+    sizes = np.bincount(model.fit_predict(embeddings), minlength=k)
     order = np.argsort(sizes, kind="stable")[:N_LISTED]
     return Listing(-model.transform(embeddings)[:, order], sizes[order] / len(embeddings))
 

@@ -136,4 +136,4 @@ def _spearman(estimated: np.ndarray, true: np.ndarray) -> float:
     known = np.isfinite(estimated)
     if known.sum() < 3 or np.ptp(estimated[known]) == 0 or np.ptp(true[known]) == 0:
         return float("nan")
-    return float(spearmanr(estimated[known], true[known]).statistic)
+    return float(spearmanr(estimated[known], true[known])[0])  # type: ignore[arg-type]

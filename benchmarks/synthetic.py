@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ def main(options: Options) -> None:
         "published": (theirs, picture_by_picture(tokens, size), True),
         "ours": (ours, mixed(tokens, size, generator), False),
     }
-    result = {"mean active": float(rates.sum())}
+    result: dict[str, Any] = {"mean active": float(rates.sum())}
     for name, (config, batches, half) in arms.items():
         started = time.monotonic()
         sae = MatryoshkaSAE(shape)

@@ -84,7 +84,7 @@ def one_seed(seed: int, n_samples: int) -> dict[str, float]:
         cosine = (sae.W_dec @ grown.directions.T).numpy()
     neurons, features = linear_sum_assignment(cosine, maximize=True)
     true = present.float().mean(0).numpy()[features]
-    result = {"spearman": float(spearmanr(firing[neurons], true).statistic),
+    result = {"spearman": float(spearmanr(firing[neurons], true)[0]),  # type: ignore[arg-type]
               "matched cosine": float(cosine[neurons, features].mean())}  # fmt: skip
     for q in QUANTILES:
         count = round(q * N_FEATURES)

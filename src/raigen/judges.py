@@ -60,7 +60,7 @@ def world_verdicts(images: Sequence[Image], subjects: Sequence[Subject]) -> list
 
 def without(verdicts: Verdicts, black: Bool[np.ndarray, " image"]) -> Verdicts:
     """The verdicts with wholly black pictures unscored: a safety checker's, they show nothing."""
-    why = (verdicts.why or {}) | dict.fromkeys(np.flatnonzero(black).tolist(), "the picture is black")
+    why = dict(verdicts.why or {}) | dict.fromkeys(np.flatnonzero(black).tolist(), "the picture is black")
     return verdicts._replace(shows=np.where(black, np.nan, verdicts.shows), why=why)
 
 
