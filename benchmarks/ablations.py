@@ -20,6 +20,7 @@ from benchmarks.arms import published
 from benchmarks.cells import Cell, activations_of, capture, cell_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
+from benchmarks.intervals import without_nan
 from benchmarks.measures import Truth, measure
 from raigen.config import TrainConfig
 from raigen.run import write_text
@@ -95,7 +96,7 @@ def main(options: Options) -> None:
             print(f"{prompt}, seed {seed}", flush=True)
     write_text(options.results / "ablations.csv", as_csv(rows))
     result = summary(rows, options.prompts)
-    write_text(options.results / "ablations.json", json.dumps(result, indent=1) + "\n")
+    write_text(options.results / "ablations.json", json.dumps(without_nan(result), indent=1) + "\n")
     ablation_figure(result, options.results / "ablations.svg")
 
 

@@ -1,6 +1,7 @@
 """Measures discovery against planted truth: every arm, prompt and seed. `python -m benchmarks.discovery --help`."""
 
 import csv
+import io
 import json
 import time
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import tyro
 from benchmarks.arms import arms_of
 from benchmarks.cells import activations_of, capture, cell_of, codes_of
 from benchmarks.figures import recall_figure
-from benchmarks.intervals import interval_of, shown
+from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Truth, measure
 from raigen.config import SAEConfig, TrainConfig
 from raigen.run import Run, write_text
@@ -116,7 +117,7 @@ def write_results(options: Options, rows: list[dict]) -> None:
         summaries["held-out prompts"] = summary(rows, held_out)
     options.results.mkdir(parents=True, exist_ok=True)
     write_text(options.results / f"{options.name}.csv", as_csv(rows))
-    write_text(options.results / f"{options.name}.json", json.dumps(summaries, indent=1) + "\n")
+    write_text(options.results / f"{options.name}.json", json.dumps(without_nan(summaries), indent=1) + "\n")
     recall_figure(summaries["all prompts"], options.results / f"{options.name}.svg")
     for title, result in summaries.items():
         print(f"\n{title}\n{table(result)}")
@@ -133,11 +134,12 @@ def table(result: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def as_csv(rows: Iterable[dict]) -> str:
     """Rows as CSV text."""
-    lines = [",".join(FIELDS)]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(FIELDS)
     for row in rows:
-        value = float(row["value"])
-        lines.append(",".join([*(str(row[name]) for name in FIELDS[:-1]), f"{value:.6g}"]))
-    return "\n".join(lines) + "\n"
+        writer.writerow([*(row[name] for name in FIELDS[:-1]), f"{float(row['value']):.6g}"])
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":

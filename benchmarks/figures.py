@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 
+from benchmarks.intervals import without_nan
 from benchmarks.measures import BANDS
 from raigen.run import write_text
 
@@ -22,7 +23,7 @@ def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
                 points.append({"arm": arm, "rate (%)": band, "recall": value["mean"], "low": value["low"],
                                "high": value["high"]})  # fmt: skip
     order = [f"{100 * low:g}-{100 * high:g}" for low, high in BANDS]
-    base = alt.Chart(alt.Data(values=points)).encode(
+    base = alt.Chart(alt.Data(values=without_nan(points))).encode(
         x=alt.X("rate (%):N", sort=order, title="rate of the value in the pictures (%)", axis=alt.Axis(labelAngle=0)),
         color=alt.Color("arm:N", sort=list(result), scale=alt.Scale(scheme="tableau20")),
     )
@@ -50,7 +51,7 @@ def suppression_figure(rows: list[dict[str, Any]], path: Path) -> None:
         y=alt.Y("rate:Q", scale=alt.Scale(type="symlog", constant=0.002), title="rate in the pictures"),
     )
     line = base.mark_line(color="gray", strokeDash=[4, 4]).encode(y="planted:Q")
-    chart = alt.layer(dots, line, data=alt.Data(values=points)).properties(width=260, height=260)
+    chart = alt.layer(dots, line, data=alt.Data(values=without_nan(points))).properties(width=260, height=260)
     write_text(path, _as_svg(chart.facet(column=alt.Column("guidance_scale:N", title="guidance scale"))))
 
 
@@ -65,6 +66,6 @@ def ablation_figure(result: Summary, path: Path, name: str = "recall@20") -> Non
     base = alt.Chart().encode(x=alt.X("point:N", sort=order, title=None, axis=alt.Axis(labelAngle=-30)))
     marks = base.mark_circle(size=60).encode(y=alt.Y("mean:Q", scale=alt.Scale(domain=[0, 1]), title=name))
     bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
-    chart = alt.layer(marks, bars, data=alt.Data(values=points)).properties(width=200, height=140)
+    chart = alt.layer(marks, bars, data=alt.Data(values=without_nan(points))).properties(width=200, height=140)
     panels = chart.facet(facet=alt.Facet("curve:N", title=None), columns=4).resolve_scale(x="independent")
     write_text(path, _as_svg(panels))

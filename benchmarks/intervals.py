@@ -1,5 +1,7 @@
 """Means over seeds with their intervals."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import t as student
@@ -18,3 +20,12 @@ def shown(value: dict[str, float]) -> str:
     """`.80 [.75, .85]`, or the mean alone where there is no interval."""
     mean, low, high = (f"{value[name]:.2f}".replace("0.", ".", 1) for name in ("mean", "low", "high"))
     return mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"
+
+
+def without_nan(data: Any) -> Any:
+    """Lists and dicts with None for NaN, which JSON does not know."""
+    if isinstance(data, dict):
+        return {key: without_nan(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [without_nan(value) for value in data]
+    return None if isinstance(data, float) and np.isnan(data) else data

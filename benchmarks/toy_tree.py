@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.intervals import interval_of, shown
+from benchmarks.intervals import interval_of, shown, without_nan
 from raigen.config import SAEConfig, TrainConfig
 from raigen.run import write_text
 from raigen.sae import MatryoshkaSAE
@@ -100,7 +100,9 @@ def main(options: Options) -> None:
     result = {name: interval_of(np.array([run[name] for run in runs])) for name in runs[0]}
     for name, value in result.items():
         print(f"{name}: {shown(value)}")
-    write_text(options.results / "toy_tree.json", json.dumps({"seeds": options.seeds, **result}, indent=1) + "\n")
+    write_text(
+        options.results / "toy_tree.json", json.dumps(without_nan({"seeds": options.seeds, **result}), indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
 from benchmarks.discovery import as_csv, summary
+from benchmarks.figures import ablation_figure, recall_figure, suppression_figure
 from benchmarks.intervals import interval_of
-from benchmarks.measures import Listing, Truth, average_precision, matched_precision, measure, verdicts
+from benchmarks.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
 
 N = 200
 
@@ -83,12 +84,12 @@ def test_the_interval_is_students():
 
 def test_a_summary_averages_prompts_then_seeds():
     values = {("a", 0): 1.0, ("b", 0): 0.0, ("a", 1): 1.0, ("b", 1): np.nan}
-    rows = [{"prompt": p, "generation_seed": s, "sae_seed": 0, "arm": "x", "measure": "m", "value": v}
+    rows = [{"prompt": p, "generation_seed": s, "sae_seed": 0, "arm": "x, or so", "measure": "m", "value": v}
             for (p, s), v in values.items()]  # fmt: skip
     read = list(csv.DictReader(io.StringIO(as_csv(rows))))
-    result = summary(read, ["a", "b"])["x"]["m"]
+    result = summary(read, ["a", "b"])["x, or so"]["m"]
     assert result["mean"] == 0.75 and result["n"] == 2
-    assert summary(read, ["b"])["x"]["m"]["mean"] == 0
+    assert summary(read, ["b"])["x, or so"]["m"]["mean"] == 0
 
 
 def test_every_arm_finds_a_planted_cluster():
@@ -107,6 +108,17 @@ def test_every_arm_finds_a_planted_cluster():
     ):  # fmt: skip
         assert measure(listing, truth)["recall@50"] == 1
     assert measure(published(codes, embeddings), truth)["precision@10"] > 0
+
+
+def test_figures_are_drawn_also_where_intervals_are_unknown(tmp_path):
+    known, unknown = interval_of(np.array([0.5, 0.7])), interval_of(np.array([0.5]))
+    bands = {f"recall@20 in {100 * low:g}-{100 * high:g} %": known for low, high in BANDS}
+    recall_figure({"one, two": bands, "three": dict.fromkeys(bands, unknown)}, tmp_path / "recall.svg")
+    ablation_figure({"k: 2": {"recall@20": known}, "k: 4": {"recall@20": unknown}}, tmp_path / "ablation.svg")
+    row = {"planted": 0.02, "rate": 0.01, "guidance_scale": 1.0, "named": 0}
+    suppression_figure([row, row | {"guidance_scale": 2.0}, row | {"rate": None}], tmp_path / "suppression.svg")
+    texts = [(tmp_path / f"{name}.svg").read_text() for name in ("recall", "ablation", "suppression")]
+    assert all(text.startswith("<svg") for text in texts) and "one, two" in texts[0]
 
 
 def test_signed_units_become_sparse_codes():
