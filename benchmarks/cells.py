@@ -100,12 +100,13 @@ def token_batches(activations: Tensor, size: int, epochs: int, seed: int) -> Ite
             yield TokenBatch(flat[rows].float(), rows // per_image)
 
 
-def trained(activations: Tensor, config: TrainConfig, shape: SAEConfig | None = None, steps: int | None = None
-            ) -> MatryoshkaSAE:  # fmt: skip
-    """An autoencoder trained on these activations; `steps` 0 leaves it as initialised, with a threshold for its k."""
+def trained(
+    activations: Tensor, config: TrainConfig, shape: SAEConfig | None = None, untrained: bool = False
+) -> MatryoshkaSAE:
+    """An autoencoder trained on these activations; `untrained` leaves it as initialised, with a threshold for its k."""
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
     batches = token_batches(activations, config.tokens_per_batch, config.epochs, config.sae_seed)
-    if steps == 0:
+    if untrained:
         tokens = next(batches).tokens
         sae.initialise(tokens, torch.Generator().manual_seed(config.sae_seed))
         sae.train()
@@ -128,13 +129,12 @@ def encode(sae: MatryoshkaSAE, mid: Float[np.ndarray, "image token d_in"]) -> Co
     return Codes(mean, peak, sae.group_bounds[1])
 
 
-def codes_of(run: Run, cell: Cell, activations: Tensor | None, name: str, config: TrainConfig,
-             shape: SAEConfig | None = None, steps: int | None = None) -> Codes:  # fmt: skip
+def codes_of(run: Run, cell: Cell, activations: Tensor, name: str, config: TrainConfig,
+             shape: SAEConfig | None = None, untrained: bool = False) -> Codes:  # fmt: skip
     """The codes of an autoencoder called `name`, trained and kept in the run's folder at the first call."""
     path = run.dir / f"codes-{name}.safetensors"
     if not path.exists():
-        activations = activations_of(run) if activations is None else activations
-        codes = encode(trained(activations, config, shape, steps), cell.mid)
+        codes = encode(trained(activations, config, shape, untrained), cell.mid)
         save_file({"mean": codes.mean, "peak": codes.peak, "n_coarse": np.array([codes.n_coarse])}, path)
     stored = load_file(path)
     return Codes(stored["mean"], stored["peak"], int(stored["n_coarse"][0]))

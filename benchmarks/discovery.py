@@ -80,7 +80,7 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
     codes = {
         "matryoshka": codes_of(run, cell, activations, f"matryoshka-{sae_seed}", config),
         "batchtopk": codes_of(run, cell, activations, f"batchtopk-{sae_seed}", config, plain),
-        "untrained": codes_of(run, cell, activations, f"untrained-{sae_seed}", config, plain, steps=0),
+        "untrained": codes_of(run, cell, activations, f"untrained-{sae_seed}", config, plain, untrained=True),
     }
     truth = Truth(cell.shows, cell.controls)
     place = {"prompt": prompt, "generation_seed": seed, "sae_seed": sae_seed}

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 
+from raigen.world.truth import RARE_SEEN_AT_MOST as RARE_AT_MOST
+from raigen.world.truth import SHARED_BY_AT_LEAST as SHARED_BY
+
 BANDS = ((0.0, 0.005), (0.005, 0.01), (0.01, 0.02), (0.02, 0.05), (0.05, 0.10))  # rates, above the first, to the second
-RARE_AT_MOST = 0.10
-SHARED_BY = 0.80  # of the top pictures
 N_TOP = 10
 LIFT = 2.0  # what tops share must be this much more frequent there than everywhere
 
@@ -101,7 +102,6 @@ def average_precision(
 
     Pictures of equal activation enter together, as in scikit-learn's `average_precision_score`.
     """
-    n = len(activations)
     result = np.empty((activations.shape[1], shows.shape[1]))
     for unit, column in enumerate(activations.T):
         order = np.argsort(-column, kind="stable")
@@ -110,7 +110,6 @@ def average_precision(
         precision = true / (ends[:, None] + 1)
         growth = np.diff(true, axis=0, prepend=0) / np.maximum(true[-1], 1)
         result[unit] = (precision * growth).sum(0)
-    assert n == len(shows)
     return result
 
 

@@ -3,13 +3,14 @@
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from raigen.config import STAGES, AuditConfig
+from raigen.config import STAGES, AuditConfig, CaptureConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.records import Outcome, Tick
+from raigen.records import Outcome, Tick, mapped
 from raigen.run import Run
 
 if TYPE_CHECKING:
@@ -104,41 +105,49 @@ def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
     if run.is_done(name, config):
         yield Step(name, "skipped")
         return
-    is_new = name not in run.manifest["stages"]
-    before = set(run.dir.rglob("*"))
     started = time.monotonic()
-    run.begin(name, config)
-    finished = False
-    try:
+    with _begun(run, {name: config}):
         yield Step(name, "begun")
-        outcome = yield from _running(name, _ticks(run, name, config))
+        outcome = yield from mapped(_ticks(run, name, config), lambda tick: Step(name, "running", tick))
         run.finish(name, outcome, time.monotonic() - started)
-        finished = True
-    finally:
-        # A first try that made no file (a mistyped model, say) must not bind the folder to its configuration.
-        if not finished and is_new and set(run.dir.rglob("*")) == before:
-            run.forget(name)
     yield Step(name, "finished", seconds=time.monotonic() - started)
 
 
-def _running(name: str, ticks: Generator[Tick, None, Outcome]) -> Generator[Step, None, Outcome]:
-    """The ticks of a stage as steps of the walk."""
-    while True:
-        try:
-            tick = next(ticks)
-        except StopIteration as end:
-            return end.value
-        yield Step(name, "running", tick)
+@contextmanager
+def _begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
+    """Notes that stages begin. A first try that made no file (a mistyped model, say) is forgotten, lest it bind the
+    folder to its configuration."""
+    first = next(iter(configs))
+    is_new, before = first not in run.manifest["stages"], set(run.dir.rglob("*"))
+    for name, config in configs.items():
+        run.begin(name, config)
+    try:
+        yield
+    except BaseException:
+        if is_new and set(run.dir.rglob("*")) == before:
+            run.forget(first)
+        raise
 
 
 def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
     """The stage at work. Without a store, training makes the pictures again for what they put out inside."""
     if name == "train" and not (capturing := run.config_of("capture")).store:
-        from raigen.capture import captured
-        from raigen.stream import train_on_stream
-
-        return train_on_stream(run, config, capturing.n_images, lambda first: captured(run, capturing, first))
+        return _training(run, config, capturing, [])
     return stage_function(name)(run, config)
+
+
+def _training(
+    run: Run, config: TrainConfig, capturing: CaptureConfig, captures: list[Outcome]
+) -> Generator[Tick, None, Outcome]:
+    """Training that asks for pictures as it needs their tokens; what each pass over the pictures made is appended to
+    `captures`."""
+    from raigen.capture import captured
+    from raigen.stream import train_on_stream
+
+    def source(first: int) -> Iterator["Part"]:
+        captures.append((yield from captured(run, capturing, first)))
+
+    return train_on_stream(run, config, capturing.n_images, source)
 
 
 def _is_streamed(run: Run, config: AuditConfig) -> bool:
@@ -148,33 +157,17 @@ def _is_streamed(run: Run, config: AuditConfig) -> bool:
 
 
 def _streamed_steps(run: Run, config: AuditConfig) -> Iterator[Step]:
-    """Capture and train as one: the training asks for pictures as it needs their tokens."""
-    from raigen.capture import captured
-    from raigen.stream import train_on_stream
-
+    """Capture and train as one."""
     captures: list[Outcome] = []
-
-    def source(first: int) -> Iterator["Part"]:
-        captures.append((yield from captured(run, config.capture, first)))
-
-    is_new = "capture" not in run.manifest["stages"]
-    before = set(run.dir.rglob("*"))
     started = time.monotonic()
-    run.begin("capture", config.capture)
-    run.begin("train", config.train)
-    finished = False
-    try:
+    with _begun(run, {"capture": config.capture, "train": config.train}):
         yield Step("capture", "begun")
-        ticks = train_on_stream(run, config.train, config.capture.n_images, source)
-        outcome = yield from _running("capture", ticks)
+        ticks = _training(run, config.train, config.capture, captures)
+        outcome = yield from mapped(ticks, lambda tick: Step("capture", "running", tick))
         training = outcome.facts["training_seconds"]
         seconds = {"capture": time.monotonic() - started - training, "train": training}
         run.finish("capture", captures[0], seconds["capture"])
         run.finish("train", outcome, seconds["train"])
-        finished = True
-    finally:
-        if not finished and is_new and set(run.dir.rglob("*")) == before:
-            run.forget("capture")
     for name in STAGES[:2]:
         yield Step(name, "finished", seconds=seconds[name])
 

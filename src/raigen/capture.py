@@ -17,7 +17,7 @@ from raigen.errors import RaigenError
 from raigen.hookpoint import Hookpoint, denoiser_of, find_hookpoint
 from raigen.loading import find_source, licence_of, load_pipeline, resolve_device
 from raigen.pictures import as_png, whole_samples, write_list, write_picture
-from raigen.records import Outcome, Sample, Tick
+from raigen.records import Outcome, Sample, Tick, mapped
 from raigen.run import Run, sha256
 
 
@@ -34,13 +34,7 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     Raises RaigenError when the model cannot be loaded, the hookpoint does not exist or cannot be captured, an
     activation is not finite, a batch is black although nothing checks for safety, or the disk is full.
     """
-    parts = captured(run, config)
-    while True:
-        try:
-            part = next(parts)
-        except StopIteration as end:
-            return end.value
-        yield part.tick
+    return mapped(captured(run, config), lambda part: part.tick)
 
 
 def captured(run: Run, config: CaptureConfig, again_from: int | None = None) -> Generator[Part, None, Outcome]:
@@ -66,7 +60,8 @@ def captured(run: Run, config: CaptureConfig, again_from: int | None = None) -> 
         generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
         _check_not_black(pipe, config, generated)
         for missing in _consecutive([index for index in indices if index not in samples]):
-            samples |= _write_batch(run, config, missing, slice(missing[0] - indices[0], None), generated)
+            start = missing[0] - indices[0]
+            samples |= _write_batch(run, config, missing, slice(start, start + len(missing)), generated)
             write_list(run.samples_path, samples)
         n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
         done = len(samples) if again_from is None else indices[-1] + 1
@@ -137,11 +132,9 @@ def _images_of(shard: Path) -> range:
 
 def _batches(config: CaptureConfig, samples: Mapping[int, Sample], again_from: int | None) -> Iterator[list[int]]:
     """The indices to make, in batches of consecutive ones: those without a sample, or all from `again_from` on."""
-    if again_from is not None:
-        rest = range(again_from, config.n_images)
-        yield from (list(rest[start : start + config.batch_size]) for start in range(0, len(rest), config.batch_size))
-        return
-    for indices in _consecutive([index for index in range(config.n_images) if index not in samples]):
+    first = 0 if again_from is None else again_from
+    wanted = [index for index in range(first, config.n_images) if again_from is not None or index not in samples]
+    for indices in _consecutive(wanted):
         for start in range(0, len(indices), config.batch_size):
             yield indices[start : start + config.batch_size]
 
@@ -155,14 +148,14 @@ def _consecutive(indices: list[int]) -> Iterator[list[int]]:
 def _write_batch(
     run: Run, config: CaptureConfig, indices: list[int], rows: slice, generated: Generated
 ) -> dict[int, Sample]:
-    """Writes the first pictures of `rows` under `indices`, with their activations."""
+    """Writes the pictures of `rows` under `indices`, with their activations."""
     assert generated.activations is not None and generated.grid is not None  # a hookpoint was given
     samples = {}
-    for index, image in zip(indices, generated.images[rows], strict=False):
+    for index, image in zip(indices, generated.images[rows], strict=True):
         seed = config.base_seed + index
         samples[index] = write_picture(run, run.images_dir, index, config.prompt, seed, image)
     steps = slice(None) if config.store else slice(-1, None)
-    kept = generated.activations[rows][: len(indices), steps]
+    kept = generated.activations[rows, steps]
     ActivationStore.write(run.activations_dir, indices[0], kept, generated.grid, generated.step_indices[steps])
     return samples
 

@@ -22,7 +22,7 @@ from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
 from raigen.records import Tick
 from raigen.run import Run
-from raigen.tables import print_hookpoints, print_plan, print_result
+from raigen.tables import duration, print_hookpoints, print_plan, print_result
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
@@ -226,7 +226,7 @@ def _bars(progress: Progress) -> Callable[[Step], None]:
             progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
         elif step.state == "finished":
             total = progress.tasks[task].total or 1
-            progress.update(task, total=total, completed=total, note=f"done in {_duration(step.seconds)}")
+            progress.update(task, total=total, completed=total, note=f"done in {duration(step.seconds)}")
 
     return show
 
@@ -241,7 +241,7 @@ def _plain_lines() -> Callable[[Step], None]:
         if step.state == "begun":
             start, last_line = None, now
         elif step.state != "running":
-            text = "done before" if step.state == "skipped" else f"done in {_duration(step.seconds)}"
+            text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
             print(f"{step.stage}: {text}", file=sys.stderr, flush=True)
         elif step.tick is not None:
             start = start or (now, step.tick.done)
@@ -258,17 +258,8 @@ def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
     '300 of 1000, 35.0 s left · doctors'
     """
     done, total, note = tick
-    left = f", {_duration(seconds / (done - resumed_at) * (total - done))} left" if done > resumed_at else ""
+    left = f", {duration(seconds / (done - resumed_at) * (total - done))} left" if done > resumed_at else ""
     return f"{done} of {total}{left}{' · ' + note if note else ''}"
-
-
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(7.31), _duration(119.6)
-    ('7.3 s', '2 min 0 s')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{seconds:.1f} s" if seconds < 59.95 else f"{minutes} min {rest} s"
 
 
 def _quiet_libraries() -> None:

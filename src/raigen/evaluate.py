@@ -18,7 +18,7 @@ from raigen.errors import RaigenError
 from raigen.judges import Subject, Verdicts, clip_verdicts, presence_jobs, vlm_verdicts, without, world_verdicts
 from raigen.loading import BUNDLED, load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
-from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
+from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick, mapped
 from raigen.run import Run, write_text
 from raigen.stats import krippendorff_alpha, rate_interval
 from raigen.vlm import Plan, open_answers
@@ -140,13 +140,11 @@ def _verdicts(
         return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
     address = address_of(name)
     labels = list(dict.fromkeys(subject.label for subject in subjects))
-    asking = vlm_verdicts(run, samples, labels, address, answers, config)
-    while True:
-        try:
-            done = next(asking)
-        except StopIteration as end:
-            return [end.value[subject.label] for subject in subjects]
-        yield Tick(done, len(samples) * len(labels), address.name)
+    total = len(samples) * len(labels)
+    verdicts = yield from mapped(
+        vlm_verdicts(run, samples, labels, address, answers, config), lambda done: Tick(done, total, address.name)
+    )
+    return [verdicts[subject.label] for subject in subjects]
 
 
 def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) -> Generator[Tick, None, list[Sample]]:

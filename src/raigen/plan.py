@@ -6,13 +6,16 @@ from typing import NamedTuple
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from raigen.activations import MEMORY_BOUND
 from raigen.config import AuditConfig
 from raigen.diffusion import Settings, defaults, generate
 from raigen.hookpoint import find_hookpoint
 from raigen.loading import load_pipeline
 from raigen.pictures import as_png
+from raigen.sae import MatryoshkaSAE
 from raigen.stats import images_needed, rarest_rate
-from raigen.train import Training, fit
+from raigen.stream import bytes_per_token, reservoir_capacity
+from raigen.train import fit
 
 PROBE_IMAGES = 4  # at most; a larger batch is as fast per picture or faster
 PROBE_STEPS = 3  # of training; the first warms up
@@ -88,9 +91,9 @@ def plan(config: AuditConfig) -> AuditPlan:
 def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig) -> float:
     """Of training on batches of the real size, filled up by repetition."""
     rows = torch.arange(config.train.tokens_per_batch) % len(tokens)
-    training = Training.of(config.train, tokens.shape[1])
+    sae = MatryoshkaSAE(config.train.sae_config(tokens.shape[1]))
     seconds, started = [], time.perf_counter()
-    for _ in fit(training.sae, [tokens[rows]] * PROBE_STEPS, config.train, training):
+    for _ in fit(sae, [tokens[rows]] * PROBE_STEPS, config.train):
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
     return min(seconds[1:])
@@ -101,5 +104,7 @@ def _memory(pipe: DiffusionPipeline, d_in: int, tokens: int, config: AuditConfig
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     sae = config.train.sae_config(d_in)
     autoencoder = 4 * 4 * (2 * sae.d_in * sae.d_sae + sae.d_in + sae.d_sae)  # weights, gradients, two moments
-    mixed = tokens // config.train.epochs if config.capture.store else tokens // config.train.epochs // 4
-    return weights + autoencoder + min(mixed * (2 * d_in + 8), config.train.reservoir_mb * 2**20)
+    per_epoch, per_token = tokens // config.train.epochs, bytes_per_token(d_in)
+    if config.capture.store:
+        return weights + autoencoder + min(per_epoch * per_token, MEMORY_BOUND)
+    return weights + autoencoder + reservoir_capacity(config.train, d_in, per_epoch) * per_token

@@ -1,9 +1,13 @@
 """What the stages hand to each other: progress, outcomes, pictures, attributes with their rates."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+R = TypeVar("R")
 
 
 class Tick(NamedTuple):
@@ -19,6 +23,16 @@ class Outcome(NamedTuple):
 
     outputs: list[Path]
     facts: dict[str, Any]
+
+
+def mapped(items: Generator[T, None, R], function: Callable[[T], U]) -> Generator[U, None, R]:
+    """`function` of everything that a generator yields; returns what the generator returns."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as end:
+            return end.value
+        yield function(item)
 
 
 class Sample(NamedTuple):

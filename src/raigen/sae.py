@@ -113,18 +113,17 @@ class MatryoshkaSAE(nn.Module):
             pre = self.pre_activations(x)
         kept = self._largest(pre, self.config.k * len(x))
         rows, columns = kept // self.config.d_sae, kept % self.config.d_sae
-        asked_rows, asked_columns = self._asked(pre, dead)
+        asks = dead is not None and self.config.aux_k > 0 and bool(dead.any())
+        asked_rows, asked_columns = self._asked(pre, dead if asks else None)
         entries = torch.cat([rows, asked_rows]), torch.cat([columns, asked_columns])
         codes, asked = kept_codes(pre, x, self.W_enc, self.b_enc, self.b_dec, *entries).split(
             [len(rows), len(asked_rows)]
         )
         squared, residual = prefix_errors(codes, rows, columns, x, self.W_dec, self.b_dec, self.group_bounds)
         auxiliary = torch.zeros((), dtype=x.dtype, device=x.device)
-        if len(asked):
+        if asks:
             explained = weighted_sums(asked_rows, len(x), self.W_dec, asked_columns, asked)
             auxiliary = (residual - explained).square().sum(dim=1).mean()
-        elif dead is not None and self.config.aux_k and dead.any():
-            auxiliary = residual.square().sum(dim=1).mean()
         if self.training:
             self._move_threshold(codes.detach())
         mean_loss = squared.mean() / len(x)
@@ -189,7 +188,7 @@ class MatryoshkaSAE(nn.Module):
 
     def _asked(self, pre: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rows and columns of each token's `aux_k` strongest dead neurons, as far as they are above 0."""
-        if dead is None or self.config.aux_k == 0 or not dead.any():
+        if dead is None:
             nothing = torch.zeros(0, dtype=torch.int64, device=pre.device)
             return nothing, nothing
         neurons = dead.nonzero().squeeze(1)

@@ -12,7 +12,7 @@ from raigen.config import TrainConfig
 from raigen.records import Outcome, Tick
 from raigen.reservoir import Reservoir
 from raigen.run import Run, write_tensors
-from raigen.train import Training, TrainStep, finished, fit, note_of, training_of
+from raigen.train import Training, TrainStep, below, finished, fit, note_of, training_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two
 Source = Callable[[int], Iterator[Part]]
@@ -43,6 +43,19 @@ def train_on_stream(run: Run, config: TrainConfig, n_images: int, source: Source
     outcome = stream.end()
     run.checkpoint_path.unlink(missing_ok=True)
     return outcome
+
+
+def reservoir_capacity(config: TrainConfig, d_in: int, n_tokens: int) -> int:
+    """How many of `n_tokens` tokens are mixed at a time.
+
+    Of few, a quarter: holding all of them would put off the training until all pictures are made.
+    """
+    return max(config.tokens_per_batch, min(config.reservoir_mb * 2**20 // bytes_per_token(d_in), n_tokens // 4))
+
+
+def bytes_per_token(d_in: int) -> int:
+    """What a token takes in the reservoir: float16, and the index of its image."""
+    return 2 * d_in + 8
 
 
 def drawn(part: Part, config: TrainConfig) -> TokenBatch:
@@ -117,12 +130,8 @@ class _Stream:
             return 0, 0
         self._begin(kept["reservoir.tokens"].shape[1], int(kept["tokens_per_image"]))
         assert self.reservoir is not None and self.training is not None
-        below = {
-            part: {name.removeprefix(part): value for name, value in kept.items() if name.startswith(part)}
-            for part in ("training.", "reservoir.")
-        }
-        self.training.restore(below["training."])
-        self.reservoir.restore(below["reservoir."])
+        self.training.restore(below(kept, "training."))
+        self.reservoir.restore(below(kept, "reservoir."))
         for step, loss, *fvu, l0, n_dead, tokens in kept["metrics"].tolist():
             self.metrics.append(TrainStep(int(step), loss, fvu, l0, int(n_dead), int(tokens)))
         epoch, first = kept["place"].tolist()
@@ -131,10 +140,8 @@ class _Stream:
     def _begin(self, d_in: int, tokens_per_image: int) -> None:
         self.tokens_per_image = tokens_per_image
         self.training = training_of(self.run, self.config, d_in, self.n_images)
-        # Of few tokens a quarter is mixed: holding all of them would put off the training until all pictures are made.
-        most = min(self.config.reservoir_mb * 2**20 // (2 * d_in + 8), self.n_images * tokens_per_image // 4)
         generator = torch.Generator().manual_seed(self.config.sae_seed)
-        capacity = max(self.config.tokens_per_batch, most)
+        capacity = reservoir_capacity(self.config, d_in, self.n_images * tokens_per_image)
         self.reservoir = Reservoir(capacity, self.config.tokens_per_batch, d_in, generator)
 
     def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:

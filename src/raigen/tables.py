@@ -58,12 +58,13 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
 
 def duration(seconds: float) -> str:
     """
-    >>> duration(42), duration(150), duration(9000)
-    ('42 s', '2.5 min', '2.5 h')
+    >>> duration(7.31), duration(119.6), duration(9000)
+    ('7.3 s', '2 min 0 s', '2 h 30 min')
     """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _size(n_bytes: int) -> str:

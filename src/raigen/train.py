@@ -92,13 +92,9 @@ class Training:
     def __init__(self, sae: MatryoshkaSAE, config: TrainConfig):
         self.sae, self.config = sae, config
         self.clock = DeadClock(sae.config.d_sae, config.dead_after_tokens, config.dead_after_images)
+        self.dead = self.clock.dead
         self.step, self.tokens, self.scale = 0, 0, 1.0
         self.optimizer: torch.optim.Adam | None = None
-
-    @classmethod
-    def of(cls, config: TrainConfig, d_in: int) -> "Training":
-        """A training of a new autoencoder, on the CPU."""
-        return cls(MatryoshkaSAE(config.sae_config(d_in)), config)
 
     def begin(self, tokens: Float[Tensor, "token d_in"]) -> None:
         """Takes the unit of the tokens from the first batch, and initialises weights that are still 0."""
@@ -116,7 +112,7 @@ class Training:
             self.begin(tokens)
         assert self.optimizer is not None
         sae.train()
-        loss = sae.loss(tokens, self.clock.dead.to(tokens.device))
+        loss = sae.loss(tokens, self.dead.to(tokens.device))
         self.optimizer.zero_grad()
         (loss.total / self.scale**2).backward()
         sae.project_decoder_gradient()
@@ -124,9 +120,10 @@ class Training:
         sae.unit_norm_decoder()
         sae.eval()
         self.clock.update(loss.fired, len(tokens), images)
+        self.dead = self.clock.dead
         self.step, self.tokens = self.step + 1, self.tokens + len(tokens)
         total, l0, *fvu = torch.stack([loss.total.detach(), loss.l0, *loss.fvu]).tolist()
-        return TrainStep(self.step, total, fvu, l0, int(self.clock.dead.sum()), self.tokens)
+        return TrainStep(self.step, total, fvu, l0, int(self.dead.sum()), self.tokens)
 
     def state(self) -> dict[str, Tensor]:
         """Everything as tensors."""
@@ -143,9 +140,10 @@ class Training:
         """Becomes the training whose `state` this was."""
         self.step, self.tokens = int(state["step"]), int(state["seen"])
         self.scale = float(state["scale"])
-        self.sae.load_state_dict(_below(state, "sae."))
-        self.clock.restore(_below(state, "clock."))
-        if slots := _below(state, "adam."):
+        self.sae.load_state_dict(below(state, "sae."))
+        self.clock.restore(below(state, "clock."))
+        self.dead = self.clock.dead
+        if slots := below(state, "adam."):
             self.optimizer = _optimizer(self.sae, self.config.lr, self.scale)
             packed = self.optimizer.state_dict()
             for name, value in slots.items():
@@ -256,7 +254,8 @@ def _device(run: Run) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, under the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 

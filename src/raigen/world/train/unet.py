@@ -23,7 +23,10 @@ EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
 
 
 class Denoiser(nn.Module):
-    """What is trained together: the U-Net and its text encoder."""
+    """What is trained together: the U-Net and its text encoder.
+
+    The caption reaches the 8x8 blocks by cross-attention, and every block as a pooled vector beside the time.
+    """
 
     def __init__(self, tokenizer: CLIPTokenizer):
         super().__init__()
@@ -32,7 +35,9 @@ class Denoiser(nn.Module):
             block_out_channels=(64, 128), cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            addition_embed_type="text", addition_embed_type_num_heads=4,
         )  # fmt: skip
+        nn.init.zeros_(self.unet.add_embedding.norm2.weight)  # the pooled caption has no say at first
         self.text_encoder = CLIPTextModel(text_config(tokenizer, layers=2))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
