@@ -79,15 +79,15 @@ def planted_pictures(latents: Tensor, drawn: Pictures) -> Planted:
 def captioned(data: Planted, batch: int, generator: torch.Generator) -> tuple[NDArray[np.intp], list[str]]:
     """Rows of a batch and a caption for each.
 
-    Half are drawn by the planted rates and have the bare prompt (a fifth of them nothing); half name a value, drawn
-    evenly from those that the prompt has, so that what is rare is still learned by its name.
+    Three eighths are drawn by the planted rates and have the bare prompt (some of them nothing); the others name a
+    value, drawn evenly from those that the prompt has, so that what is rare is still learned by its name.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    bare = rng.integers(len(data.codes), size=batch - batch // 2)
+    bare = rng.integers(len(data.codes), size=_n_bare(batch))
     texts = [caption(decode(data.codes[row]), rng, bare=1.0) for row in bare]
-    texts = ["" if rng.random() < 2 * EMPTY_SHARE else text for text in texts]
+    texts = ["" if rng.random() < EMPTY_SHARE * batch / _n_bare(batch) else text for text in texts]
     named = []
-    for pair in rng.integers(len(data.rows), size=batch // 2):
+    for pair in rng.integers(len(data.rows), size=batch - _n_bare(batch)):
         name, rows = data.rows[pair]
         named.append(rng.choice(rows))
         texts.append(caption(decode(data.codes[named[-1]]), rng, bare=0.0, naming=name))
@@ -99,9 +99,24 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
+def noise_levels(batch: int, generator: torch.Generator) -> Tensor:
+    """How much noise each picture of a batch gets, as a share of all timesteps: mostly much, for there it is decided
+    what a picture shows. The most for those whose caption names something: with little noise one sees it anyway."""
+    n_bare = _n_bare(batch)
+    parts = [
+        ((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count) ** power
+        for count, power in ((n_bare, 0.7), (batch - n_bare, 0.35))
+    ]
+    return torch.cat(parts)
+
+
+def _n_bare(batch: int) -> int:
+    return batch * 3 // 8
+
+
 def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
             generator: torch.Generator) -> Tensor:  # fmt: skip
-    """The v-prediction loss, timesteps spread evenly over the batch, weighted by 5 / (5 + SNR).
+    """The v-prediction loss at the levels of `noise_levels`, weighted by 5 / (5 + SNR).
 
     Little noise counts little, for it teaches detail only. Much noise counts in full (min-SNR would give it next to
     nothing), for there it is decided which values a picture shows, and there the caption has something to say.
@@ -109,8 +124,8 @@ def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, dat
     device = model.unet.device
     rows, texts = captioned(data, batch, generator)
     clean = data.latents[rows].to(device)
-    spread = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
-    timesteps = (spread * len(noise.alphas_cumprod)).long().to(device)
+    n_levels = len(noise.alphas_cumprod)
+    timesteps = (noise_levels(batch, generator) * n_levels).long().clamp(max=n_levels - 1).to(device)
     epsilon = torch.randn(clean.shape, generator=generator).to(device)
     noisy = noise.add_noise(clean, epsilon, timesteps)
     target = noise.get_velocity(clean, epsilon, timesteps)
