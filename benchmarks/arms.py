@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.cells import Cell, Codes
 from benchmarks.measures import Listing
-from raigen.scores import NeuronScores, minority_scores, prune
+from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune
 
 N_LISTED = 50
 MIN_IMAGES = 10
@@ -21,6 +21,11 @@ def published(codes: Float[np.ndarray, "image neuron"], embeddings: np.ndarray, 
     """The published minority score with its pruning."""
     scores = minority_scores(eligible(codes, min_images), embeddings)
     return listing(codes, prune(scores, distance, percentile))
+
+
+def coherent(codes: np.ndarray, embeddings: np.ndarray, distance: float = 0.5) -> Listing:
+    """The score of raigen: coherence of the top pictures times the surprise of the neuron."""
+    return listing(codes, prune(coherence_scores(eligible(codes, MIN_IMAGES), embeddings), distance, 0.0))
 
 
 def by_part(codes: np.ndarray, embeddings: np.ndarray, part: str, seed: int) -> Listing:
@@ -88,7 +93,9 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
     """Every arm by its name; `codes` of the autoencoders `matryoshka`, `batchtopk` and `untrained`."""
     clip = cell.embeddings["clip"]
     coarse = {name: c.mean[:, : c.n_coarse] for name, c in codes.items()}
+    ours = codes["matryoshka"]
     return {
+        "coherent": lambda: coherent(ours.peak[:, : ours.n_coarse], clip),
         "random order": lambda: by_part(coarse["matryoshka"], clip, "random", seed),
         "frequency only": lambda: by_part(coarse["matryoshka"], clip, "frequency", seed),
         "distinctiveness only": lambda: by_part(coarse["matryoshka"], clip, "distinctiveness", seed),

@@ -105,7 +105,8 @@ def trained(
 ) -> MatryoshkaSAE:
     """An autoencoder trained on these activations; `untrained` leaves it as initialised, with a threshold for its k."""
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
-    batches = token_batches(activations, config.tokens_per_batch, config.epochs, config.sae_seed)
+    size = config.batch_of(activations[..., 0].numel() * config.epochs)
+    batches = token_batches(activations, size, config.epochs, config.sae_seed)
     if untrained:
         tokens = next(batches).tokens
         sae.initialise(tokens, torch.Generator().manual_seed(config.sae_seed))

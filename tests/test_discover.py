@@ -8,13 +8,13 @@ from tiny import clip_folder, drained  # noqa: F401  # the folder is a fixture
 
 from raigen.activations import ActivationStore
 from raigen.config import CaptureConfig, DiscoverConfig, SAEConfig
-from raigen.discover import discover, eligible_scores, heatmaps, image_codes, strongest, table
+from raigen.discover import discover, eligible_scores, heatmaps, image_codes, table
 from raigen.errors import RaigenError
 from raigen.pictures import write_list, write_picture
 from raigen.records import Outcome
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
-from raigen.scores import minority_scores
+from raigen.scores import coherence_scores, minority_scores, strongest
 
 
 @pytest.fixture
@@ -35,11 +35,13 @@ def sae(store) -> MatryoshkaSAE:
 
 
 def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
-    codes = image_codes(store, sae)
+    codes, peaks = image_codes(store, sae, "published"), image_codes(store, sae, "coherent")
     last = store.images(range(12), 1)
     assert codes.shape == (12, 5)  # coarse neurons only
     for image in range(12):
-        np.testing.assert_allclose(codes[image], sae.encode(last[image]).mean(0)[:5].detach().numpy(), atol=1e-6)
+        encoded = sae.encode(last[image])[:, :5].detach().numpy()
+        np.testing.assert_allclose(codes[image], encoded.mean(0), atol=1e-6)
+        np.testing.assert_allclose(peaks[image], encoded.max(0), atol=1e-6)
     top = np.array([strongest(codes[:, neuron], 3) for neuron in (4, 0)])
     maps = heatmaps(store, sae, [4, 0], top)
     assert maps.shape == (2, 3, 2, 2)
@@ -56,16 +58,19 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     embeddings = rng.normal(size=(40, 6))
     codes = np.zeros((40, 4))
     codes[:20, 0], codes[:12, 1], codes[:10, 2], codes[0, 3] = 1, 1, 1, 9
-    scores = eligible_scores(codes, embeddings, 10)
+    scores = eligible_scores(codes, embeddings, 10, "published")
     assert scores.live.tolist() == [True, True, True, False]
     np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
-    assert eligible_scores(codes, embeddings, 1).live.all()
+    assert eligible_scores(codes, embeddings, 1, "published").live.all()
     lines = table(scores, (codes > 0).mean(0), np.array([2])).splitlines()
     assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed"
     assert lines[4] == "3,0.025,,,0"
     assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1")
     with pytest.raises(RaigenError, match="no neuron fires in 21 pictures or more, of 40: capture more"):
-        eligible_scores(codes, embeddings, 21)
+        eligible_scores(codes, embeddings, 21, "published")
+    ours = eligible_scores(codes, embeddings, 10, "coherent")
+    assert ours.live.tolist() == [True, True, True, False]
+    np.testing.assert_allclose(ours.minority_score[:3], coherence_scores(codes, embeddings).minority_score[:3])
 
 
 def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811
@@ -82,7 +87,7 @@ def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: 
         samples[index] = write_picture(run, run.images_dir, index, "a doctor", index, image)
     write_list(run.samples_path, samples)
     run.finish("capture", Outcome([], {"black_images": [2, 7]}), 1.0)
-    config = DiscoverConfig(percentile=0.0, n_top_images=4, min_images=4, embedder=str(clip_folder))
+    config = DiscoverConfig("published", percentile=0.0, n_top_images=4, min_images=4, embedder=str(clip_folder))
     _, outcome = drained(discover(run, config))
     codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
     assert outcome.facts["n_black"] == 2 and not codes[[2, 7]].any()

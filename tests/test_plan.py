@@ -47,5 +47,5 @@ def test_the_command_prints_it_and_leaves_no_folder(sd_folder, tmp_path, monkeyp
     assert main(["plan", "a photo of a doctor", "--model", str(sd_folder), "--n-images", "60"]) == 0
     out = capsys.readouterr().out
     assert "60 of 16 x 16, 3 steps" in out and "unet.mid_block, 4 x 4 tokens of width 16" in out
-    assert "2,880 tokens in 2 steps" in out and "(the last step)" in out
+    assert "2,880 tokens in 12 steps" in out and "(the last step)" in out
     assert list(tmp_path.iterdir()) == []

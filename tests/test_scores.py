@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from raigen.errors import RaigenError
-from raigen.scores import NeuronScores, minority_scores, prune
+from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune
 
 
 def example(seed: int, n_images: int, n_neurons: int, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -156,3 +156,39 @@ def test_prune_refuses_scores_that_single_out_nothing():
         prune(scored([np.nan, np.nan], [0, 1]))
     with pytest.raises(RaigenError, match=r"all 3 that fire have minority score 0.5"):
         prune(scored([0.5, 0.5, 0.5], [0, 1, 2]))
+
+
+def test_coherence_worked_by_hand():
+    # Whitened, eight pictures in opposite pairs along two axes are of equal length, at right angles or opposite.
+    embeddings = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]] * 2)
+    codes = np.zeros((8, 4))
+    codes[[0, 4], 0] = 5.0  # alike: coherence 1, two of eight pictures
+    codes[[0, 1], 1] = 5.0  # opposite: -1, which counts as 0
+    codes[:, 2] = [5, 1, 1, 1, 5, 1, 1, 1]  # faint everywhere else: as rare as the first
+    scores = coherence_scores(codes, embeddings, n_top=2)
+    np.testing.assert_allclose(scores.frequency, [0.25, 0.25, 0.25, 0])
+    np.testing.assert_allclose(scores.distinctiveness, [1, 0, 1, np.nan], atol=1e-12)
+    np.testing.assert_allclose(scores.minority_score, [2 / 3, 0, 2 / 3, np.nan], atol=1e-12)  # log 4 / log 8
+    assert coherence_scores(codes, embeddings, n_top=2, firing=0.2).frequency[2] == 1.0
+
+
+@given(shapes)
+@settings(deadline=None)
+def test_coherence_lies_in_its_ranges_and_hangs_on_no_other_neuron(shape):
+    codes, embeddings = example(*shape)
+    assume((codes > 0).any() and len(codes) > 2 and np.linalg.matrix_rank(embeddings - embeddings.mean(0)) > 0)
+    scores = coherence_scores(codes, embeddings, n_top=3)
+    live = scores.live
+    assert (live == (codes > 0).any(0)).all() and np.isnan(scores.minority_score[~live]).all()
+    for values in (scores.frequency, scores.distinctiveness[live], scores.minority_score[live]):
+        assert (values >= 0).all() and (values <= 1 + 1e-9).all()
+    alone = coherence_scores(codes[:, live][:, :1], embeddings, n_top=3)
+    np.testing.assert_allclose(alone.minority_score[0], scores.minority_score[live][0])
+
+
+def test_coherence_does_not_depend_on_the_units_of_the_embedding():
+    codes, embeddings = example(4, 30, 5)
+    skewed = embeddings * np.array([1, 1, 1, 1, 1e-2])  # what hardly varies counts as much as what varies most
+    plain, other = (coherence_scores(codes, e / np.linalg.norm(e)) for e in (embeddings, 3 * embeddings))
+    np.testing.assert_allclose(plain.minority_score, other.minority_score)
+    assert np.isfinite(coherence_scores(codes, skewed).minority_score).all()

@@ -192,7 +192,7 @@ def test_the_stage_trains_and_leaves_its_files(run):
     assert [line["step"] for line in lines] == [10, 20, 30] and len(lines[0]["fvu"]) == 3
     facts = json.loads(json.dumps(outcome.facts))
     assert {name: facts[name] for name in ("d_in", "d_sae", "group_sizes", "k", "steps", "tokens")} == {
-        "d_in": 32, "d_sae": 64, "group_sizes": [6, 58], "k": 2, "steps": 30, "tokens": 3840,
+        "d_in": 32, "d_sae": 64, "group_sizes": [16, 48], "k": 2, "steps": 30, "tokens": 3840,
     }  # fmt: skip
     assert facts["dead_share"] == facts["n_dead"] / 64 and 0 < facts["fvu"] < 1 and 0 < facts["l0"] < 6
     assert MatryoshkaSAE.load(run.sae_dir).config == config.sae_config(32)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from raigen.address import address_of
 from raigen.errors import RaigenError
@@ -149,11 +149,11 @@ class TrainConfig:
     d_sae: int | None = None
     """Neurons in all; None is 16 x the width of a token (as published)."""
     group_sizes: tuple[int, ...] | None = None
-    """Nested groups, coarsest first; None is a tenth and the rest (as published)."""
+    """Nested groups, coarsest first; None is a quarter and the rest (published: a tenth)."""
     k: int | None = None
     """Mean active neurons per token; None is a sixteenth of the width, between 8 and 32 (published: 32 of 1280)."""
-    tokens_per_batch: int = 2048
-    """Tokens of one training step, at least 1 (published: 4096)."""
+    tokens_per_batch: int | None = None
+    """Tokens of one training step, at least 1; None is 4096 (as published), or as few as make 2,500 steps, but 256."""
     epochs: int = 1
     """How often each captured token is seen, at least 1 (published: 5)."""
     lr: float = 1e-3
@@ -174,9 +174,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.group_sizes is not None:
             object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
-        for name in ("tokens_per_batch", "epochs", "reservoir_mb", "dead_after_tokens", "dead_after_images"):
+        for name in ("epochs", "reservoir_mb", "dead_after_tokens", "dead_after_images"):
             _need(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("steps_per_image", "tokens_per_step"):
+        for name in ("tokens_per_batch", "steps_per_image", "tokens_per_step"):
             value = getattr(self, name)
             _need(value is None or value >= 1, name, value, "1 or more")
         _need(self.lr > 0, "lr", self.lr, "a number above 0")
@@ -185,22 +185,40 @@ class TrainConfig:
         """The shape of the autoencoder for tokens of width `d_in`.
 
         >>> TrainConfig().sae_config(1280).group_sizes
-        (2048, 18432)
+        (5120, 15360)
         """
         d_sae = self.d_sae or (sum(self.group_sizes) if self.group_sizes else 16 * d_in)
-        coarse = max(1, d_sae // 10)
+        coarse = max(1, d_sae // 4)
         group_sizes = self.group_sizes or (coarse, d_sae - coarse)
         return SAEConfig(d_in, d_sae, group_sizes, self.k or min(32, max(8, d_in // 16)))
+
+    def batch_of(self, n_tokens: int) -> int:
+        """Tokens of one training step when there are `n_tokens` in all, over all epochs.
+
+        >>> TrainConfig().batch_of(640_000), TrainConfig().batch_of(10**8), TrainConfig().batch_of(1_500_000)
+        (256, 4096, 600)
+        """
+        return self.tokens_per_batch or max(256, min(4096, n_tokens // 2500))
+
+
+class Pruning(NamedTuple):
+    """Which neurons are too much alike, and which scores are too low: see `raigen.scores.prune`."""
+
+    distance: float
+    percentile: float
 
 
 @dataclass(frozen=True)
 class DiscoverConfig:
     """How neurons are scored, pruned and listed."""
 
-    distance: float = 0.003
-    """A neuron whose centroid is nearer than this (cosine) to a better one is dropped; in [0, 2]."""
-    percentile: float = 90.0
-    """Only scores above this percentile are listed; in [0, 100)."""
+    score: Literal["coherent", "published"] = "coherent"
+    """Which score orders the neurons: `coherent` (`raigen.scores.coherence_scores`) or `published`."""
+    distance: float | None = None
+    """A neuron whose centroid is nearer than this (cosine) to a better one is dropped; in [0, 2]. None is .5, or .003
+    for the published score, whose centroids are neither centred nor whitened."""
+    percentile: float | None = None
+    """Only scores above this percentile are listed; in [0, 100). None is 0 (published: 90)."""
     n_attributes: int = 10
     """Neurons to list, at least 1."""
     n_top_images: int = 10
@@ -213,11 +231,21 @@ class DiscoverConfig:
     `openai/clip-vit-large-patch14`."""
 
     def __post_init__(self) -> None:
-        _need(0 <= self.distance <= 2, "distance", self.distance, "a cosine distance in [0, 2]")
-        _need(0 <= self.percentile < 100, "percentile", self.percentile, "a percentile in [0, 100)")
+        _need(self.score in ("coherent", "published"), "score", self.score, "coherent or published")
+        _need(0 <= self.pruning.distance <= 2, "distance", self.distance, "a cosine distance in [0, 2]")
+        _need(0 <= self.pruning.percentile < 100, "percentile", self.percentile, "a percentile in [0, 100)")
         _need(self.n_attributes >= 1, "n_attributes", self.n_attributes, "1 or more")
         _need(self.n_top_images >= 2, "n_top_images", self.n_top_images, "2 or more")
         _need(self.min_images >= 1, "min_images", self.min_images, "1 or more")
+
+    @property
+    def pruning(self) -> Pruning:
+        """`distance` and `percentile`, or what belongs to the score."""
+        distance, percentile = (0.003, 90.0) if self.score == "published" else (0.5, 0.0)
+        return Pruning(
+            distance if self.distance is None else self.distance,
+            percentile if self.percentile is None else self.percentile,
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from raigen.errors import RaigenError
 from raigen.records import Outcome, RareAttribute, Tick
 from raigen.run import Run, write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
-from raigen.scores import NeuronScores, minority_scores, prune
+from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune, strongest
 
 EMBED_BATCH = 64
 
@@ -25,9 +25,9 @@ EMBED_BATCH = 64
 def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]:
     """Lists the neurons with the highest minority score, each with the pictures in which it is strongest.
 
-    Codes are taken at the last denoising step and averaged over positions, as published. Neurons that fire in fewer
-    than `min_images` pictures are neither scored nor listed. Writes codes, embeddings, neurons.csv, heatmaps and
-    attributes.json. Yields progress in pictures.
+    Codes are taken at the last denoising step; of the positions of a picture the largest counts, or their mean for the
+    published score. Neurons that fire in fewer than `min_images` pictures are neither scored nor listed. Writes codes,
+    embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in pictures.
 
     Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
     """
@@ -36,7 +36,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(samples), "codes")
     shown = np.ones(len(samples), bool)
     shown[run.facts_of("capture").get("black_images", [])] = False
-    codes = image_codes(store, sae) * shown[:, None]  # what is black shows nothing, so nothing fires on it
+    codes = image_codes(store, sae, config.score) * shown[:, None]  # black pictures show nothing
     name = config.embedder or default_embedder(run.config_of("capture").model)
     embedder, parts = Embedder(name), []
     for start in range(0, len(samples), EMBED_BATCH):
@@ -44,8 +44,8 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         parts.append(embedder.images([run.read_image(sample) for sample in batch]))
         yield Tick(start + len(batch), len(samples), "embeddings")
     embeddings = np.concatenate(parts)
-    scores = eligible_scores(codes[shown], embeddings[shown], config.min_images)
-    listed = prune(scores, config.distance, config.percentile)[: config.n_attributes]
+    scores = eligible_scores(codes[shown], embeddings[shown], config.min_images, config.score)
+    listed = prune(scores, *config.pruning)[: config.n_attributes]
     top = np.stack([strongest(np.where(shown, codes[:, neuron], -1), config.n_top_images) for neuron in listed])
     attributes = [
         attribute_of(rank, int(neuron), scores, [samples[index].file for index in images])
@@ -70,19 +70,20 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
 
 @torch.inference_mode()
-def image_codes(store: ActivationStore, sae: MatryoshkaSAE) -> Float[np.ndarray, "image neuron"]:
-    """The code of each coarse neuron at the last step, averaged over the positions of each picture."""
-    chunks = (chunk.activations for chunk in store.step(store.step_indices[-1]))
-    return np.concatenate([
-        sae.encode(activations.flatten(0, 1), groups=1).unflatten(0, activations.shape[:2]).mean(1).float().numpy()
-        for activations in chunks
-    ])  # fmt: skip
+def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float[np.ndarray, "image neuron"]:
+    """The code of each coarse neuron at the last step: the largest over the positions of each picture, for small things
+    are in few of them; their mean for the published score."""
+    found = []
+    for chunk in store.step(store.step_indices[-1]):
+        codes = sae.encode(chunk.activations.flatten(0, 1), groups=1).unflatten(0, chunk.activations.shape[:2])
+        found.append((codes.mean(1) if score == "published" else codes.amax(1)).float().numpy())
+    return np.concatenate(found)
 
 
 def eligible_scores(
-    codes: Float[np.ndarray, "image neuron"], embeddings: Float[np.ndarray, "image width"], min_images: int
+    codes: Float[np.ndarray, "image neuron"], embeddings: Float[np.ndarray, "image width"], min_images: int, score: str
 ) -> NeuronScores:
-    """The published scores over the neurons that fire in at least `min_images` pictures; the others count as dead.
+    """The scores of the neurons that fire in at least `min_images` pictures; the others count as dead.
 
     Raises RaigenError when no neuron does.
     """
@@ -92,12 +93,7 @@ def eligible_scores(
             f"no neuron fires in {min_images} pictures or more, of {len(codes)}: capture more pictures, or lower "
             "--min-images"
         )
-    return minority_scores(codes * enough, embeddings)
-
-
-def strongest(codes: Float[np.ndarray, " image"], count: int) -> np.ndarray:
-    """The indices of the `count` pictures with the highest code, strongest first; ties in the order of pictures."""
-    return np.argsort(-codes, kind="stable")[:count]
+    return (minority_scores if score == "published" else coherence_scores)(codes * enough, embeddings)
 
 
 @torch.inference_mode()
@@ -126,7 +122,8 @@ def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[s
 
 
 def table(scores: NeuronScores, frequency: Float[np.ndarray, " neuron"], listed: np.ndarray) -> str:
-    """neurons.csv: one line per coarse neuron; those that fire in too few pictures have no scores."""
+    """neurons.csv: one line per coarse neuron. Those that fire in too few pictures have no scores, and as `frequency`
+    the share of pictures in which they fire at all."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["neuron", "frequency", "distinctiveness", "minority_score", "listed"])
@@ -134,5 +131,6 @@ def table(scores: NeuronScores, frequency: Float[np.ndarray, " neuron"], listed:
     for neuron, scored in enumerate(scores.live):
         numbers = [f"{values[neuron]:.6g}" for values in (scores.distinctiveness, scores.minority_score)]
         shown = numbers if scored else ["", ""]
-        writer.writerow([neuron, f"{frequency[neuron]:.6g}", *shown, int(neuron in chosen)])
+        share = (scores.frequency if scored else frequency)[neuron]
+        writer.writerow([neuron, f"{share:.6g}", *shown, int(neuron in chosen)])
     return buffer.getvalue()

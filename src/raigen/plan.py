@@ -66,7 +66,7 @@ def plan(config: AuditConfig) -> AuditPlan:
     kept_steps = min(config.train.steps_per_image or n_steps, n_steps)
     kept_tokens = min(config.train.tokens_per_step or n_tokens, n_tokens)
     tokens = capture.n_images * kept_steps * kept_tokens * config.train.epochs
-    training_steps = -(-tokens // config.train.tokens_per_batch)
+    training_steps = -(-tokens // config.train.batch_of(tokens))
     replays = 1 if capture.store else config.train.epochs
     png = sum(len(as_png(image)) for image in made.images) / len(made.images)
     on_disk = (n_steps if capture.store else 1) * n_tokens * d_in * 2
@@ -76,7 +76,7 @@ def plan(config: AuditConfig) -> AuditPlan:
         grid=made.grid,
         d_in=d_in,
         seconds_pictures=per_image * capture.n_images * replays,
-        seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config) * training_steps,
+        seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config, tokens) * training_steps,
         seconds_fresh=per_image * config.evaluate.n_fresh_images,
         tokens=tokens,
         training_steps=training_steps,
@@ -88,9 +88,9 @@ def plan(config: AuditConfig) -> AuditPlan:
     )
 
 
-def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig) -> float:
+def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig, n_tokens: int) -> float:
     """Of training on batches of the real size, filled up by repetition."""
-    rows = torch.arange(config.train.tokens_per_batch) % len(tokens)
+    rows = torch.arange(config.train.batch_of(n_tokens)) % len(tokens)
     sae = MatryoshkaSAE(config.train.sae_config(tokens.shape[1]))
     seconds, started = [], time.perf_counter()
     for _ in fit(sae, [tokens[rows]] * PROBE_STEPS, config.train):

@@ -17,6 +17,7 @@ _PUBLISHED: dict[str, Any] = {
     "lr": 3e-4,
     "dead_after_tokens": 20 * 4096,  # 20 batches
     "dead_after_images": 1,
+    "score": "published",
     "distance": 0.003,
     "percentile": 90.0,
     "n_attributes": 10,

@@ -3,15 +3,17 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.covariance import ledoit_wolf
 
 from raigen.errors import RaigenError
 
 
 class NeuronScores(NamedTuple):
-    """What `minority_scores` found, one row per neuron; float64. A neuron that never fires is NaN but for `frequency`.
+    """What a score found, one row per neuron; float64. A neuron that never fires is NaN but for `frequency`.
 
-    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1], `centroids` of length 1.
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1], `centroids` of length 1. What
+    frequency and distinctiveness mean is said by the score that made them.
     """
 
     frequency: Float[np.ndarray, " neuron"]
@@ -43,14 +45,7 @@ def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped
     ([1.0, 0.33], [0.0, 1.0])
     """
     codes, directions = _checked(image_codes, embeddings)
-    fires = codes > 0
-    frequency = fires.mean(axis=0)
-    live = frequency > 0
-    if not live.any():
-        raise RaigenError(
-            f"image codes: expected a neuron that fires; none of {codes.shape[1]} does on any of {len(codes)} "
-            "pictures. Train longer: raigen train RUN --redo train --epochs 5"
-        )
+    live, frequency = _live(codes), (codes > 0).mean(axis=0)
     centroids = np.full((codes.shape[1], directions.shape[1]), np.nan)
     strengths = codes[:, live] / codes[:, live].max(axis=0)  # the scale cancels; tiny codes would underflow
     centroids[live] = _unit(strengths.T @ directions, "the centroid of a neuron (row counted among those that fire)")
@@ -60,12 +55,62 @@ def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped
     return NeuronScores(frequency, distinctiveness, score, centroids)
 
 
+def coherence_scores(
+    image_codes: Shaped[Any, "image neuron"],
+    embeddings: Shaped[Any, "row width"],
+    n_top: int = 10,
+    firing: float = 0.25,
+) -> NeuronScores:
+    """How rare each neuron is, and how much alike the pictures are in which it is strongest.
+
+    Embeddings are centred on the mean picture and whitened (covariance by Ledoit and Wolf 2004), so that a direction in
+    which few pictures differ counts as much as one in which all do, and set to length 1. With T_i the `n_top` pictures
+    of the highest code of neuron i: distinctiveness is their coherence, the mean cosine between two of them, 0 as
+    expected by chance (negative ones become 0); frequency nu_i is the share of pictures whose code is at least
+    `firing` times the mean code of T_i, so that a faint code makes no neuron frequent; minority_score = coherence x
+    log(1 / nu_i) / log(n_images), the surprise of the neuron as a share of the greatest there can be. It depends on no
+    other neuron. `centroids` are the mean directions of T_i (0
+    where they cancel).
+
+    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError as `minority_scores` does.
+
+    >>> codes, embeddings = np.eye(40)[:, :1] + np.eye(40)[:, 1:2], np.random.default_rng(0).normal(size=(40, 3))
+    >>> embeddings[:2] = [9, 9, 0]
+    >>> scores = coherence_scores(codes, embeddings, n_top=2)
+    >>> scores.frequency.tolist(), scores.distinctiveness.round(2).tolist(), scores.minority_score.round(2).tolist()
+    ([0.05], [1.0], [0.81])
+    """
+    codes, directions = _checked(image_codes, embeddings)
+    live = _live(codes)
+    n_top = min(n_top, len(codes))
+    whitened = _whitened(directions)
+    shape = codes.shape[1], directions.shape[1]
+    frequency, coherence, centroids = np.zeros(shape[0]), np.full(shape[0], np.nan), np.full(shape, np.nan)
+    for neuron in np.flatnonzero(live):
+        code = codes[:, neuron]
+        top = strongest(code, n_top)
+        frequency[neuron] = (code >= firing * code[top].mean()).mean()
+        total = whitened[top].sum(axis=0)
+        coherence[neuron] = max(0.0, (total @ total - n_top) / (n_top * (n_top - 1)))
+        centroids[neuron] = total
+    length = np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids /= np.where(length > 0, length, 1.0)
+    score = np.full(shape[0], np.nan)
+    score[live] = coherence[live] * np.log(1 / frequency[live]) / np.log(len(codes))
+    return NeuronScores(frequency, coherence, score, centroids)
+
+
+def strongest(codes: Float[np.ndarray, " image"], count: int) -> Int[np.ndarray, " top"]:
+    """The indices of the `count` pictures with the highest code, strongest first; ties in the order of pictures."""
+    return np.argsort(-codes, kind="stable")[:count]
+
+
 def prune(scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0) -> np.ndarray:
     """The neurons worth listing, by falling minority score: those that stand out, one of each kind.
 
     Only scores above the `percentile` of all neurons that fire are kept. Of these, walking from the highest (the lower
     index first among equals), one is dropped when its centroid is nearer than `distance`, a cosine distance in [0, 2],
-    to one kept before. The published values are 0.003 and 90.
+    to one kept before. The published values are 0.003 and 90, for the published score.
 
     Returns indices, int64. Raises RaigenError when no neuron fires, or when all that fire have the same score.
 
@@ -105,6 +150,25 @@ def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]
             row, column = np.argwhere(~holds)[0]
             raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for picture {row}, [{column}]")
     return codes, _unit(rows, "the embedding of a picture")
+
+
+def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron"]:
+    """Which neurons fire on at least one picture."""
+    live = np.asarray((codes > 0).any(axis=0))
+    if not live.any():
+        raise RaigenError(
+            f"image codes: expected a neuron that fires; none of {codes.shape[1]} does on any of {len(codes)} "
+            "pictures. Train longer: raigen train RUN --redo train --epochs 5"
+        )
+    return live
+
+
+def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image width"]:
+    """Centred, of the same variance in every direction, each of length 1."""
+    centred = rows - rows.mean(axis=0)
+    values, vectors = np.linalg.eigh(ledoit_wolf(centred, assume_centered=True)[0])
+    values = np.maximum(values, values.max() * np.finfo(float).eps)  # no variance at all in some direction
+    return _unit(centred @ vectors / np.sqrt(values), "the embedding of a picture, less their mean,")
 
 
 def _unit(vectors: Float[np.ndarray, "*row width"], what: str) -> Float[np.ndarray, "*row width"]:

@@ -50,7 +50,8 @@ def reservoir_capacity(config: TrainConfig, d_in: int, n_tokens: int) -> int:
 
     Of few, a quarter: holding all of them would put off the training until all pictures are made.
     """
-    return max(config.tokens_per_batch, min(config.reservoir_mb * 2**20 // bytes_per_token(d_in), n_tokens // 4))
+    batch = config.batch_of(n_tokens * config.epochs)
+    return max(batch, min(config.reservoir_mb * 2**20 // bytes_per_token(d_in), n_tokens // 4))
 
 
 def bytes_per_token(d_in: int) -> int:
@@ -142,7 +143,8 @@ class _Stream:
         self.training = training_of(self.run, self.config, d_in, self.n_images)
         generator = torch.Generator().manual_seed(self.config.sae_seed)
         capacity = reservoir_capacity(self.config, d_in, self.n_images * tokens_per_image)
-        self.reservoir = Reservoir(capacity, self.config.tokens_per_batch, d_in, generator)
+        batch = self.config.batch_of(self.n_images * tokens_per_image * self.config.epochs)
+        self.reservoir = Reservoir(capacity, batch, d_in, generator)
 
     def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:
         assert self.training is not None

@@ -200,12 +200,13 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
     store = ActivationStore(run.activations_dir)
     training = training_of(run, config, store.d_in, store.n_images)
     generator = torch.Generator().manual_seed(config.sae_seed)
-    total = store.n_batches(config.tokens_per_batch, config.epochs)
+    batch = config.batch_of(store.n_images * store.n_steps * store.n_tokens * config.epochs)
+    total = store.n_batches(batch, config.epochs)
     metrics = []
-    for last in fit(training.sae, store.batches(config.tokens_per_batch, config.epochs, generator), config, training):
+    for last in fit(training.sae, store.batches(batch, config.epochs, generator), config, training):
         metrics.append(last)
         yield Tick(last.step, total, note_of(last))
-    return finished(run, training, metrics, next(store.batches(config.tokens_per_batch, 1, generator)).tokens)
+    return finished(run, training, metrics, next(store.batches(batch, 1, generator)).tokens)
 
 
 def training_of(run: Run, config: TrainConfig, d_in: int, n_images: int) -> Training:
