@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from raigen.errors import RaigenError
-from raigen.scores import NeuronScores, minority_scores, prune
+from raigen.scores import NeuronScores, left_out, minority_scores, prune
 
 
 def example(seed: int, n_images: int, n_neurons: int, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -156,3 +156,22 @@ def test_prune_refuses_scores_that_single_out_nothing():
         prune(scored([np.nan, np.nan], [0, 1]))
     with pytest.raises(RaigenError, match=r"all 3 that fire have minority score 0.5"):
         prune(scored([0.5, 0.5, 0.5], [0, 1, 2]))
+
+
+def test_every_neuron_that_fires_is_listed_or_has_a_reason():
+    rng = np.random.default_rng(3)
+    codes = np.where(rng.random((80, 60)) < 0.2, rng.random((80, 60)), 0)
+    codes[:, 7] = 0
+    codes[:, 21] = 2 * codes[:, 20]  # the same pictures, so the same centroid
+    scores = minority_scores(codes, rng.normal(size=(80, 5)))
+    kept = prune(scores, 0.01, 50.0)
+    listed = kept[:6].tolist()
+    reasons = left_out(scores, listed, 0.01, 50.0)
+    assert set(reasons) | set(listed) == set(np.flatnonzero(scores.live).tolist()) and not set(reasons) & set(listed)
+    assert {neuron for neuron, why in reasons.items() if why == "behind the first 6 in rank"} >= set(kept[6:].tolist())
+    cut = np.percentile(scores.minority_score[scores.live], 50.0)
+    for neuron, why in reasons.items():
+        assert (why == "stands out too little") == (scores.minority_score[neuron] <= cut)
+        if why.startswith("like neuron "):
+            twin = int(why.split()[-1])
+            assert twin in listed and 1 - scores.centroids[twin] @ scores.centroids[neuron] < 0.01
