@@ -149,7 +149,8 @@ def test_what_was_left_out_and_what_failed_is_counted(whole: Run) -> None:
     text = text_of(whole)
     assert "like one that is listed 9 " in text and "stands out too little 287 " in text
     assert "fires in fewer than 10 pictures 1 " in text and "never fires 1 " in text
-    assert "verdicts are missing: portraits judge: the picture cannot be read 4 None of these counts as a “no”" in text
+    assert "verdicts are missing: portraits judge: the picture cannot be read 4 " in text
+    assert "verdicts are missing in the scores of labels 3 None of these counts as a “no”" in text
 
 
 def test_the_name_stands_beside_what_it_rests_on(tmp_path: Path) -> None:

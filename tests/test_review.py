@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from raigen.calibration import Known, calibrated, calibration_of, read_calibration
+from raigen.calibration import Known, calibrated, calibration_of, checked, read_calibration
 from raigen.cli import main
 from raigen.errors import RaigenError
 from raigen.records import Presence
@@ -61,11 +61,11 @@ def test_ticks_become_a_checked_rate_beside_the_raw_one(run: Run) -> None:
     path.write_text(json.dumps(entry))
     for _ in range(2):  # the second time replaces the first
         (found,) = review(run, path)
-        (checked,) = found.corrected
+        (rate,) = found.corrected
         low, high, method = checked_interval(1, 300, 4, 5)
-        assert (checked.low, checked.high, checked.hits, checked.n) == (low, high, 1, 300)
-        assert low < checked.rate < high and checked.rate == pytest.approx(1 / 300 / (4.5 / 6))
-        assert checked.mode == "checked" and checked.interval == f"95 % {method}"
+        assert (rate.low, rate.high, rate.hits, rate.n) == (low, high, 1, 300)
+        assert low < rate.rate < high and rate.rate == pytest.approx(1 / 300 / (4.5 / 6))
+        assert rate.mode == "checked" and rate.interval == f"95 % {method}"
         assert replace(found, corrected=()) == before[0] and run.attributes[1:] == before[1:]
         rows = list(csv.DictReader(run.presence_path.read_text().splitlines()))
         assert [(row["rank"], row["mode"]) for row in rows] == [
@@ -160,6 +160,11 @@ def test_known_answers_calibrate_the_rate(tmp_path: Path) -> None:
     assert (found.low, found.high) == calibrated_interval(6, 300, Calibration(9, 10, 99, 100))[:2]
     assert found.mode == "calibrated" and found.hits == 6 and found.rate == pytest.approx((0.02 - 0.01) / 0.89)
     assert calibrated(RAW, None, 0.95) is None
+
+
+def test_without_known_positives_the_interval_says_that_misses_are_unknown() -> None:
+    found = checked(RAW, 3, 0, 0, 0.95)
+    assert found.rate == pytest.approx(0.01) and found.low < 0.01 and found.high > 0.5
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,11 @@ def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> P
 
 def checked(raw: Presence, confirmed: int, true_yes: int, positives: int, confidence: float) -> Presence:
     """The rate when a person confirmed `confirmed` of the judge's hits, and the judge had said yes to `true_yes` of
-    `positives` other pictures in which the person sees the attribute."""
+    `positives` other pictures in which the person sees the attribute. Without any of these nothing is known of what the
+    judge misses: the rate is the confirmed share, and the interval reaches far up."""
     interval = checked_interval(confirmed, raw.n, true_yes, positives, confidence)
-    rate = confirmed / raw.n / ((true_yes + 0.5) / (positives + 1))  # the mean of what the interval takes for Se
+    sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of what the interval takes
+    rate = confirmed / raw.n / sensitivity
     return replace(
         raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high, hits=confirmed,
         interval=f"{100 * confidence:g} % {interval.method}", mode="checked",

@@ -147,6 +147,10 @@ def _failures(run: Run) -> list[tuple[str, int]]:
     if _has_finished(run, "evaluate"):
         unscored = run.facts_of("evaluate").get("n_unscored", {})
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
+    if run.label_scores_path.is_file():
+        lines = map(json.loads, run.label_scores_path.read_text(encoding="utf-8").splitlines())
+        if missing := sum(line.get("n_unscored", 0) for line in lines):
+            found.append(("verdicts are missing in the scores of labels", missing))
     return found
 
 
