@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,7 @@ def _lines(samples: Sequence[Sample], more: Iterator[dict[str, Any]]) -> str:
 
 def _as_parquet(path: Path) -> Path:
     """The CSV file as parquet, beside it."""
-    import pyarrow
-    from pyarrow import csv, parquet
-
+    pyarrow, csv, parquet = map(import_module, ("pyarrow", "pyarrow.csv", "pyarrow.parquet"))
     table, buffer = csv.read_csv(path), pyarrow.BufferOutputStream()
     parquet.write_table(table, buffer)
     write_bytes(path.with_suffix(".parquet"), buffer.getvalue().to_pybytes())
