@@ -12,8 +12,8 @@ from jaxtyping import install_import_hook
 HOOKED = [
     f"raigen.{room}"
     for room in (
-        "sae", "scores", "stats", "figures", "listener", "diffusion", "activations", "embed", "capture", "train",
-        "discover", "annotate", "evaluate", "judges",
+        "sae", "scores", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion", "activations",
+        "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

@@ -16,12 +16,14 @@ LEVELS = {
     "presets": 0.25,  # options of the configurations
     "run": 0.5,  # below the rest of level 1, which writes its files through it
     "ragged": 0.5,  # below the autoencoder, which is made of it
-    "sae": 1, "scores": 1, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1, "answers": 1,
+    "sae": 1, "scores": 1, "measures": 1, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
+    "answers": 1, "detection": 1.25, "calibration": 1.25,  # both built on stats
     "listener": 1.25, "probe": 1.5,  # each builds on the one before
     "server": 1.5, "local": 1.5,
     "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "pictures": 2, "embed": 2, "vlm": 2,
-    "judges": 2.5, "steering": 2.5,
-    **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.5,
+    "judges": 2.5, "steering": 2.5, "cards": 2.5, "label_scores": 2.75, "review": 2.5,
+    "page": 2.75, "exports": 2.75, "view": 3,
+    **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.75,
     "world.train": 3,  # remakes the bundled model; nothing imports it
     "audit": 4,
     "tables": 4, "cli": 5, "__init__": 5,

@@ -20,7 +20,7 @@ from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,hookpoints,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,hookpoints,review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -43,6 +43,10 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • report      Writes the report, one HTML file.                            │
 │   • hookpoints  Lists the layers of a model that can be looked into, with    │
 │                 what all steps would take on disk.                           │
+│   • review      Brings back what a person ticked on the review sheet; the    │
+│                 rates then stand checked beside raw.                         │
+│   • view        Shows a run, or a folder of runs, in the browser of this     │
+│                 machine.                                                     │
 │   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """

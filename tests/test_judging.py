@@ -16,7 +16,7 @@ from raigen.answers import Reply
 from raigen.cli import main
 from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.evaluate import FRESH_SEEDS_FROM, evaluate
+from raigen.evaluate import FRESH_SEEDS_FROM, evaluate, plan
 from raigen.figures import CAPTION, SMALL
 from raigen.judges import NOT_KNOWN
 from raigen.pictures import write_list, write_picture
@@ -73,6 +73,13 @@ def run(tmp_path):
         for rank, top in enumerate(tops, 1)
     ]
     write_tensors(run.heatmaps_path, {"heatmaps": torch.rand(3, 10, 8, 8)})
+    codes = np.zeros((60, 22), np.float32)
+    for attribute, top in zip(attributes, tops, strict=True):
+        codes[top, attribute.neuron] = np.linspace(1, 0.5, 10)
+    embeddings = rng.normal(size=(60, 6)).astype(np.float32)
+    write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
+    unit = torch.nn.functional.normalize(torch.from_numpy(embeddings))
+    write_tensors(run.embeddings_path, {"embeddings": unit})
     write_text(run.attributes_path, json.dumps([attribute.__dict__ for attribute in attributes]))
     for stage, config in (("capture", CaptureConfig(DOCTOR, n_images=60)), ("train", TrainConfig()),
                           ("discover", DiscoverConfig())):  # fmt: skip
@@ -298,3 +305,45 @@ def test_all_judges_share_one_budget(run, server):
     with pytest.raises(RaigenError, match=rf"max_calls: {N_FRESH + 2} calls are made"):
         through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=judges, max_calls=N_FRESH + 2))
     assert [r["model"] for r in server.requests].count("n") == 2 and len(server.requests) == N_FRESH + 2
+
+
+def with_twelve_cats(run):
+    """A neuron of twelve top pictures, of which the label was made from the two strongest; it fires on doctors, too."""
+    cats = run.attributes[1]
+    codes = run.read_tensors(run.codes_path, "discover")["image_codes"]
+    codes[10:20, cats.neuron] = torch.linspace(1, 0.5, 10)
+    codes[20:24, cats.neuron] = torch.linspace(0.4, 0.1, 4)
+    write_tensors(run.codes_path, {"image_codes": codes})
+    attributes = [a.__dict__ | ({"top_images": a.top_images[:2]} if a.rank == 2 else {}) for a in run.attributes]
+    write_text(run.attributes_path, json.dumps(attributes))
+    return cats.neuron
+
+
+def test_a_label_is_scored_where_its_neuron_fires_and_where_it_does_not(run, server):
+    neuron = with_twelve_cats(run)
+    named(run, "wearing glasses", "holding a cat", None)
+    judges = {"portraits": "portraits judge", server.model: f"m at {server.url[7:-3]}"}
+    for model, name in judges.items():
+        through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=(model,)))
+        first, cats, nothing = [json.loads(line) for line in run.label_scores_path.read_text().splitlines()]
+        assert first["why_not"] == "of pictures it was not named by, it fires in only 0" and "auroc" not in first
+        assert nothing["why_not"] == "it has no label" and nothing["clarity"] is not None
+        assert (cats["neuron"], cats["judge"], cats["why_not"]) == (neuron, name, None)
+        groups = [picture["group"] for picture in cats["pictures"]]
+        assert [groups.count(group) for group in ("active", "hard", "random")] == [12, 6, 6]
+        used = {f"images/{index:06d}.png" for index in (10, 11)}
+        assert not used & {picture["file"] for picture in cats["pictures"]}
+        # Eight of the twelve hold a cat: these come before all silent ones, wherever the other four do.
+        assert cats["hits"] >= 8 and cats["false_hits"] <= 1 and cats["auroc"] >= 8 / 12
+        assert cats["accuracy_interval"][0] < cats["balanced_accuracy"] < cats["accuracy_interval"][1]
+    assert len(server.requests) == 2 * N_FRESH + 24
+
+
+def test_the_plan_counts_the_questions_for_the_scores(run, server):
+    with_twelve_cats(run)
+    named(run, "wearing glasses", "holding a cat", None)
+    for n_label_images, more in ((20, 24), (10, 20), (0, 0)):
+        config = EvaluateConfig(n_fresh_images=N_FRESH, judge=(server.model,), n_label_images=n_label_images)
+        (found,) = plan(run, config)
+        assert str(found).startswith(f"m at {server.url[7:-3]}: {2 * N_FRESH + more} questions")
+    assert server.requests == []

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from raigen.errors import RaigenError
-from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune
+from raigen.scores import NeuronScores, coherence_scores, left_out, minority_scores, prune
 
 
 def example(seed: int, n_images: int, n_neurons: int, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +148,7 @@ def test_prune_keeps_the_best_of_each_kind(shape, distance, percentile):
     assert set(kept.tolist()) <= set(above.tolist())
     for neuron in set(above.tolist()) - set(kept.tolist()):
         better = scores.minority_score[kept] >= scores.minority_score[neuron]
-        assert (gaps[neuron][better] < distance).any()
+        assert (gaps[neuron][better] < distance + 1e-12).any()
 
 
 def test_prune_refuses_scores_that_single_out_nothing():
@@ -186,9 +186,27 @@ def test_coherence_lies_in_its_ranges_and_hangs_on_no_other_neuron(shape):
     np.testing.assert_allclose(alone.minority_score[0], scores.minority_score[live][0])
 
 
-def test_coherence_does_not_depend_on_the_units_of_the_embedding():
+def test_coherence_does_not_depend_on_the_axes_of_the_embedding():
     codes, embeddings = example(4, 30, 5)
-    skewed = embeddings * np.array([1, 1, 1, 1, 1e-2])  # what hardly varies counts as much as what varies most
-    plain, other = (coherence_scores(codes, e / np.linalg.norm(e)) for e in (embeddings, 3 * embeddings))
+    turned = embeddings @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
+    plain, other = (coherence_scores(codes, e) for e in (embeddings, turned))
     np.testing.assert_allclose(plain.minority_score, other.minority_score)
-    assert np.isfinite(coherence_scores(codes, skewed).minority_score).all()
+
+
+def test_every_neuron_that_fires_is_listed_or_has_a_reason():
+    rng = np.random.default_rng(3)
+    codes = np.where(rng.random((80, 60)) < 0.2, rng.random((80, 60)), 0)
+    codes[:, 7] = 0
+    codes[:, 21] = 2 * codes[:, 20]  # the same pictures, so the same centroid
+    scores = minority_scores(codes, rng.normal(size=(80, 5)))
+    kept = prune(scores, 0.01, 50.0)
+    listed = kept[:6].tolist()
+    reasons = left_out(scores, listed, 0.01, 50.0)
+    assert set(reasons) | set(listed) == set(np.flatnonzero(scores.live).tolist()) and not set(reasons) & set(listed)
+    assert {neuron for neuron, why in reasons.items() if why == "behind the first 6 in rank"} >= set(kept[6:].tolist())
+    cut = np.percentile(scores.minority_score[scores.live], 50.0)
+    for neuron, why in reasons.items():
+        assert (why == "stands out too little") == (scores.minority_score[neuron] <= cut)
+        if why.startswith("like neuron "):
+            twin = int(why.split()[-1])
+            assert twin in listed and 1 - scores.centroids[twin] @ scores.centroids[neuron] < 0.01

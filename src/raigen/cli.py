@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import field, fields, make_dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
 from raigen.records import Tick
 from raigen.run import Run
-from raigen.tables import duration, print_hookpoints, print_plan, print_result
+from raigen.tables import duration, presence, print_hookpoints, print_plan, print_result
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
@@ -38,6 +38,11 @@ PLAN_HELP = "Says what an audit would take and the rarest rate it could show, fr
 HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what all steps would take on disk."
 MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
+REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
+FILE_HELP = "The file that review.html downloads."
+VIEW_HELP = "Shows a run, or a folder of runs, in the browser of this machine."
+PLACE_HELP = "A run folder, or a folder of them."
+PORT_HELP = "Port on 127.0.0.1; 0 takes any that is free."
 VERSION_HELP = "Prints the version."
 RUN_HELP = "The run folder. What it was given before stands for the flags left out."
 RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
@@ -67,6 +72,10 @@ def _main(args: list[str]) -> int:
         print(f"raigen {version('raigen')}")
     elif name == "hookpoints":
         _list_hookpoints(command)
+    elif name == "review":
+        _review(Run(command.run), command.file)
+    elif name == "view":
+        _serve(command.place, command.port)
     elif name in ("audit", "plan"):
         if command.preset is not None:
             command = _parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
@@ -85,6 +94,24 @@ def _main(args: list[str]) -> int:
     else:
         _run_one(name, command, args)
     return 0
+
+
+def _review(run: Run, path: Path) -> None:
+    with run.locked():
+        checked = import_module("raigen.review").review(run, path)
+    with _view() as show:
+        run_stage(run, "report", run.config_of("report"), redo=True, on_tick=show)
+    for attribute in checked:
+        print(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
+    print(f"report: {run.report()}")
+
+
+def _serve(place: Path, port: int) -> None:
+    server = import_module("raigen.view").server_of(place, port)
+    with server:
+        print(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C stops it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _list_hookpoints(command: Any) -> None:
@@ -157,6 +184,11 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
     model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
     options = _unchecked(HookpointsConfig, (), {})
     commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "options": options}))
+    file = (Annotated[Positional[Path], tyro.conf.arg(help=FILE_HELP)],)
+    commands.append(_command("review", REVIEW_HELP, {"run": run, "file": file}))
+    place_of_runs = (Annotated[Positional[Path], tyro.conf.arg(help=PLACE_HELP)],)
+    port = (Annotated[int, tyro.conf.arg(help=PORT_HELP)], 8765)
+    commands.append(_command("view", VIEW_HELP, {"place": place_of_runs, "port": port}))
     commands.append(_command("version", VERSION_HELP, {}))
     markers = (OmitArgPrefixes, OmitSubcommandPrefixes, DisallowNone, PositionalMetavarFromFieldName)
     union: Any = Union[tuple(commands)]  # noqa: UP007

@@ -306,6 +306,12 @@ class EvaluateConfig(AskConfig):
     model, else `clip`. The rate is that of the first, the others stand beside it."""
     attributes: str | None = None
     """A text file with one attribute a line, to be judged beside the discovered ones."""
+    calibration: str | None = None
+    """A CSV file of pictures with known answers: columns `judged` and `true` (yes or no), and where it matters `label`
+    and `judge`. Rates without the judge's errors then stand beside the raw ones."""
+    n_label_images: int = 20
+    """Audited pictures on which each label is scored, of those in which its neuron fires and as many of the others; at
+    least 10, or 0 to score none. Those from which the label was made are not among them."""
     confidence: float = 0.95
     """Of the intervals, in (0, 1)."""
 
@@ -313,6 +319,12 @@ class EvaluateConfig(AskConfig):
         super().__post_init__()
         object.__setattr__(self, "judge", (self.judge,) if isinstance(self.judge, str) else tuple(self.judge))
         _need(self.n_fresh_images >= 1, "n_fresh_images", self.n_fresh_images, "1 or more")
+        _need(
+            self.n_label_images == 0 or self.n_label_images >= 10,
+            "n_label_images",
+            self.n_label_images,
+            "10 or more, or 0",
+        )
         _need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
         for judge in self.judge:
             _need_address("judge", judge, ("auto", "portraits", "clip"))
@@ -325,9 +337,18 @@ class ReportConfig:
 
     n_control_images: int = 10
     """Random pictures of the same prompt beside each neuron's top pictures, at least 1."""
+    n_middle_images: int = 5
+    """Pictures from the middle of those in which the neuron fires, 0 or more."""
+    n_neighbours: int = 3
+    """Neurons with the most similar pictures that are shown beside each, 0 or more."""
+    rarer_than: float = 0.05
+    """The rate that attributes are tested to be rarer than, in (0, 1)."""
 
     def __post_init__(self) -> None:
         _need(self.n_control_images >= 1, "n_control_images", self.n_control_images, "1 or more")
+        _need(self.n_middle_images >= 0, "n_middle_images", self.n_middle_images, "0 or more")
+        _need(self.n_neighbours >= 0, "n_neighbours", self.n_neighbours, "0 or more")
+        _need(0 < self.rarer_than < 1, "rarer_than", self.rarer_than, "a rate in (0, 1)")
 
 
 @dataclass(frozen=True)

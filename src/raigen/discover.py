@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -17,7 +17,7 @@ from raigen.errors import RaigenError
 from raigen.records import Outcome, RareAttribute, Tick
 from raigen.run import Run, write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
-from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune, strongest
+from raigen.scores import NeuronScores, coherence_scores, left_out, minority_scores, prune, strongest
 
 EMBED_BATCH = 64
 
@@ -54,7 +54,8 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)}, {"embedder": name})
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps(store, sae, listed, top)})
-    write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed))
+    reasons = left_out(scores, listed.tolist(), *config.pruning)
+    write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed, reasons, config.min_images))
     write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
     facts = {
@@ -121,16 +122,25 @@ def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[s
     )
 
 
-def table(scores: NeuronScores, frequency: Float[np.ndarray, " neuron"], listed: np.ndarray) -> str:
-    """neurons.csv: one line per coarse neuron. Those that fire in too few pictures have no scores, and as `frequency`
-    the share of pictures in which they fire at all."""
+def table(
+    scores: NeuronScores,
+    frequency: Float[np.ndarray, " neuron"],
+    listed: np.ndarray,
+    reasons: Mapping[int, str],
+    min_images: int,
+) -> str:
+    """neurons.csv: one line per coarse neuron; those that fire in too few pictures have no scores, and as
+    `frequency` the share of pictures in which they fire at all. `reasons` says of
+    each scored neuron that is not listed why."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["neuron", "frequency", "distinctiveness", "minority_score", "listed"])
+    writer.writerow(["neuron", "frequency", "distinctiveness", "minority_score", "listed", "left_out"])
     chosen = set(listed.tolist())
+    too_few = f"fires in fewer than {min_images} pictures"
     for neuron, scored in enumerate(scores.live):
         numbers = [f"{values[neuron]:.6g}" for values in (scores.distinctiveness, scores.minority_score)]
         shown = numbers if scored else ["", ""]
         share = (scores.frequency if scored else frequency)[neuron]
-        writer.writerow([neuron, f"{share:.6g}", *shown, int(neuron in chosen)])
+        reason = reasons.get(neuron, "") if scored else too_few if frequency[neuron] else "never fires"
+        writer.writerow([neuron, f"{share:.6g}", *shown, int(neuron in chosen), reason])
     return buffer.getvalue()

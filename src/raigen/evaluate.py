@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +13,15 @@ import numpy as np
 
 from raigen.address import address_of
 from raigen.answers import Answers
+from raigen.calibration import Known, calibrated, calibration_of, read_calibration
 from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.diffusion import defaults, make_pictures
 from raigen.errors import RaigenError
-from raigen.judges import Subject, Verdicts, clip_verdicts, presence_jobs, vlm_verdicts, without, world_verdicts
+from raigen.judges import CLIP, WORLD, Subject, Verdicts, presence_jobs, verdicts_of, without
+from raigen.label_scores import label_jobs, label_scores
 from raigen.loading import BUNDLED, load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
-from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick, mapped
+from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
 from raigen.stats import krippendorff_alpha, rate_interval
 from raigen.vlm import Plan, open_answers
@@ -28,7 +31,6 @@ from raigen.world.judge import judge
 from raigen.world.truth import truth_of
 
 FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
-CLIP, WORLD = "clip", "portraits"  # the judges that are no vision-language models
 
 
 class Rates(NamedTuple):
@@ -46,28 +48,32 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
 
     Each judge gives rates of its own; where there are two or more, Krippendorff's alpha says how far they agree. What
     cannot be judged is unscored: it is counted apart and stays out of the rate. Attributes of a file are judged beside
-    the discovered ones. For the bundled world truth.json says which neurons were right. Stopped and started again it
-    keeps the pictures that are whole, and the answers. Yields progress in pictures, then in questions.
+    the discovered ones. Each label is scored on held-out audited pictures. For the bundled world truth.json says which
+    neurons were right. Stopped and started again it keeps the pictures that are whole, and the answers. Yields progress
+    in pictures, then in questions.
 
     Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot judge this run.
     """
     run.facts_of("annotate")
     capture: CaptureConfig = run.config_of("capture")
     judges, subjects = _judges(config, capture), _subjects(run, config)
+    known = read_calibration(Path(config.calibration)) if config.calibration else []
     answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
     samples = yield from _fresh_pictures(run, capture, config)
     by_judge = []
     for name in judges:
-        by_judge.append((yield from _verdicts(run, samples, subjects, name, answers, config)))
+        by_judge.append((yield from verdicts_of(run, samples, subjects, name, answers, config)))
     black = np.array([run.read_image(sample, "evaluate").getbbox() is None for sample in samples])
     by_judge = [[without(verdict, black) for verdict in found] for found in by_judge]
     verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(subjects)}
     given = [subject for subject in subjects if subject.neuron is None]
-    measured = [_measured(attribute, verdicts, config.confidence) for attribute in run.attributes]
+    measured = [_measured(attribute, verdicts, config.confidence, known) for attribute in run.attributes]
+    scores = yield from label_scores(run, judges[0], answers, config)
+    write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in scores))
     write_text(run.judgements_path, judgements(samples, verdicts))
     write_text(run.presence_path, table(measured, {s: rates_of(verdicts[s], config.confidence) for s in given}))
     write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in measured], indent=1))
-    outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path]
+    outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
     outputs += [run.dir / sample.file for sample in samples]
     if _is_in_world(capture):
         outputs.append(_write_truth(run, measured))
@@ -90,10 +96,13 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     stand_in = run.samples()[0]
     samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
     labels = list(dict.fromkeys(subject.label for subject in _subjects(run, config)))
-    answers, plans = open_answers(run.answers_path, config), []
-    for name in _judges(config, capture):
+    answers, plans, judges = open_answers(run.answers_path, config), [], _judges(config, capture)
+    for name in judges:
         if name not in (CLIP, WORLD):
-            plans.append(plan_of(address_of(name), presence_jobs(run, samples, labels), answers))
+            jobs = presence_jobs(run, samples, labels)
+            if name == judges[0]:
+                jobs = chain(jobs, label_jobs(run, config))
+            plans.append(plan_of(address_of(name), jobs, answers))
     return plans
 
 
@@ -124,27 +133,6 @@ def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
     if not given:
         raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
     return found + given
-
-
-def _verdicts(
-    run: Run,
-    samples: Sequence[Sample],
-    subjects: Sequence[Subject],
-    name: str,
-    answers: Answers,
-    config: EvaluateConfig,
-) -> Generator[Tick, None, list[Verdicts]]:
-    """The verdicts of one judge, in the order of the subjects."""
-    if name in (CLIP, WORLD):
-        images = [run.read_image(sample, "evaluate") for sample in samples]
-        return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
-    address = address_of(name)
-    labels = list(dict.fromkeys(subject.label for subject in subjects))
-    total = len(samples) * len(labels)
-    verdicts = yield from mapped(
-        vlm_verdicts(run, samples, labels, address, answers, config), lambda done: Tick(done, total, address.name)
-    )
-    return [verdicts[subject.label] for subject in subjects]
 
 
 def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) -> Generator[Tick, None, list[Sample]]:
@@ -205,12 +193,18 @@ def _usages(judges: Sequence[str], answers: Answers) -> dict[str, dict[str, Any]
     return {address.name: answers.usage(address.model)._asdict() for address in addresses}
 
 
-def _measured(attribute: RareAttribute, verdicts: dict[Subject, list[Verdicts]], confidence: float) -> RareAttribute:
+def _measured(
+    attribute: RareAttribute, verdicts: dict[Subject, list[Verdicts]], confidence: float, known: Sequence[Known]
+) -> RareAttribute:
     subject = Subject(attribute.label or "", attribute.neuron, attribute.top_images)
     if subject not in verdicts:
-        return replace(attribute, presence=None, other_presences=(), judges_alpha=None)
+        return replace(attribute, presence=None, other_presences=(), judges_alpha=None, corrected=())
     (first, *others), alpha = rates_of(verdicts[subject], confidence)
-    return replace(attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha)
+    corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
+    return replace(
+        attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha,
+        corrected=(corrected,) if corrected else (),
+    )  # fmt: skip
 
 
 def judgements(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]]) -> str:
@@ -229,9 +223,9 @@ def judgements(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]
 
 
 def table(attributes: Sequence[RareAttribute], given: Given | None = None) -> str:
-    """presence.csv: a line per attribute and judge, the discovered ones first; a given one has no rank and neuron."""
+    """presence.csv: a line per attribute, judge and mode, discovered ones first; a given one has no rank and neuron."""
     buffer = io.StringIO()
-    names = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval")
+    names = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval", "mode")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["rank", "neuron", "label", *names, "judges_alpha"])
     for place, (presences, alpha) in _rows(attributes, given or {}):
@@ -244,7 +238,7 @@ def table(attributes: Sequence[RareAttribute], given: Given | None = None) -> st
 def _rows(attributes: Sequence[RareAttribute], given: Given) -> Iterator[tuple[tuple[Any, ...], Rates]]:
     for a in attributes:
         if a.presence:
-            yield (a.rank, a.neuron, a.label), Rates((a.presence, *a.other_presences), a.judges_alpha)
+            yield (a.rank, a.neuron, a.label), Rates((a.presence, *a.other_presences, *a.corrected), a.judges_alpha)
     for subject, rates in given.items():
         yield ("", "", subject.label), rates
 

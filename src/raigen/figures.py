@@ -46,6 +46,14 @@ class Scatter(NamedTuple):
     y_marks: tuple[Mark, ...]
 
 
+class Histogram(NamedTuple):
+    """Bars over a linear axis from 0, as an SVG path in a square of `DOT_BOX`; `fullest` is the highest count."""
+
+    bars: str
+    marks: tuple[Mark, ...]
+    fullest: int
+
+
 class RateAxis(NamedTuple):
     """A linear axis from 0 to `end` (a share), with marks in percent."""
 
@@ -186,6 +194,23 @@ def scatter(
         if low < math.log10(v) <= 1e-9
     )
     return Scatter(dots, pins, x_marks, tuple(Mark(100 * at / top, f"{at:g}") for at in y_marks))
+
+
+def histogram(values: Float[np.ndarray, " value"], n_bins: int = 20) -> Histogram:
+    """How many of the `values` (above 0) fall into each of `n_bins` equal parts of an axis from 0 to beyond them all.
+
+    >>> histogram(np.array([0.1, 0.1, 0.9]), n_bins=2).bars
+    'M0 1000v-1000h500v1000zM500 1000v-500h500v500z'
+    """
+    end, values_marked = _linear_axis(float(values.max(initial=0.0)) or 1.0)
+    counts = np.histogram(values, n_bins, (0, end))[0]
+    fullest, width = int(counts.max(initial=0)), DOT_BOX / n_bins
+    bars = "".join(
+        f"M{index * width:g} {DOT_BOX}v-{(high := count / fullest * DOT_BOX):.4g}h{width:g}v{high:.4g}z"
+        for index, count in enumerate(counts)
+        if count
+    )
+    return Histogram(bars, tuple(Mark(round(100 * at / end, 3), f"{at:g}") for at in values_marked), fullest)
 
 
 def rate_axis(rates: Sequence[float]) -> RateAxis:

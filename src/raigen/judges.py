@@ -7,17 +7,18 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL.Image import Image
 
-from raigen.address import Address
+from raigen.address import Address, address_of
 from raigen.answers import Answers, Reply
 from raigen.config import AskConfig
 from raigen.embed import Embedder
 from raigen.questions import presence_question, read_presence
-from raigen.records import Sample
+from raigen.records import Sample, Tick, mapped
 from raigen.run import Run
 from raigen.vlm import Job, ask_all
 from raigen.world.attributes import VALUES
 from raigen.world.judge import judge
 
+CLIP, WORLD = "clip", "portraits"  # the judges that are no vision-language models
 NOT_KNOWN = "the judge does not know this attribute"
 
 
@@ -40,6 +41,28 @@ class Verdicts(NamedTuple):
     shows: Float[np.ndarray, " image"]
     confidence: Float[np.ndarray, " image"]
     why: Mapping[int, str] | None = None
+
+
+def verdicts_of(
+    run: Run,
+    samples: Sequence[Sample],
+    subjects: Sequence[Subject],
+    name: str,
+    answers: Answers,
+    config: AskConfig,
+    stage: str = "evaluate",
+) -> Generator[Tick, None, list[Verdicts]]:
+    """The verdicts of the judge `name` on pictures that `stage` made, in the order of the subjects."""
+    if name in (CLIP, WORLD):
+        images = [run.read_image(sample, stage) for sample in samples]
+        return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
+    address = address_of(name)
+    labels = list(dict.fromkeys(subject.label for subject in subjects))
+    total = len(samples) * len(labels)
+    verdicts = yield from mapped(
+        vlm_verdicts(run, samples, labels, address, answers, config), lambda done: Tick(done, total, address.name)
+    )
+    return [verdicts[subject.label] for subject in subjects]
 
 
 def world_verdicts(images: Sequence[Image], subjects: Sequence[Subject]) -> list[Verdicts]:

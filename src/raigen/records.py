@@ -58,7 +58,11 @@ class HookpointCost(NamedTuple):
 
 @dataclass(frozen=True)
 class Presence:
-    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`."""
+    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`.
+
+    `mode` is `raw` for what the judge says; `calibrated` where its errors, known from pictures with known answers, are
+    taken out; `checked` where a person looked at every yes: then `hits` are those that were confirmed.
+    """
 
     rate: float
     low: float
@@ -68,6 +72,7 @@ class Presence:
     unscored: int
     judge: str
     interval: str
+    mode: str = "raw"
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class RareAttribute:
     `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
     the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
     `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
-    others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance.
+    others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
+    of the first judge without its errors, where these are known: calibrated, checked.
     """
 
     rank: int
@@ -94,6 +100,7 @@ class RareAttribute:
     presence: Presence | None = None
     other_presences: tuple[Presence, ...] = ()
     judges_alpha: float | None = None
+    corrected: tuple[Presence, ...] = ()
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
@@ -105,4 +112,5 @@ class RareAttribute:
             "keywords": tuple(entry.get("keywords", ())),
             "presence": Presence(**presence) if presence else None,
             "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
+            "corrected": tuple(Presence(**other) for other in entry.get("corrected", ())),
         })  # fmt: skip

@@ -73,9 +73,13 @@ class Run:
     fresh_samples_path = property(lambda self: self.dir / "fresh.jsonl")
     answers_path = property(lambda self: self.dir / "answers.jsonl")
     judgements_path = property(lambda self: self.dir / "judgements.jsonl")
+    label_scores_path = property(lambda self: self.dir / "label_scores.jsonl")
     presence_path = property(lambda self: self.dir / "presence.csv")
     truth_path = property(lambda self: self.dir / "truth.json")
     report_path = property(lambda self: self.dir / "report.html")
+    card_path = property(lambda self: self.dir / "model-card.md")
+    sheet_path = property(lambda self: self.dir / "review.html")
+    review_path = property(lambda self: self.dir / "review.json")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -152,9 +156,10 @@ class Run:
     def finish(self, stage: str, outcome: Outcome, seconds: float) -> None:
         """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
         manifest = self.manifest
-        # attributes.json has no fixed size: annotation and evaluation add to it.
+        # These have no fixed size: annotation, evaluation and review add to them.
+        growing = (self.attributes_path, self.presence_path)
         sizes = {
-            path.relative_to(self.dir).as_posix(): None if path == self.attributes_path else path.stat().st_size
+            path.relative_to(self.dir).as_posix(): None if path in growing else path.stat().st_size
             for path in outcome.outputs
         }
         manifest["stages"][stage] |= {

@@ -1,5 +1,6 @@
 """Scores of neurons: how rarely they fire, how special the pictures are on which they do."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +134,32 @@ def prune(scores: NeuronScores, distance: float = 0.003, percentile: float = 90.
         if (gaps >= distance).all():
             kept.append(int(neuron))
     return np.array(kept, dtype=np.int64)
+
+
+def left_out(
+    scores: NeuronScores, listed: Sequence[int], distance: float = 0.003, percentile: float = 90.0
+) -> dict[int, str]:
+    """Why each neuron that fires is not among the `listed` ones, which are the first that `prune` kept.
+
+    Raises RaigenError when no neuron fires.
+
+    >>> left_out(minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]])), [2], percentile=50.0)
+    {0: 'stands out too little', 1: 'stands out too little'}
+    """
+    cut = np.percentile(scores.minority_score[scores.live], percentile)
+    reasons = {}
+    for neuron in np.flatnonzero(scores.live).tolist():
+        if neuron in listed:
+            continue
+        better = [other for other in listed if scores.minority_score[other] >= scores.minority_score[neuron]]
+        gaps = 1 - scores.centroids[better] @ scores.centroids[neuron]
+        if scores.minority_score[neuron] <= cut:
+            reasons[neuron] = "stands out too little"
+        elif (gaps < distance).any():
+            reasons[neuron] = f"like neuron {better[int(gaps.argmin())]}"
+        else:
+            reasons[neuron] = f"behind the first {len(listed)} in rank"
+    return reasons
 
 
 def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -106,7 +106,7 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
             attribute.label or "no identified attribute",
             f"{attribute.minority_score:.3f}",
             f"{attribute.frequency:.1%}",
-            _presence(attribute.presence),
+            presence(attribute.presence),
         ]
         if truth is not None:
             row.append(_truth(truths[attribute.neuron]))
@@ -114,8 +114,12 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
     return table
 
 
-def _presence(presence: Presence | None) -> str:
-    return "not measured" if presence is None else f"{presence.rate:.1%} [{presence.low:.1%}, {presence.high:.1%}]"
+def presence(rate: Presence | None) -> str:
+    """
+    >>> presence(Presence(0.02, 0.01, 0.04, 6, 300, 0, "clip", "95 % Wilson"))
+    '2.0% [1.0%, 4.0%]'
+    """
+    return "not measured" if rate is None else f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
 
 
 def _truth(row: Mapping[str, Any]) -> str:

@@ -32,3 +32,23 @@ for (const button of document.querySelectorAll("th button")) {
     body.append(...[...body.rows].sort(order));
   });
 }
+
+// The filter hides rows of the ranking; what it left is said aloud.
+const filter = document.querySelector(".filter");
+if (filter) {
+  const rows = [...document.querySelectorAll(".ranking tbody tr")];
+  const [words, named, measured] = ["filter", "only-named", "only-measured"].map((id) => document.getElementById(id));
+  const apply = () => {
+    const wanted = words.value.toLowerCase().split(/\s+/);
+    for (const row of rows) {
+      const text = row.dataset.words.toLowerCase();
+      const fits = wanted.every((word) => text.includes(word));
+      row.hidden = !fits || (named.checked && row.dataset.named === "0") || (measured.checked && row.dataset.measured === "0");
+    }
+    const left = rows.filter((row) => !row.hidden).length;
+    document.getElementById("filter-count").textContent = left + " of " + rows.length + (rows.length === 1 ? " row" : " rows");
+  };
+  filter.addEventListener("input", apply);
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  apply(); // a browser may restore what was typed
+}

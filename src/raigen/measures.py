@@ -1,0 +1,54 @@
+"""How clear, how redundant and how mixed a neuron is, from embeddings alone: no label, no judge.
+
+The three are those of SemanticLens (Dreyer et al. 2025, "Mechanistic understanding and validation of large AI models
+with SemanticLens"). Embeddings and centroids are of length 1.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.cluster import KMeans
+
+N_MEANINGS = 2
+N_HALVES = 10  # random halvings where one cluster would hold a single picture
+
+
+def clarity(embeddings: Float[np.ndarray, "picture width"]) -> float:
+    """The mean cosine between any two of the pictures: 1 when all are alike. At least two pictures.
+
+    In [-1 / (pictures - 1), 1].
+
+    >>> clarity(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).__round__(3)
+    0.333
+    """
+    n = len(embeddings)
+    return float(((embeddings.sum(0) ** 2).sum() - (embeddings**2).sum()) / (n * (n - 1)))
+
+
+def redundancy(centroids: Float[np.ndarray, "neuron width"], neuron: int) -> float:
+    """The cosine between the centroid of a neuron and the nearest one of another: 1 when there is a twin. In [-1, 1].
+
+    >>> redundancy(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]), 0)
+    0.6
+    """
+    return float(np.delete(centroids @ centroids[neuron], neuron).max())
+
+
+def polysemanticity(embeddings: Float[np.ndarray, "picture width"], seed: int = 0) -> float:
+    """How far the centres of the pictures' two clusters (k-means) point apart: 1 - their cosine, in [0, 2].
+
+    0 when there is one kind of picture. A single odd picture is no second meaning: where a cluster holds fewer than
+    two, it is the mean over random halves. At least four pictures.
+    """
+    fit = KMeans(N_MEANINGS, n_init=10, random_state=seed).fit(embeddings)
+    if np.bincount(fit.labels_, minlength=N_MEANINGS).min() >= 2:
+        return _apart(fit.cluster_centers_)
+    rng, half = np.random.default_rng(seed), len(embeddings) // 2
+    orders = [rng.permutation(len(embeddings)) for _ in range(N_HALVES)]
+    return float(np.mean([
+        _apart(np.stack([embeddings[order[:half]].mean(0), embeddings[order[half:]].mean(0)])) for order in orders
+    ]))  # fmt: skip
+
+
+def _apart(centres: Float[np.ndarray, "2 width"]) -> float:
+    one, other = centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    return float(1 - one @ other)
