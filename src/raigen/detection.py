@@ -1,5 +1,6 @@
 """How well a label tells pictures on which a neuron fires from others: which pictures to ask about, and the score."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -101,12 +102,17 @@ def auroc_interval(auroc: float, n_active: int, n_silent: int, confidence: float
     >>> round(low, 2), high
     (0.77, 1.0)
     """
-    z, half = norm.ppf((1 + confidence) / 2), (n_active + n_silent) / 2
+    z, half = float(norm.ppf((1 + confidence) / 2)), (n_active + n_silent) / 2
 
     def beyond(area: float) -> float:
         spread = area * (1 - area) * (1 + (half - 1) * ((1 - area) / (2 - area) + area / (1 + area)))
         return (auroc - area) ** 2 - z**2 * spread / (n_active * n_silent)
 
-    low = brentq(beyond, 0.0, min(auroc, 1 - TINY)) if auroc > 0 else 0.0
-    high = brentq(beyond, max(auroc, TINY), 1.0) if auroc < 1 else 1.0
-    return Interval(float(low), float(high), "Newcombe")
+    low = _zero(beyond, 0.0, min(auroc, 1 - TINY)) if auroc > 0 else 0.0
+    high = _zero(beyond, max(auroc, TINY), 1.0) if auroc < 1 else 1.0
+    return Interval(low, high, "Newcombe")
+
+
+def _zero(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that changes its sign between `low` and `high` is 0."""
+    return float(brentq(function, low, high))  # type: ignore[arg-type]  # a pair only where it is asked for

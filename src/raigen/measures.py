@@ -39,8 +39,8 @@ def polysemanticity(embeddings: Float[np.ndarray, "picture width"], seed: int = 
     0 when there is one kind of picture. A single odd picture is no second meaning: where a cluster holds fewer than
     two, it is the mean over random halves. At least four pictures.
     """
-    fit = KMeans(N_MEANINGS, n_init=10, random_state=seed).fit(embeddings)
-    if np.bincount(fit.labels_, minlength=N_MEANINGS).min() >= 2:
+    fit = KMeans(N_MEANINGS, n_init=10, random_state=seed).fit(embeddings)  # type: ignore
+    if np.bincount(fit.predict(embeddings), minlength=N_MEANINGS).min() >= 2:
         return _apart(fit.cluster_centers_)
     rng, half = np.random.default_rng(seed), len(embeddings) // 2
     orders = [rng.permutation(len(embeddings)) for _ in range(N_HALVES)]

@@ -118,10 +118,10 @@ def _given(run: Run) -> list[dict[str, Any]]:
     for row in csv.DictReader(io.StringIO(run.presence_path.read_text(encoding="utf-8"))):
         if row["neuron"]:
             continue
-        shares, counts = (float(row[name]) for name in ("rate", "low", "high")), (int(row[n]) for n in ("hits", "n"))
-        presence = Presence(
-            *shares, *counts, int(row["unscored"]), row["judge"], row["interval"], row.get("mode", "raw")
-        )
+        rate, low, high = (float(row[name]) for name in ("rate", "low", "high"))
+        hits, n, unscored = (int(row[name]) for name in ("hits", "n", "unscored"))
+        mode = row.get("mode") or "raw"
+        presence = Presence(rate, low, high, hits, n, unscored, row["judge"], row["interval"], mode)
         alpha = float(row["judges_alpha"]) if row["judges_alpha"] else None
         entry = entries.setdefault(row["label"], {"label": row["label"], "presences": [], "alpha": alpha})
         entry["presences"].append(presence)
