@@ -21,6 +21,7 @@ from raigen.world.attributes import VALUE_NAMES
 from raigen.world.judge import judge
 from raigen.world.planted import control_values
 
+CALIBRATION_TOKENS = 8192
 SEEDS_APART = 100_000  # between generation seeds; audits begin at 0, fresh pictures at a billion
 
 
@@ -115,6 +116,7 @@ def trained(
         return sae.eval()
     for _ in fit(sae, batches, config):
         pass
+    sae.calibrate(next(token_batches(activations, CALIBRATION_TOKENS, 1, config.sae_seed)).tokens)
     return sae.eval()
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from raigen import sae as sae_module
 from raigen.config import SAEConfig
 from raigen.errors import RaigenError
 from raigen.sae import MatryoshkaSAE
@@ -182,6 +183,32 @@ def test_the_threshold_starts_at_the_first_batch_and_follows(sae):
     sae.loss(tokens(seed=4))
     assert sae.threshold.item() == pytest.approx(0.95 * first + 0.05 * second)
     assert sae.threshold.dtype == torch.float64 and not sae.threshold.requires_grad
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 60), chunk=st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_calibration_leaves_exactly_k_codes_a_token(seed, n, chunk):
+    """In however many parts the tokens are looked at."""
+    made = MatryoshkaSAE(CONFIG)
+    made.initialise(tokens(), generator(seed))
+    x = tokens(n, seed + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sae_module, "CHUNK", chunk)
+        made.calibrate(x)
+    # In the same parts, for products of other shapes may round differently.
+    assert sum(int((made.encode(part) > 0).sum()) for part in x.split(chunk)) == CONFIG.k * n
+    assert made.threshold > 0 and made.threshold.dtype == torch.float64
+
+
+def test_calibration_holds_on_other_tokens_and_keeps_all_where_few_are_above_0(sae):
+    sae.calibrate(tokens(4000, seed=11))
+    l0 = float((sae.encode(tokens(4000, seed=12)) > 0).sum()) / 4000
+    assert l0 == pytest.approx(CONFIG.k, rel=0.02)
+    with torch.no_grad():
+        sae.b_enc.sub_(1.5)
+    assert 0 < (sae.pre_activations(tokens()) > 0).sum() < CONFIG.k * 40
+    sae.calibrate(tokens())
+    assert sae.threshold == 0
 
 
 def test_initialise(sae):

@@ -50,6 +50,7 @@ def test_every_token_is_trained_on_once_and_only_the_last_step_is_kept(whole):
     assert whole.facts_of("capture")["n_steps"] == N_STEPS
     facts = whole.facts_of("train")
     assert facts["tokens"] == N_IMAGES * N_STEPS * N_TOKENS and facts["training_seconds"] > 0
+    assert facts["l0"] == pytest.approx(4, rel=0.1)
     lines = [json.loads(line) for line in whole.metrics_path.read_text().splitlines()]
     assert lines[-1]["step"] == facts["steps"] and not whole.checkpoint_path.exists()
 

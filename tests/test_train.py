@@ -45,8 +45,9 @@ def test_a_planted_dictionary_is_recovered():
     assert steps[-1].fvu[0] > 0.98 and steps[-1].fvu[2] < 0.1  # the bias explains nothing, all neurons nearly all
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(96))
     # Inference, token by token, is as sparse and as good as training was.
-    quality = inference_quality(sae, planted(4096, seed=0)[1])
-    assert quality["l0"] == pytest.approx(2, rel=0.15) and quality["fvu"] < 0.1
+    sae.calibrate(tokens[-8192:])
+    quality = inference_quality(sae, planted(68_192)[1][60_000:])  # the same dictionary, tokens never seen
+    assert quality["l0"] == pytest.approx(2, rel=0.02) and quality["fvu"] < 0.1
     assert quality["fvu"] == quality["fvu_per_prefix"][2] < quality["fvu_per_prefix"][0]
 
 
@@ -194,7 +195,8 @@ def test_the_stage_trains_and_leaves_its_files(run):
     assert {name: facts[name] for name in ("d_in", "d_sae", "group_sizes", "k", "steps", "tokens")} == {
         "d_in": 32, "d_sae": 64, "group_sizes": [16, 48], "k": 2, "steps": 30, "tokens": 3840,
     }  # fmt: skip
-    assert facts["dead_share"] == facts["n_dead"] / 64 and 0 < facts["fvu"] < 1 and 0 < facts["l0"] < 6
+    assert facts["dead_share"] == facts["n_dead"] / 64 and 0 < facts["fvu"] < 1
+    assert facts["l0"] == pytest.approx(2, rel=0.1)  # on tokens other than those that set the threshold
     assert MatryoshkaSAE.load(run.sae_dir).config == config.sae_config(32)
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raigen import scores, train, world
+    from raigen import interchange, scores, train, world
     from raigen.audit import audit
     from raigen.config import SAEConfig
     from raigen.errors import RaigenError
@@ -28,6 +28,7 @@ __all__ = [
     "SAEConfig",
     "__version__",
     "audit",
+    "interchange",
     "scores",
     "steering",
     "train",
@@ -43,7 +44,12 @@ _HOMES = {
     "audit": "raigen.audit",
     "steering": "raigen.steering",
 }
-_MODULES = {"scores": "raigen.scores", "train": "raigen.train", "world": "raigen.world.portraits"}
+_MODULES = {
+    "interchange": "raigen.interchange",
+    "scores": "raigen.scores",
+    "train": "raigen.train",
+    "world": "raigen.world.portraits",
+}
 
 
 class _Package(ModuleType):

@@ -18,6 +18,7 @@ from raigen.ragged import kept_codes, prefix_errors, weighted_sums
 from raigen.run import write_tensors, write_text
 
 THRESHOLD_DECAY = 0.95  # of the running threshold, per training step
+CHUNK = 2048  # tokens whose pre-activations are held at once in calibration
 
 
 class SAELoss(NamedTuple):
@@ -39,8 +40,9 @@ class MatryoshkaSAE(nn.Module):
     """A sparse autoencoder whose first neurons alone must already reconstruct the token (Bussmann et al. 2025).
 
     Training codes are BatchTopK (Bussmann et al. 2024): over a batch, the k * n_tokens largest stay. Inference codes
-    (`encode`) keep what exceeds `threshold`, the running mean of the smallest code that stayed, so that a token's code
-    depends on no other token. All weights are 0 until `initialise` or `load`.
+    (`encode`) keep what exceeds `threshold`, so that a token's code depends on no other token: while training, the
+    running mean of the smallest code that stayed; afterwards what `calibrate` finds. All weights are 0 until
+    `initialise` or `load`.
 
     >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
     >>> sae.initialise(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
@@ -141,6 +143,30 @@ class MatryoshkaSAE(nn.Module):
         kept = self._largest(pre.detach(), k * len(pre))
         flat = pre.reshape(-1)
         return torch.zeros_like(flat).scatter(0, kept, flat.gather(0, kept)).view_as(pre)
+
+    @torch.no_grad()
+    def calibrate(self, tokens: Float[Tensor, "token d_in"]) -> None:
+        """Sets `threshold` so that exactly k codes per token of these stay in the mean (fewer where fewer are above 0,
+        or the next ones tie): the last step of a training, when the weights rest.
+
+        The mean number of codes on other tokens of the same kind then differs from k by sampling alone.
+        Raises RaigenError when the tokens are not `d_in` wide.
+
+        >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
+        >>> tokens = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+        >>> sae.initialise(tokens)
+        >>> sae.calibrate(tokens)
+        >>> int((sae.encode(tokens) > 0).sum())
+        200
+        """
+        count = self.config.k * len(tokens)
+        largest = tokens.new_zeros(0)
+        for chunk in tokens.split(CHUNK):
+            pre = self.pre_activations(chunk).flatten()
+            largest = torch.cat([largest, pre[pre > 0]])
+            if len(largest) > count + 1:  # the last of these is the largest that must not stay
+                largest = largest.topk(count + 1, sorted=False).values
+        self.threshold.fill_(largest.min() if len(largest) > count else 0.0)
 
     def unit_norm_decoder(self) -> None:
         """Divides each row of W_dec by its length."""

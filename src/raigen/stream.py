@@ -1,6 +1,7 @@
 """Trains the autoencoder of a run while its pictures are made, so that the training set touches no disk."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 
 import torch
@@ -12,7 +13,7 @@ from raigen.config import TrainConfig
 from raigen.records import Outcome, Tick
 from raigen.reservoir import Reservoir
 from raigen.run import Run, write_tensors
-from raigen.train import Training, TrainStep, below, finished, fit, note_of, training_of
+from raigen.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, training_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two
 Source = Callable[[int], Iterator[Part]]
@@ -89,7 +90,8 @@ class _Stream:
         self.metrics: list[TrainStep] = []
         self.training: Training | None = None
         self.reservoir: Reservoir | None = None
-        self.latest: TokenBatch | None = None
+        # Filled by `drain` alone, which no checkpoint interrupts: so it need not be written down.
+        self.closing: deque[torch.Tensor] = deque()
         self.seconds = 0.0  # of training alone, in this start
 
     def take(self, part: Part) -> None:
@@ -102,14 +104,16 @@ class _Stream:
             pass
 
     def drain(self) -> Iterator[TrainStep]:
-        """Trains on what is left."""
+        """Trains on what is left; its last batches are kept for `end`."""
         assert self.reservoir is not None  # a run has pictures
-        yield from self._train(self.reservoir.drain())
+        for batch in self.reservoir.drain():
+            self.closing.append(batch.tokens)
+            yield from self._train(iter([batch]))
 
     def end(self) -> Outcome:
         """Writes the autoencoder."""
-        assert self.training is not None and self.latest is not None
-        outputs, facts = finished(self.run, self.training, self.metrics, self.latest.tokens)
+        assert self.training is not None
+        outputs, facts = finished(self.run, self.training, self.metrics, self.closing)
         return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
 
     def keep(self, epoch: int, first: int) -> None:
@@ -145,11 +149,12 @@ class _Stream:
         capacity = reservoir_capacity(self.config, d_in, self.n_images * tokens_per_image)
         batch = self.config.batch_of(self.n_images * tokens_per_image * self.config.epochs)
         self.reservoir = Reservoir(capacity, batch, d_in, generator)
+        self.closing = deque(maxlen=n_closing_batches(batch))
 
     def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:
         assert self.training is not None
-        for self.latest in batches:
+        for batch in batches:
             started = time.perf_counter()
-            self.metrics += fit(self.training.sae, [self.latest], self.config, self.training)
+            self.metrics += fit(self.training.sae, [batch], self.config, self.training)
             self.seconds += time.perf_counter() - started
             yield self.metrics[-1]

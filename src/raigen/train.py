@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +15,10 @@ from raigen.config import TrainConfig
 from raigen.errors import RaigenError
 from raigen.records import Outcome, Tick
 from raigen.run import Run, write_text
-from raigen.sae import MatryoshkaSAE
+from raigen.sae import CHUNK, MatryoshkaSAE
 
 METRICS_EVERY = 10  # steps
+CLOSING_TOKENS = 16_384  # half of them set the threshold when training ends, the other half tell the quality
 
 
 class TrainStep(NamedTuple):
@@ -163,7 +165,8 @@ def fit(
     Batches are tensors [token, d_in] or TokenBatch, in random order (a mixture of images in each). An `sae` whose
     weights are still 0 is initialised from the first batch with `config.sae_seed`; another is trained further. The
     learning rate is for tokens of standard deviation 1: biases, which share the unit of the tokens, learn at `lr` times
-    the standard deviation of the first batch, so that rescaled tokens train the same autoencoder, rescaled.
+    the standard deviation of the first batch, so that rescaled tokens train the same autoencoder, rescaled. When the
+    training ends, `sae.calibrate(tokens)` sets the threshold of its inference codes.
 
     Of `config`, `lr`, `sae_seed`, `dead_after_tokens` and `dead_after_images` count. `training`, made of the same `sae`
     and `config`, is moved on where it is given: its `state` can be kept between two steps. Raises RaigenError, naming
@@ -188,8 +191,8 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
     """The stage: trains the autoencoder of a run on its stored activations and writes it, with metrics.jsonl.
 
     The facts hold the shape (`d_in`, `d_sae`, `group_sizes`, `k`), `steps`, `tokens`, `n_dead`, `dead_share`, and, for
-    the inference codes of a random batch of the captured tokens, `fvu`, `fvu_per_prefix` and `l0`. Takes about a
-    minute for the bundled model, so a broken-off training starts over.
+    the inference codes of random captured tokens, `fvu`, `fvu_per_prefix` and `l0`. Takes about a minute for the
+    bundled model, so a broken-off training starts over.
 
     Raises RaigenError when activations are missing or broken.
     """
@@ -200,13 +203,19 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
     store = ActivationStore(run.activations_dir)
     training = training_of(run, config, store.d_in, store.n_images)
     generator = torch.Generator().manual_seed(config.sae_seed)
-    batch = config.batch_of(store.n_images * store.n_steps * store.n_tokens * config.epochs)
-    total = store.n_batches(batch, config.epochs)
+    size = config.batch_of(store.n_images * store.n_steps * store.n_tokens * config.epochs)
+    total = store.n_batches(size, config.epochs)
     metrics = []
-    for last in fit(training.sae, store.batches(batch, config.epochs, generator), config, training):
+    for last in fit(training.sae, store.batches(size, config.epochs, generator), config, training):
         metrics.append(last)
         yield Tick(last.step, total, note_of(last))
-    return finished(run, training, metrics, next(store.batches(batch, 1, generator)).tokens)
+    closing = islice(store.batches(size, 1, generator), n_closing_batches(size))
+    return finished(run, training, metrics, [batch.tokens for batch in closing])
+
+
+def n_closing_batches(tokens_per_batch: int) -> int:
+    """How many batches `finished` needs."""
+    return -(-CLOSING_TOKENS // tokens_per_batch)
 
 
 def training_of(run: Run, config: TrainConfig, d_in: int, n_images: int) -> Training:
@@ -221,9 +230,14 @@ def note_of(step: TrainStep) -> str:
     return f"fvu {step.fvu[-1]:.3f}, {step.n_dead} dead"
 
 
-def finished(run: Run, training: Training, metrics: list[TrainStep], tokens: Float[Tensor, "token d_in"]) -> Outcome:
-    """Writes the autoencoder and metrics.jsonl; the facts hold its quality on some of the tokens."""
+def finished(
+    run: Run, training: Training, metrics: list[TrainStep], closing: Iterable[Float[Tensor, "_ d_in"]]
+) -> Outcome:
+    """Sets the threshold on every other token of the `closing` batches, and writes the autoencoder and metrics.jsonl;
+    the facts hold its quality on the tokens between."""
     sae, last = training.sae, metrics[-1]
+    tokens = torch.cat(list(closing)).to(sae.b_dec.device)
+    sae.calibrate(tokens[::2])
     outputs = sae.save(run.sae_dir)
     kept = [step for step in metrics if step.step % METRICS_EVERY == 0 or step is last]
     write_text(run.metrics_path, "".join(json.dumps(step._asdict()) + "\n" for step in kept))
@@ -235,17 +249,21 @@ def finished(run: Run, training: Training, metrics: list[TrainStep], tokens: Flo
         "n_dead": last.n_dead,
         "dead_share": last.n_dead / sae.config.d_sae,
     }
-    return Outcome([*outputs, run.metrics_path], facts | inference_quality(sae, tokens.to(sae.b_dec.device)))
+    return Outcome([*outputs, run.metrics_path], facts | inference_quality(sae, tokens[1::2]))
 
 
 @torch.no_grad()
 def inference_quality(sae: MatryoshkaSAE, tokens: Float[Tensor, "token d_in"]) -> dict[str, Any]:
     """`fvu` (all neurons), `fvu_per_prefix` and `l0` of the inference codes of some tokens."""
-    codes = sae.encode(tokens)
-    variance = (tokens - tokens.mean(dim=0)).square().sum()
-    prefixes = range(len(sae.group_bounds))
-    fvu = [float((tokens - sae.decode(codes, groups)).square().sum() / variance) for groups in prefixes]
-    return {"fvu": fvu[-1], "fvu_per_prefix": fvu, "l0": float((codes > 0).sum() / len(tokens))}
+    variance = float((tokens - tokens.mean(dim=0)).square().sum())
+    squared, n_active = [0.0] * len(sae.group_bounds), 0
+    for chunk in tokens.split(CHUNK):
+        codes = sae.encode(chunk)
+        n_active += int((codes > 0).sum())
+        for groups in range(len(squared)):
+            squared[groups] += float((chunk - sae.decode(codes, groups)).square().sum())
+    fvu = [error / variance for error in squared]
+    return {"fvu": fvu[-1], "fvu_per_prefix": fvu, "l0": n_active / len(tokens)}
 
 
 def _device(run: Run) -> torch.device:
