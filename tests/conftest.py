@@ -13,7 +13,8 @@ HOOKED = [
     f"raigen.{room}"
     for room in (
         "sae", "scores", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion", "activations",
-        "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
+        "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores", "effects",
+        "fidelity", "mixture", "looking", "methods",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

@@ -23,6 +23,8 @@ LEVELS = {
     "server": 1.5, "local": 1.5,
     "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "pictures": 2, "embed": 2, "vlm": 2,
     "judges": 2.5, "steering": 2.5, "cards": 2.5, "label_scores": 2.75, "review": 2.5,
+    "effects": 1.25, "fidelity": 1, "mixture": 1,  # effects are told by intervals on rates
+    "judging": 2.6, "methods": 2.6, "looking": 2.7, "lab": 2.8, "causal": 2.9,  # what amplifying is made of
     "page": 2.75, "exports": 2.75, "view": 3,
     **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.75,
     "world.train": 3,  # remakes the bundled model; nothing imports it

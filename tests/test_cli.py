@@ -14,13 +14,13 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from raigen import cli
 from raigen.activations import ActivationStore
 from raigen.audit import Step
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
 from raigen.records import Outcome, Presence, RareAttribute, Tick
 from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,hookpoints,review,view,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -41,6 +41,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • evaluate    Measures on fresh pictures how often each named attribute    │
 │                 shows.                                                       │
 │   • report      Writes the report, one HTML file.                            │
+│   • amplify     Brings attributes out, and measures what that does; makes no │
+│                 picture twice.                                               │
 │   • hookpoints  Lists the layers of a model that can be looked into, with    │
 │                 what all steps would take on disk.                           │
 │   • review      Brings back what a person ticked on the review sheet; the    │
@@ -106,6 +108,18 @@ def test_every_field_of_a_stage_is_a_flag(stage, capsys):
 def test_every_field_is_a_flag_of_the_audit(capsys):
     text = ask_for_help(capsys, "audit", "--help")
     assert [flag for stage in STAGES for flag in flags_of(stage) if flag not in text] == []
+
+
+def test_every_field_of_amplify_is_a_flag_with_its_help(capsys):
+    text = ask_for_help(capsys, "amplify", "--help")
+    assert [f.name for f in fields(AmplifyConfig) if f"--{f.name.replace('_', '-')}" not in text] == []
+    assert "Ranks of listed attributes" in text and "Pictures of each point" in text
+
+
+def test_lists_of_numbers_have_commas_or_spaces():
+    given = ["amplify", "run", "--attribute", "3,5", "--strength", "-0.5,1", "2", "--method", "set"]
+    options = cli._parse(given, {}).options
+    assert (options.attribute, options.strength, options.also) == ((3, 5), (-0.5, 1.0, 2.0), ())
 
 
 def test_version(capsys):

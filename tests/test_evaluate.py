@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
-from raigen.evaluate import judgements, presence_of, table
+from raigen.evaluate import judgements, table
 from raigen.judges import Subject, Verdicts, without
+from raigen.judging import presence_of
 from raigen.records import RareAttribute, Sample
 from raigen.stats import rate_interval
 

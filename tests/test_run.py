@@ -17,7 +17,7 @@ from PIL import Image
 
 from raigen.config import STAGE_CONFIGS, STAGES, CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.records import Outcome, Presence, RareAttribute, Sample
+from raigen.records import Causal, Difference, Mean, Outcome, Presence, RareAttribute, Sample
 from raigen.run import Run, sha256, write_bytes, write_tensors, write_text
 
 DOCTOR = CaptureConfig("a photo of a doctor")
@@ -244,6 +244,7 @@ rates = st.floats(0, 1)
 presences = st.builds(
     Presence, rates, rates, rates, st.integers(0), st.integers(0), st.integers(0), st.text(), st.text()
 )
+differences = st.builds(Difference, rates, st.integers(1), rates, rates, rates)
 attributes = st.builds(
     RareAttribute,
     rank=st.integers(1),
@@ -258,6 +259,8 @@ attributes = st.builds(
     label_auroc=st.none() | rates,
     labeled_by=st.none() | st.text(),
     presence=st.none() | presences,
+    causal=st.none()
+    | st.builds(Causal, rates, rates, differences, differences, differences, rates, rates, st.booleans()),
 )
 
 
@@ -277,14 +280,23 @@ def test_the_written_layout_names_every_path():
     text = (Path(__file__).parents[1] / "docs" / "disk-layout.md").read_text(encoding="utf-8")
     run = Run.__new__(Run)
     run.dir = Path("run")
-    paths = [getattr(run, name) for name, value in vars(Run).items() if name.endswith(("_path", "_dir"))]
+    paths = [getattr(run, name) for name, value in vars(Run).items() if isinstance(value, property)
+             and name.endswith(("_path", "_dir"))]  # fmt: skip
+    paths.append(run.amplification_path("12-steer"))
     assert len(paths) > 15
     assert [path.name for path in paths if path.name not in text] == []
 
 
 @pytest.mark.parametrize(
     ("record", "heading"),
-    [(RareAttribute, "attributes.json"), (Presence, "attributes.json"), (Sample, "samples.jsonl")],
+    [
+        (RareAttribute, "attributes.json"),
+        (Presence, "attributes.json"),
+        (Causal, "attributes.json"),
+        (Difference, "attributes.json"),
+        (Mean, "amplified/"),
+        (Sample, "samples.jsonl"),
+    ],
 )
 def test_the_written_layout_names_every_field(record, heading):
     text = (Path(__file__).parents[1] / "docs" / "disk-layout.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raigen import interchange, scores, train, world
+    from raigen.amplify import amplify
     from raigen.audit import audit
     from raigen.config import SAEConfig
     from raigen.errors import RaigenError
@@ -27,6 +28,7 @@ __all__ = [
     "Run",
     "SAEConfig",
     "__version__",
+    "amplify",
     "audit",
     "interchange",
     "scores",
@@ -41,6 +43,7 @@ _HOMES = {
     "RareAttribute": "raigen.records",
     "Run": "raigen.run",
     "SAEConfig": "raigen.config",
+    "amplify": "raigen.amplify",
     "audit": "raigen.audit",
     "steering": "raigen.steering",
 }
@@ -48,16 +51,16 @@ _MODULES = {
     "interchange": "raigen.interchange",
     "scores": "raigen.scores",
     "train": "raigen.train",
-    "world": "raigen.world.portraits",
+    "world": "raigen.world",
 }
 
 
 class _Package(ModuleType):
-    """Keeps `raigen.audit` and `raigen.steering` the functions: importing the modules of these names would put the
-    modules in their place."""
+    """Keeps `raigen.amplify`, `raigen.audit` and `raigen.steering` the functions: importing the modules of these names
+    would put the modules in their place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("audit", "steering") and isinstance(value, ModuleType):
+        if name in ("amplify", "audit", "steering") and isinstance(value, ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)
 

@@ -72,7 +72,8 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
         yield Tick(len(found), len(attributes), named.attribute.label or "no identified attribute")
     ordered = [found[attribute.neuron] for attribute in attributes]
     write_text(run.annotations_path, "".join(json.dumps(named.line) + "\n" for named in ordered))
-    write_text(run.attributes_path, json.dumps([asdict(named.attribute) for named in ordered], indent=1))
+    entries = [asdict(replace(named.attribute, causal=None)) for named in ordered]  # that was of the former label
+    write_text(run.attributes_path, json.dumps(entries, indent=1))
     facts: dict[str, Any] = {
         "labeled_by": name,
         "n_named": sum(named.attribute.label is not None for named in ordered),

@@ -17,12 +17,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
-from raigen.config import STAGE_CONFIGS, STAGES, AskConfig, AuditConfig, HookpointsConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, AuditConfig, HookpointsConfig
 from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
 from raigen.records import Tick
 from raigen.run import Run
-from raigen.tables import duration, presence, print_hookpoints, print_plan, print_result
+from raigen.tables import (
+    duration,
+    presence,
+    print_amplified,
+    print_attributes,
+    print_hookpoints,
+    print_plan,
+    print_result,
+)
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
@@ -34,6 +42,7 @@ STAGE_HELP = {
     "evaluate": "Measures on fresh pictures how often each named attribute shows.",
     "report": "Writes the report, one HTML file.",
 }
+AMPLIFY_HELP = "Brings attributes out, and measures what that does; makes no picture twice."
 PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few pictures; writes nothing."
 HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what all steps would take on disk."
 MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
@@ -50,6 +59,7 @@ REDO_HELP = "Do this stage anew, with all that follow it."
 PROMPT_HELP = "What to ask the model for: a text that is not empty."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
 DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
+NUMBERS: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}  # fields that are lists of them
 SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
 
 
@@ -72,6 +82,8 @@ def _main(args: list[str]) -> int:
         print(f"raigen {version('raigen')}")
     elif name == "hookpoints":
         _list_hookpoints(command)
+    elif name == "amplify":
+        _amplify(command)
     elif name == "review":
         _review(Run(command.run), command.file)
     elif name == "view":
@@ -121,6 +133,20 @@ def _list_hookpoints(command: Any) -> None:
     print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {licence}; {survey.n_steps} steps, "
           f"{survey.height} x {survey.width} pixels")  # fmt: skip
     print_hookpoints(survey.hookpoints, n_images=STAGE_CONFIGS["capture"]("x").n_images)
+
+
+def _amplify(command: Any) -> None:
+    config, run = AmplifyConfig(**_values(command.options)), Run(command.run)
+    with _view() as show:
+        started = time.monotonic()
+        show(Step("amplify", "begun"))
+        amplify = import_module("raigen.amplify").amplify
+        found = amplify(run, progress=lambda tick: show(Step("amplify", "running", tick)), **vars(config))
+        show(Step("amplify", "finished", seconds=time.monotonic() - started))
+    if config.causal:
+        print_attributes(run)
+    else:
+        print_amplified(found)
 
 
 def _run_one(stage: str, command: Any, args: list[str]) -> None:
@@ -183,6 +209,8 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
         commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
     model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
     options = _unchecked(HookpointsConfig, (), {})
+    amplify = _unchecked(AmplifyConfig, (), {})
+    commands.append(_command("amplify", AMPLIFY_HELP, {"run": run, "options": amplify}))
     commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "options": options}))
     file = (Annotated[Positional[Path], tyro.conf.arg(help=FILE_HELP)],)
     commands.append(_command("review", REVIEW_HELP, {"run": run, "file": file}))
@@ -216,8 +244,22 @@ def _unchecked(base: type, hidden: tuple[str, ...], values: Mapping[str, Any]) -
     defaults = {f.name: f.default for f in fields(base)} | {"prompt": ""}
     suppressed = [(name, tyro.conf.Suppress[Any], field(default=defaults[name])) for name in hidden]
     namespace = {"__post_init__": lambda self: None, "__doc__": base.__doc__, "hidden": frozenset(hidden)}
+    suppressed += [(f.name, _numbers(f.type), field(default=f.default)) for f in fields(base) if f.type in NUMBERS]
     made = make_dataclass(f"{base.__name__}_flags", suppressed, bases=(base,), frozen=True, namespace=namespace)
     return made, made(**values)
+
+
+def _numbers(kind: Any) -> Any:
+    """A flag of numbers that takes them with commas between them, or spaces."""
+    number = NUMBERS[kind]
+    spec = tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{number.__name__.upper()},...]",
+        instance_from_str=lambda parts: tuple(number(text) for part in parts for text in part.split(",") if text),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [f"{each:g}" for each in value],
+    )
+    return Annotated[kind, spec]
 
 
 def _values(config: Any) -> dict[str, Any]:

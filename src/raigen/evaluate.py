@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,26 +18,18 @@ from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.diffusion import defaults, make_pictures
 from raigen.errors import RaigenError
 from raigen.judges import CLIP, WORLD, Subject, Verdicts, presence_jobs, verdicts_of, without
+from raigen.judging import Rates, is_in_world, judges_of, rates_of
 from raigen.label_scores import label_jobs, label_scores
-from raigen.loading import BUNDLED, load_pipeline
+from raigen.loading import load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
-from raigen.records import Outcome, Presence, RareAttribute, Sample, Tick
+from raigen.records import Outcome, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
-from raigen.stats import krippendorff_alpha, rate_interval
 from raigen.vlm import Plan, open_answers
 from raigen.vlm import plan as plan_of
-from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
 from raigen.world.truth import truth_of
 
 FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
-
-
-class Rates(NamedTuple):
-    """The rate of one attribute by each judge, and how far the judges agree, where there are two or more."""
-
-    presences: tuple[Presence, ...]
-    alpha: float | None
 
 
 Given = dict[Subject, Rates]  # the rates of the attributes that came from a file
@@ -56,7 +48,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     """
     run.facts_of("annotate")
     capture: CaptureConfig = run.config_of("capture")
-    judges, subjects = _judges(config, capture), _subjects(run, config)
+    judges, subjects = judges_of(config.judge, capture), _subjects(run, config)
     known = read_calibration(Path(config.calibration)) if config.calibration else []
     answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
     samples = yield from _fresh_pictures(run, capture, config)
@@ -75,7 +67,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in measured], indent=1))
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
     outputs += [run.dir / sample.file for sample in samples]
-    if _is_in_world(capture):
+    if is_in_world(capture):
         outputs.append(_write_truth(run, measured))
     names = list(dict.fromkeys(verdict.judge for found in verdicts.values() for verdict in found))
     facts = {
@@ -96,7 +88,7 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     stand_in = run.samples()[0]
     samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
     labels = list(dict.fromkeys(subject.label for subject in _subjects(run, config)))
-    answers, plans, judges = open_answers(run.answers_path, config), [], _judges(config, capture)
+    answers, plans, judges = open_answers(run.answers_path, config), [], judges_of(config.judge, capture)
     for name in judges:
         if name not in (CLIP, WORLD):
             jobs = presence_jobs(run, samples, labels)
@@ -104,20 +96,6 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
                 jobs = chain(jobs, label_jobs(run, config))
             plans.append(plan_of(address_of(name), jobs, answers))
     return plans
-
-
-def _is_in_world(capture: CaptureConfig) -> bool:
-    return capture.model == BUNDLED and capture.prompt in PROMPTS
-
-
-def _judges(config: EvaluateConfig, capture: CaptureConfig) -> list[str]:
-    names = [(WORLD if _is_in_world(capture) else CLIP) if name == "auto" else name for name in config.judge]
-    if WORLD in names and not _is_in_world(capture):
-        raise RaigenError(
-            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only pictures of its own model and "
-            f"prompts, this run is {capture.model!r} with {capture.prompt!r}"
-        )
-    return list(dict.fromkeys(names))
 
 
 def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
@@ -152,29 +130,6 @@ def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) ->
             write_list(run.fresh_samples_path, samples)
             yield Tick(len(samples), config.n_fresh_images)
     return [samples[index] for index in range(config.n_fresh_images)]
-
-
-def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
-    """The rate of the attribute with its interval; unscored pictures are not in the denominator."""
-    scored = ~np.isnan(verdicts.shows)
-    hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
-    interval = rate_interval(hits, n, confidence)
-    return Presence(
-        rate=hits / n if n else 0.0,
-        low=interval.low,
-        high=interval.high,
-        hits=hits,
-        n=n,
-        unscored=int((~scored).sum()),
-        judge=verdicts.judge,
-        interval=f"{100 * confidence:g} % {interval.method}",
-    )
-
-
-def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
-    """The rate by each judge, and Krippendorff's alpha where there are two or more and it is defined."""
-    alpha = krippendorff_alpha(np.stack([verdicts.shows for verdicts in found])) if len(found) > 1 else None
-    return Rates(tuple(presence_of(verdicts, confidence) for verdicts in found), alpha)
 
 
 def unscored_by_reason(verdicts: dict[Subject, list[Verdicts]]) -> dict[str, int]:

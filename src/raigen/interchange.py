@@ -1,5 +1,4 @@
-"""Autoencoders in the formats of other libraries: written for SAELens, read from dictionary_learning and the reference
-implementation of Matryoshka autoencoders."""
+"""Writes autoencoders for SAELens, and reads those of dictionary_learning and of the reference implementation."""
 
 import json
 from collections.abc import Mapping

@@ -76,6 +76,52 @@ class Presence:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A rate less another on the same `n` seeds, in [-1, 1], with its interval and the p of a paired test."""
+
+    difference: float
+    n: int
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of `n` numbers with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Causal:
+    """What steering a neuron did to its attribute, beside two controls of the same `strength` on the same seeds.
+
+    `rate` is the presence when steered, the differences are to it unsteered (`gain`), to a random direction of the same
+    norm and to a random live neuron. `p` is the larger of those against the controls, `q` that of all attributes that
+    were tested together. `correlates_only` where q > .05 or either of these two differences is not above 0.
+    """
+
+    strength: float
+    rate: float
+    gain: Difference
+    over_direction: Difference
+    over_neuron: Difference
+    p: float
+    q: float
+    correlates_only: bool
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Causal":
+        """The score that `attributes.json` holds in one entry."""
+        paired = {name: Difference(**entry[name]) for name in ("gain", "over_direction", "over_neuron")}
+        return cls(**{**entry, **paired})
+
+
+@dataclass(frozen=True)
 class RareAttribute:
     """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
 
@@ -83,7 +129,8 @@ class RareAttribute:
     the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
     `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
     others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
-    of the first judge without its errors, where these are known: calibrated, checked.
+    of the first judge without its errors, where these are known: calibrated, checked. `causal` says whether the neuron
+    brings its attribute, where that was tried.
     """
 
     rank: int
@@ -101,6 +148,7 @@ class RareAttribute:
     other_presences: tuple[Presence, ...] = ()
     judges_alpha: float | None = None
     corrected: tuple[Presence, ...] = ()
+    causal: Causal | None = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
@@ -113,4 +161,5 @@ class RareAttribute:
             "presence": Presence(**presence) if presence else None,
             "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
             "corrected": tuple(Presence(**other) for other in entry.get("corrected", ())),
+            "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
         })  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,19 @@ class Run:
     card_path = property(lambda self: self.dir / "model-card.md")
     sheet_path = property(lambda self: self.dir / "review.html")
     review_path = property(lambda self: self.dir / "review.json")
+    amplified_dir = property(lambda self: self.dir / "amplified")
+
+    def amplification_path(self, name: str) -> Path:
+        """What came of one attribute and method, such as `12-steer` for neuron 12."""
+        return self.amplified_dir / name / "amplification.json"
+
+    def amplifications(self) -> list[Path]:
+        """Every amplification.json there is, by name."""
+        return sorted(self.amplified_dir.glob("*/amplification.json"))
+
+    def recipe_dir(self, name: str, key: str) -> Path:
+        """The pictures that one recipe made: `key` is a hash of the recipe."""
+        return self.amplified_dir / name / key
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -189,6 +203,8 @@ class Run:
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
             self.fresh_samples_path.unlink(missing_ok=True)
+        if stage in ("capture", "train") and self.amplified_dir.is_dir():  # made of a model and an autoencoder
+            shutil.rmtree(self.amplified_dir)
         self._write_manifest(manifest)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raigen.config import AuditConfig
-from raigen.records import HookpointCost, Presence
+from raigen.records import Causal, HookpointCost, Presence
 from raigen.run import Run
 
 if TYPE_CHECKING:
@@ -82,13 +82,69 @@ def _console() -> Console:
 def print_result(run: Run) -> None:
     """The listed attributes, what is truly rare among them where that is known, and where the report lies."""
     truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
-    print(f"Rare for “{run.config_of('capture').prompt}”")
-    _console().print(_table(run, truth))
+    print_attributes(run, truth)
     if truth is not None:
         print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         print(f"found, by planted rate: {' · '.join(bands)}")
     print(f"report: {run.report()}")
+
+
+def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
+    """The listed attributes; with `truth`, also which are truly rare."""
+    print(f"Rare for “{run.config_of('capture').prompt}”")
+    _console().print(_table(run, truth))
+
+
+def print_amplified(found: Sequence[Mapping[str, Any]]) -> None:
+    """What came of each amplification: a line for each strength, or for each attribute of a mixture."""
+    for entry in found:
+        if entry["method"] == "mix":
+            _print_mixture(entry)
+            continue
+        print(f"{entry['label']} (neuron {entry['neuron']}), {entry['method']}")
+        table = Table()
+        for name in ("strength", "presence", "gain", "lift", "fidelity", "readable", "profession", "cost", "s/picture"):
+            table.add_column(name, justify="right")
+        before = entry["base"] | {"strength": "unsteered", "gain": None, "lift": None, "fidelity": None, "cost": None}
+        for point in (before, *entry["points"]):
+            table.add_row(*map(escape, _point_cells(point)))
+        _console().print(table)
+
+
+def _point_cells(point: Mapping[str, Any]) -> list[str]:
+    strength, gain, fidelity = point["strength"], point["gain"], point["fidelity"]
+    shares = [point[name]["rate"] if point[name] else None for name in ("readable", "right_profession")]
+    return [
+        strength if isinstance(strength, str) else f"{strength:g}",
+        presence(Presence(**point["presence"])),
+        "" if gain is None else f"{gain['difference']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]",
+        *(_number(value, form) for value, form in (
+            (point["lift"], ".1f"), (fidelity and fidelity["mean"], ".3f"), (shares[0], ".1%"), (shares[1], ".1%"),
+            (point["cost"], ".1f"), (point["seconds_per_image"], ".2f"))),
+    ]  # fmt: skip
+
+
+def _print_mixture(entry: Mapping[str, Any]) -> None:
+    for prompt in entry["prompts"]:
+        print(f"{prompt['share']:.1%} “{prompt['prompt']}”")
+    table = Table()
+    for name in ("attribute", "target", "presence"):
+        table.add_column(name)
+    for row in entry["attributes"]:
+        table.add_row(*map(escape, (row["label"], f"{row['target']:.1%}", presence(Presence(**row["presence"])))))
+    _console().print(table)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _causal(causal: Causal | None) -> str:
+    if causal is None:
+        return "not tried"
+    gain = f"{causal.gain.difference:+.1%}, q {causal.q:.2g}"
+    return f"correlates only ({gain})" if causal.correlates_only else gain
 
 
 def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
@@ -97,6 +153,9 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
     table.add_column("label")
     for name in ("score", "frequency", "presence"):
         table.add_column(name, justify="right")
+    scored = any(attribute.causal for attribute in run.attributes)
+    if scored:
+        table.add_column("steered")
     if truth is not None:
         table.add_column("truly rare")
     truths = {row["neuron"]: row for row in truth["attributes"]} if truth else {}
@@ -108,6 +167,8 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
             f"{attribute.frequency:.1%}",
             presence(attribute.presence),
         ]
+        if scored:
+            row.append(_causal(attribute.causal))
         if truth is not None:
             row.append(_truth(truths[attribute.neuron]))
         table.add_row(*map(escape, row))

@@ -1,0 +1,251 @@
+"""Makes the pictures of one recipe: a prompt, neurons turned up or down, seeds that all recipes share."""
+
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from raigen.activations import ActivationStore
+from raigen.config import AmplifyConfig, CaptureConfig
+from raigen.diffusion import Generated, Settings, generate
+from raigen.errors import RaigenError
+from raigen.hookpoint import denoiser_of, find_hookpoint
+from raigen.listener import tensors_of
+from raigen.loading import load_pipeline
+from raigen.pictures import whole_samples, write_list, write_picture
+from raigen.records import Sample, Tick
+from raigen.run import Run, sha256, write_tensors, write_text
+from raigen.sae import MatryoshkaSAE
+from raigen.steering import Method, scales_of, steering
+
+SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh pictures
+
+
+class BrokenPictureError(RaigenError):
+    """Steering went so far that the model gave numbers that are not finite, or black pictures."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a set of pictures is made; `strengths` and `scales` follow `neurons`.
+
+    Without neurons the pictures are those of the prompt alone. `direction_seed` puts a random direction of the same
+    norm in the place of each decoder row. `mask` is the SHA-256 of the mask's file.
+    """
+
+    prompt: str
+    neurons: tuple[int, ...] = ()
+    strengths: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    method: Method = "steer"
+    direction_seed: int | None = None
+    steps: tuple[int, int] | None = None
+    every_branch: bool = False
+    mask: str | None = None
+
+
+class Made(NamedTuple):
+    """Pictures by rising seed, and how long one took (None: not known), in seconds."""
+
+    samples: list[Sample]
+    seconds_per_image: float | None
+
+
+class Studio:
+    """Makes the pictures of a run's recipes, and keeps them: what is there is not made again.
+
+    The pipeline is loaded when the first picture is missing. Raises RaigenError when the capture or the training have
+    not finished, or the mask is no picture.
+    """
+
+    def __init__(self, run: Run, config: AmplifyConfig):
+        self.run, self.config = run, config
+        self.capture: CaptureConfig = run.config_of("capture")
+        self.facts = run.facts_of("capture")
+        run.facts_of("train")
+        self.settings = Settings(**{name: self.facts[name] for name in Settings._fields})
+        self.sae = MatryoshkaSAE.load(run.sae_dir)
+        self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
+        self._mask, self.mask_hash = _read_mask(config.mask)
+        self.first_seed = SEEDS_FROM + self.capture.base_seed
+
+    @cached_property
+    def pipe(self) -> DiffusionPipeline:
+        """The audited pipeline."""
+        return load_pipeline(self.capture.model, self.config.device, self.capture)
+
+    @cached_property
+    def peaks(self) -> Float[Tensor, "picture neuron"]:
+        """The largest code [picture, coarse neuron] in each audited picture, at the last step."""
+        store = ActivationStore(self.run.activations_dir)
+        with torch.no_grad():
+            return torch.cat([
+                self._token_codes(chunk.activations).amax(1)
+                for chunk in store.step(store.step_indices[-1])
+            ])  # fmt: skip
+
+    def scale(self, neuron: int) -> float:
+        """The unit of a coarse neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
+        if not 0 <= neuron < self.peaks.shape[1]:
+            raise RaigenError(f"neurons: expected coarse ones, from 0 to {self.peaks.shape[1] - 1}; got {neuron}")
+        found = float(scales_of(self.peaks[:, [neuron]])[0])
+        if not found > 0:
+            raise RaigenError(
+                f"neurons: {neuron} fired in none of the audited pictures, so it has no scale; take another"
+            )
+        return found
+
+    def folder(self, name: str, recipe: Recipe) -> Path:
+        """Where the pictures of a recipe lie: below `name`, in a folder of the recipe's hash."""
+        return self.run.recipe_dir(name, sha256(self._described(recipe).encode())[:16])
+
+    def make(self, name: str, recipe: Recipe, indices: Sequence[int]) -> Generator[Tick, None, Made]:
+        """The recipe's pictures of these indices: whole ones from earlier starts, and the missing ones in batches.
+
+        Raises BrokenPictureError where steering breaks the pictures, and RaigenError as `generate` and `steering` do.
+        """
+        folder = self.folder(name, recipe)
+        listed, made_path = folder / "samples.jsonl", folder / "recipe.json"
+        samples = whole_samples(self.run, listed, folder, recipe.prompt, self.first_seed)
+        codes = None if recipe.neurons else _Codes(folder / "codes.safetensors", self.sae.group_bounds[1])
+        if codes is not None:
+            samples = {index: sample for index, sample in samples.items() if codes.has(index)}
+        missing = [index for index in indices if index not in samples]
+        seconds, timed = _timing(made_path)
+        for start in range(0, len(missing), self.config.batch_size):
+            batch = missing[start : start + self.config.batch_size]
+            started = time.perf_counter()
+            generated = self._generated(recipe, [self.first_seed + index for index in batch])
+            seconds, timed = seconds + time.perf_counter() - started, timed + len(batch)
+            for index, image in zip(batch, generated.images, strict=True):
+                samples[index] = write_picture(self.run, folder, index, recipe.prompt, self.first_seed + index, image)
+            if codes is not None:
+                codes.put(batch, self._codes_of(generated))
+            description = json.loads(self._described(recipe))
+            write_text(made_path, json.dumps(description | {"seconds": seconds, "n_timed": timed}, indent=1))
+            write_list(listed, samples)
+            yield Tick(len(indices) - len(missing) + start + len(batch), len(indices), name)
+        return Made([samples[index] for index in indices], seconds / timed if timed else None)
+
+    def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " picture"]:
+        """How strongly a neuron fires on each of the first `n` pictures of a recipe without neurons, [picture], once
+        they are made."""
+        kept = _Codes(self.folder(name, recipe) / "codes.safetensors", self.sae.group_bounds[1])
+        return kept.values[:n, neuron].numpy()
+
+    def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
+        point = find_hookpoint(self.pipe, self.facts["hookpoint"])
+        if not recipe.neurons:
+            return generate(self.pipe, recipe.prompt, seeds, self.settings, point, [self.facts["n_steps"] - 1])
+        steps = None if recipe.steps is None else range(recipe.steps[0], recipe.steps[1] + 1)
+        turned = steering(
+            self.pipe, turned_to(self.sae, recipe), dict(zip(recipe.neurons, recipe.strengths, strict=True)),
+            scales=dict(zip(recipe.neurons, recipe.scales, strict=True)), hookpoint=point.path, steps=steps,
+            method=recipe.method, every_branch=recipe.every_branch, mask=self._mask, settings=self.settings,
+            prompt=recipe.prompt,
+        )  # fmt: skip
+        changes = any(recipe.strengths)
+        with turned, finite(denoiser_of(self.pipe, point)) if changes else nullcontext():
+            generated = generate(self.pipe, recipe.prompt, seeds, self.settings)
+        black = [image.getbbox() is None for image in generated.images]
+        checked = self.pipe.components.get("safety_checker") is not None  # it blackens pictures on purpose
+        if changes and (all(black) if checked else any(black)):
+            raise BrokenPictureError("makes black pictures")
+        return generated
+
+    def _codes_of(self, generated: Generated) -> Float[Tensor, "picture neuron"]:
+        assert generated.activations is not None  # a hookpoint was given
+        with torch.no_grad():  # the largest over the positions, as for the default score: small things are in few
+            return self._token_codes(generated.activations[:, -1]).amax(1)
+
+    def _token_codes(self, tokens: Float[Tensor, "picture token d_in"]) -> Float[Tensor, "picture token neuron"]:
+        return self.sae.encode(tokens.flatten(0, 1), groups=1).unflatten(0, tokens.shape[:2])
+
+    def _described(self, recipe: Recipe) -> str:
+        """All that decides the pictures, as JSON: the recipe, the model, its settings, the autoencoder."""
+        model = {name: self.facts.get(name) for name in ("model", "revision", "dtype", "hookpoint")}
+        context = model | self.settings._asdict() | {"sae": self._weights, "first_seed": self.first_seed}
+        return json.dumps({"recipe": asdict(recipe), "context": context}, sort_keys=True)
+
+
+class _Codes:
+    """The codes [picture, coarse neuron] of a recipe's pictures in a file; NaN where a picture is not made yet."""
+
+    def __init__(self, path: Path, width: int):
+        from safetensors.torch import load_file
+
+        self.path = path
+        self.values = load_file(path)["codes"] if path.is_file() else torch.zeros(0, width)
+
+    def has(self, index: int) -> bool:
+        return index < len(self.values) and bool(self.values[index].isfinite().all())
+
+    def put(self, indices: Sequence[int], codes: Float[Tensor, "picture neuron"]) -> None:
+        lacking = max(indices) + 1 - len(self.values)
+        if lacking > 0:
+            self.values = torch.cat([self.values, torch.full((lacking, codes.shape[1]), torch.nan)])
+        self.values[list(indices)] = codes
+        write_tensors(self.path, {"codes": self.values})
+
+
+def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
+    """The autoencoder whose decoder rows the recipe adds: its own, or random ones of the same norms."""
+    if recipe.direction_seed is None:
+        return sae
+    changed, rng = deepcopy(sae), torch.Generator().manual_seed(recipe.direction_seed)
+    rows = sae.W_dec[list(recipe.neurons)].detach()
+    drawn = torch.randn(rows.shape, generator=rng)
+    with torch.no_grad():
+        changed.W_dec[list(recipe.neurons)] = drawn / drawn.norm(dim=1, keepdim=True) * rows.norm(dim=1, keepdim=True)
+    return changed
+
+
+@contextmanager
+def finite(denoiser: nn.Module) -> Iterator[None]:
+    """Raises BrokenPictureError at the first step in which the denoiser puts out a number that is not finite."""
+
+    def check(module: nn.Module, args: tuple, output: Any) -> None:
+        first = output[0] if not isinstance(output, Tensor) and len(output) else output
+        if not all(bool(part.isfinite().all()) for part in tensors_of(first)):
+            raise BrokenPictureError("makes numbers that are not finite")
+
+    handle = denoiser.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def with_strength(recipe: Recipe, strength: float) -> Recipe:
+    """The recipe with all its neurons turned by `strength`."""
+    return replace(recipe, strengths=(strength,) * len(recipe.neurons))
+
+
+def _timing(path: Path) -> tuple[float, int]:
+    if not path.is_file():
+        return 0.0, 0
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    return noted["seconds"], noted["n_timed"]
+
+
+def _read_mask(path: str | None) -> tuple[Float[Tensor, "row column"] | None, str | None]:
+    if path is None:
+        return None, None
+    try:
+        with Image.open(path) as picture:
+            grey = torch.from_numpy(np.asarray(picture.convert("L"), np.float32) / 255)
+    except OSError as error:
+        raise RaigenError(f"mask: expected a picture; {path} cannot be read ({error})") from error
+    return grey, sha256(Path(path).read_bytes())

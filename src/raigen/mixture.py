@@ -1,0 +1,50 @@
+"""Mixes prompts: which share of the pictures each gets, so that attributes come at wanted rates."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import linprog
+
+TOLERANCE = 1e-6  # of a rate, below which a target counts as met
+
+
+class Mixture(NamedTuple):
+    """`shares` [prompt] are 0 or more and sum to 1; `rates` [attribute] are what they are expected to give."""
+
+    shares: Float[np.ndarray, " prompt"]
+    rates: Float[np.ndarray, " attribute"]
+
+
+def mix(rates: Float[np.ndarray, "prompt attribute"], targets: Float[np.ndarray, " attribute"]) -> Mixture:
+    """The shares w of the prompts with sum_p w_p rates[p, a] = targets[a] for every attribute a.
+
+    Where that cannot be, the sum over the attributes of what is missed is smallest: compare `Mixture.rates`. Of equal
+    mixtures that with most of the first prompt is taken. By linear programming, exactly.
+
+    >>> mix(np.array([[0.0, 0.0], [0.8, 0.0], [0.0, 0.5]]), np.array([0.1, 0.2])).shares.round(3).tolist()
+    [0.475, 0.125, 0.4]
+    """
+    n_prompts, n_attributes = rates.shape
+    missed = np.hstack([np.eye(n_attributes), -np.eye(n_attributes)])
+    equal = np.vstack([np.hstack([rates.T, missed]), np.hstack([np.ones(n_prompts), np.zeros(2 * n_attributes)])])
+    prefer = np.full(n_prompts, TOLERANCE)
+    prefer[0] = 0
+    found = linprog(np.hstack([prefer, np.ones(2 * n_attributes)]), A_eq=equal, b_eq=[*targets, 1])
+    shares = found.x[:n_prompts].clip(0)
+    shares /= shares.sum()
+    return Mixture(shares, shares @ rates)
+
+
+def dealt(shares: Float[np.ndarray, " prompt"] | Sequence[float], n: int, seed: int = 0) -> Int[np.ndarray, " picture"]:
+    """Which prompt each of `n` pictures gets: the counts nearest to the shares (largest remainders), shuffled.
+
+    >>> np.bincount(dealt([0.5, 0.25, 0.25], 8)).tolist()
+    [4, 2, 2]
+    """
+    wanted = np.asarray(shares, float) * n
+    counts = np.floor(wanted + 1e-9).astype(int)
+    for place in np.argsort(counts - wanted, kind="stable")[: n - counts.sum()]:
+        counts[place] += 1
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
