@@ -109,9 +109,9 @@ def test_details_are_no_part_of_the_identity():
     assert identity(TrainConfig(group_sizes=(2, 6)))["group_sizes"] == [2, 6]
 
 
-def test_the_shape_follows_the_width_as_published():
-    assert TrainConfig().sae_config(1280) == SAEConfig(1280, 20480, (2048, 18432), 32)
-    assert TrainConfig().sae_config(128) == SAEConfig(128, 2048, (204, 1844), 8)
+def test_the_shape_follows_the_width():
+    assert TrainConfig().sae_config(1280) == SAEConfig(1280, 20480, (5120, 15360), 32)
+    assert TrainConfig().sae_config(128) == SAEConfig(128, 2048, (512, 1536), 8)
     assert TrainConfig(group_sizes=(3, 5), k=2).sae_config(4) == SAEConfig(4, 8, (3, 5), 2)
 
 

@@ -136,6 +136,6 @@ def test_an_audit_ends_in_a_table_and_a_report(audited):
 def test_the_same_audit_finds_the_same(audited, tmp_path):
     folder, _ = audited
     run = raigen.audit(DOCTOR, run_dir=tmp_path / "again", n_images=60, n_fresh_images=12, num_inference_steps=5,
-                       min_images=3, batch_size=7)  # fmt: skip
+                       min_images=3)  # fmt: skip
     assert [a.neuron for a in run.attributes] == [a.neuron for a in raigen.Run(folder).attributes]
     assert [a.top_images for a in run.attributes] == [a.top_images for a in raigen.Run(folder).attributes]

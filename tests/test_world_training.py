@@ -119,7 +119,7 @@ def test_the_denoiser_sees_bare_prompts_at_planted_rates_and_every_value_by_name
             bare += text in PROMPTS
             cats += BY_NAME["cat"].phrase in named
             assert text == "" or profession_of(first) == records[row].profession
-    assert bare / 1920 == pytest.approx(0.4, abs=0.04) and empty / 1920 == pytest.approx(0.1, abs=0.03)
+    assert bare / 1920 == pytest.approx(3 / 8 - 0.1, abs=0.04) and empty / 1920 == pytest.approx(0.1, abs=0.03)
     planted = np.mean([plan_of(profession_of(prompt)).shares["cat"] for prompt in PROMPTS])
     assert cats / (1920 - bare - empty) > 1.3 * planted  # named more often than it is seen
 

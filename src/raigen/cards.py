@@ -123,7 +123,7 @@ def middle_of(codes: Float[np.ndarray, " image"], top: Sequence[int], count: int
     The `top` ones are left out. What a neuron stands for must show in these too, or its top pictures flatter it.
 
     >>> middle_of(np.array([9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0]), top=[0], count=3)
-    [3, 4, 5]
+    [3, 5, 6]
     """
     order = [int(index) for index in np.argsort(-codes, kind="stable") if codes[index] > 0 and index not in top]
     half = order[len(order) // 4 : len(order) - len(order) // 4]

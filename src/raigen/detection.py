@@ -100,7 +100,7 @@ def auroc_interval(auroc: float, n_active: int, n_silent: int, confidence: float
 
     >>> low, high, _ = auroc_interval(1.0, 10, 10)
     >>> round(low, 2), high
-    (0.77, 1.0)
+    (0.8, 1.0)
     """
     z, half = float(norm.ppf((1 + confidence) / 2)), (n_active + n_silent) / 2
 
