@@ -24,6 +24,7 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     """Saves the averaged weights of `work` in `folder`, at half precision; what was there is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     pipe = pipeline(work, tokenizer)
+    pipe.vae.register_to_config(_name_or_path="")  # where it was made concerns nobody
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(folder / "pipeline")
     (folder / "pipeline" / "raigen.json").write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
