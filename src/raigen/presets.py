@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper-flux": {
         **_PUBLISHED, "hookpoint": "transformer.transformer_blocks.18", "model": "black-forest-labs/FLUX.1-schnell",
-        "num_inference_steps": 4,
+        "num_inference_steps": 4, "d_sae": 49152, "group_sizes": (4915, 44237),  # 16 x 3072, a tenth coarse
     },
 }  # fmt: skip
 
