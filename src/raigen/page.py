@@ -18,8 +18,8 @@ from raigen.records import Presence, RareAttribute
 from raigen.review import tasks
 from raigen.run import Run
 from raigen.stats import q_rarer
+from raigen.wording import DASH
 
-DASH = "\N{EN DASH}"  # from ... to
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
 
 
@@ -66,6 +66,7 @@ def page_of(
         "n_scored": len(neurons.ids),
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
+        "score": run.config_of("discover").score,
         "failures": _failures(run),
         "has_sheet": bool(tasks(run)),
         "given": given,
@@ -148,7 +149,7 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         unscored = run.facts_of("evaluate").get("n_unscored", {})
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
     if run.label_scores_path.is_file():
-        lines = map(json.loads, run.label_scores_path.read_text(encoding="utf-8").splitlines())
+        lines = run.read_lines(run.label_scores_path, "evaluate")
         if missing := sum(line.get("n_unscored", 0) for line in lines):
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
