@@ -15,8 +15,9 @@ LEVELS = {
     "config": 0, "prompts": 0, "records": 0, "questions": 0,
     "presets": 0.25,  # options of the configurations
     "run": 0.5,  # below the rest of level 1, which writes its files through it
+    "wording": 0, "markup": 0.5,  # below the pages that are made of them
     "ragged": 0.5,  # below the autoencoder, which is made of it
-    "sae": 1, "scores": 1, "measures": 1, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
+    "sae": 1, "scores": 1, "measures": 0.75, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
     "answers": 1, "detection": 1.25, "calibration": 1.25,  # both built on stats
     "interchange": 1.25,
     "listener": 1.25, "probe": 1.5,  # each builds on the one before
@@ -29,7 +30,7 @@ LEVELS = {
     **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.75,
     "world.train": 3,  # remakes the bundled model; nothing imports it
     "audit": 4,
-    "tables": 4, "cli": 5, "__init__": 5,
+    "tables": 4, "progress": 4.5, "cli": 5, "__init__": 5,
 }  # fmt: skip
 
 

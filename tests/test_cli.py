@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from raigen import cli
+from raigen import progress as progress_room
 from raigen.activations import ActivationStore
 from raigen.audit import Step
 from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
@@ -280,7 +281,7 @@ def test_bars_tell_what_was_done_before_and_what_is_going_on():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console, auto_refresh=False) as progress:
-        show = cli._bars(progress)
+        show = progress_room.bars(progress)
         show(Step("capture", "skipped"))
         show(Step("train", "begun"))
         show(Step("train", "running", Tick(3, 8, "fvu 0.2")))
@@ -293,8 +294,8 @@ def test_bars_tell_what_was_done_before_and_what_is_going_on():
 
 def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
-    show = cli._plain_lines()
+    monkeypatch.setattr(progress_room.time, "monotonic", lambda: now)
+    show = progress_room.plain_lines()
     show(Step("capture", "begun"))
     for done in range(100, 200):  # resumed at 100; one picture a second
         now += 1.0

@@ -1,7 +1,6 @@
 """What a neuron's card shows: its pictures, how strongly it fires on all, its neighbours, what its name rests on."""
 
 import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -192,9 +191,8 @@ def _evidence(run: Run) -> Mapping[int, dict[str, Any]]:
     """By neuron, what its name rests on: the answer of a model, or the phrases that CLIP ranked first."""
     if not run.annotations_path.is_file():
         return {}
-    lines = [json.loads(line) for line in run.annotations_path.read_text(encoding="utf-8").splitlines()]
     found: dict[int, dict[str, Any]] = {}
-    for line in lines:
+    for line in run.read_lines(run.annotations_path, "annotate"):
         entry = {"text": line.get("evidence"), "why_not": line.get("why_not"), "counts": None, "phrases": []}
         if "phrases" in line:
             entry["phrases"] = list(zip(line["phrases"], line["auroc"], strict=True))[:N_PHRASES]
@@ -208,5 +206,4 @@ def _scores(run: Run) -> Mapping[int, dict[str, Any]]:
     """By neuron, its line of label_scores.jsonl; empty before evaluation."""
     if not run.label_scores_path.is_file():
         return {}
-    lines = [json.loads(line) for line in run.label_scores_path.read_text(encoding="utf-8").splitlines()]
-    return {line["neuron"]: line for line in lines}
+    return {line["neuron"]: line for line in run.read_lines(run.label_scores_path, "evaluate")}

@@ -1,15 +1,13 @@
 """Scores neurons by what steering them does to their attribute, beside two controls on the same seeds."""
 
-import json
 from collections.abc import Generator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from raigen.effects import paired_difference, q_values
 from raigen.errors import RaigenError
 from raigen.lab import Lab
 from raigen.records import Causal, Difference, Tick
-from raigen.run import write_text
 
 LEVEL = 0.05  # of q, above which a neuron only correlates with its attribute
 
@@ -56,7 +54,7 @@ def scoring(lab: Lab) -> Generator[Tick, None, list[dict[str, Any]]]:
     scores = scored(gains, strength)
     tested = {attribute.rank for attribute in attributes}
     written = [replace(a, causal=scores.get(a.rank)) if a.rank in tested else a for a in run.attributes]
-    write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in written], indent=1))
+    run.write_attributes(written)
     return entries
 
 

@@ -1,10 +1,9 @@
-"""The command line: turns flags into configurations, shows how far the stages are, prints what they found."""
+"""The command line: turns flags into configurations, and prints what came of them."""
 
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, fields, make_dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -12,18 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
 from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, AuditConfig, HookpointsConfig
 from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
-from raigen.records import Tick
+from raigen.progress import quiet_libraries, view
 from raigen.run import Run
 from raigen.tables import (
-    duration,
     presence,
     print_amplified,
     print_attributes,
@@ -60,7 +56,6 @@ PROMPT_HELP = "What to ask the model for: a text that is not empty."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
 DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
 NUMBERS: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}  # fields that are lists of them
-SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,11 +90,11 @@ def _main(args: list[str]) -> int:
         options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
         config = AuditConfig.of(command.prompt, **options)
         if name == "plan":
-            _quiet_libraries()
+            quiet_libraries()
             print_plan(import_module("raigen.plan").plan(config), config)
             return 0
         run = Run.create(command.run_dir or default_run_dir(command.prompt))
-        with _view() as show:
+        with view() as show:
             for step in walk(run, config, command.redo):
                 show(step)
         print_result(run)
@@ -111,7 +106,7 @@ def _main(args: list[str]) -> int:
 def _review(run: Run, path: Path) -> None:
     with run.locked():
         checked = import_module("raigen.review").review(run, path)
-    with _view() as show:
+    with view() as show:
         run_stage(run, "report", run.config_of("report"), redo=True, on_tick=show)
     for attribute in checked:
         print(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
@@ -127,7 +122,7 @@ def _serve(place: Path, port: int) -> None:
 
 
 def _list_hookpoints(command: Any) -> None:
-    _quiet_libraries()
+    quiet_libraries()
     survey = import_module("raigen.survey").survey(command.model, HookpointsConfig(**_values(command.options)))
     licence = survey.licence or "no licence named"
     print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {licence}; {survey.n_steps} steps, "
@@ -137,7 +132,7 @@ def _list_hookpoints(command: Any) -> None:
 
 def _amplify(command: Any) -> None:
     config, run = AmplifyConfig(**_values(command.options)), Run(command.run)
-    with _view() as show:
+    with view() as show:
         started = time.monotonic()
         show(Step("amplify", "begun"))
         amplify = import_module("raigen.amplify").amplify
@@ -167,7 +162,7 @@ def _run_one(stage: str, command: Any, args: list[str]) -> None:
         plans = import_module(f"raigen.{stage}").plan(run, config)
         print("\n".join(map(str, plans)) or f"{stage}: no vision-language model is asked")
         return
-    with _view() as show:
+    with view() as show:
         run_stage(run, stage, config, redo=command.redo is not None, on_tick=show)
     if stage == "report":
         print_result(run)
@@ -265,81 +260,6 @@ def _numbers(kind: Any) -> Any:
 def _values(config: Any) -> dict[str, Any]:
     hidden = getattr(type(config), "hidden", frozenset())
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in hidden}
-
-
-# Progress.
-@contextmanager
-def _view() -> Iterator[Callable[[Step], None]]:
-    """What shows each step: bars with the time left in a terminal, else plain lines. On stderr."""
-    _quiet_libraries()
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain_lines()
-        return
-    columns = (
-        TextColumn("[bold]{task.description:<9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield _bars(progress)
-
-
-def _bars(progress: Progress) -> Callable[[Step], None]:
-    tasks: dict[str, TaskID] = {}
-
-    def show(step: Step) -> None:
-        if step.stage not in tasks:
-            tasks[step.stage] = progress.add_task(step.stage, total=None, note="")
-        task = tasks[step.stage]
-        if step.state == "skipped":
-            progress.update(task, total=1, completed=1, note="done before")
-        elif step.tick is not None:
-            progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
-        elif step.state == "finished":
-            total = progress.tasks[task].total or 1
-            progress.update(task, total=total, completed=total, note=f"done in {duration(step.seconds)}")
-
-    return show
-
-
-def _plain_lines() -> Callable[[Step], None]:
-    start: tuple[float, int] | None = None  # when the stage first ticked, and how much of it was done by then
-    last_line = time.monotonic()
-
-    def show(step: Step) -> None:
-        nonlocal last_line, start
-        now = time.monotonic()
-        if step.state == "begun":
-            start, last_line = None, now
-        elif step.state != "running":
-            text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
-            print(f"{step.stage}: {text}", file=sys.stderr, flush=True)
-        elif step.tick is not None:
-            start = start or (now, step.tick.done)
-            if now - last_line >= SECONDS_PER_LINE:
-                last_line = now
-                print(f"{step.stage}: {_standing(step.tick, now - start[0], start[1])}", file=sys.stderr, flush=True)
-
-    return show
-
-
-def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
-    """
-    >>> _standing(Tick(300, 1000, "doctors"), seconds=10.0, resumed_at=100)
-    '300 of 1000, 35.0 s left · doctors'
-    """
-    done, total, note = tick
-    left = f", {duration(seconds / (done - resumed_at) * (total - done))} left" if done > resumed_at else ""
-    return f"{done} of {total}{left}{' · ' + note if note else ''}"
-
-
-def _quiet_libraries() -> None:
-    """Keeps the notes of the model libraries out of ours; they read these when they are loaded."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 import csv
 import io
-import json
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -56,7 +54,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps(store, sae, listed, top)})
     reasons = left_out(scores, listed.tolist(), *config.pruning)
     write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed, reasons, config.min_images))
-    write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+    run.write_attributes(attributes)
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
     facts = {
         "embedder": name,

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in scores))
     write_text(run.judgements_path, judgements(samples, verdicts))
     write_text(run.presence_path, table(measured, {s: rates_of(verdicts[s], config.confidence) for s in given}))
-    write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in measured], indent=1))
+    run.write_attributes(measured)
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
     outputs += [run.dir / sample.file for sample in samples]
     if is_in_world(capture):

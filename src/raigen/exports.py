@@ -90,7 +90,7 @@ def _verdicts(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[st
     """For each fresh picture, whether the first judge sees each attribute in it; null where it has no answer."""
     judges = {attribute.neuron: attribute.presence.judge for attribute in attributes if attribute.presence}
     shows: dict[str, dict[str, Any]] = {}
-    for line in map(json.loads, run.read_text(run.judgements_path, "evaluate").splitlines()):
+    for line in run.read_lines(run.judgements_path, "evaluate"):
         if line["neuron"] in judges and line["judge"] == judges[line["neuron"]]:
             shows.setdefault(line["file"], {})[f"neuron_{line['neuron']}"] = line["shows"]
     names = {f"neuron_{neuron}": None for neuron in judges}

@@ -15,6 +15,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raigen.activations import ActivationStore
@@ -184,8 +185,6 @@ class _Codes:
     """The codes [picture, coarse neuron] of a recipe's pictures in a file; NaN where a picture is not made yet."""
 
     def __init__(self, path: Path, width: int):
-        from safetensors.torch import load_file
-
         self.path = path
         self.values = load_file(path)["codes"] if path.is_file() else torch.zeros(0, width)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
         kept = tuple(other for other in task.attribute.corrected if other.mode != "checked")
         found[task.attribute.neuron] = replace(task.attribute, corrected=(*kept, presence))
     attributes = [found.get(attribute.neuron, attribute) for attribute in run.attributes]
-    write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+    run.write_attributes(attributes)
     write_text(run.presence_path, with_checked(run.read_text(run.presence_path, "evaluate"), list(found.values())))
     if path.resolve() != run.review_path.resolve():
         write_text(run.review_path, path.read_text(encoding="utf-8"))
@@ -149,7 +149,7 @@ def _hits(run: Run) -> dict[int, list[str]]:
     """By neuron, the fresh pictures that the first judge said show its attribute."""
     first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
     found: dict[int, list[str]] = {neuron: [] for neuron in first}
-    for line in map(json.loads, run.read_text(run.judgements_path, "evaluate").splitlines()):
+    for line in run.read_lines(run.judgements_path, "evaluate"):
         if line["shows"] and line["judge"] == first.get(line["neuron"]):
             found[line["neuron"]].append(line["file"])
     return found
@@ -159,9 +159,8 @@ def _said(run: Run) -> dict[int, dict[str, bool]]:
     """By neuron, what the first judge said of held-out pictures in which it fires."""
     if not run.label_scores_path.is_file():
         return {}
-    lines: list[dict[str, Any]] = [json.loads(line) for line in run.label_scores_path.read_text("utf-8").splitlines()]
     return {
         line["neuron"]: {p["file"]: p["shows"] for p in line.get("pictures", ())
                          if p["group"] == "active" and p["shows"] is not None}
-        for line in lines
+        for line in run.read_lines(run.label_scores_path, "evaluate")
     }  # fmt: skip

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -111,6 +111,10 @@ class Run:
         entries = json.loads(self.read_text(self.attributes_path, "discover"))
         return [RareAttribute.from_json(entry) for entry in entries]
 
+    def write_attributes(self, attributes: Iterable[RareAttribute]) -> None:
+        """Writes attributes.json."""
+        write_text(self.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+
     def report(self) -> Path:
         """The path of the finished report. Raises RaigenError before `report` has run."""
         self._require(self.report_path, "report")
@@ -118,8 +122,7 @@ class Run:
 
     def samples(self, path: Path | None = None) -> list[Sample]:
         """The pictures of samples.jsonl (or of another list of the same form), in order."""
-        lines = self.read_text(path or self.samples_path, "capture").splitlines()
-        return [Sample(**json.loads(line)) for line in lines]
+        return [Sample(**line) for line in self.read_lines(path or self.samples_path, "capture")]
 
     # Stages: what ran, with which configuration, and whether its outputs are still there.
     def config_of(self, stage: str) -> Any:
@@ -224,6 +227,10 @@ class Run:
         """The text of a file that `stage` makes. Raises RaigenError, saying how to make it, when it is missing."""
         self._require(path, stage)
         return path.read_text(encoding="utf-8")
+
+    def read_lines(self, path: Path, stage: str) -> list[dict[str, Any]]:
+        """The entries of a JSONL file that `stage` makes. Raises RaigenError as `read_text` does."""
+        return [json.loads(line) for line in self.read_text(path, stage).splitlines()]
 
     def read_tensors(self, path: Path, stage: str) -> dict[str, "Tensor"]:
         """The tensors of a safetensors file that `stage` makes. Raises RaigenError when it is missing or broken."""

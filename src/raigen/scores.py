@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from sklearn.covariance import ledoit_wolf
 
 from raigen.errors import RaigenError
+from raigen.measures import clarity
 
 
 class NeuronScores(NamedTuple):
@@ -64,14 +65,14 @@ def coherence_scores(
 ) -> NeuronScores:
     """How rare each neuron is, and how much alike the pictures are in which it is strongest.
 
-    Embeddings are centred on the mean picture and whitened (covariance by Ledoit and Wolf 2004), so that a direction in
-    which few pictures differ counts as much as one in which all do, and set to length 1. With T_i the `n_top` pictures
-    of the highest code of neuron i: distinctiveness is their coherence, the mean cosine between two of them, 0 as
-    expected by chance (negative ones become 0); frequency nu_i is the share of pictures whose code is at least
-    `firing` times the mean code of T_i, so that a faint code makes no neuron frequent; minority_score = coherence x
-    log(1 / nu_i) / log(n_images), the surprise of the neuron as a share of the greatest there can be. It depends on no
-    other neuron. `centroids` are the mean directions of T_i (0
-    where they cancel).
+    Embeddings are centred on the mean picture and whitened (covariance by Ledoit and Wolf 2004), so that a
+    direction in which few pictures differ counts as much as one in which all do, and set to length 1. With T_i the
+    `n_top` pictures of the highest code of neuron i: distinctiveness is their coherence, the mean cosine between
+    two of them (their `clarity`), 0 as expected by chance (negative ones become 0); frequency nu_i is the share of
+    pictures whose code is at least `firing` times the mean code of T_i, so that a faint code makes no neuron
+    frequent; minority_score = coherence x log(1 / nu_i) / log(n_images), the surprise of the neuron as a share of
+    the greatest there can be. It depends on no other neuron. `centroids` are the mean directions of T_i (0 where
+    they cancel).
 
     Arrays of numpy or torch (on the CPU) will do. Raises RaigenError as `minority_scores` does.
 
@@ -91,9 +92,8 @@ def coherence_scores(
         code = codes[:, neuron]
         top = strongest(code, n_top)
         frequency[neuron] = (code >= firing * code[top].mean()).mean()
-        total = whitened[top].sum(axis=0)
-        coherence[neuron] = max(0.0, (total @ total - n_top) / (n_top * (n_top - 1)))
-        centroids[neuron] = total
+        coherence[neuron] = max(0.0, clarity(whitened[top]))
+        centroids[neuron] = whitened[top].sum(axis=0)
     length = np.linalg.norm(centroids, axis=1, keepdims=True)
     centroids /= np.where(length > 0, length, 1.0)
     score = np.full(shape[0], np.nan)

@@ -12,6 +12,7 @@ from rich.table import Table
 from raigen.config import AuditConfig
 from raigen.records import Causal, HookpointCost, Presence
 from raigen.run import Run
+from raigen.wording import duration
 
 if TYPE_CHECKING:
     from raigen.plan import AuditPlan
@@ -54,17 +55,6 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     _console().print(table)
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(7.31), duration(119.6), duration(9000)
-    ('7.3 s', '2 min 0 s', '2 h 30 min')
-    """
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _size(n_bytes: int) -> str:

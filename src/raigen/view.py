@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from raigen.errors import RaigenError
+from raigen.markup import fill
 from raigen.run import Run
 
 HOST = "127.0.0.1"  # never another: what lies in a run folder is nobody else's business
@@ -54,11 +53,8 @@ def file_at(root: Path, path: str) -> Path | None:
 
 def index(place: Path) -> str:
     """The page that lists the runs at `place`."""
-    environment = Environment(
-        loader=PackageLoader("raigen"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     entries = [_entry(path) for path in runs_in(place)]
-    return environment.get_template("index.html.jinja").render(runs=entries, place=place.resolve().name)
+    return fill("index.html.jinja", {"runs": entries, "place": place.resolve().name})
 
 
 def _root_of(place: Path) -> Path:

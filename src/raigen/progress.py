@@ -1,0 +1,92 @@
+"""Shows how far the stages are, on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from raigen.audit import Step
+from raigen.records import Tick
+from raigen.wording import duration
+
+SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
+
+
+@contextmanager
+def view() -> Iterator[Callable[[Step], None]]:
+    """What shows each step: bars with the time left in a terminal, else plain lines. On stderr."""
+    quiet_libraries()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield plain_lines()
+        return
+    columns = (
+        TextColumn("[bold]{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield bars(progress)
+
+
+def bars(progress: Progress) -> Callable[[Step], None]:
+    """A bar for each stage."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(step: Step) -> None:
+        if step.stage not in tasks:
+            tasks[step.stage] = progress.add_task(step.stage, total=None, note="")
+        task = tasks[step.stage]
+        if step.state == "skipped":
+            progress.update(task, total=1, completed=1, note="done before")
+        elif step.tick is not None:
+            progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
+        elif step.state == "finished":
+            total = progress.tasks[task].total or 1
+            progress.update(task, total=total, completed=total, note=f"done in {duration(step.seconds)}")
+
+    return show
+
+
+def plain_lines() -> Callable[[Step], None]:
+    """Now and then a line about the stage that runs."""
+    start: tuple[float, int] | None = None  # when the stage first ticked, and how much of it was done by then
+    last_line = time.monotonic()
+
+    def show(step: Step) -> None:
+        nonlocal last_line, start
+        now = time.monotonic()
+        if step.state == "begun":
+            start, last_line = None, now
+        elif step.state != "running":
+            text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
+            print(f"{step.stage}: {text}", file=sys.stderr, flush=True)
+        elif step.tick is not None:
+            start = start or (now, step.tick.done)
+            if now - last_line >= SECONDS_PER_LINE:
+                last_line = now
+                print(f"{step.stage}: {_standing(step.tick, now - start[0], start[1])}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
+    """
+    >>> _standing(Tick(300, 1000, "doctors"), seconds=10.0, resumed_at=100)
+    '300 of 1000, 35.0 s left · doctors'
+    """
+    done, total, note = tick
+    left = f", {duration(seconds / (done - resumed_at) * (total - done))} left" if done > resumed_at else ""
+    return f"{done} of {total}{left}{' · ' + note if note else ''}"
+
+
+def quiet_libraries() -> None:
+    """Keeps the notes of the model libraries out of ours; they read these when they are loaded."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -1,0 +1,42 @@
+"""Numbers as people read them."""
+
+DASH = "\N{EN DASH}"  # from ... to
+
+
+def percent(share: float) -> str:
+    r"""A share in [0, 1] as percent, with the digits that a reader needs, kept on one line.
+
+    >>> [percent(share) for share in (0.0004, 0.0067, 0.124, 0.9967, 0, 1)]
+    ['0.04\xa0%', '0.7\xa0%', '12\xa0%', '99.7\xa0%', '0\xa0%', '100\xa0%']
+    """
+    return f"{_digits(share)}\xa0%"
+
+
+def percent_range(low: float, high: float) -> str:
+    r"""Two shares in [0, 1] as the ends of an interval, in percent.
+
+    >>> percent_range(0.0008, 0.0239)
+    '0.08–2.4\xa0%'
+    """
+    return f"{_digits(low)}{DASH}{_digits(high)}\xa0%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units of a clock.
+
+    >>> duration(7.31), duration(119.6), duration(426), duration(9000)
+    ('7.3 s', '2 min 0 s', '7 min 6 s', '2 h 30 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _digits(share: float) -> str:
+    value = 100 * share
+    if value in (0, 100):
+        return f"{value:.0f}"
+    if value < 0.1:
+        return f"{value:.1g}"
+    return f"{value:.0f}" if 10 <= value <= 90 else f"{value:.1f}"
