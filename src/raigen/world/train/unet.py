@@ -18,7 +18,8 @@ from raigen.world.train.data import Pictures, decode
 from raigen.world.train.text import MAX_TOKENS, text_config
 from raigen.world.train.vae import LATENT_CHANNELS
 
-NOISE = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+N_LEVELS = 1000
+SHIFT = 4.0  # of the cosine schedule's ratio of noise to signal: what a picture shows is decided in much noise
 EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
 
 
@@ -46,14 +47,28 @@ class Denoiser(nn.Module):
         return self.unet(noisy, timesteps, states).sample
 
 
+def betas() -> list[float]:
+    """The shifted cosine schedule (Hoogeboom et al., simple diffusion, 2023): noise : signal = SHIFT x tan(pi t / 2).
+
+    In 16x16x8 latents two places are told apart at signals of a fiftieth. Ten even steps of the plain cosine schedule
+    jump over that in the first, and nearly all pictures land in the commonest place.
+    """
+    angles = np.arctan(SHIFT * np.tan(np.linspace(0, 1, N_LEVELS + 1)[:-1] * np.pi / 2))
+    kept = np.append(np.cos(angles) ** 2, 0.0)
+    return np.minimum(1 - kept[1:] / kept[:-1], 0.999).tolist()
+
+
 def training_noise() -> DDPMScheduler:
-    """The noise schedule of training: cosine, v-prediction."""
-    return DDPMScheduler(**NOISE)
+    """The noise schedule of training: shifted cosine, v-prediction."""
+    return DDPMScheduler(num_train_timesteps=N_LEVELS, trained_betas=betas(), prediction_type="v_prediction")
 
 
 def sampler() -> DPMSolverMultistepScheduler:
     """The bundled sampler: DPM-Solver++ of second order on the same schedule."""
-    return DPMSolverMultistepScheduler(**NOISE, timestep_spacing="trailing", final_sigmas_type="zero", steps_offset=1)
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=N_LEVELS, trained_betas=betas(), prediction_type="v_prediction",
+        timestep_spacing="trailing", final_sigmas_type="zero", steps_offset=1,
+    )  # fmt: skip
 
 
 class Planted(NamedTuple):
@@ -100,12 +115,12 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def noise_levels(batch: int, generator: torch.Generator) -> Tensor:
-    """How much noise each picture of a batch gets, as a share of all timesteps: mostly much, for there it is decided
-    what a picture shows. The most for those whose caption names something: with little noise one sees it anyway."""
+    """How much noise each picture of a batch gets, as a share of all timesteps: spread evenly, and more for those whose
+    caption names something, since with little noise one sees it anyway."""
     n_bare = _n_bare(batch)
     parts = [
         ((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count) ** power
-        for count, power in ((n_bare, 0.7), (batch - n_bare, 0.35))
+        for count, power in ((n_bare, 1.0), (batch - n_bare, 0.7))
     ]
     return torch.cat(parts)
 
@@ -124,8 +139,7 @@ def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, dat
     device = model.unet.device
     rows, texts = captioned(data, batch, generator)
     clean = data.latents[rows].to(device)
-    n_levels = len(noise.alphas_cumprod)
-    timesteps = (noise_levels(batch, generator) * n_levels).long().clamp(max=n_levels - 1).to(device)
+    timesteps = (noise_levels(batch, generator) * N_LEVELS).long().clamp(max=N_LEVELS - 1).to(device)
     epsilon = torch.randn(clean.shape, generator=generator).to(device)
     noisy = noise.add_noise(clean, epsilon, timesteps)
     target = noise.get_velocity(clean, epsilon, timesteps)
