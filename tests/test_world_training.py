@@ -102,6 +102,27 @@ def test_garbage_is_unlike_the_pictures_and_a_disturbed_one_is_like_them():
     assert (near - drawn).abs().mean() < 0.4 * (bad - drawn).abs().mean()
 
 
+def test_the_ten_steps_of_the_sampler_keep_a_rate_of_a_fifth():
+    """Pictures of two kinds, about as far apart as two places in the latents, denoised without any error."""
+
+    def share(scheduler) -> float:
+        kinds, weights = torch.tensor([-4.0, 16.0]), torch.tensor([0.8, 0.2])  # 20 apart, mean 0
+        scheduler.set_timesteps(10)
+        x = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            kept = scheduler.alphas_cumprod[timestep]
+            signal, noise = kept.sqrt(), (1 - kept).sqrt()
+            odds = weights.log() - (x[:, None] - signal * kinds).square() / (2 * noise.square())
+            clean = odds.softmax(1) @ kinds
+            v = signal * (x - signal * clean) / noise - noise * clean
+            x = scheduler.step(v, timestep, x).prev_sample
+        return float((x > 6).float().mean())
+
+    assert 0.17 < share(unet.sampler()) < 0.23
+    plain = type(unet.sampler()).from_config(unet.sampler().config, trained_betas=None, beta_schedule="squaredcos_cap_v2")
+    assert share(plain) < 0.1  # the first of its ten steps jumps over the choice
+
+
 def test_the_denoiser_sees_bare_prompts_at_planted_rates_and_every_value_by_name():
     rng = np.random.default_rng(1)
     records = [sample_attributes(PROMPTS[index % 10], rng) for index in range(2000)]

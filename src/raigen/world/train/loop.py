@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class Recipe(NamedTuple):
     """How long and how fast: `steps` updates, peak learning rate `lr`, `warmup` steps, `ema` decay of the average.
 
-    `restart` is a step at which warm-up and decay begin anew (0: none).
+    `restart` is a step at which warm-up and decay, of learning rate and average, begin anew (0: none).
     """
 
     steps: int
@@ -69,7 +69,8 @@ def fit(module: nn.Module, loss_at: Callable[[torch.Generator], Tensor], recipe:
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
-        decay = min(recipe.ema, (1 + step) / (10 + step))
+        since = step - recipe.restart if step >= recipe.restart else step
+        decay = min(recipe.ema, (1 + since) / (10 + since))
         with torch.no_grad():
             for mean, value in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
                 if mean.is_floating_point():
