@@ -114,7 +114,7 @@ def test_the_page_says_cost_controls_drift_and_the_verdict(whole: Run) -> None:
     first, third = (whole.attributes[place].causal for place in (0, 2))
     assert first and third and not first.correlates_only and third.correlates_only
     assert "causal Turned up by 2, the neuron brings it more often than both controls" in text
-    assert f"than unsteered +{100 * first.gain.difference:.0f} points" in text and "q < 0.0001" in text
+    assert re.search(rf"than unsteered\s*\+{100 * first.gain.difference:.0f}\s+points", text) and "q < 0.0001" in text
     assert "correlates only Turned up by 2, the neuron did not surely bring it" in text and "not tried" in text
     assert "a photo of a doctor, wearing a turban 30 %" in text
     assert "moved surely" in text and "unless it passed the test by steering" in text

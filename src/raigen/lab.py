@@ -44,7 +44,8 @@ class Lab:
     """A run's studio and eye, and what both work on: the attributes and the unsteered pictures."""
 
     def __init__(self, run: Run, config: AmplifyConfig):
-        run.facts_of("annotate")
+        for stage in ("train", "discover", "annotate"):
+            run.facts_of(stage)
         self.run, self.config = run, config
         self.studio, self.eye = Studio(run, config), Eye(run, config)
         self.base = Recipe(self.studio.capture.prompt)
