@@ -43,7 +43,7 @@ def _finish(run: Run, stage: str, config: Any, facts: dict[str, Any], outputs: l
 
 
 @cache
-def _portrait(index: int, name: str | None) -> bytes:
+def portrait(index: int, name: str | None) -> bytes:
     rng = np.random.default_rng(index)
     attributes = sample_attributes(PROMPT, rng)
     if name is not None:
@@ -64,7 +64,7 @@ def _capture(run: Run, config: CaptureConfig, values: tuple[str, ...]) -> list[S
     """Draws the pictures; picture i < N_TOP * len(values) shows the value i // N_TOP."""
     samples = []
     for index in range(config.n_images):
-        data = _portrait(index, values[index // N_TOP] if index < N_TOP * len(values) else None)
+        data = portrait(index, values[index // N_TOP] if index < N_TOP * len(values) else None)
         samples.append(
             save(run, Sample(index, config.prompt, config.base_seed + index, f"images/{index:05d}.png", ""), data)
         )
@@ -160,7 +160,7 @@ def _judged(run: Run, samples: list[Sample], attributes: list[RareAttribute]) ->
         save(
             run,
             Sample(i, PROMPT, 10**9 + i, f"fresh/{i:06d}.png", ""),
-            _portrait(1000 + i, SHOWN[0] if i < 2 else None),
+            portrait(1000 + i, SHOWN[0] if i < 2 else None),
         )
         for i in range(24)
     ]

@@ -209,11 +209,44 @@ def test_the_command_line_prints_the_curve(run, made, capsys):
     assert main(args) == 0
     out, err = capsys.readouterr()
     assert "holding a cat (neuron" in out and "unsteered" in out and out.count("│") == 30
-    assert err.startswith("amplify: done in ")
-    assert main([*args[:3], "9"]) == 2
-    assert "attribute: expected the rank of a listed attribute, 1 to 3; got 9" in capsys.readouterr().err
-    assert main([*args[:3], "3"]) == 2
-    assert "attribute: 3 has no label" in capsys.readouterr().err
+    assert err.startswith("amplify: done in ") and "report: done in " in err
+    assert out.splitlines()[-1] == f"report: {run.report_path}" and "Brought out" in run.report().read_text()
+
+
+def gone(run, stage):
+    """The run as it stands when it was stopped before `stage`."""
+    run.forget(stage)
+    shutil.rmtree(run.sae_dir)
+
+
+@pytest.mark.parametrize(
+    ("flags", "spoil", "message"),
+    [
+        (["--attribute", "9"], None, "attribute: expected the rank of a listed attribute, 1 to 3; got 9"),
+        (["--attribute", "0"], None, "attribute: expected the rank of a listed attribute, 1 to 3; got 0"),
+        ([], None, "attribute: expected the rank of a listed attribute; got ()"),
+        (["--attribute", "3", "--method", "prompt"], None, "attribute: 3 has no label, so no judge can look for it"),
+        (["--attribute", "3"], None, "attribute: 3 has no label, so no judge can look for it"),
+        (["--attribute", "1"], lambda run: gone(run, "train"), "train has not finished; run: raigen train "),
+        (["--attribute", "1"], lambda run: shutil.rmtree(run.sae_dir), "expected config.json and model.safetensors; "),
+        (["--attribute", "1"], lambda run: run.forget("annotate"), "annotate has not finished; run: raigen annotate "),
+        (["--attribute", "1"], lambda run: run.write_attributes([]), "discovery listed no attribute"),
+    ],
+)
+def test_what_cannot_be_amplified_is_one_clear_error(run, capsys, flags, spoil, message):
+    if spoil:
+        spoil(run)
+    assert main(["amplify", str(run.dir), *flags, "--n-images", "2", "--device", "cpu"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("raigen: ") and err.count("\n") == 1 and message in err
+    assert run.amplifications() == []
+
+
+def test_the_report_is_outdated_by_what_it_does_not_show_yet(run, made):
+    assert run.is_done("report", run.config_of("report"))
+    raigen.amplify(run, attribute=1, strength=(1,), n_images=2)
+    assert not run.is_done("report", run.config_of("report"))
+    assert main(["report", str(run.dir)]) == 0 and "Brought out" in run.report().read_text()
 
 
 def test_a_strength_that_breaks_the_pictures_stops_after_what_was_good(run, made):

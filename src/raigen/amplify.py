@@ -1,6 +1,5 @@
 """Brings attributes out, and measures on the same seeds what that does."""
 
-import json
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from raigen.errors import RaigenError
 from raigen.lab import BASE, Lab
 from raigen.mixture import dealt, mix
 from raigen.records import RareAttribute, Sample, Tick
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 
 def amplify(run: Run | str | Path, *, progress: Callable[[Tick], object] | None = None, **options: Any) -> list[dict]:
@@ -93,6 +92,5 @@ def mixed(lab: Lab, attributes: Sequence[RareAttribute]) -> Generator[Tick, None
         "prompts": [{"prompt": recipe.prompt, "share": float(share), "rates": row.tolist()}
                     for (_, recipe), share, row in zip(places, plan.shares, rates, strict=True)],
     }  # fmt: skip
-    write_text(lab.run.amplification_path("-".join(["mix", *(str(a.neuron) for a in attributes)])),
-               json.dumps(entry, indent=1))  # fmt: skip
+    lab.keep(lab.run.amplification_path("-".join(["mix", *(str(a.neuron) for a in attributes)])), entry)
     return entry

@@ -61,8 +61,14 @@ class Codes(NamedTuple):
         return self.image_codes[:, int(np.flatnonzero(self.ids == neuron)[0])]
 
 
+def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0) -> Thumbs:
+    """How the pictures of all cards, and `n_more` others, are put into the page."""
+    shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
+    return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
+
+
 def cards(
-    run: Run, attributes: Sequence[RareAttribute], codes: Codes, config: ReportConfig
+    run: Run, attributes: Sequence[RareAttribute], codes: Codes, config: ReportConfig, thumbs: Thumbs
 ) -> Iterator[dict[str, Any]]:
     """The card of each attribute, in order. `codes` holds every scored neuron.
 
@@ -70,8 +76,6 @@ def cards(
     """
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
-    shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
-    thumbs = fitting(run, samples, sum(shown + len(attribute.top_images) for attribute in attributes))
     rank_of = {attribute.neuron: attribute.rank for attribute in attributes}
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = _top(run, attribute, samples)
@@ -83,16 +87,16 @@ def cards(
         near = nearest(codes, attribute.neuron, config.n_neighbours)
         neighbours = [
             Neighbour(neuron, rank_of.get(neuron), distance,
-                      _picture(run, samples[int(codes.of(neuron).argmax())], f"strongest picture of neuron {neuron},",
+                      picture_of(run, samples[int(codes.of(neuron).argmax())], f"strongest picture of neuron {neuron},",
                                thumbs)) for neuron, distance in near
         ]  # fmt: skip
         yield {
             "attribute": attribute,
             "peak": peak,
-            "top": [_picture(run, s, "strongest picture,", thumbs, m, peak)
+            "top": [picture_of(run, s, "strongest picture,", thumbs, m, peak)
                     for s, m in zip(top, maps[: len(top)], strict=True)],
-            "middle": [_picture(run, samples[index], "middling picture,", thumbs) for index in middle],
-            "control": [_picture(run, rest[index], "random picture,", thumbs) for index in chosen],
+            "middle": [picture_of(run, samples[index], "middling picture,", thumbs) for index in middle],
+            "control": [picture_of(run, rest[index], "random picture,", thumbs) for index in chosen],
             "is_pixel_art": max(run.read_image(top[0]).size) <= figures.PIXEL_ART if top else False,
             "histogram": figures.histogram(strength[strength > 0]),
             "n_fires": int((strength > 0).sum()),
@@ -154,10 +158,15 @@ def data_uri(image: Image.Image, thumbs: Thumbs) -> str:
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
-def _picture(
-    run: Run, sample: Sample, what: str, thumbs: Thumbs, heatmap: np.ndarray | None = None, peak: float = 0.0
-) -> Picture:
-    image = run.read_image(sample)
+def picture_of(
+    run: Run, sample: Sample, what: str, thumbs: Thumbs, heatmap: np.ndarray | None = None, peak: float = 0.0,
+    stage: str = "capture",
+) -> Picture:  # fmt: skip
+    """A picture that `stage` made, as the page holds it; with a heatmap that lies over it, in the colors up to `peak`.
+
+    Raises RaigenError when its file is missing or damaged.
+    """
+    image = run.read_image(sample, stage)
     overlay = None
     if heatmap is not None:
         size = figures.thumbnail(Image.new("L", image.size), OVERLAY).size

@@ -138,10 +138,12 @@ def _amplify(command: Any) -> None:
         amplify = import_module("raigen.amplify").amplify
         found = amplify(run, progress=lambda tick: show(Step("amplify", "running", tick)), **vars(config))
         show(Step("amplify", "finished", seconds=time.monotonic() - started))
+        run_stage(run, "report", run.config_of("report"), on_tick=show)
     if config.causal:
         print_attributes(run)
     else:
         print_amplified(found)
+    print(f"report: {run.report()}")
 
 
 def _run_one(stage: str, command: Any, args: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Writes what other programs read of a run: metadata beside its pictures, tables as parquet, a card in Markdown."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from raigen.records import Presence, RareAttribute, Sample
+from raigen.records import Causal, Presence, RareAttribute, Sample
 from raigen.run import Run, write_bytes, write_text
+from raigen.wording import q_text
+
+SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness")
+RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval")  # of a presence
+EFFECTS = ("gain", "over_direction", "over_neuron")  # of a causal score
 
 
 def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
@@ -25,10 +32,34 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
     if run.judgements_path.is_file():
         paths.append(run.fresh_dir / "metadata.jsonl")
         write_text(paths[-1], _lines(run.samples(run.fresh_samples_path), _verdicts(run, attributes)))
+    write_text(run.table_path, table_of(attributes))
+    paths.append(run.table_path)
     if find_spec("pyarrow"):
-        tables = [path for path in (run.neurons_path, run.presence_path) if path.is_file()]
+        tables = [path for path in (run.table_path, run.neurons_path, run.presence_path) if path.is_file()]
         paths += [_as_parquet(path) for path in tables]
     return paths
+
+
+def table_of(attributes: Sequence[RareAttribute]) -> str:
+    """attributes.csv: a line per listed attribute with its scores, its raw rate, and what steering its neuron did.
+
+    What was not measured is empty. A difference has its interval in the columns `_low` and `_high`.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    effects = [name + end for name in EFFECTS for end in ("", "_low", "_high")]
+    causal = ["causal_strength", "causal_rate", *(f"causal_{name}" for name in effects), "causal_n", "causal_p",
+              "causal_q", "correlates_only"]  # fmt: skip
+    writer.writerow([*SCORES, *RATES, *causal])
+    for a in attributes:
+        rates = [getattr(a.presence, name) if a.presence else "" for name in RATES]
+        row = [""] * len(causal)
+        if a.causal is not None:
+            moves = [getattr(a.causal, name) for name in EFFECTS]
+            row = [a.causal.strength, a.causal.rate, *(end for m in moves for end in (m.difference, m.low, m.high)),
+                   a.causal.gain.n, a.causal.p, a.causal.q, int(a.causal.correlates_only)]  # fmt: skip
+        writer.writerow([*(getattr(a, name) for name in SCORES), *rates, *row])
+    return buffer.getvalue()
 
 
 def model_card(page: Mapping[str, Any]) -> str:
@@ -52,6 +83,9 @@ def model_card(page: Mapping[str, Any]) -> str:
         lines += [f"{start} {_rate(rate)}" for rate in rates] or [f"{start} | not measured | | |"]
     for entry in page["given"]:
         lines += [f"| | {plain(entry['label'])} (given) | | | {_rate(rate)}" for rate in entry["presences"]]
+    tested = [card["attribute"] for card in page["cards"] if card["attribute"].causal]
+    if tested:
+        lines += ["", "### Steered", ""] + [f"- {plain(a.label or '')}: {_causal(a.causal)}" for a in tested]
     for title, counts in (("Left out", page["left_out"].items()), ("Failures", page["failures"])):
         lines += ["", f"### {title}", "", *([f"- {plain(reason)}: {n:,}" for reason, n in counts] or ["- none"])]
     for stage in page["stages"]:
@@ -67,6 +101,14 @@ def plain(text: str) -> str:
     'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'
     """
     return re.sub(r"([\\`*_{}\[\]()<>#|&!])", r"\\\1", " ".join(text.split()))
+
+
+def _causal(causal: Causal) -> str:
+    gain = causal.gain
+    verdict = "correlates only" if causal.correlates_only else "causal"
+    return (f"{verdict}; shown by {causal.rate:.2%} at strength {causal.strength:g}, {gain.difference:+.2%} "
+            f"({gain.low:+.2%} to {gain.high:+.2%}) on {gain.n:,} seeds, q {q_text(causal.q)} of beating a random "
+            "direction and a random neuron")  # fmt: skip
 
 
 def _rate(presence: Presence) -> str:

@@ -181,7 +181,7 @@ def scatter(
     if frequency.size and not (frequency.min() > 0 and frequency.max() <= 1):
         raise ValueError(f"expected frequencies in (0, 1]; got {frequency.min():g} to {frequency.max():g}")
     low = math.log10(frequency.min() if frequency.size else 0.01) - 0.15  # room for half a pin
-    top, y_marks = _linear_axis(float(distinctiveness.max(initial=0.0)) or 1.0)
+    top, y_marks = linear_axis(float(distinctiveness.max(initial=0.0)) or 1.0)
     left = 100 * (np.log10(np.maximum(frequency, 1e-12)) - low) / (0.05 - low)  # ends a little after 100 %
     down = 100 * (1 - distinctiveness / top)
     scale = DOT_BOX / 100
@@ -202,7 +202,7 @@ def histogram(values: Float[np.ndarray, " value"], n_bins: int = 20) -> Histogra
     >>> histogram(np.array([0.1, 0.1, 0.9]), n_bins=2).bars
     'M0 1000v-1000h500v1000zM500 1000v-500h500v500z'
     """
-    end, values_marked = _linear_axis(float(values.max(initial=0.0)) or 1.0)
+    end, values_marked = linear_axis(float(values.max(initial=0.0)) or 1.0)
     counts = np.histogram(values, n_bins, (0, end))[0]
     fullest, width = int(counts.max(initial=0)), DOT_BOX / n_bins
     bars = "".join(
@@ -219,12 +219,12 @@ def rate_axis(rates: Sequence[float]) -> RateAxis:
     >>> rate_axis([0.004, 0.07]).end
     0.08
     """
-    end, values = _linear_axis(100 * max(rates, default=0.0) or 100.0)
+    end, values = linear_axis(100 * max(rates, default=0.0) or 100.0)
     end = min(end, 100.0)
     return RateAxis(end / 100, tuple(Mark(round(100 * v / end, 3), f"{v:g} %") for v in values if v <= end))
 
 
-def _linear_axis(greatest: float) -> tuple[float, list[float]]:
+def linear_axis(greatest: float) -> tuple[float, list[float]]:
     """The round end of an axis that holds 0 to `greatest`, and up to six round values on it."""
     raw = greatest / 5
     power = 10.0 ** math.floor(math.log10(raw))

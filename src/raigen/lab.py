@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,8 @@ class Lab:
     """A run's studio and eye, and what both work on: the attributes and the unsteered pictures."""
 
     def __init__(self, run: Run, config: AmplifyConfig):
-        run.facts_of("annotate")
+        for stage in ("train", "discover", "annotate"):
+            run.facts_of(stage)
         self.run, self.config = run, config
         self.studio, self.eye = Studio(run, config), Eye(run, config)
         self.base = Recipe(self.studio.capture.prompt)
@@ -51,6 +53,8 @@ class Lab:
     def chosen(self) -> list[RareAttribute]:
         """The attributes that the configuration names. Raises RaigenError for one that is unknown or has no label."""
         by_rank = {attribute.rank: attribute for attribute in self.run.attributes}
+        if not by_rank:
+            raise RaigenError(f"{self.run.dir}: discovery listed no attribute, so there is none to bring out")
         for rank in self.config.attribute:
             if rank not in by_rank:
                 raise RaigenError(
@@ -141,8 +145,13 @@ class Lab:
                 measured = {point["strength"] for point in entry["points"]}
                 entry["points"] += [point for point in former["points"] if point["strength"] not in measured]
         entry["points"].sort(key=lambda point: point["strength"])
-        write_text(path, json.dumps(entry, indent=1))
+        self.keep(path, entry)
         return entry
+
+    def keep(self, path: Path, entry: dict[str, Any]) -> None:
+        """Writes what came of an amplification; the report, which shows it, is to be written anew."""
+        self.run.outdate("report")
+        write_text(path, json.dumps(entry, indent=1))
 
     def _dose(
         self, name: str, attribute: RareAttribute, method: str, recipe: Recipe, strength: float, base: list[Sample]

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raigen.records import Presence
-from raigen.wording import duration, percent, percent_range
+from raigen.wording import duration, percent, percent_range, points, q_text
 
 
 def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
@@ -17,7 +17,13 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
     environment = Environment(
         loader=PackageLoader("raigen"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "interval": interval, "duration": duration}
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "duration": duration,
+        "points": points,
+        "q_text": q_text,
+    }
     return environment.get_template(template).render(page, **more)
 
 

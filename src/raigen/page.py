@@ -68,6 +68,7 @@ def page_of(
         "left_out": neurons.left_out,
         "score": run.config_of("discover").score,
         "failures": _failures(run),
+        "was_steered": any(attribute.causal for attribute in attributes),
         "has_sheet": bool(tasks(run)),
         "given": given,
         "rarer_than": config.rarer_than,

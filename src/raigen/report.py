@@ -6,8 +6,10 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from raigen import figures
-from raigen.cards import cards, data_uri, fitting, read_codes
+from raigen.cards import cards, data_uri, fitting, read_codes, thumbs_for
 from raigen.config import ReportConfig
+from raigen.curves import curves_of, mixtures_of, read_amplified
+from raigen.drawings import draw
 from raigen.exports import export
 from raigen.markup import fill
 from raigen.page import page_of, read_neurons
@@ -18,22 +20,28 @@ from raigen.run import Run, write_text
 
 def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     """Writes `report.html` into the run folder: pictures, charts, styles and scripts are all inside the file. Beside it
-    `review.html`, on which a person can check what the judge saw, and the exports (see `raigen.exports`).
+    `review.html`, on which a person can check what the judge saw, every figure as SVG, and the exports (see
+    `raigen.exports`).
 
     Needs what `capture`, `train` and `discover` made; names, rates and the planted truth are shown if they are there.
     Raises RaigenError when a needed file is missing or does not fit the others.
     """
     attributes = run.attributes
     yield Tick(0, len(attributes) + 1, "reading")
-    neurons, made = read_neurons(run, attributes), []
-    for card in cards(run, attributes, read_codes(run, neurons.ids), config):
+    neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []
+    thumbs = thumbs_for(run, attributes, config, amplified.n_pictures)
+    for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
         made.append(card)
         yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
-    page = page_of(run, attributes, neurons, made, config)
+    page = page_of(run, attributes, neurons, made, config) | {
+        "curves": curves_of(run, amplified, thumbs),
+        "mixtures": mixtures_of(amplified),
+        "n_other_curves": amplified.n_others,
+    }
     html = render("report", page)
     write_text(run.report_path, html)
     write_text(run.sheet_path, render("review", sheet_of(run)))
-    exported = export(run, page)
+    exported = [*export(run, page), *draw(run, page)]
     yield Tick(len(attributes) + 1, len(attributes) + 1, run.report_path.name)
     return Outcome([run.report_path, run.sheet_path, *exported], {"bytes": len(html.encode())})
 

@@ -81,6 +81,8 @@ class Run:
     card_path = property(lambda self: self.dir / "model-card.md")
     sheet_path = property(lambda self: self.dir / "review.html")
     review_path = property(lambda self: self.dir / "review.json")
+    table_path = property(lambda self: self.dir / "attributes.csv")
+    figures_dir = property(lambda self: self.dir / "figures")
     amplified_dir = property(lambda self: self.dir / "amplified")
 
     def amplification_path(self, name: str) -> Path:
@@ -188,6 +190,13 @@ class Run:
         manifest["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()} | _versions()
         self._write_manifest(manifest)
 
+    def outdate(self, stage: str) -> None:
+        """Notes that what `stage` read has changed: it is to be done again. Its files stay until then."""
+        manifest = self.manifest
+        if stage in manifest["stages"]:
+            manifest["stages"][stage]["finished"] = None
+            self._write_manifest(manifest)
+
     def forget(self, stage: str) -> None:
         """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
 
@@ -253,9 +262,8 @@ class Run:
         path = self.dir / sample.file
         if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
             state = "is not the file that was written" if path.is_file() else "is missing"
-            raise RaigenError(
-                f"{path} (seed {sample.seed}) {state}. Make it again with: raigen {stage} {self.dir} --redo {stage}"
-            )
+            remedy = "the same amplify command" if stage == "amplify" else f"raigen {stage} {self.dir} --redo {stage}"
+            raise RaigenError(f"{path} (seed {sample.seed}) {state}. Make it again with: {remedy}")
         return Image.open(path).convert("RGB")
 
     def _require(self, path: Path, stage: str) -> None:

@@ -1,6 +1,15 @@
 """Numbers as people read them."""
 
 DASH = "\N{EN DASH}"  # from ... to
+MINUS = "\N{MINUS SIGN}"
+METHOD_NAMES = {  # of amplifying, in the order in which they are shown
+    "steer": "steering",
+    "set": "setting the code",
+    "prompt": "suggested prompt",
+    "select": "selection",
+    "random-direction": "random direction",
+    "random-neuron": "random neuron",
+}
 
 
 def percent(share: float) -> str:
@@ -31,6 +40,36 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def strength_text(method: str, strength: float) -> str:
+    r"""A strength in the unit of its method.
+
+    >>> strength_text("steer", 0.5), strength_text("prompt", 0.5), strength_text("select", 40)
+    ('0.5', '50\xa0%', '1 of 40')
+    """
+    if method == "prompt":
+        return percent(strength)
+    return f"1 of {strength:g}" if method == "select" else f"{strength:g}".replace("-", MINUS)
+
+
+def points(difference: float) -> str:
+    r"""A difference of two shares in percentage points, with its sign.
+
+    >>> points(0.415), points(-0.004), points(0)
+    ('+42', '−0.4', '0')
+    """
+    sign = "+" if difference > 0 else MINUS if difference < 0 else ""
+    return f"{sign}{_digits(abs(difference))}"
+
+
+def q_text(q: float) -> str:
+    """A q-value after the letter, no smaller than anyone needs.
+
+    >>> q_text(0.0123), q_text(1e-15)
+    ('= 0.012', '< 0.0001')
+    """
+    return "< 0.0001" if q < 1e-4 else f"= {q:.2g}"
 
 
 def _digits(share: float) -> str:
