@@ -29,7 +29,7 @@ PARTS = ("vae", "judge", "clip", "unet", "bundle", "quality")
 N_BALANCED, N_PLANTED, N_DECODED = 20_000, 40_000, 8_000
 VAE = Recipe(steps=4200, lr=2e-3, warmup=50, ema=0.995, save_every=100, restart=1700)
 JUDGE = Recipe(steps=3650, restart=2650, lr=2e-3, warmup=100, ema=0.995, weight_decay=0.02)
-CLIP = Recipe(steps=5100, restart=3900, lr=1.5e-3, warmup=100, ema=0.99, weight_decay=0.02)
+CLIP = Recipe(steps=5600, restart=5100, lr=1.5e-3, warmup=100, ema=0.99, weight_decay=0.02)
 UNET = Recipe(steps=8000, restart=6600, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
 VAE_BATCH, JUDGE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 96, 32
 
