@@ -30,8 +30,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 ╰──────────────────────────────────────────────────────────────────────────────╯
 ╭─ subcommands ────────────────────────────────────────────────────────────────╮
 │ (required)                                                                   │
-│   • audit       Audits one prompt through all stages; the same command again │
-│                 goes on where it stopped.                                    │
+│   • audit       Audits a prompt, or many with many models; the same command  │
+│                 again goes on where it stopped.                              │
 │   • plan        Says what an audit would take and the rarest rate it could   │
 │                 show, from a few pictures; writes nothing.                   │
 │   • capture     Generates pictures and keeps the activations of one layer of │
@@ -134,6 +134,11 @@ def test_version(capsys):
         (("audit", DOCTOR, "--n-images", "3"),
          "raigen: n_images: expected at least 50: fewer pictures cannot show what is rare; got 3\n"),
         (("audit", DOCTOR, "--n-fresh-images", "0"), "raigen: n_fresh_images: expected 1 or more; got 0\n"),
+        (("audit",), "raigen: prompt: expected a text, such as: raigen audit \"a photo of a doctor\"; or --prompts\n"),
+        (("audit", DOCTOR, "--model", "a", "--model", "b", "--run-dir", "here"),
+         "raigen: run_dir: a study has a folder for each of its runs; name the study's own with --study DIR\n"),
+        (("audit", "--prompts", "nothing"), "raigen: prompts: expected professions, scenes or a text file with one "
+         "prompt a line; got 'nothing'\n"),
         (("capture", " "), "raigen: prompt: expected a text that is not empty; got ' '\n"),
         (("train", "nowhere"), "raigen: nowhere: expected a run folder with a run.json; found none. "
          'Start one with: raigen audit "a photo of a doctor" --run-dir nowhere\n'),
@@ -150,7 +155,6 @@ def test_a_mistake_is_told_on_stderr_without_a_traceback(args, message, capsys, 
     ("args", "expected"),
     [
         (("audit", DOCTOR, "--n-imags", "60"), "Perhaps you meant:"),
-        (("audit",), "Missing from raigen audit:"),
         (("audit", DOCTOR, "--n-images", "many"), "invalid"),
         (("audit", DOCTOR, "--redo", "everything"), "--redo"),
         (("audti", DOCTOR), "audti"),

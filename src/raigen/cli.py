@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import tyro
-from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
+from tyro.conf import (
+    DisallowNone,
+    OmitArgPrefixes,
+    OmitSubcommandPrefixes,
+    Positional,
+    PositionalMetavarFromFieldName,
+    UseAppendAction,
+)
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
-from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, AuditConfig, HookpointsConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, AuditConfig, CaptureConfig, HookpointsConfig
 from raigen.errors import RaigenError
 from raigen.presets import PRESETS, by_stage
-from raigen.progress import quiet_libraries, view
+from raigen.progress import quiet_libraries, sweep_view, view
+from raigen.prompts import prompts_of
 from raigen.run import Run
+from raigen.study import Study
+from raigen.sweep import default_study_dir, sweep
 from raigen.tables import (
     presence,
     print_amplified,
@@ -26,10 +36,11 @@ from raigen.tables import (
     print_hookpoints,
     print_plan,
     print_result,
+    print_study,
 )
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
-AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
+AUDIT_HELP = "Audits a prompt, or many with many models; the same command again goes on where it stopped."
 STAGE_HELP = {
     "capture": "Generates pictures and keeps the activations of one layer of the denoiser.",
     "train": "Trains the sparse autoencoder on what the layer put out.",
@@ -42,6 +53,10 @@ AMPLIFY_HELP = "Brings attributes out, and measures what that does; makes no pic
 PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few pictures; writes nothing."
 HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what all steps would take on disk."
 MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
+MODELS_HELP = f"{MODEL_HELP} Several, one flag each, make a study. (default: portraits)"
+PROMPTS_HELP = "More prompts: `professions`, `scenes`, or a text file with one a line. They make a study."
+STUDY_HELP = "The folder of the study: a run for every prompt and model. (default: studies/PROMPTS)"
+WORKERS_HELP = "Runs of a study that go on at once, each in a process of its own."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
 REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
 FILE_HELP = "The file that review.html downloads."
@@ -53,6 +68,7 @@ RUN_HELP = "The run folder. What it was given before stands for the flags left o
 RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
 REDO_HELP = "Do this stage anew, with all that follow it."
 PROMPT_HELP = "What to ask the model for: a text that is not empty."
+AUDITED_HELP = "What to ask the model for, a text that is not empty; several make a study."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
 DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
 NUMBERS: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}  # fields that are lists of them
@@ -83,24 +99,50 @@ def _main(args: list[str]) -> int:
         _review(Run(command.run), command.file)
     elif name == "view":
         _serve(command.place, command.port)
-    elif name in ("audit", "plan"):
-        if command.preset is not None:
-            command = _parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
-        # The whole configuration is checked before a folder is made.
-        options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
-        config = AuditConfig.of(command.prompt, **options)
-        if name == "plan":
-            quiet_libraries()
-            print_plan(import_module("raigen.plan").plan(config), config)
-            return 0
-        run = Run.create(command.run_dir or default_run_dir(command.prompt))
-        with view() as show:
-            for step in walk(run, config, command.redo):
-                show(step)
-        print_result(run)
+    elif name == "audit":
+        _audit(command, args)
+    elif name == "plan":
+        quiet_libraries()
+        config = _config_of(command, args, command.prompt)
+        print_plan(import_module("raigen.plan").plan(config), config)
     else:
         _run_one(name, command, args)
     return 0
+
+
+def _audit(command: Any, args: list[str]) -> None:
+    prompts = dict.fromkeys((*command.prompt, *(prompts_of(command.prompts) if command.prompts else ())))
+    if not prompts:
+        raise RaigenError('prompt: expected a text, such as: raigen audit "a photo of a doctor"; or --prompts')
+    of_preset = PRESETS[command.preset]["model"] if command.preset else CaptureConfig.model
+    models = list(dict.fromkeys(command.model or (of_preset,)))
+    # The whole configuration is checked before a folder is made.
+    configs = [_config_of(command, args, prompt, model=model) for prompt in prompts for model in models]
+    if len(configs) > 1 or command.prompts or command.study:
+        _sweep(command, configs[0], list(prompts), models)
+        return
+    run = Run.create(command.run_dir or default_run_dir(configs[0].capture.prompt))
+    with view() as show:
+        for step in walk(run, configs[0], command.redo):
+            show(step)
+    print_result(run)
+
+
+def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[str]) -> None:
+    if command.run_dir is not None:
+        raise RaigenError("run_dir: a study has a folder for each of its runs; name the study's own with --study DIR")
+    study = Study.create(command.study or default_study_dir(prompts, command.prompts))
+    with sweep_view() as show:
+        for news in sweep(study, config, prompts, models, command.redo, command.workers):
+            show(news)
+    print_study(study)
+
+
+def _config_of(command: Any, args: list[str], prompt: str, **more: Any) -> AuditConfig:
+    if command.preset is not None:
+        command = _parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
+    options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
+    return AuditConfig.of(prompt, **options, **more)
 
 
 def _review(run: Run, path: Path) -> None:
@@ -186,12 +228,21 @@ def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> An
     redo = (Annotated[Literal[STAGES] | None, tyro.conf.arg(help=REDO_HELP)], None)
     run_dir = (Annotated[Path | None, tyro.conf.arg(help=RUN_DIR_HELP, help_behavior_hint="")], None)
     prompt = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_HELP)],)
+    audited = (Annotated[Positional[tuple[str, ...]], tyro.conf.arg(help=AUDITED_HELP, help_behavior_hint="")], ())
     run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
     preset = (Annotated[Literal[tuple(PRESETS)] | None, tyro.conf.arg(help=PRESET_HELP)], None)
-    places = {"prompt": prompt, "run_dir": run_dir, "redo": redo, "preset": preset}
+    many = {
+        "model": (Annotated[UseAppendAction[tuple[str, ...]],
+                            tyro.conf.arg(help=MODELS_HELP, help_behavior_hint="")], ()),
+        "prompts": (Annotated[str | None, tyro.conf.arg(help=PROMPTS_HELP)], None),
+        "study": (Annotated[Path | None, tyro.conf.arg(help=STUDY_HELP, help_behavior_hint="")], None),
+        "workers": (Annotated[int, tyro.conf.arg(help=WORKERS_HELP)], 1),
+    }  # fmt: skip
+    places = {"prompt": audited, **many, "run_dir": run_dir, "redo": redo, "preset": preset}
     shared = tuple(f.name for f in fields(AskConfig))  # one flag of the audit for both stages that ask
     audit_flags = flags | {"evaluate": _flags("evaluate", {}, hidden=shared)}
-    commands = [_command("audit", AUDIT_HELP, places | audit_flags)]
+    without_model = _flags("capture", recorded.get("capture", {}), hidden=("model",))
+    commands = [_command("audit", AUDIT_HELP, places | audit_flags | {"capture": without_model})]
     commands.append(_command("plan", PLAN_HELP, {"prompt": prompt, "preset": preset, **audit_flags}))
     for stage in STAGES:
         place: dict[str, tuple[Any, ...]] = {"run": run}
@@ -231,7 +282,7 @@ def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
 
 def _flags(stage: str, recorded: Mapping[str, Any], hidden: tuple[str, ...] = ()) -> tuple[Any, Any]:
     """A stage's configuration as flags, with their defaults; the prompt and the `hidden` fields are none."""
-    return _unchecked(STAGE_CONFIGS[stage], ("prompt",) if stage == "capture" else hidden, recorded)
+    return _unchecked(STAGE_CONFIGS[stage], ("prompt", *hidden) if stage == "capture" else hidden, recorded)
 
 
 def _unchecked(base: type, hidden: tuple[str, ...], values: Mapping[str, Any]) -> tuple[Any, Any]:
