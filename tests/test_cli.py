@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from raigen import cli
+from raigen import cli, flags
 from raigen import progress as progress_room
 from raigen.activations import ActivationStore
 from raigen.audit import Step
@@ -21,7 +21,8 @@ from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,review,view,version}
+usage: raigen [-h]
+              {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -46,6 +47,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 picture twice.                                               │
 │   • hookpoints  Lists the layers of a model that can be looked into, with    │
 │                 what all steps would take on disk.                           │
+│   • compare     Compares the runs of a study, or single runs: what one model │
+│                 hides that another shows.                                    │
 │   • review      Brings back what a person ticked on the review sheet; the    │
 │                 rates then stand checked beside raw.                         │
 │   • view        Shows a run, or a folder of runs, in the browser of this     │
@@ -119,7 +122,7 @@ def test_every_field_of_amplify_is_a_flag_with_its_help(capsys):
 
 def test_lists_of_numbers_have_commas_or_spaces():
     given = ["amplify", "run", "--attribute", "3,5", "--strength", "-0.5,1", "2", "--method", "set"]
-    options = cli._parse(given, {}).options
+    options = flags.parse(given, {}).options
     assert (options.attribute, options.strength, options.also) == ((3, 5), (-0.5, 1.0, 2.0), ())
 
 
@@ -312,8 +315,8 @@ def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
 
 
 def test_the_audit_has_one_flag_for_both_stages_that_ask():
-    command = cli._parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
-    options = {key: value for stage in STAGES for key, value in cli._values(getattr(command, stage)).items()}
+    command = flags.parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
+    options = {key: value for stage in STAGES for key, value in flags.values_of(getattr(command, stage)).items()}
     config = AuditConfig.of(DOCTOR, **options)
     assert config.annotate.max_calls == config.evaluate.max_calls == 7
     assert config.evaluate.judge == ("clip", "scripted:a") and config.annotate.annotator == "clip"

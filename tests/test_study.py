@@ -125,7 +125,7 @@ def test_the_command_line_makes_a_study(stages, tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     study = Study("studies/a-photo-of-a-doctor")
     assert len(study.entries) == 4
-    row = "a photo of a nurse  │ b     │      1 │     1 │ a cat  │ 1.0% [0.3%, 2.9%] │ studies/a-photo-of-a-doctor/a-p"
+    row = "a photo of a nurse  │ b     │      1 │     1 │ a cat  │ 1.0% [0.3%, 2.9%] │ a-photo-of-a-nurse--b  "
     assert row in out and out.endswith("what the models differ in: raigen compare studies/a-photo-of-a-doctor\n")
     assert err.splitlines()[0].startswith("1 of 4, “a photo of a doctor” with a: capture: done in ")
     assert cli.main(args) == 0

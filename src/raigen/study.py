@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raigen.comparisons import COLUMNS, rows
 from raigen.errors import RaigenError
 from raigen.run import Run, lock, write_text
 
@@ -129,8 +130,8 @@ class Study:
         """comparison.csv as columns by name, which `pandas.DataFrame` takes as they are; numbers are numbers, and what
         is not known is None. Raises RaigenError before the study was compared.
         """
-        cells = self.comparison()["cells"]
-        return {name: [cell[name] for cell in cells] for name in (cells[0] if cells else {})}
+        found = list(rows(self.comparison()))
+        return {name: [row[name] for row in found] for name in COLUMNS}
 
     def comparison(self) -> dict[str, Any]:
         """What comparison.json holds. Raises RaigenError before the study was compared."""
