@@ -153,20 +153,22 @@ def _merged(
     judged: dict[Place, Judged],
     config: CompareConfig,
 ) -> list[Compared]:
-    """The labels as attributes: given ones first, then by the best score.
+    """The labels as attributes: given ones first, then by the best score, those that no picture was judged on last.
 
     CLIP's verdicts on labels with near texts agree whatever the pictures show, for they are made of the texts: where it
     judges, only texts that are the same are merged. A row too many does less harm than a finding that is gone.
     """
     best = {label: max((f.minority_score for f in findings.get(label, [])), default=0.0) for label in labels}
-    order = [*given, *sorted((label for label in labels if label not in given), key=lambda label: -best[label])]
+    is_blank = {label: all(np.isnan(one.verdicts[label].shows).all() for one in judged.values()) for label in labels}
+    found = [label for label in labels if label not in given]
+    order = [*given, *sorted(found, key=lambda label: (is_blank[label], -best[label]))]
     run = next(iter(matched.run_of.values()))
     ways = directions(Embedder(run.facts_of("discover")["embedder"]), matched.prompts[0], order)
 
-    def agreement(one: int, other: int) -> float | None:
+    def agreement(first: int, second: int) -> float | None:
         if matched.judge == CLIP:
             return None
-        both = ([found.verdicts[order[index]].shows for found in judged.values()] for index in (one, other))
+        both = ([one.verdicts[order[index]].shows for one in judged.values()] for index in (first, second))
         return krippendorff_alpha(np.stack([np.concatenate(shows) for shows in both]))
 
     groups = merge(order, ways @ ways.T, agreement, config.min_similarity, config.min_agreement)
