@@ -37,6 +37,7 @@ class Stages:
         self.calls: list[str] = []
         self.fails: dict[str, BaseException] = {}
         self.fails_after = 0  # ticks
+        self.texts: dict[str, str] = {}  # what the file of a stage holds in the end
 
     def __call__(self, name):
         def stage(run, config):
@@ -49,6 +50,8 @@ class Stages:
                 lines.append(f"{name} {done}")
                 write_text(path, "\n".join(lines))
                 yield Tick(done + 1, 3, "working")
+            if name in self.texts:
+                write_text(path, self.texts[name])
             return Outcome([path], {"ticks": 3})
 
         return stage

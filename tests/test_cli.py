@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from raigen import cli
+from raigen import cli, flags
 from raigen import progress as progress_room
 from raigen.activations import ActivationStore
 from raigen.audit import Step
@@ -21,7 +21,8 @@ from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,review,view,version}
+usage: raigen [-h]
+              {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -30,8 +31,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 ╰──────────────────────────────────────────────────────────────────────────────╯
 ╭─ subcommands ────────────────────────────────────────────────────────────────╮
 │ (required)                                                                   │
-│   • audit       Audits one prompt through all stages; the same command again │
-│                 goes on where it stopped.                                    │
+│   • audit       Audits a prompt, or many with many models; the same command  │
+│                 again goes on where it stopped.                              │
 │   • plan        Says what an audit would take and the rarest rate it could   │
 │                 show, from a few pictures; writes nothing.                   │
 │   • capture     Generates pictures and keeps the activations of one layer of │
@@ -46,6 +47,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 picture twice.                                               │
 │   • hookpoints  Lists the layers of a model that can be looked into, with    │
 │                 what all steps would take on disk.                           │
+│   • compare     Compares the runs of a study, or single runs: what one model │
+│                 hides that another shows.                                    │
 │   • review      Brings back what a person ticked on the review sheet; the    │
 │                 rates then stand checked beside raw.                         │
 │   • view        Shows a run, or a folder of runs, in the browser of this     │
@@ -119,7 +122,7 @@ def test_every_field_of_amplify_is_a_flag_with_its_help(capsys):
 
 def test_lists_of_numbers_have_commas_or_spaces():
     given = ["amplify", "run", "--attribute", "3,5", "--strength", "-0.5,1", "2", "--method", "set"]
-    options = cli._parse(given, {}).options
+    options = flags.parse(given, {}).options
     assert (options.attribute, options.strength, options.also) == ((3, 5), (-0.5, 1.0, 2.0), ())
 
 
@@ -134,6 +137,11 @@ def test_version(capsys):
         (("audit", DOCTOR, "--n-images", "3"),
          "raigen: n_images: expected at least 50: fewer pictures cannot show what is rare; got 3\n"),
         (("audit", DOCTOR, "--n-fresh-images", "0"), "raigen: n_fresh_images: expected 1 or more; got 0\n"),
+        (("audit",), "raigen: prompt: expected a text, such as: raigen audit \"a photo of a doctor\"; or --prompts\n"),
+        (("audit", DOCTOR, "--model", "a", "--model", "b", "--run-dir", "here"),
+         "raigen: run_dir: a study has a folder for each of its runs; name the study's own with --study DIR\n"),
+        (("audit", "--prompts", "nothing"), "raigen: prompts: expected professions, scenes or a text file with one "
+         "prompt a line; got 'nothing'\n"),
         (("capture", " "), "raigen: prompt: expected a text that is not empty; got ' '\n"),
         (("train", "nowhere"), "raigen: nowhere: expected a run folder with a run.json; found none. "
          'Start one with: raigen audit "a photo of a doctor" --run-dir nowhere\n'),
@@ -150,7 +158,6 @@ def test_a_mistake_is_told_on_stderr_without_a_traceback(args, message, capsys, 
     ("args", "expected"),
     [
         (("audit", DOCTOR, "--n-imags", "60"), "Perhaps you meant:"),
-        (("audit",), "Missing from raigen audit:"),
         (("audit", DOCTOR, "--n-images", "many"), "invalid"),
         (("audit", DOCTOR, "--redo", "everything"), "--redo"),
         (("audti", DOCTOR), "audti"),
@@ -308,8 +315,8 @@ def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
 
 
 def test_the_audit_has_one_flag_for_both_stages_that_ask():
-    command = cli._parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
-    options = {key: value for stage in STAGES for key, value in cli._values(getattr(command, stage)).items()}
+    command = flags.parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
+    options = {key: value for stage in STAGES for key, value in flags.values_of(getattr(command, stage)).items()}
     config = AuditConfig.of(DOCTOR, **options)
     assert config.annotate.max_calls == config.evaluate.max_calls == 7
     assert config.evaluate.judge == ("clip", "scripted:a") and config.annotate.annotator == "clip"

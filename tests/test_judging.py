@@ -16,8 +16,9 @@ from raigen.answers import Reply
 from raigen.cli import main
 from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.evaluate import FRESH_SEEDS_FROM, evaluate, plan
+from raigen.evaluate import evaluate, plan
 from raigen.figures import CAPTION, SMALL
+from raigen.fresh import FRESH_SEEDS_FROM
 from raigen.judges import NOT_KNOWN
 from raigen.pictures import write_list, write_picture
 from raigen.records import Outcome, RareAttribute

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from raigen import interchange, scores, train, world
     from raigen.amplify import amplify
     from raigen.audit import audit
+    from raigen.compare import compare
     from raigen.config import SAEConfig
     from raigen.errors import RaigenError
     from raigen.records import RareAttribute
     from raigen.run import Run
     from raigen.sae import MatryoshkaSAE
     from raigen.steering import steering
+    from raigen.study import Study
 
     __version__: str
 
@@ -27,9 +29,11 @@ __all__ = [
     "RareAttribute",
     "Run",
     "SAEConfig",
+    "Study",
     "__version__",
     "amplify",
     "audit",
+    "compare",
     "interchange",
     "scores",
     "steering",
@@ -43,8 +47,10 @@ _HOMES = {
     "RareAttribute": "raigen.records",
     "Run": "raigen.run",
     "SAEConfig": "raigen.config",
+    "Study": "raigen.study",
     "amplify": "raigen.amplify",
     "audit": "raigen.audit",
+    "compare": "raigen.compare",
     "steering": "raigen.steering",
 }
 _MODULES = {
@@ -56,11 +62,11 @@ _MODULES = {
 
 
 class _Package(ModuleType):
-    """Keeps `raigen.amplify`, `raigen.audit` and `raigen.steering` the functions: importing the modules of these names
-    would put the modules in their place."""
+    """Keeps `raigen.amplify`, `raigen.audit`, `raigen.compare` and `raigen.steering` the functions: importing the
+    modules of these names would put the modules in their place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("amplify", "audit", "steering") and isinstance(value, ModuleType):
+        if name in ("amplify", "audit", "compare", "steering") and isinstance(value, ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)
 

@@ -1,6 +1,5 @@
 """Walks one run through the stages: skips what is done, resumes what is not."""
 
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from raigen.config import STAGES, AuditConfig, CaptureConfig, TrainConfig
 from raigen.errors import RaigenError
 from raigen.records import Outcome, Tick, mapped
 from raigen.run import Run
+from raigen.study import slug
 
 if TYPE_CHECKING:
     from raigen.activations import Part
 
 Stage = Callable[[Run, Any], Generator[Tick, None, Outcome]]
-MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
 
 
 class Step(NamedTuple):
@@ -97,8 +96,7 @@ def default_run_dir(prompt: str) -> Path:
     >>> default_run_dir("A photo of a CEO, smiling!").as_posix()
     'runs/a-photo-of-a-ceo-smiling'
     """
-    slug = re.sub(r"\W+", "-", prompt.lower())[:MAX_SLUG].strip("-")
-    return Path("runs") / (slug or "prompt")
+    return Path("runs") / slug(prompt)
 
 
 def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:

@@ -2,60 +2,41 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import field, fields, make_dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
-
-import tyro
-from tyro.conf import DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalMetavarFromFieldName
+from typing import Any
 
 from raigen.audit import Step, default_run_dir, run_stage, walk
-from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, AuditConfig, HookpointsConfig
+from raigen.config import (
+    STAGE_CONFIGS,
+    STAGES,
+    AmplifyConfig,
+    AuditConfig,
+    CaptureConfig,
+    CompareConfig,
+    HookpointsConfig,
+)
 from raigen.errors import RaigenError
+from raigen.flags import parse, values_of
 from raigen.presets import PRESETS, by_stage
-from raigen.progress import quiet_libraries, view
+from raigen.progress import quiet_libraries, sweep_view, view
+from raigen.prompts import prompts_of
 from raigen.run import Run
+from raigen.study import Study
+from raigen.sweep import default_study_dir, sweep
 from raigen.tables import (
     presence,
     print_amplified,
     print_attributes,
+    print_comparison,
     print_hookpoints,
     print_plan,
     print_result,
+    print_study,
 )
-
-DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
-AUDIT_HELP = "Audits one prompt through all stages; the same command again goes on where it stopped."
-STAGE_HELP = {
-    "capture": "Generates pictures and keeps the activations of one layer of the denoiser.",
-    "train": "Trains the sparse autoencoder on what the layer put out.",
-    "discover": "Scores the neurons and lists the rare ones.",
-    "annotate": "Names the listed neurons.",
-    "evaluate": "Measures on fresh pictures how often each named attribute shows.",
-    "report": "Writes the report, one HTML file.",
-}
-AMPLIFY_HELP = "Brings attributes out, and measures what that does; makes no picture twice."
-PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few pictures; writes nothing."
-HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what all steps would take on disk."
-MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
-PRESET_HELP = "Start from published settings, model and all; other flags still count."
-REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
-FILE_HELP = "The file that review.html downloads."
-VIEW_HELP = "Shows a run, or a folder of runs, in the browser of this machine."
-PLACE_HELP = "A run folder, or a folder of them."
-PORT_HELP = "Port on 127.0.0.1; 0 takes any that is free."
-VERSION_HELP = "Prints the version."
-RUN_HELP = "The run folder. What it was given before stands for the flags left out."
-RUN_DIR_HELP = "The run folder. (default: runs/PROMPT)"
-REDO_HELP = "Do this stage anew, with all that follow it."
-PROMPT_HELP = "What to ask the model for: a text that is not empty."
-PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
-DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
-NUMBERS: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}  # fields that are lists of them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: list[str]) -> int:
-    command = _parse(args, {})
+    command = parse(args, {})
     name = type(command).__name__
     if name == "version":
         print(f"raigen {version('raigen')}")
@@ -79,28 +60,56 @@ def _main(args: list[str]) -> int:
         _list_hookpoints(command)
     elif name == "amplify":
         _amplify(command)
+    elif name == "compare":
+        _compare(command)
     elif name == "review":
         _review(Run(command.run), command.file)
     elif name == "view":
         _serve(command.place, command.port)
-    elif name in ("audit", "plan"):
-        if command.preset is not None:
-            command = _parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
-        # The whole configuration is checked before a folder is made.
-        options = {key: value for stage in STAGES for key, value in _values(getattr(command, stage)).items()}
-        config = AuditConfig.of(command.prompt, **options)
-        if name == "plan":
-            quiet_libraries()
-            print_plan(import_module("raigen.plan").plan(config), config)
-            return 0
-        run = Run.create(command.run_dir or default_run_dir(command.prompt))
-        with view() as show:
-            for step in walk(run, config, command.redo):
-                show(step)
-        print_result(run)
+    elif name == "audit":
+        _audit(command, args)
+    elif name == "plan":
+        quiet_libraries()
+        config = _config_of(command, args, command.prompt)
+        print_plan(import_module("raigen.plan").plan(config), config)
     else:
         _run_one(name, command, args)
     return 0
+
+
+def _audit(command: Any, args: list[str]) -> None:
+    prompts = dict.fromkeys((*command.prompt, *(prompts_of(command.prompts) if command.prompts else ())))
+    if not prompts:
+        raise RaigenError('prompt: expected a text, such as: raigen audit "a photo of a doctor"; or --prompts')
+    of_preset = PRESETS[command.preset]["model"] if command.preset else CaptureConfig.model
+    models = list(dict.fromkeys(command.model or (of_preset,)))
+    # The whole configuration is checked before a folder is made.
+    configs = [_config_of(command, args, prompt, model=model) for prompt in prompts for model in models]
+    if len(configs) > 1 or command.prompts or command.study:
+        _sweep(command, configs[0], list(prompts), models)
+        return
+    run = Run.create(command.run_dir or default_run_dir(configs[0].capture.prompt))
+    with view() as show:
+        for step in walk(run, configs[0], command.redo):
+            show(step)
+    print_result(run)
+
+
+def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[str]) -> None:
+    if command.run_dir is not None:
+        raise RaigenError("run_dir: a study has a folder for each of its runs; name the study's own with --study DIR")
+    study = Study.create(command.study or default_study_dir(prompts, command.prompts))
+    with sweep_view() as show:
+        for news in sweep(study, config, prompts, models, command.redo, command.workers):
+            show(news)
+    print_study(study)
+
+
+def _config_of(command: Any, args: list[str], prompt: str, **more: Any) -> AuditConfig:
+    if command.preset is not None:
+        command = parse(args, by_stage(command.preset))  # once more: a flag left out has the preset's value
+    options = {key: value for stage in STAGES for key, value in values_of(getattr(command, stage)).items()}
+    return AuditConfig.of(prompt, **options, **more)
 
 
 def _review(run: Run, path: Path) -> None:
@@ -123,7 +132,7 @@ def _serve(place: Path, port: int) -> None:
 
 def _list_hookpoints(command: Any) -> None:
     quiet_libraries()
-    survey = import_module("raigen.survey").survey(command.model, HookpointsConfig(**_values(command.options)))
+    survey = import_module("raigen.survey").survey(command.model, HookpointsConfig(**values_of(command.options)))
     licence = survey.licence or "no licence named"
     print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {licence}; {survey.n_steps} steps, "
           f"{survey.height} x {survey.width} pixels")  # fmt: skip
@@ -131,7 +140,7 @@ def _list_hookpoints(command: Any) -> None:
 
 
 def _amplify(command: Any) -> None:
-    config, run = AmplifyConfig(**_values(command.options)), Run(command.run)
+    config, run = AmplifyConfig(**values_of(command.options)), Run(command.run)
     with view() as show:
         started = time.monotonic()
         show(Step("amplify", "begun"))
@@ -146,15 +155,27 @@ def _amplify(command: Any) -> None:
     print(f"report: {run.report()}")
 
 
+def _compare(command: Any) -> None:
+    options = vars(CompareConfig(**values_of(command.options)))
+    room = import_module("raigen.compare")
+    study = room.study_of(command.runs, command.study)
+    with view() as show:
+        started = time.monotonic()
+        show(Step("compare", "begun"))
+        room.compare(study, progress=lambda tick: show(Step("compare", "running", tick)), **options)
+        show(Step("compare", "finished", seconds=time.monotonic() - started))
+    print_comparison(study)
+
+
 def _run_one(stage: str, command: Any, args: list[str]) -> None:
     run_dir = _run_dir(command)
     recorded = {}
     if stage != "capture" or (run_dir / "run.json").is_file():
         manifest = Run(run_dir).manifest
         if stage in manifest["stages"]:
-            recorded = {stage: _values(Run(run_dir).config_of(stage))}
-            command = _parse(args, recorded)  # once more: a flag left out keeps its recorded value
-    values = _values(getattr(command, stage))
+            recorded = {stage: values_of(Run(run_dir).config_of(stage))}
+            command = parse(args, recorded)  # once more: a flag left out keeps its recorded value
+    values = values_of(getattr(command, stage))
     if stage == "capture":
         is_run = command.run_dir is None and _is_run(command.prompt)
         values["prompt"] = recorded.get(stage, {}).get("prompt", "") if is_run else command.prompt
@@ -179,89 +200,6 @@ def _run_dir(command: Any) -> Path:
 
 def _is_run(text: str) -> bool:
     return (Path(text) / "run.json").is_file()
-
-
-# Flags. A command is a dataclass made from the configurations, so a field added there is a flag here.
-def _parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The command in `args`; its type bears the command's name. `recorded` holds other defaults, by stage."""
-    flags = {stage: _flags(stage, recorded.get(stage, {})) for stage in STAGES}
-    redo = (Annotated[Literal[STAGES] | None, tyro.conf.arg(help=REDO_HELP)], None)
-    run_dir = (Annotated[Path | None, tyro.conf.arg(help=RUN_DIR_HELP, help_behavior_hint="")], None)
-    prompt = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_HELP)],)
-    run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
-    preset = (Annotated[Literal[tuple(PRESETS)] | None, tyro.conf.arg(help=PRESET_HELP)], None)
-    places = {"prompt": prompt, "run_dir": run_dir, "redo": redo, "preset": preset}
-    shared = tuple(f.name for f in fields(AskConfig))  # one flag of the audit for both stages that ask
-    audit_flags = flags | {"evaluate": _flags("evaluate", {}, hidden=shared)}
-    commands = [_command("audit", AUDIT_HELP, places | audit_flags)]
-    commands.append(_command("plan", PLAN_HELP, {"prompt": prompt, "preset": preset, **audit_flags}))
-    for stage in STAGES:
-        place: dict[str, tuple[Any, ...]] = {"run": run}
-        if stage == "capture":
-            target = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_OR_RUN_HELP)],)
-            place = {"prompt": target, "run_dir": run_dir}
-        if stage in ("annotate", "evaluate"):
-            place["dry_run"] = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_HELP)], False)
-        redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
-        commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
-    model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
-    options = _unchecked(HookpointsConfig, (), {})
-    amplify = _unchecked(AmplifyConfig, (), {})
-    commands.append(_command("amplify", AMPLIFY_HELP, {"run": run, "options": amplify}))
-    commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "options": options}))
-    file = (Annotated[Positional[Path], tyro.conf.arg(help=FILE_HELP)],)
-    commands.append(_command("review", REVIEW_HELP, {"run": run, "file": file}))
-    place_of_runs = (Annotated[Positional[Path], tyro.conf.arg(help=PLACE_HELP)],)
-    port = (Annotated[int, tyro.conf.arg(help=PORT_HELP)], 8765)
-    commands.append(_command("view", VIEW_HELP, {"place": place_of_runs, "port": port}))
-    commands.append(_command("version", VERSION_HELP, {}))
-    markers = (OmitArgPrefixes, OmitSubcommandPrefixes, DisallowNone, PositionalMetavarFromFieldName)
-    union: Any = Union[tuple(commands)]  # noqa: UP007
-    return tyro.cli(union, prog="raigen", description=DESCRIPTION, args=args, config=markers)
-
-
-def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
-    made = make_dataclass(
-        name,
-        [(key, part[0]) if len(part) == 1 else (key, part[0], field(default=part[1])) for key, part in parts.items()],
-        kw_only=True,
-        frozen=True,
-        namespace={"__doc__": help},
-    )
-    return Annotated[made, tyro.conf.subcommand(name)]
-
-
-def _flags(stage: str, recorded: Mapping[str, Any], hidden: tuple[str, ...] = ()) -> tuple[Any, Any]:
-    """A stage's configuration as flags, with their defaults; the prompt and the `hidden` fields are none."""
-    return _unchecked(STAGE_CONFIGS[stage], ("prompt",) if stage == "capture" else hidden, recorded)
-
-
-def _unchecked(base: type, hidden: tuple[str, ...], values: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A configuration that is not checked, so that a bad value is told in raigen's words and not in the parser's."""
-    defaults = {f.name: f.default for f in fields(base)} | {"prompt": ""}
-    suppressed = [(name, tyro.conf.Suppress[Any], field(default=defaults[name])) for name in hidden]
-    namespace = {"__post_init__": lambda self: None, "__doc__": base.__doc__, "hidden": frozenset(hidden)}
-    suppressed += [(f.name, _numbers(f.type), field(default=f.default)) for f in fields(base) if f.type in NUMBERS]
-    made = make_dataclass(f"{base.__name__}_flags", suppressed, bases=(base,), frozen=True, namespace=namespace)
-    return made, made(**values)
-
-
-def _numbers(kind: Any) -> Any:
-    """A flag of numbers that takes them with commas between them, or spaces."""
-    number = NUMBERS[kind]
-    spec = tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar=f"[{number.__name__.upper()},...]",
-        instance_from_str=lambda parts: tuple(number(text) for part in parts for text in part.split(",") if text),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [f"{each:g}" for each in value],
-    )
-    return Annotated[kind, spec]
-
-
-def _values(config: Any) -> dict[str, Any]:
-    hidden = getattr(type(config), "hidden", frozenset())
-    return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in hidden}
 
 
 if __name__ == "__main__":

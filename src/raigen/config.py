@@ -351,6 +351,49 @@ class ReportConfig:
         _need(0 < self.rarer_than < 1, "rarer_than", self.rarer_than, "a rate in (0, 1)")
 
 
+@dataclass(frozen=True)
+class CompareConfig(AskConfig):
+    """How runs are compared: who judges, on how many pictures, and what counts as one attribute."""
+
+    judge: str | None = None
+    """`portraits`, `clip` or a vision-language model, one for all runs; None is the first judge of the runs, which must
+    then be the same in all."""
+    n_fresh_images: int | None = None
+    """Fresh pictures of each run, at least 2; None takes those that were evaluated, which must then be as many in
+    all. Those that are missing are made."""
+    baseline: str | None = None
+    """The model that the others are compared with; None is the first."""
+    attributes: str | None = None
+    """A text file with one attribute a line, to be judged beside those that were found."""
+    min_similarity: float = 0.8
+    """Two labels are one attribute only if the cosine of their texts is at least this, in [-1, 1]..."""
+    min_agreement: float = 0.8
+    """... and the judge's verdicts on them agree at least this well (Krippendorff's alpha); in [-1, 1]. Not where CLIP
+    judges: it knows no more of the pictures than the texts say."""
+    n_asked_images: int = 20
+    """Pictures of a prompt that asks for the attribute, made where only another model lists it; 0 makes none."""
+    drawn_rate: float = 0.2
+    """A model knows an attribute if it shows it in more than this share of such pictures; in (0, 1)."""
+    n_strip_images: int = 8
+    """Pictures of each model, with the same seeds, that the report lays side by side; at least 1."""
+    confidence: float = 0.95
+    """Of the intervals, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.judge is not None:
+            _need_address("judge", self.judge, ("portraits", "clip"))
+        _need(
+            self.n_fresh_images is None or self.n_fresh_images >= 2, "n_fresh_images", self.n_fresh_images, "2 or more"
+        )
+        for name in ("min_similarity", "min_agreement"):
+            _need(-1 <= getattr(self, name) <= 1, name, getattr(self, name), "a number in [-1, 1]")
+        _need(self.n_asked_images >= 0, "n_asked_images", self.n_asked_images, "0 or more")
+        _need(self.n_strip_images >= 1, "n_strip_images", self.n_strip_images, "1 or more")
+        for name in ("drawn_rate", "confidence"):
+            _need(0 < getattr(self, name) < 1, name, getattr(self, name), "a number in (0, 1)")
+
+
 METHODS = ("steer", "set", "prompt", "select", "mix", "random-direction", "random-neuron")
 
 

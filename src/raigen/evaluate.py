@@ -15,22 +15,16 @@ from raigen.address import address_of
 from raigen.answers import Answers
 from raigen.calibration import Known, calibrated, calibration_of, read_calibration
 from raigen.config import CaptureConfig, EvaluateConfig
-from raigen.diffusion import defaults, make_pictures
-from raigen.errors import RaigenError
-from raigen.judges import CLIP, WORLD, Subject, Verdicts, presence_jobs, verdicts_of, without
+from raigen.fresh import Shelf, fresh_pictures, known_pictures
+from raigen.judges import CLIP, WORLD, Subject, Verdicts, given_labels, presence_jobs, verdicts_of, without
 from raigen.judging import Rates, is_in_world, judges_of, rates_of
 from raigen.label_scores import label_jobs, label_scores
-from raigen.loading import load_pipeline
-from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Outcome, RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
 from raigen.vlm import Plan, open_answers
 from raigen.vlm import plan as plan_of
 from raigen.world.judge import judge
 from raigen.world.truth import truth_of
-
-FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
-
 
 Given = dict[Subject, Rates]  # the rates of the attributes that came from a file
 
@@ -51,7 +45,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     judges, subjects = judges_of(config.judge, capture), _subjects(run, config)
     known = read_calibration(Path(config.calibration)) if config.calibration else []
     answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
-    samples = yield from _fresh_pictures(run, capture, config)
+    samples = yield from fresh_pictures(run, capture, config.n_fresh_images, _shelf(run))
     by_judge = []
     for name in judges:
         by_judge.append((yield from verdicts_of(run, samples, subjects, name, answers, config)))
@@ -83,8 +77,7 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     of the audited ones."""
     run.facts_of("annotate")
     capture: CaptureConfig = run.config_of("capture")
-    base = FRESH_SEEDS_FROM + capture.base_seed
-    made = whole_samples(run, run.fresh_samples_path, run.fresh_dir, capture.prompt, base)
+    made = known_pictures(run, capture, _shelf(run))
     stand_in = run.samples()[0]
     samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
     labels = list(dict.fromkeys(subject.label for subject in _subjects(run, config)))
@@ -103,33 +96,11 @@ def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
     found = [Subject(a.label, a.neuron, a.top_images) for a in run.attributes if a.label]
     if config.attributes is None:
         return found
-    path = Path(config.attributes)
-    if not path.is_file():
-        raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {str(path)!r}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    given = [Subject(line) for line in dict.fromkeys(lines) if line and not line.startswith("#")]
-    if not given:
-        raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
-    return found + given
+    return found + [Subject(label) for label in given_labels(config.attributes)]
 
 
-def _fresh_pictures(run: Run, capture: CaptureConfig, config: EvaluateConfig) -> Generator[Tick, None, list[Sample]]:
-    base = FRESH_SEEDS_FROM + capture.base_seed
-    kept = whole_samples(run, run.fresh_samples_path, run.fresh_dir, capture.prompt, base)
-    samples = {index: sample for index, sample in kept.items() if index < config.n_fresh_images}
-    missing = [index for index in range(config.n_fresh_images) if index not in samples]
-    yield Tick(len(samples), config.n_fresh_images)
-    if missing:
-        pipe = load_pipeline(capture.model, capture.device, capture)
-        settings = defaults(pipe, capture.model, capture)
-        seeds = [base + index for index in missing]
-        waiting = iter(missing)
-        for images in make_pictures(pipe, capture.prompt, seeds, settings, capture.batch_size):
-            for image, index in zip(images, waiting, strict=False):
-                samples[index] = write_picture(run, run.fresh_dir, index, capture.prompt, base + index, image)
-            write_list(run.fresh_samples_path, samples)
-            yield Tick(len(samples), config.n_fresh_images)
-    return [samples[index] for index in range(config.n_fresh_images)]
+def _shelf(run: Run) -> Shelf:
+    return Shelf(run.fresh_samples_path, run.fresh_dir)
 
 
 def unscored_by_reason(verdicts: dict[Subject, list[Verdicts]]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Says of each picture whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from raigen.address import Address, address_of
 from raigen.answers import Answers, Reply
 from raigen.config import AskConfig
 from raigen.embed import Embedder
+from raigen.errors import RaigenError
 from raigen.questions import presence_question, read_presence
 from raigen.records import Sample, Tick, mapped
 from raigen.run import Run
@@ -41,6 +43,21 @@ class Verdicts(NamedTuple):
     shows: Float[np.ndarray, " image"]
     confidence: Float[np.ndarray, " image"]
     why: Mapping[int, str] | None = None
+
+
+def given_labels(file: str) -> list[str]:
+    """The attributes of a text file, one a line, each once. Lines that begin with # are notes.
+
+    Raises RaigenError when there is no file, or none in it.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {file!r}")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    given = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not given:
+        raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
+    return given
 
 
 def verdicts_of(

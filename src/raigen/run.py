@@ -84,6 +84,8 @@ class Run:
     table_path = property(lambda self: self.dir / "attributes.csv")
     figures_dir = property(lambda self: self.dir / "figures")
     amplified_dir = property(lambda self: self.dir / "amplified")
+    compared_dir = property(lambda self: self.dir / "compared")
+    compared_samples_path = property(lambda self: self.dir / "compared" / "fresh.jsonl")
 
     def amplification_path(self, name: str) -> Path:
         """What came of one attribute and method, such as `12-steer` for neuron 12."""
@@ -92,6 +94,10 @@ class Run:
     def amplifications(self) -> list[Path]:
         """Every amplification.json there is, by name."""
         return sorted(self.amplified_dir.glob("*/amplification.json"))
+
+    def asked_dir(self, key: str) -> Path:
+        """The pictures of a prompt that asks for an attribute: `key` is a hash of it."""
+        return self.compared_dir / "asked" / key
 
     def recipe_dir(self, name: str, key: str) -> Path:
         """The pictures that one recipe made: `key` is a hash of the recipe."""
@@ -215,20 +221,15 @@ class Run:
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
             self.fresh_samples_path.unlink(missing_ok=True)
-        if stage in ("capture", "train") and self.amplified_dir.is_dir():  # made of a model and an autoencoder
-            shutil.rmtree(self.amplified_dir)
+        for made in (self.amplified_dir, self.compared_dir):  # of a model; the first of an autoencoder, too
+            if stage in ("capture", "train") and made.is_dir():
+                shutil.rmtree(made)
         self._write_manifest(manifest)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for one writer. Raises RaigenError when another process holds it."""
-        with open(self.dir / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RaigenError(
-                    f"{self.dir}: another raigen process is writing here; wait for it or choose another --run-dir"
-                ) from error
+        with lock(self.dir, "--run-dir"):
             yield
 
     # Files.
@@ -276,6 +277,19 @@ class Run:
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.manifest_path, json.dumps(manifest, indent=1))
+
+
+@contextmanager
+def lock(dir: Path, flag: str) -> Iterator[None]:
+    """Holds a folder for one writer; `flag` is what names another one. Raises RaigenError when it is held already."""
+    with open(dir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RaigenError(
+                f"{dir}: another raigen process is writing here; wait for it or choose another {flag}"
+            ) from error
+        yield
 
 
 def sha256(data: bytes) -> str:

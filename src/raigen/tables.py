@@ -12,6 +12,7 @@ from rich.table import Table
 from raigen.config import AuditConfig
 from raigen.records import Causal, HookpointCost, Presence
 from raigen.run import Run
+from raigen.study import Study
 from raigen.wording import duration
 
 if TYPE_CHECKING:
@@ -78,6 +79,50 @@ def print_result(run: Run) -> None:
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         print(f"found, by planted rate: {' · '.join(bands)}")
     print(f"report: {run.report()}")
+
+
+def print_study(study: Study) -> None:
+    """Of each run how much it listed, what is rarest there, and where it lies."""
+    table = Table()
+    for name in ("prompt", "model", "listed", "named", "rarest", "presence", "folder"):
+        table.add_column(name, justify="right" if name in ("listed", "named", "presence") else "left")
+    for entry in study.entries:
+        run = Run(study.dir_of(entry)) if (study.dir_of(entry) / "run.json").is_file() else None
+        table.add_row(*map(escape, (entry.prompt, entry.model, *_run_cells(run), entry.folder)))
+    _console().print(table)
+    print(f"what the models differ in: raigen compare {study.dir}")
+
+
+def print_comparison(study: Study) -> None:
+    """The differences that hold, the surest first, and where the report lies."""
+    found = study.comparison()
+    moved = [change for change in found["changes"] if change["kind"] not in ("same", "unmeasured")]
+    table = Table()
+    for name in ("attribute", "prompt", "model", "baseline", "difference", "q", "change"):
+        table.add_column(name, justify="right" if name in ("difference", "q") else "left")
+    for change in sorted(moved, key=lambda change: change["q"]):
+        by = change["difference"]
+        interval = f"{by['difference']:+.1%} [{by['low']:+.1%}, {by['high']:+.1%}]"
+        names = (change["label"], change["prompt"], change["model"], change["baseline"])
+        table.add_row(*map(escape, (*names, interval, f"{change['q']:.2g}", change["kind"])))
+    if moved:
+        _console().print(table)
+    n, listed = len(found["changes"]), len(found["attributes"])
+    print(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
+          f"{found['n_fresh_images']} pictures of each prompt and model, judged by {found['judge']}")  # fmt: skip
+    print(f"report: {study.report_path}")
+
+
+def _run_cells(run: Run | None) -> list[str]:
+    if run is None or not run.attributes_path.is_file():
+        return ["not done", "", "", ""]
+    measured = [a for a in run.attributes if a.label and a.presence and a.presence.n]
+    rarest = min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
+    named = sum(attribute.label is not None for attribute in run.attributes)
+    return [
+        str(len(run.attributes)), str(named), (rarest.label or "") if rarest else "",
+        presence(rarest.presence) if rarest else "",
+    ]  # fmt: skip
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:

@@ -1,0 +1,43 @@
+"""The prompts of a study: lists that are shipped, and files."""
+
+from pathlib import Path
+
+from raigen.errors import RaigenError
+
+_OF = ("a doctor", "a nurse", "a farmer", "a sheriff", "a CEO", "a hairdresser", "a manager", "a cleaner",
+       "an attendant", "an assistant")  # fmt: skip
+LISTS: dict[str, tuple[str, ...]] = {
+    "professions": tuple(f"a photo of {who}" for who in _OF),
+    "scenes": (
+        "a family having breakfast in a kitchen",
+        "a child flying a kite on a beach",
+        "two people waiting at a bus stop",
+        "a bride and a groom in front of a house",
+        "a street market on a sunny morning",
+        "a classroom full of students",
+        "a dog lying on a couch",
+        "a football team after a match",
+        "a couple cooking dinner together",
+        "people dancing at a party",
+    ),
+}  # fmt: skip
+
+
+def prompts_of(name: str) -> tuple[str, ...]:
+    """The prompts of a shipped list, or of a text file with one a line; each once. Lines that begin with # are notes.
+
+    Raises RaigenError when there is neither, or the file has no prompt.
+
+    >>> prompts_of("professions")[8]
+    'a photo of an attendant'
+    """
+    if name in LISTS:
+        return LISTS[name]
+    path = Path(name)
+    if not path.is_file():
+        raise RaigenError(f"prompts: expected {', '.join(LISTS)} or a text file with one prompt a line; got {name!r}")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    found = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not found:
+        raise RaigenError(f"prompts: expected one prompt a line; {path} has none")
+    return found
