@@ -21,8 +21,8 @@ from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h]
-              {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,review,view,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,\
+review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
