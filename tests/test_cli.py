@@ -16,13 +16,14 @@ from raigen import progress as progress_room
 from raigen.activations import ActivationStore
 from raigen.audit import Step
 from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
+from raigen.presets import by_stage
 from raigen.records import Outcome, Presence, RareAttribute, Tick
 from raigen.run import Run, write_text
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h]
-              {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,review,view,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,\
+review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -320,3 +321,8 @@ def test_the_audit_has_one_flag_for_both_stages_that_ask():
     config = AuditConfig.of(DOCTOR, **options)
     assert config.annotate.max_calls == config.evaluate.max_calls == 7
     assert config.evaluate.judge == ("clip", "scripted:a") and config.annotate.annotator == "clip"
+
+
+def test_a_preset_reaches_every_stage_of_the_audit():
+    command = flags.parse(["audit", DOCTOR, "--preset", "paper-sdxl"], by_stage("paper-sdxl"))
+    assert (command.train.d_sae, command.discover.score, command.evaluate.n_fresh_images) == (20480, "published", 1000)

@@ -66,28 +66,13 @@ def parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any
     audited = (Annotated[Positional[tuple[str, ...]], tyro.conf.arg(help=AUDITED_HELP, help_behavior_hint="")], ())
     run = (Annotated[Positional[Path], tyro.conf.arg(help=RUN_HELP)],)
     preset = (Annotated[Literal[tuple(PRESETS)] | None, tyro.conf.arg(help=PRESET_HELP)], None)
-    many = {
-        "model": (Annotated[UseAppendAction[tuple[str, ...]],
-                            tyro.conf.arg(help=MODELS_HELP, help_behavior_hint="")], ()),
-        "prompts": (Annotated[str | None, tyro.conf.arg(help=PROMPTS_HELP)], None),
-        "study": (Annotated[Path | None, tyro.conf.arg(help=STUDY_HELP, help_behavior_hint="")], None),
-        "workers": (Annotated[int, tyro.conf.arg(help=WORKERS_HELP)], 1),
-    }  # fmt: skip
-    places = {"prompt": audited, **many, "run_dir": run_dir, "redo": redo, "preset": preset}
+    places = {"prompt": audited, **_many(), "run_dir": run_dir, "redo": redo, "preset": preset}
     shared = tuple(f.name for f in fields(AskConfig))  # one flag of the audit for both stages that ask
-    audit_flags = flags | {"evaluate": _flags("evaluate", {}, hidden=shared)}
+    audit_flags = flags | {"evaluate": _flags("evaluate", recorded.get("evaluate", {}), hidden=shared)}
     without_model = _flags("capture", recorded.get("capture", {}), hidden=("model",))
     commands = [_command("audit", AUDIT_HELP, places | audit_flags | {"capture": without_model})]
     commands.append(_command("plan", PLAN_HELP, {"prompt": prompt, "preset": preset, **audit_flags}))
-    for stage in STAGES:
-        place: dict[str, tuple[Any, ...]] = {"run": run}
-        if stage == "capture":
-            target = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_OR_RUN_HELP)],)
-            place = {"prompt": target, "run_dir": run_dir}
-        if stage in ("annotate", "evaluate"):
-            place["dry_run"] = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_HELP)], False)
-        redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
-        commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
+    commands += _stage_commands(flags, run, run_dir)
     model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
     options = _unchecked(HookpointsConfig, (), {})
     amplify = _unchecked(AmplifyConfig, (), {})
@@ -106,6 +91,31 @@ def parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any
     markers = (OmitArgPrefixes, OmitSubcommandPrefixes, DisallowNone, PositionalMetavarFromFieldName)
     union: Any = Union[tuple(commands)]  # noqa: UP007
     return tyro.cli(union, prog="raigen", description=DESCRIPTION, args=args, config=markers)
+
+
+def _many() -> dict[str, tuple[Any, Any]]:
+    """What an audit of many prompts and models takes."""
+    return {
+        "model": (Annotated[UseAppendAction[tuple[str, ...]],
+                            tyro.conf.arg(help=MODELS_HELP, help_behavior_hint="")], ()),
+        "prompts": (Annotated[str | None, tyro.conf.arg(help=PROMPTS_HELP)], None),
+        "study": (Annotated[Path | None, tyro.conf.arg(help=STUDY_HELP, help_behavior_hint="")], None),
+        "workers": (Annotated[int, tyro.conf.arg(help=WORKERS_HELP)], 1),
+    }  # fmt: skip
+
+
+def _stage_commands(flags: Mapping[str, tuple[Any, Any]], run: tuple[Any], run_dir: tuple[Any, Any]) -> list[Any]:
+    commands = []
+    for stage in STAGES:
+        place: dict[str, tuple[Any, ...]] = {"run": run}
+        if stage == "capture":
+            target = (Annotated[Positional[str], tyro.conf.arg(help=PROMPT_OR_RUN_HELP)],)
+            place = {"prompt": target, "run_dir": run_dir}
+        if stage in ("annotate", "evaluate"):
+            place["dry_run"] = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_HELP)], False)
+        redo_stage = (Annotated[Literal[stage] | None, tyro.conf.arg(help=REDO_HELP)], None)
+        commands.append(_command(stage, STAGE_HELP[stage], {**place, "redo": redo_stage, stage: flags[stage]}))
+    return commands
 
 
 def _command(name: str, help: str, parts: Mapping[str, tuple[Any, ...]]) -> Any:
