@@ -10,7 +10,7 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
-from made import _portrait, save
+from made import portrait, save
 
 import raigen
 from raigen import cli
@@ -34,7 +34,7 @@ LISTED = {"old": [TURBAN, CAT, SNOW], "new": ["In the  snow", TURBAN]}
 
 def pictures(run, path, folder, n, base, shown):
     samples = [
-        save(run, Sample(i, DOCTOR, base + i, f"{folder}/{i:06d}.png", ""), _portrait(300 + i, shown.get(i)))
+        save(run, Sample(i, DOCTOR, base + i, f"{folder}/{i:06d}.png", ""), portrait(300 + i, shown.get(i)))
         for i in range(n)
     ]
     write_text(path, "".join(json.dumps(sample._asdict()) + "\n" for sample in samples))
