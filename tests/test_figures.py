@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -99,6 +99,7 @@ def test_the_scatter_places_a_worked_example() -> None:
 
 
 @given(st.lists(st.tuples(SHARES, st.floats(0, 2), st.booleans()), max_size=20))
+@example([(1.0, 5e-324, False)])
 def test_the_scatter_holds_every_neuron(neurons: list[tuple[float, float, bool]]) -> None:
     frequency, far, listed = (np.array([n[i] for n in neurons], dtype) for i, dtype in enumerate((float, float, bool)))
     chart = figures.scatter(frequency, far, listed)

@@ -226,6 +226,7 @@ def rate_axis(rates: Sequence[float]) -> RateAxis:
 
 def linear_axis(greatest: float) -> tuple[float, list[float]]:
     """The round end of an axis that holds 0 to `greatest`, and up to six round values on it."""
+    greatest = max(greatest, 1e-300)  # a fifth of the least numbers would be 0
     raw = greatest / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * (1 - 1e-9))
