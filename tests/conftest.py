@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,3 +36,25 @@ def _one_torch_thread() -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def page(browser, whole):
+    """The report of `whole`, wide open; both are fixtures of the module that asks."""
+    from made import view
+
+    view(browser, width=1280)
+    browser.get(whole.report().resolve().as_uri())
+    return browser
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Stand-ins for the stages, for what only walks through them."""
+    from test_audit import Stages
+
+    import raigen.audit  # noqa: F401  # the module, behind the function of that name
+
+    stages = Stages()
+    monkeypatch.setattr(sys.modules["raigen.audit"], "stage_function", stages)
+    return stages

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -55,13 +54,6 @@ class Stages:
             return Outcome([path], {"ticks": 3})
 
         return stage
-
-
-@pytest.fixture
-def stages(monkeypatch):
-    stages = Stages()
-    monkeypatch.setattr(sys.modules["raigen.audit"], "stage_function", stages)
-    return stages
 
 
 @pytest.fixture

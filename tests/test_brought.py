@@ -164,13 +164,6 @@ def test_a_damaged_picture_is_told_with_what_to_do(tmp_path: Path) -> None:
         write(run)
 
 
-@pytest.fixture
-def page(browser: Chrome, whole: Run) -> Chrome:  # noqa: F811
-    view(browser, width=1280)
-    browser.get(whole.report().resolve().as_uri())
-    return browser
-
-
 def test_it_opens_without_complaints_and_shows_every_picture(page: Chrome) -> None:
     assert page.get_log("browser") == []
     broken = page.execute_script("return [...document.images].filter(i => !i.complete || !i.naturalWidth).length")

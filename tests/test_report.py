@@ -258,13 +258,6 @@ def test_the_truth_of_another_run_is_refused(tmp_path: Path) -> None:
 # What a browser makes of it.
 
 
-@pytest.fixture
-def page(browser: Chrome, whole: Run) -> Chrome:  # noqa: F811
-    view(browser, width=1280)
-    browser.get(whole.report().resolve().as_uri())
-    return browser
-
-
 def test_it_opens_without_complaints(page: Chrome) -> None:
     assert page.get_log("browser") == []
     asked = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")

@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from test_audit import Stages
 
 from raigen import cli
 from raigen.config import STAGES, AuditConfig
@@ -24,13 +23,6 @@ DOCTOR, NURSE = "a photo of a doctor", "a photo of a nurse"
 CAT = RareAttribute(1, 12, 0.912, 0.012, 0.8, (), label="a cat",
                     presence=Presence(0.01, 0.003, 0.029, 3, 300, 0, "judge", "wilson"))  # fmt: skip
 CONFIG = AuditConfig.of(DOCTOR, store=True, n_images=60)
-
-
-@pytest.fixture
-def stages(monkeypatch):
-    stages = Stages()
-    monkeypatch.setattr(sys.modules["raigen.audit"], "stage_function", stages)
-    return stages
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.lab import BASE, Lab
 from raigen.mixture import dealt, mix
-from raigen.records import RareAttribute, Sample, Tick
+from raigen.records import RareAttribute, Sample, Tick, exhausted
 from raigen.run import Run
 
 
@@ -27,14 +27,7 @@ def amplify(run: Run | str | Path, *, progress: Callable[[Tick], object] | None 
     opened = run if isinstance(run, Run) else Run(run)
     config = AmplifyConfig(**options)
     with opened.locked():
-        work = amplifying(opened, config)
-        while True:
-            try:
-                tick = next(work)
-            except StopIteration as end:
-                return end.value
-            if progress is not None:
-                progress(tick)
+        return exhausted(amplifying(opened, config), progress)
 
 
 def amplifying(run: Run, config: AmplifyConfig) -> Generator[Tick, None, list[dict[str, Any]]]:

@@ -21,7 +21,7 @@ from raigen.judges import CLIP, Verdicts, given_labels
 from raigen.judging import presence_of
 from raigen.markup import fill
 from raigen.matching import Match, match
-from raigen.records import Presence, Tick, mapped
+from raigen.records import Presence, Tick, exhausted, mapped
 from raigen.run import Run, write_text
 from raigen.stats import krippendorff_alpha
 from raigen.study import Study
@@ -50,14 +50,8 @@ def compare(
     """
     config, opened = CompareConfig(**options), study_of(runs, study)
     with opened.locked():
-        work = comparing(opened, config)
-        while True:
-            try:
-                tick = next(work)
-            except StopIteration:
-                return opened
-            if progress is not None:
-                progress(tick)
+        exhausted(comparing(opened, config), progress)
+    return opened
 
 
 def study_of(runs: Study | str | Path | Sequence[Run | str | Path], study: str | Path | None = None) -> Study:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from raigen import figures
 from raigen.cards import Thumbs, picture_of
 from raigen.pareto import CONTROLS, pareto
-from raigen.records import Difference, Mean, Presence, RareAttribute
+from raigen.records import Difference, Mean, Presence, RareAttribute, Sample
 from raigen.run import Run
 from raigen.wording import METHOD_NAMES, strength_text
 
@@ -73,7 +73,7 @@ def curves_of(run: Run, amplified: Amplified, thumbs: Thumbs) -> list[dict[str, 
             "rows": rows,
             "cheapest": min(priced, key=lambda row: row["cost"], default=None),
             "strips": strips,
-            "is_pixel_art": max(run.read_image(_sample(run, strips[0][0].files[0])).size) <= figures.PIXEL_ART,
+            "is_pixel_art": max(run.read_image(_samples(run, strips[0][0])[0]).size) <= figures.PIXEL_ART,
             "drift": drift_of(entries),
             "notes": [note for entry in entries if (note := _note(entry))],
         })  # fmt: skip
@@ -191,9 +191,12 @@ def _note(entry: Entry) -> str:
 
 
 def _pictures(run: Run, strip: Strip, thumbs: Thumbs) -> list[Any]:
-    return [picture_of(run, _sample(run, file), f"{strip.name},", thumbs, stage="amplify") for file in strip.files]
+    samples = _samples(run, strip)
+    return [picture_of(run, sample, f"{strip.name},", thumbs, stage="amplify") for sample in samples]
 
 
-def _sample(run: Run, file: str) -> Any:
-    listed = run.samples(run.dir / Path(file).parent / "samples.jsonl")
-    return next(sample for sample in listed if sample.file == file)
+def _samples(run: Run, strip: Strip) -> list[Sample]:
+    """The pictures of a strip, which lie in as many folders as recipes made them; each list is read once."""
+    folders = dict.fromkeys(Path(file).parent for file in strip.files)
+    listed = {sample.file: sample for folder in folders for sample in run.samples(run.dir / folder / "samples.jsonl")}
+    return [listed[file] for file in strip.files]

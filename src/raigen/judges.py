@@ -13,6 +13,7 @@ from raigen.answers import Answers, Reply
 from raigen.config import AskConfig
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
+from raigen.prompts import lines_of
 from raigen.questions import presence_question, read_presence
 from raigen.records import Sample, Tick, mapped
 from raigen.run import Run
@@ -53,8 +54,7 @@ def given_labels(file: str) -> list[str]:
     path = Path(file)
     if not path.is_file():
         raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {file!r}")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    given = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    given = lines_of(path)
     if not given:
         raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
     return given

@@ -4,10 +4,22 @@ from pathlib import Path
 
 from raigen.errors import RaigenError
 
-_OF = ("a doctor", "a nurse", "a farmer", "a sheriff", "a CEO", "a hairdresser", "a manager", "a cleaner",
-       "an attendant", "an assistant")  # fmt: skip
+PROFESSIONS = ("doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "manager", "cleaner", "attendant",
+               "assistant")  # fmt: skip
+
+
+def photo_of(who: str) -> str:
+    """The bare prompt of somebody, with the right article.
+
+    >>> photo_of("doctor"), photo_of("attendant")
+    ('a photo of a doctor', 'a photo of an attendant')
+    """
+    article = "an" if who[0].lower() in "aeiou" else "a"
+    return f"a photo of {article} {who}"
+
+
 LISTS: dict[str, tuple[str, ...]] = {
-    "professions": tuple(f"a photo of {who}" for who in _OF),
+    "professions": tuple(map(photo_of, PROFESSIONS)),
     "scenes": (
         "a family having breakfast in a kitchen",
         "a child flying a kite on a beach",
@@ -36,8 +48,13 @@ def prompts_of(name: str) -> tuple[str, ...]:
     path = Path(name)
     if not path.is_file():
         raise RaigenError(f"prompts: expected {', '.join(LISTS)} or a text file with one prompt a line; got {name!r}")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    found = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    found = lines_of(path)
     if not found:
         raise RaigenError(f"prompts: expected one prompt a line; {path} has none")
-    return found
+    return tuple(found)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file, each once, without empty ones and notes, which begin with #."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

@@ -35,6 +35,17 @@ def mapped(items: Generator[T, None, R], function: Callable[[T], U]) -> Generato
         yield function(item)
 
 
+def exhausted(items: Generator[T, None, R], tell: Callable[[T], object] | None) -> R:
+    """What a generator returns at its end; `tell`, if there is one, is told everything that it yields before."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as end:
+            return end.value
+        if tell is not None:
+            tell(item)
+
+
 class Sample(NamedTuple):
     """One generated picture: line `index` of samples.jsonl; `file` is relative to the run folder."""
 

@@ -46,15 +46,8 @@ class Run:
     @classmethod
     def create(cls, dir: str | Path) -> "Run":
         """Opens the run in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
-        path = Path(dir)
-        if not (path / "run.json").exists():
-            if path.is_dir() and any(path.iterdir()):
-                raise RaigenError(
-                    f"{path}: expected a new or empty folder, or a run; it holds other files. Choose another --run-dir"
-                )
-            path.mkdir(parents=True, exist_ok=True)
-            write_text(path / "run.json", json.dumps({"format": FORMAT, "stages": {}}, indent=1))
-        return cls(path)
+        begin_folder(Path(dir) / "run.json", {"format": FORMAT, "stages": {}}, "a run", "--run-dir")
+        return cls(dir)
 
     # Paths. Nothing outside this class spells one.
     manifest_path = property(lambda self: self.dir / "run.json")
@@ -277,6 +270,20 @@ class Run:
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.manifest_path, json.dumps(manifest, indent=1))
+
+
+def begin_folder(manifest_path: Path, empty: Mapping[str, Any], what: str, flag: str) -> None:
+    """Makes a folder with an `empty` manifest unless it has one; `flag` is what names another folder. Raises
+    RaigenError if other files are in the way."""
+    path = manifest_path.parent
+    if manifest_path.exists():
+        return
+    if path.is_dir() and any(path.iterdir()):
+        raise RaigenError(
+            f"{path}: expected a new or empty folder, or {what}; it holds other files. Choose another {flag}"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(manifest_path, json.dumps(empty, indent=1))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from raigen.comparisons import COLUMNS, rows
 from raigen.errors import RaigenError
-from raigen.run import Run, lock, write_text
+from raigen.run import Run, begin_folder, lock, write_text
 
 FORMAT = 1  # of the folder; raised when an old folder can no longer be read
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
@@ -44,15 +44,8 @@ class Study:
     @classmethod
     def create(cls, dir: str | Path) -> "Study":
         """Opens the study in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
-        path = Path(dir)
-        if not (path / "study.json").exists():
-            if path.is_dir() and any(path.iterdir()):
-                raise RaigenError(
-                    f"{path}: expected a new or empty folder, or a study; it holds other files. Choose another --study"
-                )
-            path.mkdir(parents=True, exist_ok=True)
-            write_text(path / "study.json", json.dumps({"format": FORMAT, "options": {}, "runs": []}, indent=1))
-        return cls(path)
+        begin_folder(Path(dir) / "study.json", {"format": FORMAT, "options": {}, "runs": []}, "a study", "--study")
+        return cls(dir)
 
     manifest_path = property(lambda self: self.dir / "study.json")
     comparison_path = property(lambda self: self.dir / "comparison.json")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, get_args
 
+from raigen.prompts import photo_of
+
 Profession = Literal[
     "doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "manager", "cleaner", "attendant", "assistant"
 ]
@@ -119,8 +121,7 @@ def prompt_of(profession: Profession) -> str:
     >>> prompt_of("doctor"), prompt_of("attendant")
     ('a photo of a doctor', 'a photo of an attendant')
     """
-    article = "an" if profession[0].lower() in "aeiou" else "a"
-    return f"a photo of {article} {profession}"
+    return photo_of(profession)
 
 
 PROMPTS: tuple[str, ...] = tuple(prompt_of(profession) for profession in PROFESSIONS)
