@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,11 @@ from raigen.scores import minority_scores
 OVERLAY = 64  # pixels of an overlay's longer side: it holds no detail, the browser smooths it
 BUDGET = 7.5e6  # bytes of pictures in the page; with overlays and text it stays below 10 MB
 N_PHRASES = 3  # of CLIP's ranking that are shown as evidence
+N_CHILD_IMAGES = 5  # of a fine neuron, at most
 PLACES_OF_THE_FIRST = 2  # the strongest picture stands at the top of the page and in the overview, too
+
+
+Children = Mapping[int, Sequence[Mapping[str, Any]]]  # the lines of children.jsonl, by parent
 
 
 class Thumbs(NamedTuple):
@@ -49,6 +54,21 @@ class Neighbour(NamedTuple):
     picture: Picture
 
 
+class Kin(NamedTuple):
+    """A fine neuron within the card's: the shares that children.jsonl holds, its strongest pictures, rank and number of
+    `others` that are listed and hold it, too. `closest` is a coarse neuron that holds it more tightly and is not
+    listed, or None."""
+
+    neuron: int
+    frequency: float
+    within: float
+    covers: float
+    lift: float
+    pictures: list[Picture]
+    others: list[tuple[int, int]]
+    closest: int | None
+
+
 class Codes(NamedTuple):
     """How strongly each neuron of `ids` fires on each picture, and the unit centroid of its pictures."""
 
@@ -64,6 +84,7 @@ class Codes(NamedTuple):
 def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0) -> Thumbs:
     """How the pictures of all cards, and `n_more` others, are put into the page."""
     shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
+    shown += config.n_children * N_CHILD_IMAGES
     return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
 
 
@@ -76,6 +97,7 @@ def cards(
     """
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
+    children, by_file = _children(run), {sample.file: sample for sample in samples}
     rank_of = {attribute.neuron: attribute.rank for attribute in attributes}
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = _top(run, attribute, samples)
@@ -85,6 +107,7 @@ def cards(
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
         near = nearest(codes, attribute.neuron, config.n_neighbours)
+        kin = kin_of(run, attribute.neuron, children or {}, rank_of, by_file, thumbs)
         neighbours = [
             Neighbour(neuron, rank_of.get(neuron), distance,
                       picture_of(run, samples[int(codes.of(neuron).argmax())], f"strongest picture of neuron {neuron},",
@@ -101,9 +124,26 @@ def cards(
             "histogram": figures.histogram(strength[strength > 0]),
             "n_fires": int((strength > 0).sum()),
             "neighbours": neighbours,
+            "n_children": None if children is None else len(children.get(attribute.neuron, ())),
+            "children": list(islice(kin, config.n_children)),
             "evidence": evidence.get(attribute.neuron),
             "score": scores.get(attribute.neuron),
         }  # fmt: skip
+
+
+def kin_of(
+    run: Run, neuron: int, children: Children, rank_of: Mapping[int, int], by_file: Mapping[str, Sample], thumbs: Thumbs
+) -> Iterator[Kin]:
+    """The fine neurons within a listed one, those that cover most of it first."""
+    for line in children.get(neuron, ()):
+        others = [parent for parent, lines in children.items() if line["child"] in [other["child"] for other in lines]]
+        what = f"strongest picture of finer neuron {line['child']},"
+        yield Kin(
+            line["child"], line["frequency"], line["within"], line["covers"], line["lift"],
+            [picture_of(run, by_file[file], what, thumbs) for file in line["top_images"][:N_CHILD_IMAGES]],
+            sorted((rank_of[parent], parent) for parent in others if parent != neuron),
+            None if line["closest"] in rank_of else line["closest"],
+        )  # fmt: skip
 
 
 def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:
@@ -208,6 +248,16 @@ def _evidence(run: Run) -> Mapping[int, dict[str, Any]]:
         if "n_showing" in line:
             entry["counts"] = {name: line[name] for name in ("n_showing", "n_top", "n_control", "n_random")}
         found[line["neuron"]] = entry
+    return found
+
+
+def _children(run: Run) -> Children | None:
+    """By parent, the lines of children.jsonl; None in folders of an older raigen."""
+    if not run.children_path.is_file():
+        return None
+    found: dict[int, list[dict[str, Any]]] = {}
+    for line in run.read_lines(run.children_path, "discover"):
+        found.setdefault(line["parent"], []).append(line)
     return found
 
 

@@ -68,6 +68,8 @@ def page_of(
         "left_out": neurons.left_out,
         "score": run.config_of("discover").score,
         "failures": _failures(run),
+        "was_asked": any(attribute.suggested for attribute in attributes),
+        "full_axis": figures.rate_axis([1.0]),
         "was_steered": any(attribute.causal for attribute in attributes),
         "has_sheet": bool(tasks(run)),
         "given": given,
@@ -151,7 +153,7 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
     if run.label_scores_path.is_file():
         lines = run.read_lines(run.label_scores_path, "evaluate")
-        if missing := sum(line.get("n_unscored", 0) for line in lines):
+        if missing := sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {}))):
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
 
