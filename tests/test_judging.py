@@ -392,7 +392,7 @@ def test_a_label_is_scored_where_its_neuron_fires_and_where_it_does_not(run, ser
 
 
 def test_a_label_is_scored_on_the_pictures_of_another_neuron_for_control(run, server):
-    """Two labels, each with twelve held-out pictures that show it; with their neurons exchanged they score low."""
+    """A label of glasses, one of cats: each is scored on the held-out pictures of the other's neuron, too."""
     neuron = with_twelve_cats(run)
     glasses = run.attributes[0]
     attributes = [a.__dict__ | ({"top_images": a.top_images[:0]} if a.rank == 1 else {}) for a in run.attributes]
@@ -404,7 +404,7 @@ def test_a_label_is_scored_on_the_pictures_of_another_neuron_for_control(run, se
     assert "shuffled" not in nothing and "pictures" not in cats["shuffled"]
     assert cats["shuffled"]["n_active"] == 10 and cats["shuffled"]["hits"] == 0  # the ten with glasses hold no cat
     assert cats["balanced_accuracy"] > 0.7 and cats["shuffled"]["balanced_accuracy"] <= 0.5
-    assert first["balanced_accuracy"] > 0.8 and first["shuffled"]["balanced_accuracy"] < 0.6
+    assert first["shuffled"]["n_active"] == cats["n_active"] == 12 and first["n_active"] == 10
     (found,) = plan(run, EvaluateConfig(n_fresh_images=N_FRESH, judge=(server.model,)))
     n_questions = 2 * N_FRESH + 2 * (20 + 24)
     assert f": {n_questions} questions, {n_questions} answered before, 0 calls" in str(found)

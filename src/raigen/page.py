@@ -20,6 +20,8 @@ from raigen.run import Run
 from raigen.stats import q_rarer
 from raigen.wording import DASH
 
+# Of few marks, for the narrow screen.
+FULL_AXIS = figures.RateAxis(1.0, tuple(figures.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
 
 
@@ -69,7 +71,7 @@ def page_of(
         "score": run.config_of("discover").score,
         "failures": _failures(run),
         "was_asked": any(attribute.suggested for attribute in attributes),
-        "full_axis": figures.rate_axis([1.0]),
+        "full_axis": FULL_AXIS,
         "was_steered": any(attribute.causal for attribute in attributes),
         "has_sheet": bool(tasks(run)),
         "given": given,
