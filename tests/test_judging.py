@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ def test_no_answer_is_not_the_answer_that_there_is_nothing(text):
 
 def named(run, *labels):
     """Annotates by a script: the labels in the order of the neurons, None for no attribute."""
-    attributes = [a.__dict__ | {"label": label} for a, label in zip(run.attributes, labels, strict=True)]
+    attributes = [asdict(a) | {"label": label} for a, label in zip(run.attributes, labels, strict=True)]
     write_text(run.attributes_path, json.dumps(attributes))
     run.begin("annotate", AnnotateConfig())
     run.finish("annotate", Outcome([], {}), 1.0)

@@ -209,13 +209,13 @@ def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole:
     assert re.search("unasked 0.7 %.*; 2 of 300, none unscored asked for 60 %.*; 6 of 10, none unscored", text)
     circles = re.findall(r'<circle[^>]*cx="([\d.]+)%"', first.split('class="judged asked"')[1].split("</table>")[0])
     assert circles == ["0.667", "60.0"]  # both on one axis that ends at 100 %
-    assert "at least 41 times as often" in third and "asks for it" not in fourth
+    assert "at least 41 times as often" in third and "When the prompt asks" not in fourth
     row = re.search(r"<tr data-words=\"wearing a turban.*?</tr>", html, re.S)
     assert row and 'data-value="0.6"' in row[0] and re.search("&nbsp;90<", row[0])
     older = make_run(tmp_path, n_attributes=1)
     write_text(older.attributes_path, json.dumps([asdict(replace(older.attributes[0], suggested=None, ratio=None))]))
     write(older)
-    assert "asked for" not in text_of(older) and "asks for it" not in text_of(older)
+    assert "asked for" not in text_of(older) and "When the prompt asks" not in text_of(older)
 
 
 def test_given_attributes_have_a_section_with_rates_of_every_judge(tmp_path: Path) -> None:
