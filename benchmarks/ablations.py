@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks.arms import coherent
-from benchmarks.cells import Cell, activations_of, capture, cell_of, encode, trained
+from benchmarks.cells import Cell, activations_of, capture, cell_of, codes_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
 from benchmarks.intervals import without_nan
@@ -126,10 +126,13 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
     """Trains and scores one point on one cell."""
     cell, activations = _material(options, point, prompt, seed)
     config = replace(TrainConfig(), **point.train)
-    used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
-    sae = trained(used, config)
-    readable = torch.from_numpy(cell.readable)
-    codes = encode(sae, activations[readable, point.scoring_step].float().numpy())
+    if point._replace(score={}, views=(), coarse_only=False) == Point(point.curve, point.place, views=()):
+        run = capture(options.work, prompt, seed, options.n_images)
+        codes = codes_of(run, cell, activations, "matryoshka-0", config)  # of the discovery benchmark
+    else:
+        used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
+        readable = torch.from_numpy(cell.readable)
+        codes = encode(trained(used, config), activations[readable, point.scoring_step].float().numpy())
     peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
     found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
     return measure(found, Truth(cell.shows, cell.controls))

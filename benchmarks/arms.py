@@ -74,6 +74,16 @@ def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
     return Listing(similarity, np.full(len(chosen), np.nan))
 
 
+def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listing:
+    """FastICA of how pictures look, in as many principal directions as the score uses; the most skewed first."""
+    width = min(64, max(2, len(looks) // 16))
+    whitened = PCA(width, whiten=True, random_state=seed).fit_transform(looks)
+    sources = FastICA(width, whiten=False, max_iter=200, tol=1e-3, random_state=seed).fit_transform(whitened)
+    skew = ((sources - sources.mean(0)) ** 3).mean(0) / sources.std(0) ** 3
+    order = np.argsort(-abs(skew), kind="stable")[:N_LISTED]
+    return Listing(sources[:, order] * np.sign(skew[order]), np.full(len(order), np.nan))
+
+
 def as_codes(tokens: Float[np.ndarray, "image token unit"], k: int) -> Float[np.ndarray, "image unit"]:
     """Image codes of signed units: both signs, centred and scaled, of all tokens the k largest per token on average."""
     spread = tokens.std((0, 1))
@@ -118,6 +128,7 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
         "ICA": lambda: published(components, clip, min_images=MIN_IMAGES),
         "CLIP clusters": lambda: clip_clusters(clip, seed),
         "CLIP directions": lambda: clip_directions(clip),
+        "ICA of looks": lambda: look_components(looks, seed),
         "CLIP outliers": lambda: clip_outliers(clip),
     }
 
