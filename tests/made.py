@@ -115,7 +115,7 @@ def _discover(run: Run, samples: list[Sample], n_attributes: int, until: str) ->
     table.writerow([301, 0, "", "", 0, "never fires"])
     write_text(run.neurons_path, text.getvalue())
     _codes(run, samples, attributes)
-    _children(run, attributes)
+    _kin(run, attributes)
     y, x = np.mgrid[0:8, 0:8]
     centers = [(1.5, 4), (2, 1), (5.5, 1.5), (4, 4), (3, 4), (1.5, 3.5), (4.8, 1.4), (3, 1.2), (2, 6), (3.6, 6.8)]
     maps = np.zeros((n_attributes, N_TOP, 8, 8), np.float32)
@@ -130,14 +130,14 @@ def _discover(run: Run, samples: list[Sample], n_attributes: int, until: str) ->
     return attributes
 
 
-def _children(run: Run, attributes: list[RareAttribute]) -> None:
-    """Four fine neurons within the first listed one, the second of them within the next one, too; none elsewhere."""
+def _kin(run: Run, attributes: list[RareAttribute]) -> None:
+    """Four fine neurons within the first listed one, one within the second; none elsewhere."""
     lines = [
-        {"parent": a.neuron, "child": 400 + n, "frequency": 0.1 - 0.01 * n, "within": 0.9, "covers": 0.4, "lift": 5.4,
-         "closest": 33 if n == 2 else a.neuron, "q": 0.001, "top_images": a.top_images[n : n + 6]}
+        {"neuron": a.neuron, "parent": a.neuron, "child": 400 + n, "frequency": 0.1 - 0.01 * n, "within": 0.9,
+         "covers": 0.4, "lift": 5.4, "q": 0.001, "top_images": a.top_images[n : n + 6]}
         for a in attributes[:2] for n in ((1,) if a.rank == 2 else range(4))
     ]  # fmt: skip
-    write_text(run.children_path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(run.kin_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _codes(run: Run, samples: list[Sample], attributes: list[RareAttribute]) -> None:

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control, hypergeom
 from tiny import clip_folder, drained  # noqa: F401  # the folder is a fixture
 
 from raigen.activations import ActivationStore
 from raigen.config import CaptureConfig, DiscoverConfig, SAEConfig
-from raigen.discover import child_lines, discover, eligible_scores, heatmaps, image_codes, ragged, table
+from raigen.discover import discover, eligible_scores, heatmaps, image_codes, kin_lines, table
 from raigen.errors import RaigenError
-from raigen.hierarchy import Child, children, fires
+from raigen.hierarchy import Kinship, kinships
 from raigen.pictures import write_list, write_picture
 from raigen.records import Outcome, Sample
 from raigen.run import Run
@@ -40,15 +39,13 @@ def sae(store) -> MatryoshkaSAE:
 
 
 def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
-    (codes, fine), (peaks, fine_peaks) = image_codes(store, sae, "published"), image_codes(store, sae, "coherent")
+    codes, peaks = image_codes(store, sae, "published"), image_codes(store, sae, "coherent")
     last = store.images(range(12), 1)
-    assert codes.shape == (12, 5) and fine.shape == (12, 7)
+    assert codes.shape == (12, 5) and peaks.shape == (12, 12)  # the published score takes coarse neurons only
     for image in range(12):
         encoded = sae.encode(last[image]).detach().numpy()
         np.testing.assert_allclose(codes[image], encoded[:, :5].mean(0), atol=1e-6)
-        np.testing.assert_allclose(peaks[image], encoded[:, :5].max(0), atol=1e-6)
-        np.testing.assert_allclose(fine.toarray()[image], encoded[:, 5:].mean(0), atol=1e-6)
-        np.testing.assert_allclose(fine_peaks.toarray()[image], encoded[:, 5:].max(0), atol=1e-6)
+        np.testing.assert_allclose(peaks[image], encoded.max(0), atol=1e-6)
     top = np.array([strongest(codes[:, neuron], 3) for neuron in (4, 0)])
     maps = heatmaps(store, sae, [4, 0], top)
     assert maps.shape == (2, 3, 2, 2)
@@ -62,13 +59,13 @@ def test_strongest_first_and_ties_in_order():
 
 def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(40, 6))
+    embeddings, looks = rng.normal(size=(40, 6)), rng.normal(size=(40, 9))
     codes = np.zeros((40, 4))
     codes[:20, 0], codes[:12, 1], codes[:10, 2], codes[0, 3] = 1, 1, 1, 9
-    scores = eligible_scores(codes, embeddings, 10, "published")
+    scores = eligible_scores(codes, [embeddings], 10, "published")
     assert scores.live.tolist() == [True, True, True, False]
     np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
-    assert eligible_scores(codes, embeddings, 1, "published").live.all()
+    assert eligible_scores(codes, [embeddings], 1, "published").live.all()
     reasons = {0: "stands out too little", 1: "like neuron 2"}
     lines = table(scores, (codes > 0).mean(0), np.array([2]), reasons, 10).splitlines()
     assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed,left_out"
@@ -76,74 +73,63 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     assert lines[2].endswith(",0,like neuron 2")
     assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1,")
     with pytest.raises(RaigenError, match="no neuron fires in 21 pictures or more, of 40: capture more"):
-        eligible_scores(codes, embeddings, 21, "published")
-    ours = eligible_scores(codes, embeddings, 10, "coherent")
+        eligible_scores(codes, [embeddings], 21, "published")
+    ours = eligible_scores(codes, [embeddings, looks], 10, "coherent")
     assert ours.live.tolist() == [True, True, True, False]
-    np.testing.assert_allclose(ours.minority_score[:3], coherence_scores(codes, embeddings).minority_score[:3])
+    np.testing.assert_allclose(ours.minority_score[:3], coherence_scores(codes, [embeddings, looks]).minority_score[:3])
 
 
 def planted_family():
     """400 pictures. Coarse 0 fires in the first 40, coarse 1 in the first 100, coarse 2 in every other one. Of the fine
     ones, 3 and 4 fire within 0 (30 and 10 of its pictures), 5 half within it, 6 within 1 only, 7 in 12 that are all of
-    them coarse 2's; 8 in 4 of coarse 0's, too few."""
-    coarse = np.zeros((400, 3), bool)
-    coarse[:40, 0], coarse[:100, 1], coarse[::2, 2] = True, True, True
-    fine = np.zeros((400, 6), np.float32)
-    fine[:30, 0] = fine[20:30, 1] = fine[30:50, 2] = fine[60:90, 3] = fine[200:224:2, 4] = fine[:4, 5] = 1
-    return coarse, fine
+    them coarse 2's; 8 in 4 of coarse 0's, too few. 3 fires once elsewhere, and faintly in more."""
+    codes = np.zeros((400, 9), np.float32)
+    codes[:40, 0] = codes[:100, 1] = codes[::2, 2] = 1
+    codes[:30, 3] = codes[40, 3] = codes[20:30, 4] = codes[30:50, 5] = codes[60:90, 6] = codes[200:224:2, 7] = 1
+    codes[:4, 8], codes[300:310, 3] = 1, 0.2
+    return codes
 
 
 def test_children_are_the_fine_neurons_that_fire_within_a_listed_one():
-    coarse, fine = planted_family()
-    fine[40, 0] = 1  # one picture outside: nearly contained
-    fine[300:310, 0] = 0.2  # too faint to count
-    found = children(coarse, csr_array(fine), [1, 0], "coherent")
-    assert [(c.parent, c.child) for c in found] == [(1, 3), (1, 6), (1, 5), (1, 4), (0, 3), (0, 4)]
+    codes = planted_family()
+    found = kinships(codes, 3, [1, 0])
+    assert [(k.neuron, k.parent, k.child) for k in found] == [
+        (1, 1, 3), (1, 1, 6), (1, 1, 5), (1, 1, 4), (0, 0, 3), (0, 0, 4),
+    ]  # fmt: skip
     first = found[4]
-    assert first.frequency == 31 / 400 and first.covers == 30 / 40
+    assert (first.frequency, first.covers) == (31 / 400, 30 / 40)
     assert (first.within, first.lift) == pytest.approx((30 / 31, 30 / 31 / 0.1))
-    assert [c.closest for c in found] == [0, 1, 1, 0, 0, 0]  # what fires within 0 does within 1, too; 5 only half
-    strong = fine[:, :5] >= 0.25
-    tails = [
-        hypergeom.sf((coarse[:, p] & x).sum() - 1, 400, coarse[:, p].sum(), x.sum()) for p in (1, 0) for x in strong.T
-    ]
+    on = codes >= 0.25
+    tails = [hypergeom.sf((on[:, a] & on[:, b]).sum() - 1, 400, on[:, a].sum(), on[:, b].sum())
+             for a in (1, 0) for b in (3, 4, 5, 6, 7)]  # fmt: skip
     assert first.q == pytest.approx(false_discovery_control(tails)[5])
-    assert [c.child for c in children(coarse, csr_array(fine), [2], "coherent")] == [7]
-    assert children(coarse, csr_array(fine), [], "coherent") == []
+    assert [k.child for k in kinships(codes, 3, [2])] == [7]
 
 
-def test_a_dictionary_of_one_group_has_no_children(store):
-    sae = MatryoshkaSAE(SAEConfig(d_in=3, d_sae=5, group_sizes=(5,), k=2))
-    sae.initialise(torch.randn(50, 3) + 1)
-    codes, fine = image_codes(store, sae, "coherent")
-    assert codes.shape == (12, 5) and fine.shape == (12, 0) and ragged(fine, 5)["offsets"].tolist() == [0] * 13
-    assert children(codes > 0, fine, [0, 1], "coherent") == []
+def test_the_parent_of_a_listed_fine_neuron_is_the_narrowest_that_holds_it():
+    found = kinships(planted_family(), 3, [4, 6, 5, 8])
+    assert [(k.neuron, k.parent, k.child) for k in found] == [(4, 0, 4), (6, 1, 6), (5, 1, 5)]
+    assert (found[0].frequency, found[0].within, found[0].covers, found[0].other) == (0.1, 1, 0.25, 0)
 
 
-def test_containment_by_chance_makes_no_children():
+def test_containment_by_chance_makes_no_kin():
     rng = np.random.default_rng(0)
-    coarse, fine = rng.random((200, 20)) < 0.5, (rng.random((200, 3000)) < 0.04).astype(np.float32)
-    assert (coarse.T.astype(int) @ fine.astype(int) >= 0.8 * fine.sum(0)).mean() > 0.02  # there are plenty of such
-    assert children(coarse, csr_array(fine), range(20), "published") == []
+    codes = (rng.random((200, 3020)) < np.where(np.arange(3020) < 20, 0.5, 0.04)).astype(np.float32)
+    coarse, fine = codes[:, :20], codes[:, 20:]
+    assert (coarse.T @ fine >= 0.8 * fine.sum(0)).mean() > 0.02  # there are plenty that look like it
+    assert kinships(codes, 20, range(20)) == []
+    assert kinships(codes, 3020, range(20)) == []  # a dictionary of one group
 
 
-def test_a_neuron_fires_where_its_frequency_says():
-    codes = np.random.default_rng(0).random((60, 8)) * (np.random.default_rng(1).random((60, 8)) < 0.4)
-    embeddings = np.random.default_rng(2).normal(size=(60, 4))
-    for score, scored in (("coherent", coherence_scores), ("published", minority_scores)):
-        np.testing.assert_allclose(fires(codes, score).mean(0), scored(codes, embeddings).frequency)
-
-
-def test_a_line_names_the_strongest_pictures_of_a_child():
-    coarse, fine = planted_family()
-    fine[:30, 0] = np.linspace(1, 0.5, 30)
+def test_a_line_names_the_strongest_pictures_of_the_relative():
+    codes = planted_family()
+    codes[:30, 3] = np.linspace(1, 0.5, 30)
     samples = [Sample(i, "p", i, f"images/{i}.png", "") for i in range(400)]
-    found = children(coarse, csr_array(fine), [0], "coherent")
-    lines = [json.loads(line) for line in child_lines(found, csr_array(fine), 3, 3, samples).splitlines()]
-    assert [line["top_images"] for line in lines] == [
-        [f"images/{i}.png" for i in top] for top in ((0, 1, 2), (20, 21, 22))
-    ]
-    assert list(lines[0]) == [*Child._fields, "top_images"]
+    lines = [json.loads(line) for line in kin_lines(kinships(codes, 3, [0, 4]), codes, 3, samples).splitlines()]
+    assert [(line["neuron"], [name[7:-4] for name in line["top_images"]]) for line in lines] == [
+        (0, ["0", "1", "2"]), (0, ["20", "21", "22"]), (4, ["0", "1", "2"]),
+    ]  # fmt: skip
+    assert list(lines[0]) == [*Kinship._fields, "top_images"]
 
 
 def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811
@@ -164,14 +150,6 @@ def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: 
     _, outcome = drained(discover(run, config))
     codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
     assert outcome.facts["n_black"] == 2 and not codes[[2, 7]].any()
-    kept = run.read_tensors(run.fine_codes_path, "discover")
-    ends, fine = kept["offsets"].tolist(), image_codes(ActivationStore(run.activations_dir), sae, "published").fine
-    assert ends[2] == ends[3] and ends[7] == ends[8] and len(ends) == 13 and kept["neurons"].dtype == torch.int32
-    for image in set(range(12)) - {2, 7}:
-        row = np.zeros(12, np.float32)
-        row[kept["neurons"][ends[image] : ends[image + 1]]] = kept["codes"][ends[image] : ends[image + 1]]
-        np.testing.assert_array_equal(row[5:], fine[[image]].toarray()[0])
-        assert not row[:5].any()
     for attribute in run.attributes:
         assert not {samples[2].file, samples[7].file} & set(attribute.top_images)
         assert attribute.frequency == pytest.approx((codes[:, attribute.neuron] > 0).sum() / 10)

@@ -148,23 +148,37 @@ def test_a_card_shows_the_middle_of_the_range_the_histogram_and_the_neighbours(w
 def test_a_card_shows_the_fine_neurons_within_its_own(whole: Run, tmp_path: Path) -> None:
     html = whole.report().read_text()
     first, second, third, _ = re.findall(r"<article.*?</article>", html, re.S)
-    neurons = [a.neuron for a in whole.attributes]
     assert [len(re.findall('class="kin"', card)) for card in (first, second, third)] == [3, 1, 0]
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", first))  # \s takes hard spaces, too
-    assert "Finer neurons within it, 3 of 4" in text
-    assert re.search(
-        "neuron 400: fires in 10 % of pictures; 90 % of these are this .*, 5.4 times .* cover 40 % of", text
+    assert "Finer neurons within it, 3 of 4" in text and "neuron 402, " in text and "403, " not in text
+    clause = (
+        "neuron 400, not listed: fires clearly in 10 % of pictures; 90 % of these are this .*, 5.4 times .* cover 40 %"
     )
-    assert "neuron 402: " in text and "403: " not in text and "most tightly in neuron 33, not listed" in text
-    assert f'also within <a href="#neuron-{neurons[1]}">rank 2</a>' in first.split("neuron 401: ")[1]
-    assert f'also within <a href="#neuron-{neurons[0]}">rank 1</a>' in second
-    seeds = re.findall(r"strongest picture of finer neuron 400, seed (\d+)", first)
+    assert re.search(clause, text)
+    seeds = re.findall(r"strongest picture of related neuron 400, seed (\d+)", first)
     assert seeds == [str(5000 + i) for i in range(5)]
     assert "No finer neuron surely fires within this one." in third
     older = make_run(tmp_path, n_attributes=1, until="discover")
-    older.children_path.unlink()
+    older.kin_path.unlink()
     write(older)
     assert "iner neuron" not in text_of(older).split("How to read")[0]
+
+
+def test_a_listed_fine_neuron_and_its_listed_parent_lead_to_each_other(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n_attributes=3, until="discover")
+    manifest = run.manifest
+    manifest["stages"]["train"]["facts"]["group_sizes"] = [30, 272]
+    run.manifest_path.write_text(json.dumps(manifest))
+    coarse, fine, _ = (a.neuron for a in run.attributes)  # 21, 38, 55
+    shares = {"parent": coarse, "child": fine, "frequency": 0.1, "within": 0.9, "covers": 0.4, "lift": 12.3, "q": 0.0}
+    lines = [{"neuron": neuron, "top_images": run.attributes[0].top_images, **shares} for neuron in (coarse, fine)]
+    write_text(run.kin_path, "".join(json.dumps(line) + "\n" for line in lines))
+    write(run)
+    first, second, third = re.findall(r"<article.*?</article>", run.report().read_text(), re.S)
+    assert f'<a href="#neuron-{fine}">rank 2</a>: fires clearly' in first and "Finer neurons within it" in first
+    assert f'<a href="#neuron-{coarse}">rank 1</a>: fires clearly' in second and "The coarse neuron around it" in second
+    assert "of this neuron\N{RIGHT SINGLE QUOTATION MARK}s are among these, 12 times as many" in second
+    assert "This is a fine neuron; no coarse one surely holds it." in third
 
 
 def test_what_was_left_out_and_what_failed_is_counted(whole: Run) -> None:

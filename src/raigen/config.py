@@ -345,7 +345,7 @@ class ReportConfig:
     n_neighbours: int = 3
     """Neurons with the most similar pictures that are shown beside each, 0 or more."""
     n_children: int = 3
-    """Fine neurons within each that are shown, those that cover most of it, 0 or more."""
+    """Fine neurons within each coarse one that are shown, those that cover most of it, 0 or more."""
     rarer_than: float = 0.05
     """The rate that attributes are tested to be rarer than, in (0, 1)."""
 

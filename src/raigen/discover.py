@@ -1,21 +1,19 @@
-"""Scores every coarse neuron, drops look-alikes, and lists the rarest and most distinct."""
+"""Scores every neuron, drops look-alikes, and lists the rarest and most distinct."""
 
 import csv
 import io
 import json
 from collections.abc import Generator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from scipy.sparse import csc_array, csr_array, vstack
+from jaxtyping import Float
 
 from raigen.activations import ActivationStore
 from raigen.config import DiscoverConfig
-from raigen.embed import Embedder, default_embedder
+from raigen.embed import Embedder, default_embedder, looks
 from raigen.errors import RaigenError
-from raigen.hierarchy import Child, children, fires
+from raigen.hierarchy import Kinship, kinships
 from raigen.loading import resolve_device
 from raigen.records import Outcome, RareAttribute, Sample, Tick
 from raigen.run import Run, write_tensors, write_text
@@ -25,26 +23,14 @@ from raigen.scores import NeuronScores, coherence_scores, left_out, minority_sco
 EMBED_BATCH = 64
 
 
-class Codes(NamedTuple):
-    """How strongly each neuron fires on each picture: coarse ones, and fine ones, most of which are silent on most."""
-
-    coarse: Float[np.ndarray, "image coarse"]
-    fine: csr_array  # [image, fine], float32
-
-    def of(self, shown: Bool[np.ndarray, " image"]) -> "Codes":
-        """These with 0 for every picture that is not `shown`."""
-        fine = csr_array(self.fine.multiply(shown[:, None]))
-        fine.eliminate_zeros()
-        return Codes(self.coarse * shown[:, None], fine)
-
-
 def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]:
     """Lists the neurons with the highest minority score, each with the pictures in which it is strongest.
 
-    Codes are taken at the last denoising step; of the positions of a picture the largest counts, or their mean for the
-    published score. Neurons that fire in fewer than `min_images` pictures are neither scored nor listed. The fine
-    neurons that fire within a listed one become its children. Writes codes, embeddings, neurons.csv, heatmaps,
-    children.jsonl and attributes.json. Yields progress in pictures.
+    Codes are taken at the last denoising step; of the positions of a picture the largest counts. The published score
+    takes their mean, and the coarse neurons only. Neurons that fire in fewer than `min_images` pictures are neither
+    scored nor listed. Where fine neurons have codes, those that fire within a listed coarse one, or hold a listed fine
+    one, are told in kin.jsonl. Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in
+    pictures.
 
     Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
     """
@@ -54,33 +40,34 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(samples), "codes")
     shown = np.ones(len(samples), bool)
     shown[run.facts_of("capture").get("black_images", [])] = False
-    codes, fine = image_codes(store, sae, config.score).of(shown)  # black pictures show nothing
+    codes = image_codes(store, sae, config.score) * shown[:, None]  # black pictures show nothing
     name = config.embedder or default_embedder(capture.model)
-    embedder, parts = Embedder(name), []
+    embedder, parts, seen = Embedder(name), [], []
     for start in range(0, len(samples), EMBED_BATCH):
-        batch = samples[start : start + EMBED_BATCH]
-        parts.append(embedder.images([run.read_image(sample) for sample in batch]))
-        yield Tick(start + len(batch), len(samples), "embeddings")
+        images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
+        parts.append(embedder.images(images))
+        seen.append(looks(images))
+        yield Tick(start + len(images), len(samples), "embeddings")
     embeddings = np.concatenate(parts)
-    scores = eligible_scores(codes[shown], embeddings[shown], config.min_images, config.score)
+    views = [embeddings[shown], np.concatenate(seen)[shown]]
+    scores = eligible_scores(codes[shown], views, config.min_images, config.score)
     listed = prune(scores, *config.pruning)[: config.n_attributes]
     top = np.stack([strongest(np.where(shown, codes[:, neuron], -1), config.n_top_images) for neuron in listed])
     attributes = [
         attribute_of(rank, int(neuron), scores, [samples[index].file for index in images])
         for rank, (neuron, images) in enumerate(zip(listed, top, strict=True), 1)
     ]
-    coarse = fires(codes[shown], config.score) & scores.live
-    found = children(coarse, fine[shown], listed.tolist(), config.score)
-    write_text(run.children_path, child_lines(found, fine, codes.shape[1], config.n_top_images, samples))
-    write_tensors(run.fine_codes_path, ragged(fine, codes.shape[1]))
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)}, {"embedder": name})
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps(store, sae, listed, top)})
     reasons = left_out(scores, listed.tolist(), *config.pruning)
     write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed, reasons, config.min_images))
     run.write_attributes(attributes)
-    outputs = [run.codes_path, run.fine_codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path,
-               run.children_path, run.attributes_path]  # fmt: skip
+    outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
+    if codes.shape[1] > sae.group_bounds[1]:
+        kin = kinships(codes[shown], sae.group_bounds[1], listed.tolist())
+        write_text(run.kin_path, kin_lines(kin, codes, config.n_top_images, samples))
+        outputs.append(run.kin_path)
     facts = {
         "embedder": name,
         "scoring_step": store.step_indices[-1],
@@ -94,44 +81,34 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
 
 @torch.inference_mode()
-def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Codes:
+def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float[np.ndarray, "image neuron"]:
     """The code of each neuron at the last step: the largest over the positions of each picture, for small things are in
-    few of them; their mean for the published score."""
-    n_coarse, coarse, fine = sae.group_bounds[1], [], []
+    few of them. For the published score their mean, of the coarse neurons only."""
+    published, found = score == "published", []
     for chunk in store.step(store.step_indices[-1]):
-        # Picture by picture: the codes of all neurons at all positions of a batch would fill the memory.
-        encoded = [sae.encode(image.to(sae.W_enc.device)) for image in chunk.activations]
-        pooled = torch.stack([codes.mean(0) if score == "published" else codes.amax(0) for codes in encoded])
-        codes = pooled.float().cpu().numpy()
-        coarse.append(codes[:, :n_coarse].copy())
-        fine.append(csr_array(codes[:, n_coarse:]))
-    return Codes(np.concatenate(coarse), csr_array(vstack(fine)))
+        for image in chunk.activations:  # one by one: all neurons at all positions of many would fill the memory
+            codes = sae.encode(image.to(sae.W_enc.device), groups=1 if published else None)
+            found.append((codes.mean(0) if published else codes.amax(0)).float().cpu().numpy())
+    return np.stack(found)
 
 
-def ragged(fine: csr_array, n_coarse: int) -> dict[str, torch.Tensor]:
-    """The codes of fine neurons as they are kept: the entries above 0 of picture i are those from `offsets[i]` to
-    `offsets[i + 1]`, each with the index of its neuron. 8 bytes an entry."""
-    return {
-        "offsets": torch.from_numpy(fine.indptr.astype(np.int64)),
-        "neurons": torch.from_numpy(fine.indices.astype(np.int32) + np.int32(n_coarse)),
-        "codes": torch.from_numpy(fine.data),
-    }
-
-
-def child_lines(found: Sequence[Child], fine: csr_array, n_coarse: int, n_top: int, samples: Sequence[Sample]) -> str:
-    """children.jsonl: a line per child, with the files of the pictures in which it is strongest."""
-    columns, lines = csc_array(fine), []
-    for child in found:
-        column = columns[:, [child.child - n_coarse]].toarray()[:, 0]
-        top = [index for index in strongest(column, n_top) if column[index] > 0]
-        lines.append(json.dumps(child._asdict() | {"top_images": [samples[index].file for index in top]}))
+def kin_lines(
+    found: Sequence[Kinship], codes: Float[np.ndarray, "image neuron"], n_top: int, samples: Sequence[Sample]
+) -> str:
+    """kin.jsonl: a line per listed neuron and relative, with the files of the pictures in which the latter is
+    strongest."""
+    lines = []
+    for kin in found:
+        top = [index for index in strongest(codes[:, kin.other], n_top) if codes[index, kin.other] > 0]
+        lines.append(json.dumps(kin._asdict() | {"top_images": [samples[index].file for index in top]}))
     return "".join(line + "\n" for line in lines)
 
 
 def eligible_scores(
-    codes: Float[np.ndarray, "image neuron"], embeddings: Float[np.ndarray, "image width"], min_images: int, score: str
+    codes: Float[np.ndarray, "image neuron"], views: Sequence[np.ndarray], min_images: int, score: str
 ) -> NeuronScores:
-    """The scores of the neurons that fire in at least `min_images` pictures; the others count as dead.
+    """The scores of the neurons that fire in at least `min_images` pictures; the others count as dead. `views` are the
+    CLIP embeddings and the looks of the pictures; the published score knows the first only.
 
     Raises RaigenError when no neuron does.
     """
@@ -141,7 +118,8 @@ def eligible_scores(
             f"no neuron fires in {min_images} pictures or more, of {len(codes)}: capture more pictures, or lower "
             "--min-images"
         )
-    return (minority_scores if score == "published" else coherence_scores)(codes * enough, embeddings)
+    codes = codes * enough
+    return minority_scores(codes, views[0]) if score == "published" else coherence_scores(codes, views)
 
 
 @torch.inference_mode()
@@ -152,7 +130,7 @@ def heatmaps(
     step, found = store.step_indices[-1], []
     for neuron, images in zip(neurons, top, strict=True):
         activations = store.images([int(index) for index in images], step)
-        codes = sae.encode(activations.flatten(0, 1).to(sae.W_enc.device), groups=1)[:, int(neuron)]
+        codes = sae.encode(activations.flatten(0, 1).to(sae.W_enc.device))[:, int(neuron)]
         found.append(codes.unflatten(0, (len(images), *store.grid)).float().cpu())
     return torch.stack(found)
 
@@ -176,7 +154,7 @@ def table(
     reasons: Mapping[int, str],
     min_images: int,
 ) -> str:
-    """neurons.csv: one line per coarse neuron; those that fire in too few pictures have no scores, and as
+    """neurons.csv: one line per scored neuron; those that fire in too few pictures have no scores, and as
     `frequency` the share of pictures in which they fire at all. `reasons` says of
     each scored neuron that is not listed why."""
     buffer = io.StringIO()
