@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from raigen.comparisons import COLUMNS, Cell, Compared, Comparison, Finding, Lone, Merged, rows
+from raigen.axes import rates_along, table_of_axes
+from raigen.comparisons import COLUMNS, Axis, Cell, Compared, Comparison, Finding, Lone, Merged, OnAxis, rows
 from raigen.config import CompareConfig
 from raigen.contrast import changes_of, verdict_when_asked
 from raigen.embed import Embedder
@@ -22,11 +23,14 @@ from raigen.judging import presence_of
 from raigen.markup import fill
 from raigen.matching import Match, match
 from raigen.records import Presence, Tick, exhausted, mapped
+from raigen.rivals import rivals_of
 from raigen.run import Run, write_text
 from raigen.stats import krippendorff_alpha
 from raigen.study import Study
+from raigen.study_cards import export
 from raigen.study_page import page_of
 from raigen.synonyms import Group, merge
+from raigen.vlm import open_answers
 from raigen.yardstick import Judged, Yardstick, directions, place_of
 
 Place = tuple[str, str]  # a prompt and a model
@@ -81,28 +85,29 @@ def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comp
     runs = study.runs()
     matched = match(runs, config)
     findings, given = _findings(runs), _given(runs, config)
-    labels = list(dict.fromkeys([*given, *findings]))
+    axes = yield from rivals_of(matched.prompts, open_answers(study.answers_path, config), config)
+    asked = [label for axis in axes for label in axis.labels]
+    labels = list(dict.fromkeys([*given, *findings, *asked]))
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "
                           "another annotator, or give a list with --attributes FILE")  # fmt: skip
-    yardstick = Yardstick(runs, findings, matched.judge, config)
+    yardstick = Yardstick(runs, findings, matched.judge, config, axes)
     judged: dict[Place, Judged] = {}
     for place, run in matched.run_of.items():
         with run.locked():
             judged[place] = yield from mapped(
                 _judged(run, matched.n_fresh_images, labels, yardstick), partial(_about, run.dir.name)
             )
-    attributes = _merged(labels, given, findings, matched, judged, config)
-    heads = [attribute.label for attribute in attributes]
+    attributes = _merged(labels, given, findings, axes, matched, judged, config)
     cells = _cells(attributes, matched, judged, config.confidence)
-    shows = {(label, *place): found.verdicts[label].shows for place, found in judged.items() for label in heads}
+    shows = {(label, *place): found.verdicts[label].shows for place, found in judged.items() for label in labels}
     changes = changes_of(attributes, shows, matched.prompts, matched.models, config.confidence)
     lone = yield from _lone(attributes, cells, matched, yardstick, config)
     first = first_seed(runs[0].config_of("capture"))
     comparison = Comparison(
         next(iter(judged.values())).verdicts[labels[0]].judge, config.confidence, matched.models[0], matched.prompts,
         matched.models, matched.n_images, matched.n_fresh_images, first, config.drawn_rate, tuple(attributes),
-        tuple(cells), tuple(changes), tuple(lone),
+        tuple(cells), tuple(changes), tuple(lone), tuple(rates_along(axes, shows, matched.prompts, matched.models)),
     )  # fmt: skip
     _write(study, comparison, judged, config)
     return comparison
@@ -143,11 +148,13 @@ def _merged(
     labels: Sequence[str],
     given: Sequence[str],
     findings: dict[str, list[Finding]],
+    axes: Sequence[Axis],
     matched: Match,
     judged: dict[Place, Judged],
     config: CompareConfig,
 ) -> list[Compared]:
-    """The labels as attributes: given ones first, then by the best score, those that no picture was judged on last.
+    """The labels as attributes: given ones first, then by the best score, those that no picture was judged on last;
+    what only an axis asks for comes after all that was found.
 
     CLIP's verdicts on labels with near texts agree whatever the pictures show, for they are made of the texts: where it
     judges, only texts that are the same are merged. A row too many does less harm than a finding that is gone.
@@ -155,7 +162,7 @@ def _merged(
     best = {label: max((f.minority_score for f in findings.get(label, [])), default=0.0) for label in labels}
     is_blank = {label: all(np.isnan(one.verdicts[label].shows).all() for one in judged.values()) for label in labels}
     found = [label for label in labels if label not in given]
-    order = [*given, *sorted(found, key=lambda label: (is_blank[label], -best[label]))]
+    order = [*given, *sorted(found, key=lambda label: (label not in findings, is_blank[label], -best[label]))]
     run = next(iter(matched.run_of.values()))
     ways = directions(Embedder(run.facts_of("discover")["embedder"]), matched.prompts[0], order)
 
@@ -166,14 +173,17 @@ def _merged(
         return krippendorff_alpha(np.stack([np.concatenate(shows) for shows in both]))
 
     groups = merge(order, ways @ ways.T, agreement, config.min_similarity, config.min_agreement)
-    return [_compared(group, order, given, findings) for group in groups]
+    return [_compared(group, order, given, findings, axes) for group in groups]
 
 
-def _compared(group: Group, order: Sequence[str], given: Sequence[str], findings: dict[str, list[Finding]]) -> Compared:
+def _compared(
+    group: Group, order: Sequence[str], given: Sequence[str], findings: dict[str, list[Finding]], axes: Sequence[Axis]
+) -> Compared:
     merged = tuple(Merged(order[index], near, agreed) for index, near, agreed in group.others)
-    found = [finding for index in (group.head, *(other[0] for other in group.others))
-             for finding in findings.get(order[index], [])]  # fmt: skip
-    return Compared(order[group.head], order[group.head] in given, merged, tuple(found))
+    names = [order[group.head], *(other.label for other in merged)]
+    found = [finding for name in names for finding in findings.get(name, [])]
+    on = [OnAxis(axis.approach, axis.name, name, axis.prompt) for axis in axes for name in names if name in axis.labels]
+    return Compared(names[0], names[0] in given, merged, tuple(found), tuple(on))
 
 
 def _cells(
@@ -227,7 +237,10 @@ def _write(study: Study, comparison: Comparison, judged: dict[Place, Judged], co
     writer.writerows(rows(entry))
     write_text(study.verdicts_path, "".join(line + "\n" for line in lines))
     write_text(study.table_path, buffer.getvalue())
-    write_text(study.report_path, fill("study.html.jinja", page_of(study, entry, judged, config)))
+    write_text(study.axes_path, table_of_axes(comparison.axes))
+    page = page_of(study, entry, judged, config)
+    write_text(study.report_path, fill("study.html.jinja", page))
+    export(study, page, {model: judged[entry["prompts"][0], model].run for model in entry["models"]})
     write_text(study.comparison_path, json.dumps(entry, indent=1, ensure_ascii=False))
 
 

@@ -69,7 +69,7 @@ def altered(plan: Plan, shares: Mapping[str, float]) -> Plan:
             left, before = 1 - sum(found[name] for name in names if name in shares), sum(found[name] for name in kept)
             found |= {name: round(found[name] * left / before, 6) for name in kept if before}
         if sum(found[name] for name in names) > 1 + 1e-6 or any(found[name] < 0 for name in names):
-            raise ValueError(f"the shares of {field} come to more than 1: {({n: found[n] for n in names})}")
+            raise ValueError(f"the shares of {field} come to more than 1: { ({n: found[n] for n in names}) }")
     correlations = (c for c in plan.correlations if c.rare not in shares and c.given not in shares)
     return Plan(found, tuple(correlations))
 

@@ -130,12 +130,14 @@ def tune(pipe: DiffusionPipeline, pictures: Pictures, steps: int, checkpoint: Pa
     data = unet.planted_pictures(vae.encode_all(pipe.vae, pictures.pixels).cpu(), pictures)
     loss = functools.partial(unet.loss_of, model.train(), pipe.tokenizer, unet.training_noise(), data, BATCH_TUNED,
                              bare_share=BARE_TUNED)  # fmt: skip
-    recipe, started, smooth, average = TUNING._replace(steps=steps), time.monotonic(), None, model
-    for step, value, average in fit(model, loss, recipe, checkpoint):
-        smooth = value if smooth is None else 0.95 * smooth + 0.05 * value
-        if step % 25 == 0 or step == steps:
-            print(f"variant {step}/{steps} loss {smooth:.4f} {time.monotonic() - started:.0f} s", file=sys.stderr)
-    model.load_state_dict(average.state_dict())
+    started, smooth, update = time.monotonic(), None, None
+    for update in fit(model, loss, TUNING._replace(steps=steps), checkpoint):
+        smooth = update.loss if smooth is None else 0.95 * smooth + 0.05 * update.loss
+        if update.step % 25 == 0 or update.step == steps:
+            seconds = time.monotonic() - started
+            print(f"variant {update.step}/{steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr)
+    assert update is not None
+    model.load_state_dict(update.average.state_dict())
     model.eval()
 
 
