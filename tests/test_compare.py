@@ -17,8 +17,9 @@ from scipy.stats import entropy
 import raigen
 from raigen import cli
 from raigen.axes import axis_of, axis_rate, read_axes
+from raigen.compare import plan as plan_of
 from raigen.comparisons import KINDS, Change, Compared, Finding
-from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig
+from raigen.config import AnnotateConfig, CaptureConfig, CompareConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.contrast import changes_of, kind_of, verdict_when_asked
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
@@ -172,6 +173,22 @@ def test_the_command_line_compares(two, tmp_path, capsys):
     assert out.splitlines()[-2].startswith("2 of 4 differences hold (q <= 0.05): 4 attributes, 40 pictures of each")
     assert out.splitlines()[-1] == f"report: {tmp_path / 's' / 'report.html'}"
     assert err.splitlines()[-1].startswith("compare: done in ")
+
+
+def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")}
+    more = ["--judge", "portraits", "--n-fresh-images", str(N_FRESH + 3), "--n-asked-images", "5", "--dry-run"]
+    assert cli.main(["compare", *(str(run.dir) for run in two), "--study", str(tmp_path / "s"), *more]) == 0
+    out = capsys.readouterr().out
+    assert f"judged by portraits: 5 labels in 43 pictures of each of 2 runs, {5 * 43 * 2} verdicts" in out
+    # A capture of 50 pictures took a second. Alone are the cat, and the snow in another spelling on either side.
+    assert "to be made: 6 fresh pictures, about 0.1 s; and at most 15 that are asked for" in out
+    assert not (tmp_path / "s").exists()
+    assert {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")} == before
+    (tmp_path / "answers.json").write_text("[]")
+    plan = plan_of(two, CompareConfig(judge=f"scripted:{tmp_path / 'answers.json'}", closed_set="portraits"))
+    assert [one.calls for one in plan.plans] == [plan.n_labels * N_FRESH] * 2
+    assert plan.n_labels == 5 + 10 - 1 and not plan.is_open  # the turban is in both
 
 
 @pytest.mark.parametrize(

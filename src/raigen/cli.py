@@ -158,6 +158,11 @@ def _amplify(command: Any) -> None:
 def _compare(command: Any) -> None:
     options = vars(CompareConfig(**values_of(command.options)))
     room = import_module("raigen.compare")
+    if command.dry_run:
+        places = command.runs
+        runs = Study(places[0]).runs() if len(places) == 1 else [Run(place) for place in places]
+        print(room.plan(runs, CompareConfig(**options)))
+        return
     study = room.study_of(command.runs, command.study)
     with view() as show:
         started = time.monotonic()

@@ -53,6 +53,7 @@ PROMPT_HELP = "What to ask the model for: a text that is not empty."
 AUDITED_HELP = "What to ask the model for, a text that is not empty; several make a study."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
 DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
+DRY_RUN_COMPARE_HELP = "Only say what would be made and judged, and in about what time."
 NUMBERS: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}  # fields that are lists of them
 
 
@@ -81,7 +82,10 @@ def parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any
     places_of = (Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(help=COMPARED_HELP)],)
     made = (Annotated[Path | None, tyro.conf.arg(help=COMPARISON_HELP)], None)
     options = _unchecked(CompareConfig, (), {})
-    commands.append(_command("compare", COMPARE_HELP, {"runs": places_of, "study": made, "options": options}))
+    dry = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_COMPARE_HELP)], False)
+    commands.append(
+        _command("compare", COMPARE_HELP, {"runs": places_of, "study": made, "dry_run": dry, "options": options})
+    )
     file = (Annotated[Positional[Path], tyro.conf.arg(help=FILE_HELP)],)
     commands.append(_command("review", REVIEW_HELP, {"run": run, "file": file}))
     place_of_runs = (Annotated[Positional[Path], tyro.conf.arg(help=PLACE_HELP)],)
