@@ -15,7 +15,7 @@ LEVELS = {
     "config": 0, "prompts": 0, "records": 0, "questions": 0,
     "presets": 0.25,  # options of the configurations
     "run": 0.5,  # below the rest of level 1, which writes its files through it
-    "axes": 0.75, "comparisons": 0.25, "study": 0.75, "workers": 0, "synonyms": 1,
+    "axes": 0.75, "comparisons": 0.25, "study": 0.75, "workers": 0, "cluster": 0.1, "synonyms": 1,
     "wording": 0, "markup": 0.5,  # below the pages that are made of them
     "ragged": 0.5,  # below the autoencoder, which is made of it
     "sae": 1, "scores": 1, "measures": 0.75, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,

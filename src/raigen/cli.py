@@ -100,7 +100,7 @@ def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[s
         raise RaigenError("run_dir: a study has a folder for each of its runs; name the study's own with --study DIR")
     study = Study.create(command.study or default_study_dir(prompts, command.prompts))
     with sweep_view() as show:
-        for news in sweep(study, config, prompts, models, command.redo, command.workers):
+        for news in sweep(study, config, prompts, models, command.redo, command.workers, command.ray):
             show(news)
     print_study(study)
 

@@ -39,6 +39,7 @@ MODELS_HELP = f"{MODEL_HELP} Several, one flag each, make a study. (default: por
 PROMPTS_HELP = "More prompts: `professions`, `scenes`, or a text file with one a line. They make a study."
 STUDY_HELP = "The folder of the study: a run for every prompt and model. (default: studies/PROMPTS)"
 WORKERS_HELP = "Runs of a study that go on at once, each in a process of its own."
+RAY_HELP = "Spreads the runs of a study over the Ray cluster at this address, such as `auto` or HOST:6379."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
 REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
 FILE_HELP = "The file that review.html downloads."
@@ -105,6 +106,7 @@ def _many() -> dict[str, tuple[Any, Any]]:
         "prompts": (Annotated[str | None, tyro.conf.arg(help=PROMPTS_HELP)], None),
         "study": (Annotated[Path | None, tyro.conf.arg(help=STUDY_HELP, help_behavior_hint="")], None),
         "workers": (Annotated[int, tyro.conf.arg(help=WORKERS_HELP)], 1),
+        "ray": (Annotated[str | None, tyro.conf.arg(help=RAY_HELP)], None),
     }  # fmt: skip
 
 
