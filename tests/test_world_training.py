@@ -168,15 +168,14 @@ def _drawings(count: int) -> list[np.ndarray]:
 def test_other_shares_are_drawn_and_the_rest_keeps_its_proportions():
     plan = altered(plan_of("doctor"), {"dark skin": 0.3, "field": 0.4, "glasses": 0.05})
     rng = np.random.default_rng(0)
-    shown = [sample_attributes(PROMPTS[0], rng, plan).shown() for _ in range(3000)]
+    shown = [sample_attributes(PROMPTS[0], rng, plan).shown() for _ in range(600)]
     share = {value.name: np.mean([value.name in names for names in shown]) for value in VALUES}
     for name in ("dark skin", "field", "glasses", "light skin", "office", "headscarf"):
-        assert share[name] == pytest.approx(rates(PROMPTS[0], plan)[name], abs=0.03)
+        assert share[name] == pytest.approx(rates(PROMPTS[0], plan)[name], abs=0.06)
     assert share["field"] > 0.36 and share["glasses"] < 0.07
     before = plan_of("doctor").shares
-    assert plan.shares["light skin"] / plan.shares["tan skin"] == pytest.approx(
-        before["light skin"] / before["tan skin"]
-    )
+    ratio = before["light skin"] / before["tan skin"]
+    assert plan.shares["light skin"] / plan.shares["tan skin"] == pytest.approx(ratio)
     assert not any("field" in correlation or "glasses" in correlation for correlation in plan.correlations)
     with pytest.raises(ValueError, match="come to more than 1"):
         altered(plan_of("doctor"), {"turban": 0.6, "headscarf": 0.6})

@@ -56,7 +56,7 @@ def altered(plan: Plan, shares: Mapping[str, float]) -> Plan:
     Of fields that always show one of their values the others give way, or fill up, in proportion. Raises ValueError
     for an unknown value, and where the shares of a field would come to more than 1.
 
-    >>> altered(plan_of("doctor"), {"dark skin": 0.51}).shares["light skin"]
+    >>> round(altered(plan_of("doctor"), {"dark skin": 0.51}).shares["light skin"], 6)
     0.19
     """
     if unknown := [name for name in shares if name not in BY_NAME]:
@@ -67,7 +67,7 @@ def altered(plan: Plan, shares: Mapping[str, float]) -> Plan:
         kept = [name for name in names if name not in shares]
         if not _has_plain(field) and len(kept) < len(names):
             left, before = 1 - sum(found[name] for name in names if name in shares), sum(found[name] for name in kept)
-            found |= {name: round(found[name] * left / before, 6) for name in kept if before}
+            found |= {name: found[name] * left / before for name in kept if before}
         if sum(found[name] for name in names) > 1 + 1e-6 or any(found[name] < 0 for name in names):
             raise ValueError(f"the shares of {field} come to more than 1: { ({n: found[n] for n in names}) }")
     correlations = (c for c in plan.correlations if c.rare not in shares and c.given not in shares)
