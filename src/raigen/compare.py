@@ -76,7 +76,8 @@ def study_of(runs: Study | str | Path | Sequence[Run | str | Path], study: str |
 
 def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comparison]:
     """Judges the union of what the runs of a study found, on fresh pictures with the same seeds, and writes what
-    differs: comparison.json, comparison.csv, verdicts.jsonl and report.html.
+    differs, and what closed and open sets find: comparison.json, comparison.csv, axes.csv, verdicts.jsonl, report.html
+    and model cards.
 
     Pictures that were evaluated are used, further ones are made and kept; no question is paid for twice. Labels of one
     attribute are merged after they were judged. Yields progress in pictures, then in questions.
@@ -86,13 +87,14 @@ def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comp
     runs = study.runs()
     matched = match(runs, config)
     findings, given = findings_of(runs), given_of(runs, config)
-    axes = yield from rivals_of(matched.prompts, open_answers(study.answers_path, config), config)
+    answers = open_answers(study.answers_path, config)
+    axes = yield from rivals_of(matched.prompts, answers, config)
     asked = [label for axis in axes for label in axis.labels]
     labels = list(dict.fromkeys([*given, *findings, *asked]))
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "
                           "another annotator, or give a list with --attributes FILE")  # fmt: skip
-    yardstick = Yardstick(runs, findings, matched.judge, config, axes)
+    yardstick = Yardstick(runs, findings, matched.judge, config, axes, (answers.calls, answers.cost))
     judged: dict[Place, Judged] = {}
     for place, run in matched.run_of.items():
         with run.locked():

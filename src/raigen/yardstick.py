@@ -48,9 +48,9 @@ class Yardstick:
     """
 
     def __init__(self, runs: Sequence[Run], findings: Mapping[str, Sequence[Finding]], judge: str,
-                 config: CompareConfig, axes: Sequence[Axis] = ()):  # fmt: skip
+                 config: CompareConfig, axes: Sequence[Axis] = (), spent: tuple[int, float] = (0, 0.0)):  # fmt: skip
         self.runs, self.findings, self.judge, self.config, self.axes = runs, findings, judge, config, axes
-        self._spent = (0, 0.0)  # calls and cost of all runs together: they share the budget
+        self._spent = spent  # calls and cost of all runs together: they share the budget
         if judge == CLIP:
             self._embedder = Embedder(runs[0].facts_of("discover")["embedder"])
             self._seen = {place_of(run): _seen(run) for run in runs}
