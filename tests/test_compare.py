@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import ModelCard
 from made import portrait, save
 from scipy.stats import entropy
+from vlm_server import question_of, serving
 
 import raigen
 from raigen import cli
@@ -24,10 +25,12 @@ from raigen.contrast import changes_of, kind_of, verdict_when_asked
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
 from raigen.fresh import first_seed
-from raigen.records import Difference, Outcome, Presence, RareAttribute, Sample
+from raigen.records import Difference, Outcome, Presence, RareAttribute, Sample, exhausted
+from raigen.rivals import proposed
 from raigen.run import Run, write_tensors, write_text
 from raigen.study import Study
 from raigen.synonyms import merge
+from raigen.vlm import open_answers
 from raigen.world.attributes import VALUES
 
 DOCTOR = "a photo of a doctor"
@@ -318,6 +321,22 @@ def test_what_closed_and_open_sets_find_and_miss(two, tmp_path):
         RaigenError, match=r"open_set: script .* proposed no axes that can be read for “a photo of a doc"
     ):
         raigen.compare(study, judge="portraits", **nothing)
+
+
+def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
+    """Over real HTTP, without a picture; the classes of an axis that has but one are left out."""
+    pets = {"axes": [{"name": "pet", "classes": ["a cat", "a dog"]}, {"name": "mood", "classes": ["happy"]}]}
+    hair = {"axes": [{"name": "hair", "classes": ["bald", "none"]}]}
+    with serving(lambda request: json.dumps(pets if DOCTOR in question_of(request) else hair)) as server:
+        config, path = CompareConfig(open_set=server.model), tmp_path / "answers.jsonl"
+        axes = exhausted(proposed([DOCTOR, "a nurse"], open_answers(path, config), config), None)
+        assert [(axis.name, axis.categories, axis.prompt) for axis in axes] == [
+            ("pet", ("a cat", "a dog"), DOCTOR), ("hair", ("bald", "none"), "a nurse"),
+        ]  # fmt: skip
+        assert all(len(request["messages"][0]["content"]) == 1 for request in server.requests)
+        n_asked = len(server.requests)
+        assert exhausted(proposed([DOCTOR], open_answers(path, config), config), None) == axes[:1]
+        assert len(server.requests) == n_asked
 
 
 def test_clip_puts_every_picture_into_one_category_of_an_axis(two, tmp_path):
