@@ -42,7 +42,7 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
-	  --curves k embedding --work bench-work/quick --results bench-work/quick
+	  --curves k views --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick
 
 $(STAMP): pyproject.toml constraints.txt

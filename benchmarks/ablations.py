@@ -16,8 +16,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.arms import published
-from benchmarks.cells import Cell, activations_of, capture, cell_of, encode, trained
+from benchmarks.arms import coherent
+from benchmarks.cells import Cell, activations_of, capture, cell_of, codes_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
 from benchmarks.intervals import without_nan
@@ -38,7 +38,8 @@ class Point(NamedTuple):
     """Fields of TrainConfig."""
     score: dict[str, Any] = {}
     """Arguments of the score."""
-    embedding: str = "clip"
+    views: tuple[str, ...] = ("clip", "pixels")
+    coarse_only: bool = False
     n_images: int | None = None
     scoring_step: int = -1
     training_steps: tuple[int, ...] | None = None
@@ -77,9 +78,12 @@ def points(n_steps: int) -> list[Point]:
         *(Point("hookpoint", path, hookpoint=path) for path in HOOKPOINTS),
         *(Point("k", str(k), {"k": k}) for k in (2, 4, 8, 16, 32)),
         *(Point("coarse neurons", str(n), {"group_sizes": (n, 2048 - n)}) for n in coarse),
-        *(Point("pruning distance", f"{d:g}", score={"distance": d}) for d in (0.0, 0.003, 0.03, 0.1)),
-        *(Point("pruning percentile", f"{p:g}", score={"percentile": p}) for p in (0.0, 50.0, 75.0, 90.0, 95.0)),
-        *(Point("embedding", name, embedding=name) for name in ("clip", "tower", "pixels")),
+        *(Point("pruning distance", f"{d:g}", score={"distance": d}) for d in (0.1, 0.3, 0.5, 0.7)),
+        *(Point("reach", f"{r:g}", score={"reach": r}) for r in (0.1, 0.2, 0.3, 0.5, 0.7)),
+        *(Point("views", " + ".join(names), views=names)
+          for names in (("clip",), ("tower",), ("pixels",), ("clip", "pixels"))),
+        Point("neurons", "all"),
+        Point("neurons", "coarse", coarse_only=True),
         Point("dead clock", "tokens and images"),
         Point("dead clock", "20 batches", {"dead_after_tokens": 20 * 2048, "dead_after_images": 1}),
         *(Point("learning rate", f"{lr:g}", {"lr": lr}) for lr in (3e-4, 1e-3, 2e-3, 4e-3)),
@@ -122,13 +126,15 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
     """Trains and scores one point on one cell."""
     cell, activations = _material(options, point, prompt, seed)
     config = replace(TrainConfig(), **point.train)
-    used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
-    sae = trained(used, config)
-    readable = torch.from_numpy(cell.readable)
-    codes = encode(sae, activations[readable, point.scoring_step].float().numpy())
-    found = published(
-        codes.mean[:, : codes.n_coarse], cell.embeddings[point.embedding], **{"min_images": 10, **point.score}
-    )
+    if point._replace(score={}, views=(), coarse_only=False) == Point(point.curve, point.place, views=()):
+        run = capture(options.work, prompt, seed, options.n_images)
+        codes = codes_of(run, cell, activations, "matryoshka-0", config)  # of the discovery benchmark
+    else:
+        used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
+        readable = torch.from_numpy(cell.readable)
+        codes = encode(trained(used, config), activations[readable, point.scoring_step].float().numpy())
+    peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
+    found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
     return measure(found, Truth(cell.shows, cell.controls))
 
 

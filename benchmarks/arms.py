@@ -23,9 +23,11 @@ def published(codes: Float[np.ndarray, "image neuron"], embeddings: np.ndarray, 
     return listing(codes, prune(scores, distance, percentile))
 
 
-def coherent(codes: np.ndarray, embeddings: np.ndarray, distance: float = 0.5) -> Listing:
-    """The score of raigen: coherence of the top pictures times the surprise of the neuron."""
-    return listing(codes, prune(coherence_scores(eligible(codes, MIN_IMAGES), embeddings), distance, 0.0))
+def coherent(codes: np.ndarray, *views: np.ndarray, distance: float = 0.5, **options) -> Listing:
+    """The score of raigen: coherence of the top pictures times the rarity of what is like them."""
+    scores = coherence_scores(eligible(codes, MIN_IMAGES), views, **options)
+    neurons = prune(scores, distance, 0.0)[:N_LISTED]
+    return Listing(codes[:, neurons], scores.frequency[neurons])
 
 
 def by_part(codes: np.ndarray, embeddings: np.ndarray, part: str, seed: int) -> Listing:
@@ -72,6 +74,16 @@ def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
     return Listing(similarity, np.full(len(chosen), np.nan))
 
 
+def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listing:
+    """FastICA of how pictures look, in as many principal directions as the score uses; the most skewed first."""
+    width = min(64, max(2, len(looks) // 16))
+    whitened = PCA(width, whiten=True, random_state=seed).fit_transform(looks)
+    sources = FastICA(whiten=False, max_iter=200, tol=1e-3, random_state=seed).fit_transform(whitened)
+    skew = ((sources - sources.mean(0)) ** 3).mean(0) / sources.std(0) ** 3
+    order = np.argsort(-abs(skew), kind="stable")[:N_LISTED]
+    return Listing(sources[:, order] * np.sign(skew[order]), np.full(len(order), np.nan))
+
+
 def as_codes(tokens: Float[np.ndarray, "image token unit"], k: int) -> Float[np.ndarray, "image unit"]:
     """Image codes of signed units: both signs, centred and scaled, of all tokens the k largest per token on average."""
     spread = tokens.std((0, 1))
@@ -91,11 +103,20 @@ def independent_components(mid: Float[np.ndarray, "image token d_in"], seed: int
 
 def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str, Callable[[], Listing]]:
     """Every arm by its name; `codes` of the autoencoders `matryoshka`, `batchtopk` and `untrained`."""
-    clip = cell.embeddings["clip"]
+    clip, looks = cell.embeddings["clip"], cell.embeddings["pixels"]
     coarse = {name: c.mean[:, : c.n_coarse] for name, c in codes.items()}
     ours = codes["matryoshka"]
+    channels = as_codes(cell.mid, k)
+    components = as_codes(independent_components(cell.mid, seed), k)
     return {
-        "coherent": lambda: coherent(ours.peak[:, : ours.n_coarse], clip),
+        "coherent": lambda: coherent(ours.peak, clip, looks),
+        "coherent, CLIP alone": lambda: coherent(ours.peak, clip),
+        "coherent, looks alone": lambda: coherent(ours.peak, looks),
+        "coherent, coarse neurons": lambda: coherent(ours.peak[:, : ours.n_coarse], clip, looks),
+        "coherent, plain BatchTopK": lambda: coherent(codes["batchtopk"].peak, clip, looks),
+        "coherent, untrained autoencoder": lambda: coherent(codes["untrained"].peak, clip, looks),
+        "coherent, raw channels": lambda: coherent(channels, clip, looks),
+        "coherent, ICA": lambda: coherent(components, clip, looks),
         "random order": lambda: by_part(coarse["matryoshka"], clip, "random", seed),
         "frequency only": lambda: by_part(coarse["matryoshka"], clip, "frequency", seed),
         "distinctiveness only": lambda: by_part(coarse["matryoshka"], clip, "distinctiveness", seed),
@@ -103,10 +124,11 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
         "published, ten images": lambda: published(coarse["matryoshka"], clip, min_images=MIN_IMAGES),
         "plain BatchTopK": lambda: published(coarse["batchtopk"], clip, min_images=MIN_IMAGES),
         "untrained autoencoder": lambda: published(coarse["untrained"], clip, min_images=MIN_IMAGES),
-        "raw channels": lambda: published(as_codes(cell.mid, k), clip, min_images=MIN_IMAGES),
-        "ICA": lambda: published(as_codes(independent_components(cell.mid, seed), k), clip, min_images=MIN_IMAGES),
+        "raw channels": lambda: published(channels, clip, min_images=MIN_IMAGES),
+        "ICA": lambda: published(components, clip, min_images=MIN_IMAGES),
         "CLIP clusters": lambda: clip_clusters(clip, seed),
         "CLIP directions": lambda: clip_directions(clip),
+        "ICA of looks": lambda: look_components(looks, seed),
         "CLIP outliers": lambda: clip_outliers(clip),
     }
 

@@ -24,7 +24,8 @@ RESULTS = Path(__file__).parent / "results"
 FIELDS = ("prompt", "generation_seed", "sae_seed", "arm", "measure", "value")
 SHOWN = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %",
          "redundancy", "control hits", "interpretable", "presence", "rate correlation", "matched AP")  # fmt: skip
-HELD_OUT = PROMPTS[5:]  # scores were chosen on the first five
+CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))  # by seed 0 alone
+HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
     cell = cell_of(run, prompt, seed)
     config = TrainConfig(sae_seed=sae_seed)
     shape = config.sae_config(cell.mid.shape[-1])
-    coarse = shape.group_sizes[0]
-    plain = SAEConfig(shape.d_in, coarse, (coarse,), shape.k)
+    plain = SAEConfig(shape.d_in, shape.d_sae, (shape.d_sae,), shape.k)
     activations = activations_of(run)
     codes = {
         "matryoshka": codes_of(run, cell, activations, f"matryoshka-{sae_seed}", config),

@@ -37,10 +37,10 @@ def sae(store) -> MatryoshkaSAE:
 def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
     codes, peaks = image_codes(store, sae, "published"), image_codes(store, sae, "coherent")
     last = store.images(range(12), 1)
-    assert codes.shape == (12, 5)  # coarse neurons only
+    assert codes.shape == (12, 5) and peaks.shape == (12, 12)  # the published score takes coarse neurons only
     for image in range(12):
-        encoded = sae.encode(last[image])[:, :5].detach().numpy()
-        np.testing.assert_allclose(codes[image], encoded.mean(0), atol=1e-6)
+        encoded = sae.encode(last[image]).detach().numpy()
+        np.testing.assert_allclose(codes[image], encoded[:, :5].mean(0), atol=1e-6)
         np.testing.assert_allclose(peaks[image], encoded.max(0), atol=1e-6)
     top = np.array([strongest(codes[:, neuron], 3) for neuron in (4, 0)])
     maps = heatmaps(store, sae, [4, 0], top)
@@ -55,13 +55,13 @@ def test_strongest_first_and_ties_in_order():
 
 def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(40, 6))
+    embeddings, looks = rng.normal(size=(40, 6)), rng.normal(size=(40, 9))
     codes = np.zeros((40, 4))
     codes[:20, 0], codes[:12, 1], codes[:10, 2], codes[0, 3] = 1, 1, 1, 9
-    scores = eligible_scores(codes, embeddings, 10, "published")
+    scores = eligible_scores(codes, [embeddings], 10, "published")
     assert scores.live.tolist() == [True, True, True, False]
     np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
-    assert eligible_scores(codes, embeddings, 1, "published").live.all()
+    assert eligible_scores(codes, [embeddings], 1, "published").live.all()
     reasons = {0: "stands out too little", 1: "like neuron 2"}
     lines = table(scores, (codes > 0).mean(0), np.array([2]), reasons, 10).splitlines()
     assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed,left_out"
@@ -69,10 +69,10 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     assert lines[2].endswith(",0,like neuron 2")
     assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1,")
     with pytest.raises(RaigenError, match="no neuron fires in 21 pictures or more, of 40: capture more"):
-        eligible_scores(codes, embeddings, 21, "published")
-    ours = eligible_scores(codes, embeddings, 10, "coherent")
+        eligible_scores(codes, [embeddings], 21, "published")
+    ours = eligible_scores(codes, [embeddings, looks], 10, "coherent")
     assert ours.live.tolist() == [True, True, True, False]
-    np.testing.assert_allclose(ours.minority_score[:3], coherence_scores(codes, embeddings).minority_score[:3])
+    np.testing.assert_allclose(ours.minority_score[:3], coherence_scores(codes, [embeddings, looks]).minority_score[:3])
 
 
 def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811

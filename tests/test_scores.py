@@ -158,18 +158,52 @@ def test_prune_refuses_scores_that_single_out_nothing():
         prune(scored([0.5, 0.5, 0.5], [0, 1, 2]))
 
 
+def square(n: int, apart: int = 4) -> np.ndarray:
+    """Pictures in four equal kinds, at right angles or opposite: of equal length once whitened."""
+    return np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]] * (n // apart))
+
+
 def test_coherence_worked_by_hand():
-    # Whitened, eight pictures in opposite pairs along two axes are of equal length, at right angles or opposite.
-    embeddings = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]] * 2)
-    codes = np.zeros((8, 4))
-    codes[[0, 4], 0] = 5.0  # alike: coherence 1, two of eight pictures
+    codes = np.zeros((32, 4))
+    codes[[0, 4, 8], 0] = 5.0  # alike: coherence 1; a quarter of the pictures is like them
     codes[[0, 1], 1] = 5.0  # opposite: -1, which counts as 0
-    codes[:, 2] = [5, 1, 1, 1, 5, 1, 1, 1]  # faint everywhere else: as rare as the first
-    scores = coherence_scores(codes, embeddings, n_top=2)
-    np.testing.assert_allclose(scores.frequency, [0.25, 0.25, 0.25, 0])
-    np.testing.assert_allclose(scores.distinctiveness, [1, 0, 1, np.nan], atol=1e-12)
-    np.testing.assert_allclose(scores.minority_score, [2 / 3, 0, 2 / 3, np.nan], atol=1e-12)  # log 4 / log 8
-    assert coherence_scores(codes, embeddings, n_top=2, firing=0.2).frequency[2] == 1.0
+    codes[[0, 2, 4, 6], 2] = 5.0  # two kinds, a third of the way to each: half of the pictures has one of them
+    scores = coherence_scores(codes[:, [0, 1, 3]], [square(32)], n_top=2)
+    np.testing.assert_allclose(scores.distinctiveness, [1, 0, np.nan], atol=1e-12)
+    np.testing.assert_allclose(scores.frequency[[0, 2]], [0.25, 0])
+    np.testing.assert_allclose(scores.minority_score, [np.log(4) / np.log(32), 0, np.nan], atol=1e-12)
+    mixed = coherence_scores(codes[:, [2]], [square(32)], n_top=4)
+    # The mean of the other three, (1, 0), (0, 1), (0, 1) / 3 for the first, is at a cosine of 1 / sqrt 5 to each.
+    np.testing.assert_allclose(mixed.distinctiveness, [1 / np.sqrt(5)])
+    np.testing.assert_allclose(mixed.frequency, [0.5])
+    np.testing.assert_allclose(np.linalg.norm(mixed.centroids, axis=1), 1)
+
+
+def test_the_view_in_which_pictures_are_most_alike_counts():
+    rng = np.random.default_rng(0)
+    codes, noise = rng.random((64, 3)), rng.normal(size=(64, 8))
+    shown = noise.copy()
+    shown[:6, 0], codes[:6, 1] = 12, 2  # one view sees what the first six pictures share
+    blind, seeing, both = (coherence_scores(codes, views, n_top=5) for views in ([noise], [shown], [noise, shown]))
+    assert seeing.minority_score[1] > 2 * blind.minority_score[1]
+    for name in ("minority_score", "frequency", "distinctiveness"):
+        better = np.where(seeing.minority_score > blind.minority_score, getattr(seeing, name), getattr(blind, name))
+        np.testing.assert_allclose(getattr(both, name), better)
+    halves = np.concatenate([blind.centroids, seeing.centroids], axis=1) / np.sqrt(2)
+    np.testing.assert_allclose(both.centroids, halves)
+
+
+def test_a_mixture_of_frequent_attributes_is_not_rare():
+    rng = np.random.default_rng(1)
+    shows = rng.random((2000, 3)) < [0.3, 0.3, 0.03]
+    embeddings = shows @ rng.normal(size=(3, 24)) * 6 + rng.normal(size=(2000, 24))
+    both, rare = shows[:, 0] & shows[:, 1], shows[:, 2]
+    codes = np.stack([both, rare], 1) + 0.1 * rng.random((2000, 2))
+    frequency = coherence_scores(codes, [embeddings]).frequency
+    assert (
+        both.mean() == pytest.approx(0.09, abs=0.02) and frequency[0] > 2 * both.mean()
+    )  # who has one of the two counts
+    assert frequency[1] == pytest.approx(rare.mean(), abs=0.01)
 
 
 @given(shapes)
@@ -177,20 +211,29 @@ def test_coherence_worked_by_hand():
 def test_coherence_lies_in_its_ranges_and_hangs_on_no_other_neuron(shape):
     codes, embeddings = example(*shape)
     assume((codes > 0).any() and len(codes) > 2 and np.linalg.matrix_rank(embeddings - embeddings.mean(0)) > 0)
-    scores = coherence_scores(codes, embeddings, n_top=3)
+    scores = coherence_scores(codes, [embeddings], n_top=3)
     live = scores.live
     assert (live == (codes > 0).any(0)).all() and np.isnan(scores.minority_score[~live]).all()
     for values in (scores.frequency, scores.distinctiveness[live], scores.minority_score[live]):
         assert (values >= 0).all() and (values <= 1 + 1e-9).all()
-    alone = coherence_scores(codes[:, live][:, :1], embeddings, n_top=3)
+    alone = coherence_scores(codes[:, live][:, :1], [embeddings], n_top=3)
     np.testing.assert_allclose(alone.minority_score[0], scores.minority_score[live][0])
 
 
 def test_coherence_does_not_depend_on_the_axes_of_the_embedding():
     codes, embeddings = example(4, 30, 5)
     turned = embeddings @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
-    plain, other = (coherence_scores(codes, e) for e in (embeddings, turned))
+    plain, other = (coherence_scores(codes, [e]) for e in (embeddings, turned))
     np.testing.assert_allclose(plain.minority_score, other.minority_score)
+
+
+def test_views_are_checked():
+    codes, embeddings = example(4, 30, 5)
+    with pytest.raises(RaigenError, match="expected one embedding per picture; got codes of 30, embeddings of 29"):
+        coherence_scores(codes, [embeddings, embeddings[:29]])
+    embeddings[3, 1] = np.nan
+    with pytest.raises(RaigenError, match=r"embeddings: expected finite numbers; got nan for picture 3, \[1\]"):
+        coherence_scores(codes, [embeddings])
 
 
 def test_every_neuron_that_fires_is_listed_or_has_a_reason():

@@ -1,4 +1,4 @@
-"""Scores every coarse neuron, drops look-alikes, and lists the rarest and most distinct."""
+"""Scores every neuron, drops look-alikes, and lists the rarest and most distinct."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from raigen.activations import ActivationStore
 from raigen.config import DiscoverConfig
-from raigen.embed import Embedder, default_embedder
+from raigen.embed import Embedder, default_embedder, looks
 from raigen.errors import RaigenError
 from raigen.records import Outcome, RareAttribute, Tick
 from raigen.run import Run, write_tensors, write_text
@@ -23,9 +23,9 @@ EMBED_BATCH = 64
 def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]:
     """Lists the neurons with the highest minority score, each with the pictures in which it is strongest.
 
-    Codes are taken at the last denoising step; of the positions of a picture the largest counts, or their mean for the
-    published score. Neurons that fire in fewer than `min_images` pictures are neither scored nor listed. Writes codes,
-    embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in pictures.
+    Codes are taken at the last denoising step; of the positions of a picture the largest counts. The published score
+    takes their mean, and the coarse neurons only. Neurons that fire in fewer than `min_images` pictures are neither
+    scored nor listed. Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in pictures.
 
     Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
     """
@@ -36,13 +36,15 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     shown[run.facts_of("capture").get("black_images", [])] = False
     codes = image_codes(store, sae, config.score) * shown[:, None]  # black pictures show nothing
     name = config.embedder or default_embedder(run.config_of("capture").model)
-    embedder, parts = Embedder(name), []
+    embedder, parts, seen = Embedder(name), [], []
     for start in range(0, len(samples), EMBED_BATCH):
-        batch = samples[start : start + EMBED_BATCH]
-        parts.append(embedder.images([run.read_image(sample) for sample in batch]))
-        yield Tick(start + len(batch), len(samples), "embeddings")
+        images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
+        parts.append(embedder.images(images))
+        seen.append(looks(images))
+        yield Tick(start + len(images), len(samples), "embeddings")
     embeddings = np.concatenate(parts)
-    scores = eligible_scores(codes[shown], embeddings[shown], config.min_images, config.score)
+    views = [embeddings[shown], np.concatenate(seen)[shown]]
+    scores = eligible_scores(codes[shown], views, config.min_images, config.score)
     listed = prune(scores, *config.pruning)[: config.n_attributes]
     top = np.stack([strongest(np.where(shown, codes[:, neuron], -1), config.n_top_images) for neuron in listed])
     attributes = [
@@ -70,19 +72,21 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
 @torch.inference_mode()
 def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float[np.ndarray, "image neuron"]:
-    """The code of each coarse neuron at the last step: the largest over the positions of each picture, for small things
-    are in few of them; their mean for the published score."""
-    found = []
+    """The code of each neuron at the last step: the largest over the positions of each picture, for small things are in
+    few of them. For the published score their mean, of the coarse neurons only."""
+    published, found = score == "published", []
     for chunk in store.step(store.step_indices[-1]):
-        codes = sae.encode(chunk.activations.flatten(0, 1), groups=1).unflatten(0, chunk.activations.shape[:2])
-        found.append((codes.mean(1) if score == "published" else codes.amax(1)).float().numpy())
+        codes = sae.encode(chunk.activations.flatten(0, 1), groups=1 if published else None)
+        codes = codes.unflatten(0, chunk.activations.shape[:2])
+        found.append((codes.mean(1) if published else codes.amax(1)).float().numpy())
     return np.concatenate(found)
 
 
 def eligible_scores(
-    codes: Float[np.ndarray, "image neuron"], embeddings: Float[np.ndarray, "image width"], min_images: int, score: str
+    codes: Float[np.ndarray, "image neuron"], views: Sequence[np.ndarray], min_images: int, score: str
 ) -> NeuronScores:
-    """The scores of the neurons that fire in at least `min_images` pictures; the others count as dead.
+    """The scores of the neurons that fire in at least `min_images` pictures; the others count as dead. `views` are the
+    CLIP embeddings and the looks of the pictures; the published score knows the first only.
 
     Raises RaigenError when no neuron does.
     """
@@ -92,7 +96,8 @@ def eligible_scores(
             f"no neuron fires in {min_images} pictures or more, of {len(codes)}: capture more pictures, or lower "
             "--min-images"
         )
-    return (minority_scores if score == "published" else coherence_scores)(codes * enough, embeddings)
+    codes = codes * enough
+    return minority_scores(codes, views[0]) if score == "published" else coherence_scores(codes, views)
 
 
 @torch.inference_mode()
@@ -103,7 +108,7 @@ def heatmaps(
     step, found = store.step_indices[-1], []
     for neuron, images in zip(neurons, top, strict=True):
         activations = store.images([int(index) for index in images], step)
-        codes = sae.encode(activations.flatten(0, 1), groups=1)[:, int(neuron)]
+        codes = sae.encode(activations.flatten(0, 1))[:, int(neuron)]
         found.append(codes.unflatten(0, (len(images), *store.grid)).float())
     return torch.stack(found)
 
@@ -127,7 +132,7 @@ def table(
     reasons: Mapping[int, str],
     min_images: int,
 ) -> str:
-    """neurons.csv: one line per coarse neuron; those that fire in too few pictures have no scores, and as
+    """neurons.csv: one line per scored neuron; those that fire in too few pictures have no scores, and as
     `frequency` the share of pictures in which they fire at all. `reasons` says of
     each scored neuron that is not listed why."""
     buffer = io.StringIO()

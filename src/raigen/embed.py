@@ -1,4 +1,4 @@
-"""Turns pictures and texts into CLIP embeddings of unit length."""
+"""Turns pictures and texts into vectors: what they mean to CLIP, how they look."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -17,6 +17,7 @@ from transformers.utils import logging
 from raigen.errors import RaigenError
 
 BUNDLED = "portraits"
+LOOKS = 16  # points along each side
 PUBLISHED = "openai/clip-vit-large-patch14"  # what RAIGen (arXiv 2602.06806) measures distinctiveness with
 
 
@@ -27,6 +28,15 @@ def default_embedder(model: str) -> str:
     'openai/clip-vit-large-patch14'
     """
     return BUNDLED if model == BUNDLED else PUBLISHED
+
+
+def looks(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
+    """How pictures look from afar: their colours at 16 x 16 points, from 0 to 255, row by row.
+
+    Raises RaigenError for a picture that cannot be read.
+    """
+    small = [_readable(image, index).resize((LOOKS, LOOKS)) for index, image in enumerate(images)]
+    return np.array([np.asarray(image, np.float32).ravel() for image in small]).reshape(-1, 3 * LOOKS**2)
 
 
 class Embedder:
@@ -92,13 +102,7 @@ class Embedder:
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
     def _image_batch(self, images: Sequence[Image], first: int) -> Float32[np.ndarray, "image d_embed"]:
-        pictures = []
-        for index, image in enumerate(images, start=first):
-            try:
-                pictures.append(image.convert("RGB"))  # reads the file, where the picture is not in memory yet
-            except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-                name = getattr(image, "filename", "") or f"picture {index}"
-                raise RaigenError(f"{name}: expected a whole picture; it cannot be read ({error})") from error
+        pictures = [_readable(image, index) for index, image in enumerate(images, start=first)]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             return _unit(self.model.get_image_features(pixels.to(self.device)))
@@ -116,6 +120,14 @@ def embedder_path(name: str) -> str:
         raise RaigenError(f"{folder}: expected the weights of the bundled CLIP; they are missing. "
                           "Train them with: python -m raigen.world.train")  # fmt: skip
     return str(folder)
+
+
+def _readable(image: Image, index: int) -> Image:
+    try:
+        return image.convert("RGB")  # reads the file, where the picture is not in memory yet
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        name = getattr(image, "filename", "") or f"picture {index}"
+        raise RaigenError(f"{name}: expected a whole picture; it cannot be read ({error})") from error
 
 
 def _unit(features: object) -> Float32[np.ndarray, "row d_embed"]:

@@ -182,7 +182,7 @@ class Lab:
         }  # fmt: skip
 
     def _random_neuron(self, attribute: RareAttribute) -> int:
-        """A coarse neuron that fires in as many pictures as discovery asks for, and is not listed."""
+        """A neuron that fires in as many pictures as discovery asks for, and is not listed."""
         codes = self.run.read_tensors(self.run.codes_path, "discover")["image_codes"]
         alive = (codes > 0).sum(0) >= self.run.config_of("discover").min_images
         alive[[other.neuron for other in self.run.attributes]] = False

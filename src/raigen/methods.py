@@ -89,7 +89,7 @@ class Studio:
 
     @cached_property
     def peaks(self) -> Float[Tensor, "picture neuron"]:
-        """The largest code [picture, coarse neuron] in each audited picture, at the last step."""
+        """The largest code [picture, neuron] in each audited picture, at the last step."""
         store = ActivationStore(self.run.activations_dir)
         with torch.no_grad():
             return torch.cat([
@@ -98,9 +98,9 @@ class Studio:
             ])  # fmt: skip
 
     def scale(self, neuron: int) -> float:
-        """The unit of a coarse neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
+        """The unit of a neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
         if not 0 <= neuron < self.peaks.shape[1]:
-            raise RaigenError(f"neurons: expected coarse ones, from 0 to {self.peaks.shape[1] - 1}; got {neuron}")
+            raise RaigenError(f"neurons: expected numbers from 0 to {self.peaks.shape[1] - 1}; got {neuron}")
         found = float(scales_of(self.peaks[:, [neuron]])[0])
         if not found > 0:
             raise RaigenError(
@@ -120,7 +120,7 @@ class Studio:
         folder = self.folder(name, recipe)
         listed, made_path = folder / "samples.jsonl", folder / "recipe.json"
         samples = whole_samples(self.run, listed, folder, recipe.prompt, self.first_seed)
-        codes = None if recipe.neurons else _Codes(folder / "codes.safetensors", self.sae.group_bounds[1])
+        codes = None if recipe.neurons else _Codes(folder / "codes.safetensors", self.sae.config.d_sae)
         if codes is not None:
             samples = {index: sample for index, sample in samples.items() if codes.has(index)}
         missing = [index for index in indices if index not in samples]
@@ -143,7 +143,7 @@ class Studio:
     def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " picture"]:
         """How strongly a neuron fires on each of the first `n` pictures of a recipe without neurons, [picture], once
         they are made."""
-        kept = _Codes(self.folder(name, recipe) / "codes.safetensors", self.sae.group_bounds[1])
+        kept = _Codes(self.folder(name, recipe) / "codes.safetensors", self.sae.config.d_sae)
         return kept.values[:n, neuron].numpy()
 
     def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
@@ -172,7 +172,7 @@ class Studio:
             return self._token_codes(generated.activations[:, -1]).amax(1)
 
     def _token_codes(self, tokens: Float[Tensor, "picture token d_in"]) -> Float[Tensor, "picture token neuron"]:
-        return self.sae.encode(tokens.flatten(0, 1), groups=1).unflatten(0, tokens.shape[:2])
+        return self.sae.encode(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
 
     def _described(self, recipe: Recipe) -> str:
         """All that decides the pictures, as JSON: the recipe, the model, its settings, the autoencoder."""
@@ -182,7 +182,7 @@ class Studio:
 
 
 class _Codes:
-    """The codes [picture, coarse neuron] of a recipe's pictures in a file; NaN where a picture is not made yet."""
+    """The codes [picture, neuron] of a recipe's pictures in a file; NaN where a picture is not made yet."""
 
     def __init__(self, path: Path, width: int):
         self.path = path

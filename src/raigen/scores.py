@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from sklearn.covariance import ledoit_wolf
 
 from raigen.errors import RaigenError
-from raigen.measures import clarity
+
+MAX_DIRECTIONS = 64
+PICTURES_PER_DIRECTION = 16
 
 
 class NeuronScores(NamedTuple):
@@ -59,46 +60,69 @@ def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped
 
 def coherence_scores(
     image_codes: Shaped[Any, "image neuron"],
-    embeddings: Shaped[Any, "row width"],
+    views: Sequence[Shaped[Any, "_ _"]],
     n_top: int = 10,
-    firing: float = 0.25,
+    reach: float = 0.3,
 ) -> NeuronScores:
-    """How rare each neuron is, and how much alike the pictures are in which it is strongest.
+    """How much alike the pictures are in which a neuron is strongest, and how few others are like them.
 
-    Embeddings are centred on the mean picture and whitened (covariance by Ledoit and Wolf 2004), so that a
-    direction in which few pictures differ counts as much as one in which all do, and set to length 1. With T_i the
-    `n_top` pictures of the highest code of neuron i: distinctiveness is their coherence, the mean cosine between
-    two of them (their `clarity`), 0 as expected by chance (negative ones become 0); frequency nu_i is the share of
-    pictures whose code is at least `firing` times the mean code of T_i, so that a faint code makes no neuron
-    frequent; minority_score = coherence x log(1 / nu_i) / log(n_images), the surprise of the neuron as a share of
-    the greatest there can be. It depends on no other neuron. `centroids` are the mean directions of T_i (0 where
-    they cancel).
+    `views` are embeddings of the pictures, one row each: what they mean (CLIP), how they look (`raigen.embed.looks`).
+    Each view is centred, cut to its principal directions (one for every 16 pictures, at most 64), which are given equal
+    variance, and set to length 1: a direction in which few pictures differ counts as much as one in which all do.
+    With T_i the `n_top` pictures of the highest code of neuron i and x(h) the view of picture h:
+
+    - a picture's likeness to T_i is the cosine of x(h) and the mean of T_i, without h where h is one of T_i;
+    - distinctiveness is the coherence c_i, the mean likeness of T_i itself: 0 by chance (negative ones become 0);
+    - frequency r_i is the share of all pictures whose likeness is at least `reach` times c_i. A mixture of frequent
+      attributes reaches those who have one of them, and so counts as frequent; what is rare stands apart;
+    - minority_score = c_i x log(1 / r_i) / log(n_images), of all views the highest, with its c_i and r_i.
+
+    It depends on no other neuron. `centroids` are the mean directions of T_i in all views side by side.
 
     Arrays of numpy or torch (on the CPU) will do. Raises RaigenError as `minority_scores` does.
 
-    >>> codes, embeddings = np.eye(40)[:, :1] + np.eye(40)[:, 1:2], np.random.default_rng(0).normal(size=(40, 3))
-    >>> embeddings[:2] = [9, 9, 0]
-    >>> scores = coherence_scores(codes, embeddings, n_top=2)
-    >>> scores.frequency.tolist(), scores.distinctiveness.round(2).tolist(), scores.minority_score.round(2).tolist()
-    ([0.05], [1.0], [0.81])
+    >>> rng = np.random.default_rng(0)
+    >>> looks, codes = rng.normal(size=(200, 12)), rng.random((200, 2))
+    >>> looks[:8, 0], codes[:8, 1] = 9, 2
+    >>> scores = coherence_scores(codes, [looks], n_top=8)
+    >>> scores.frequency.round(2).tolist(), scores.minority_score.round(1).tolist()
+    ([0.46, 0.06], [0.0, 0.4])
     """
-    codes, directions = _checked(image_codes, embeddings)
+    codes = _checked_codes(image_codes, len(views[0]))
     live = _live(codes)
-    n_top = min(n_top, len(codes))
-    whitened = _whitened(directions)
-    shape = codes.shape[1], directions.shape[1]
-    frequency, coherence, centroids = np.zeros(shape[0]), np.full(shape[0], np.nan), np.full(shape, np.nan)
-    for neuron in np.flatnonzero(live):
-        code = codes[:, neuron]
-        top = strongest(code, n_top)
-        frequency[neuron] = (code >= firing * code[top].mean()).mean()
-        coherence[neuron] = max(0.0, clarity(whitened[top]))
-        centroids[neuron] = whitened[top].sum(axis=0)
-    length = np.linalg.norm(centroids, axis=1, keepdims=True)
-    centroids /= np.where(length > 0, length, 1.0)
-    score = np.full(shape[0], np.nan)
-    score[live] = coherence[live] * np.log(1 / frequency[live]) / np.log(len(codes))
-    return NeuronScores(frequency, coherence, score, centroids)
+    top = np.argsort(-codes[:, live], axis=0, kind="stable")[:n_top].T
+    size = codes.shape[1]
+    best = NeuronScores(np.zeros(size), np.full(size, np.nan), np.full(size, np.nan), np.full((size, 0), np.nan))
+    for view in views:
+        rows = _whitened(_checked_embeddings(view, len(codes)))
+        shares, coherence, centroids = np.zeros(size), np.full(size, np.nan), np.full((size, rows.shape[1]), np.nan)
+        found = [_likeness(rows, images, reach) for images in top]
+        shares[live], coherence[live], centroids[live] = (np.array(part) for part in zip(*found, strict=True))
+        score = np.full(size, np.nan)
+        score[live] = coherence[live] * np.log(1 / shares[live]) / np.log(len(codes))
+        wins = ~(score <= best.minority_score)  # NaN, where there is none yet, loses
+        best = NeuronScores(
+            np.where(wins, shares, best.frequency),
+            np.where(wins, coherence, best.distinctiveness),
+            np.where(wins, score, best.minority_score),
+            np.concatenate([best.centroids, centroids / np.sqrt(len(views))], axis=1),
+        )
+    return best
+
+
+def _likeness(
+    rows: Float[np.ndarray, "image width"], top: Int[np.ndarray, " top"], reach: float
+) -> tuple[float, float, Float[np.ndarray, " width"]]:
+    """Of one neuron in one view: the share of pictures like its top ones, their coherence, their mean direction."""
+    total = rows[top].sum(axis=0)
+    direction = total / (np.linalg.norm(total) or 1.0)
+    others = total - rows[top]
+    length = np.linalg.norm(others, axis=1)
+    likeness = rows @ direction
+    likeness[top] = (rows[top] * others).sum(axis=1) / np.where(length > 0, length, 1.0)
+    coherence = max(0.0, float(likeness[top].mean()))
+    share = max(1 / len(rows), float((likeness >= reach * coherence).mean()))  # one is always like itself
+    return share, coherence, direction
 
 
 def strongest(codes: Float[np.ndarray, " image"], count: int) -> Int[np.ndarray, " top"]:
@@ -164,19 +188,36 @@ def left_out(
 
 def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64, embeddings of length 1."""
-    codes, rows = (np.asarray(array, dtype=np.float64) for array in (image_codes, embeddings))
-    if len(codes) != len(rows):
-        raise RaigenError(f"expected one embedding per picture; got codes of {len(codes)}, embeddings of {len(rows)}")
+    codes = _checked_codes(image_codes, len(embeddings))
+    return codes, _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of a picture")
+
+
+def _checked_codes(image_codes: Any, n_embeddings: int) -> np.ndarray:
+    """As float64."""
+    codes = np.asarray(image_codes, dtype=np.float64)
+    if len(codes) != n_embeddings:
+        raise RaigenError(
+            f"expected one embedding per picture; got codes of {len(codes)}, embeddings of {n_embeddings}"
+        )
     if len(codes) < 2:
         raise RaigenError(f"expected at least 2 pictures, to compare one with the rest; got {len(codes)}")
-    for name, array, holds, expected in (
-        ("image codes", codes, np.isfinite(codes) & (codes >= 0), "finite numbers of 0 or more"),
-        ("embeddings", rows, np.isfinite(rows), "finite numbers"),
-    ):
-        if not holds.all():
-            row, column = np.argwhere(~holds)[0]
-            raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for picture {row}, [{column}]")
-    return codes, _unit(rows, "the embedding of a picture")
+    _check_numbers("image codes", codes, np.isfinite(codes) & (codes >= 0), "finite numbers of 0 or more")
+    return codes
+
+
+def _checked_embeddings(embeddings: Any, n_pictures: int) -> np.ndarray:
+    """As float64."""
+    rows = np.asarray(embeddings, dtype=np.float64)
+    if len(rows) != n_pictures:
+        raise RaigenError(f"expected one embedding per picture; got codes of {n_pictures}, embeddings of {len(rows)}")
+    _check_numbers("embeddings", rows, np.isfinite(rows), "finite numbers")
+    return rows
+
+
+def _check_numbers(name: str, array: np.ndarray, holds: np.ndarray, expected: str) -> None:
+    if not holds.all():
+        row, column = np.argwhere(~holds)[0]
+        raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for picture {row}, [{column}]")
 
 
 def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron"]:
@@ -190,12 +231,13 @@ def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron
     return live
 
 
-def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image width"]:
-    """Centred, of the same variance in every direction, each of length 1."""
+def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image direction"]:
+    """The principal directions, centred, of equal variance; then every row of length 1, or 0 if it is the mean."""
     centred = rows - rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(ledoit_wolf(centred, assume_centered=True)[0])
-    values = np.maximum(values, values.max() * np.finfo(float).eps)  # no variance at all in some direction
-    return _unit(centred @ vectors / np.sqrt(values), "the embedding of a picture, less their mean,")
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    count = min(MAX_DIRECTIONS, max(2, len(rows) // PICTURES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
+    length = np.linalg.norm(left[:, :count], axis=1, keepdims=True)
+    return left[:, :count] / np.where(length > 0, length, 1.0)
 
 
 def _unit(vectors: Float[np.ndarray, "*row width"], what: str) -> Float[np.ndarray, "*row width"]:
