@@ -15,7 +15,7 @@ HOOKED = [
     for room in (
         "sae", "scores", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion", "activations",
         "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores", "effects",
-        "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "yardstick", "study_page",
+        "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick", "study_page",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")
