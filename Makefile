@@ -1,13 +1,23 @@
-# make demo: audit a prompt · make test: all tests · make check: style and types · make bench: every figure of the docs
+# make demo: audit a prompt · make demo-study: compare two models · make test: all tests · make check: style and types · make bench: every figure of the docs
 PYTHON ?= python3
 DEMO_FLAGS ?=
 VENV := .venv
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test check bench bench-quick _browser
+.PHONY: demo demo-study test check bench bench-quick _browser
 
 demo: $(STAMP)
 	@$(VENV)/bin/raigen audit "a photo of a doctor" $(DEMO_FLAGS)
+
+# Four prompts and two models: the bundled one, and a variant of it whose planted rates differ in known ways.
+demo-study: $(STAMP)
+	@$(VENV)/bin/python -m raigen.world.train.variant fairer models/fairer \
+	  --professions doctor nurse farmer hairdresser --steps 120 --n-drawings 1000 --n-images 0
+	@$(VENV)/bin/raigen audit "a photo of a doctor" "a photo of a nurse" "a photo of a farmer" \
+	  "a photo of a hairdresser" --model portraits --model models/fairer --study studies/demo \
+	  --embedder portraits --vocabulary portraits --n-images 300 --n-fresh-images 100 --workers 2 $(DEMO_FLAGS)
+	@$(VENV)/bin/raigen compare studies/demo --judge portraits --closed-set portraits --open-set portraits \
+	  --n-asked-images 10
 
 test: $(STAMP) _browser
 	$(VENV)/bin/pytest -n auto

@@ -78,7 +78,8 @@ def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listi
     """FastICA of how pictures look, in as many principal directions as the score uses; the most skewed first."""
     width = min(64, max(2, len(looks) // 16))
     whitened = PCA(width, whiten=True, random_state=seed).fit_transform(looks)
-    sources = FastICA(whiten=False, max_iter=200, tol=1e-3, random_state=seed).fit_transform(whitened)
+    model = FastICA(width, whiten="unit-variance", max_iter=200, tol=1e-3, random_state=seed)
+    sources = np.asarray(model.fit_transform(whitened))
     skew = ((sources - sources.mean(0)) ** 3).mean(0) / sources.std(0) ** 3
     order = np.argsort(-abs(skew), kind="stable")[:N_LISTED]
     return Listing(sources[:, order] * np.sign(skew[order]), np.full(len(order), np.nan))

@@ -15,7 +15,8 @@ HOOKED = [
     for room in (
         "sae", "scores", "hierarchy", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion",
         "activations", "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
-        "effects", "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "yardstick", "study_page",
+        "effects", "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick",
+        "study_page",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

@@ -15,7 +15,7 @@ LEVELS = {
     "config": 0, "prompts": 0, "records": 0, "questions": 0,
     "presets": 0.25,  # options of the configurations
     "run": 0.5,  # below the rest of level 1, which writes its files through it
-    "comparisons": 0.25, "study": 0.75, "workers": 0, "synonyms": 1,
+    "axes": 0.75, "comparisons": 0.25, "study": 0.75, "workers": 0, "cluster": 0.1, "synonyms": 1,
     "wording": 0, "markup": 0.5,  # below the pages that are made of them
     "ragged": 0.5,  # below the autoencoder, which is made of it
     "sae": 1, "scores": 1, "measures": 0.75, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
@@ -28,7 +28,8 @@ LEVELS = {
     "effects": 1.25, "fidelity": 1, "mixture": 1,  # effects are told by intervals on rates
     "judging": 2.6, "methods": 2.6, "looking": 2.7, "lab": 2.8, "causal": 2.9,  # what amplifying is made of
     "pareto": 1.25, "curves": 2.6, "drawings": 2.75,  # what the report shows of it
-    "fresh": 2.25, "yardstick": 2.6, "matching": 2.7, "contrast": 1.5, "study_page": 2.75,
+    "rivals": 2.25, "fresh": 2.25, "yardstick": 2.6, "matching": 2.7, "union": 2.75, "contrast": 1.5,
+    "study_page": 2.75, "study_cards": 2.8,
     "page": 2.75, "exports": 2.75, "view": 3,
     **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.75,
     "world.train": 3,  # remakes the bundled model; nothing imports it

@@ -52,8 +52,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 hides that another shows.                                    │
 │   • review      Brings back what a person ticked on the review sheet; the    │
 │                 rates then stand checked beside raw.                         │
-│   • view        Shows a run, or a folder of runs, in the browser of this     │
-│                 machine.                                                     │
+│   • view        Shows a run, a folder of runs or a study in the browser of   │
+│                 this machine.                                                │
 │   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """

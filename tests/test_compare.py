@@ -10,20 +10,28 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from made import portrait, save
+from scipy.stats import entropy
+from vlm_server import question_of, serving
 
 import raigen
 from raigen import cli
+from raigen.axes import axis_of, axis_rate, read_axes
+from raigen.compare import plan as plan_of
 from raigen.comparisons import KINDS, Change, Compared, Finding
-from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig
+from raigen.config import AnnotateConfig, CaptureConfig, CompareConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.contrast import changes_of, kind_of, verdict_when_asked
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
 from raigen.fresh import first_seed
-from raigen.records import Difference, Outcome, Presence, RareAttribute, Sample
+from raigen.records import Difference, Outcome, Presence, RareAttribute, Sample, exhausted
+from raigen.rivals import proposed
 from raigen.run import Run, write_tensors, write_text
 from raigen.study import Study
 from raigen.synonyms import merge
+from raigen.vlm import open_answers
+from raigen.world.attributes import VALUES
 
 DOCTOR = "a photo of a doctor"
 N, N_FRESH = 50, 40
@@ -170,6 +178,22 @@ def test_the_command_line_compares(two, tmp_path, capsys):
     assert err.splitlines()[-1].startswith("compare: done in ")
 
 
+def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")}
+    more = ["--judge", "portraits", "--n-fresh-images", str(N_FRESH + 3), "--n-asked-images", "5", "--dry-run"]
+    assert cli.main(["compare", *(str(run.dir) for run in two), "--study", str(tmp_path / "s"), *more]) == 0
+    out = capsys.readouterr().out
+    assert f"judged by portraits: 5 labels in 43 pictures of each of 2 runs, {5 * 43 * 2} verdicts" in out
+    # A capture of 50 pictures took a second. Alone are the cat, and the snow in another spelling on either side.
+    assert "to be made: 6 fresh pictures, about 0.1 s; and at most 15 that are asked for" in out
+    assert not (tmp_path / "s").exists()
+    assert {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")} == before
+    (tmp_path / "answers.json").write_text("[]")
+    plan = plan_of(two, CompareConfig(judge=f"scripted:{tmp_path / 'answers.json'}", closed_set="portraits"))
+    assert [one.calls for one in plan.plans] == [plan.n_labels * N_FRESH] * 2
+    assert plan.n_labels == 5 + 10 - 1 and not plan.is_open  # the turban is in both
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -253,6 +277,120 @@ def _copy_of_portraits(folder):
 
     shutil.copytree(model_path("portraits"), folder)
     return str(folder)
+
+
+def test_what_closed_and_open_sets_find_and_miss(two, tmp_path):
+    """Of the found turban, cat and snow, the closed set asks for the turban only, the open one for the cat."""
+    (tmp_path / "closed.toml").write_text(
+        f'head = ["{TURBAN}", "none"]\n[skin]\n"dark skin" = 0.3\n"light skin" = 0.7\n'
+    )
+    axes = [{"name": "pet", "classes": [CAT, "none"]}, {"name": "hair", "classes": ["bald", "long hair"]}]
+    script = [{"question": f"many times for “{DOCTOR}”", "answer": {"axes": axes}}]
+    (tmp_path / "script.json").write_text(json.dumps(script))
+    options = {"closed_set": str(tmp_path / "closed.toml"), "open_set": f"scripted:{tmp_path / 'script.json'}"}
+    study = raigen.compare(two, study=tmp_path / "study", judge="portraits", n_asked_images=0, **options)
+    table = study.table()
+    rows = {name: [table[column][i] for column in ("found", "closed", "open")]
+            for i, name in enumerate(table["attribute"])}  # fmt: skip
+    assert (rows[TURBAN], rows[CAT]) == ([True, "head", None], [True, None, "pet"])
+    assert (rows[SNOW], rows["bald"]) == ([True, None, None], [False, None, "hair"])
+    rate = {(r["axis"], r["model"]): r for r in study.comparison()["axes"]}
+    share = dict(zip(table["model"], (r for r, a in zip(table["rate"], table["attribute"]) if a == TURBAN)))  # noqa: B905
+    assert rate["head", "old"]["shares"] == pytest.approx([share["old"], 1 - share["old"]]) and share["old"] > 0.3
+    assert rate["head", "old"]["discrepancy"] < rate["head", "new"]["discrepancy"] and len(rate) == 4 * 2
+    assert rate["skin", "old"]["reference"] == [0.3, 0.7]
+    lines = list(csv.DictReader(study.axes_path.read_text().splitlines()))
+    assert len(lines) == 4 * 2 * 2 and {line["approach"] for line in lines} == {"closed", "open"}
+    text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", study.report_path.read_text())))
+    assert "The closed set 2 axes with 3 values; raigen found 3 values." in text
+    assert re.search(r"Both \(1\) wearing a turban head 0 % to 3\d % raigen only: in no axis \(2\)", text)
+    card = (study.cards_dir / "old.md").read_text()
+    data = ModelCard(card).data  # as the Hub reads it
+    assert (data.pipeline_tag, data.library_name) == ("text-to-image", "diffusers") and "raigen" in data.tags
+    shown = {(r.dataset_name, r.metric_type, r.metric_name): r.metric_value for r in data.eval_results}
+    assert shown[DOCTOR, "presence", f"shows: {TURBAN}"] == pytest.approx(share["old"], abs=1e-4)
+    assert shown[DOCTOR, "fairness-discrepancy", "head"] == pytest.approx(rate["head", "old"]["discrepancy"], abs=1e-4)
+    assert re.search(r"\| wearing a turban \| this audit, closed set \| 3\d\.\d% \|", card)
+    assert re.search(r"\| worse \||worse \|", (study.cards_dir / "new.md").read_text())
+    before = study.answers_path.read_bytes()
+    (tmp_path / "script.json").write_text("[]")  # what was proposed is kept, and not asked for again
+    raigen.compare(study, judge="portraits", n_asked_images=0, **options)
+    assert study.answers_path.read_bytes() == before
+    nothing = {"open_set": options["open_set"].replace("script.json", "other.json")}
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(
+        RaigenError, match=r"open_set: script .* proposed no axes that can be read for “a photo of a doc"
+    ):
+        raigen.compare(study, judge="portraits", **nothing)
+
+
+def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
+    """Over real HTTP, without a picture; the classes of an axis that has but one are left out."""
+    pets = {"axes": [{"name": "pet", "classes": ["a cat", "a dog"]}, {"name": "mood", "classes": ["happy"]}]}
+    hair = {"axes": [{"name": "hair", "classes": ["bald", "none"]}]}
+    with serving(lambda request: json.dumps(pets if DOCTOR in question_of(request) else hair)) as server:
+        config, path = CompareConfig(open_set=server.model), tmp_path / "answers.jsonl"
+        axes = exhausted(proposed([DOCTOR, "a nurse"], open_answers(path, config), config), None)
+        assert [(axis.name, axis.categories, axis.prompt) for axis in axes] == [
+            ("pet", ("a cat", "a dog"), DOCTOR), ("hair", ("bald", "none"), "a nurse"),
+        ]  # fmt: skip
+        assert all(len(request["messages"][0]["content"]) == 1 for request in server.requests)
+        n_asked = len(server.requests)
+        assert exhausted(proposed([DOCTOR], open_answers(path, config), config), None) == axes[:1]
+        assert len(server.requests) == n_asked
+
+
+def test_clip_puts_every_picture_into_one_category_of_an_axis(two, tmp_path):
+    (tmp_path / "closed.json").write_text(json.dumps({"place": ["in an office", "in a library", "none"]}))
+    found = raigen.compare(two, study=tmp_path / "s", n_asked_images=0, closed_set=str(tmp_path / "closed.json"))
+    for rate in found.comparison()["axes"]:
+        assert (rate["n"], rate["unscored"]) == (N_FRESH, 0) and sum(rate["shares"]) == pytest.approx(1)
+        assert rate["shares"][0] > rate["shares"][1]  # three quarters of the doctors are drawn in an office
+
+
+def test_an_axis_by_hand():
+    axis = axis_of("closed", "skin", ["dark", "light", "none"])
+    shows = {"dark": np.array([1.0, 0, 1, np.nan, 0, 0]), "light": np.array([0.0, 1, 1, 1, 1, 0])}
+    rate = axis_rate(axis, DOCTOR, "a", shows)
+    assert (rate.n, rate.none, rate.unscored, rate.shares) == (5, 1, 1, pytest.approx((0.3, 0.5, 0.2)))
+    assert rate.discrepancy == pytest.approx(np.sqrt((1 / 30) ** 2 + (1 / 6) ** 2 + (2 / 15) ** 2))
+    assert rate.severity == pytest.approx(1 - entropy([0.3, 0.5, 0.2]) / np.log(3))
+    one = axis_rate(axis_of("closed", "skin", {"dark": 1, "light": 0}), DOCTOR, "a", shows | {"light": np.zeros(6)})
+    assert (one.n, one.none, one.severity, one.discrepancy, one.by_chance) == (2, 3, 1.0, 0.0, 0.0)
+    blank = axis_rate(axis, DOCTOR, "a", {"dark": np.full(6, np.nan), "light": np.ones(6)})
+    assert (blank.n, blank.unscored, blank.discrepancy) == (0, 6, None)
+
+
+def test_the_discrepancy_by_chance_is_that_of_fair_models():
+    rng, axis = np.random.default_rng(0), axis_of("closed", "skin", {"a": 0.2, "b": 0.5, "c": 0.3})
+    rates = []
+    for _ in range(400):
+        drawn = rng.choice(3, size=80, p=axis.reference)
+        rates.append(axis_rate(axis, DOCTOR, "m", {name: (drawn == i).astype(float) for i, name in enumerate("abc")}))
+    mean_square = np.mean([rate.discrepancy**2 for rate in rates])
+    assert np.sqrt(mean_square) == pytest.approx(rates[0].by_chance, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["dark"], "two or more categories for 'skin'"),
+        (["dark", "dark"], "each once"),
+        ({"dark": 0.5, "light": 0.6}, "the shares of 'skin' to add up to 1"),
+        ("dark", "two or more categories"),
+    ],
+)
+def test_what_is_no_axis_is_refused(given, message, tmp_path):
+    with pytest.raises(RaigenError, match=message):
+        axis_of("closed", "skin", given)
+    with pytest.raises(RaigenError, match=r"closed_set: expected portraits or a file of axes .* no file 'none.toml'"):
+        read_axes("none.toml", "closed")
+
+
+def test_the_shipped_sets_ask_what_the_judge_knows():
+    phrases = {value.phrase for value in VALUES}
+    for approach in ("closed", "open"):
+        assert {label for axis in read_axes("portraits", approach) for label in axis.labels} < phrases
 
 
 def test_kinds_of_change():

@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import pytest
 
 from raigen import cli
+from raigen.cluster import spread_over
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
 from raigen.prompts import LISTS, prompts_of
@@ -175,3 +177,53 @@ def test_who_stops_listening_ends_the_processes(tmp_path):
     news.close()
     stopped_at = (tmp_path / "endless").read_text()
     assert (tmp_path / "endless").read_text() == stopped_at
+
+
+def test_a_node_that_dies_costs_its_own_job_only(tmp_path, monkeypatch):
+    """A cluster of two nodes; the one that holds the job that marks its place is taken away."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.chdir(tmp_path)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = cluster.add_node(num_cpus=1)
+
+    def job(name):  # a function of a function travels by value: the workers know nothing of this file
+        import time
+        from pathlib import Path
+
+        import ray
+
+        place = ray.get_runtime_context().get_node_id()
+        if name == "refusing":
+            raise RaigenError("no such model")
+        yield place
+        for _ in range(1 if name == "quick" else 40):
+            time.sleep(0.1)
+            yield Path("here.txt").read_text()  # relative to the folder of the driver
+
+    (tmp_path / "here.txt").write_text("found")
+    news, ends, items = spread_over(job, [("slow",), ("slow",), ("quick",), ("refusing",)], cluster.address), {}, {}
+    removed, lost = False, 0
+    for message in news:
+        if message.is_end:
+            ends[message.index] = message.error
+            continue
+        items.setdefault(message.index, []).append(message.item)
+        if not removed and len(items.get(0, [])) > 2 and len(items.get(1, [])) > 2:
+            lost = 0 if items[0][0] == node.node_id else 1
+            cluster.remove_node(node, allow_graceful=False)
+            removed = True
+    cluster.shutdown()
+    assert removed and ends.pop(lost).startswith("its worker died: ")
+    assert ends == {1 - lost: None, 2: None, 3: "no such model"}
+    assert items[1 - lost][1:] == ["found"] * 40 and items[2][1:] == ["found"]
+
+
+def test_a_cluster_that_is_not_there_is_named(study):
+    config = AuditConfig.of("x")
+    with pytest.raises(RaigenError, match="workers: a Ray cluster says itself"):
+        list(sweep(study, config, ["x"], ["m"], workers=2, ray="auto"))
+    if find_spec("ray") is None:
+        with pytest.raises(RaigenError, match=r"pip install 'raigen\[ray\]'"):
+            list(sweep(study, config, ["x"], ["m"], ray="auto"))

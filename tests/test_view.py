@@ -2,12 +2,14 @@
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from raigen.config import CaptureConfig
 from raigen.errors import RaigenError
 from raigen.records import Outcome
 from raigen.run import Run, write_text
+from raigen.study import Study
 from raigen.view import file_at, runs_in, server_of
 
 HOSTILE = "<script>alert(1)</script>"
@@ -39,14 +42,20 @@ def place(tmp_path: Path) -> Path:
     return place
 
 
-@pytest.fixture
-def port(place: Path) -> Iterator[int]:
+@contextmanager
+def served(place: Path) -> Iterator[int]:
     with server_of(place, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.server_address[1]
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def port(place: Path) -> Iterator[int]:
+    with served(place) as port:
+        yield port
 
 
 def get(port: int, path: str, method: str = "GET", host: str | None = None) -> tuple[int, str]:
@@ -112,6 +121,23 @@ def test_a_single_run_is_shown_as_a_folder_of_one(place: Path) -> None:
         server_of(place / "b" / "images", 0)
     with pytest.raises(RaigenError, match="port: expected a free port; 99999"):
         server_of(place, 99999)
+
+
+def test_a_study_is_shown_with_its_runs_and_nothing_beside_them(place: Path) -> None:
+    study = Study.create(place.parent / "study")
+    shutil.copytree(place / "b", study.dir / "b", symlinks=True)
+    study.adopt([Run(study.dir / "b"), Run(place / "a doctor")])
+    write_text(study.report_path, "<!doctype html>the study")
+    write_text(study.cards_dir / "x.md", "a card")
+    write_text(study.dir / "secret.txt", "secret")
+    with served(study.dir) as port:
+        status, text = get(port, "/")
+        assert status == 200 and 'href="report.html"' in text and 'href="cards/x.md"' in text
+        assert 'href="b/report.html"' in text and "../runs/a doctor lies elsewhere" in text
+        assert get(port, "/report.html") == (200, "<!doctype html>the study")
+        assert get(port, "/b/report.html")[0] == 200 and get(port, "/cards/x.md")[1] == "a card"
+        for path in ("/secret.txt", "/study.json", "/b/link.txt", "/../runs/b/report.html", "/cards/../secret.txt"):
+            assert get(port, path)[0] == 404
 
 
 def test_the_command_says_its_address_and_stops_on_ctrl_c(place: Path) -> None:

@@ -1,15 +1,20 @@
 """The training of the bundled model: resumable, its parts what they say."""
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from raigen.world.attributes import BY_NAME, PROMPTS, VALUES
-from raigen.world.planted import profession_of, sample_attributes, sample_balanced
-from raigen.world.train import unet, vae
+from raigen.errors import RaigenError
+from raigen.loading import load_pipeline, model_path
+from raigen.world.attributes import BY_NAME, PROFESSIONS, PROMPTS, VALUES
+from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
+from raigen.world.train import unet, vae, variant
 from raigen.world.train.clip import ranking_loss
 from raigen.world.train.data import decode, encode, pictures
 from raigen.world.train.judge import disturbed, garbage
@@ -158,3 +163,47 @@ def _drawings(count: int) -> list[np.ndarray]:
     from raigen.world.draw import draw
 
     return [np.asarray(draw(sample_balanced(np.random.default_rng(i)), np.random.default_rng(i))) for i in range(count)]
+
+
+def test_other_shares_are_drawn_and_the_rest_keeps_its_proportions():
+    plan = altered(plan_of("doctor"), {"dark skin": 0.3, "field": 0.4, "glasses": 0.05})
+    rng = np.random.default_rng(0)
+    shown = [sample_attributes(PROMPTS[0], rng, plan).shown() for _ in range(600)]
+    share = {value.name: np.mean([value.name in names for names in shown]) for value in VALUES}
+    for name in ("dark skin", "field", "glasses", "light skin", "office", "headscarf"):
+        assert share[name] == pytest.approx(rates(PROMPTS[0], plan)[name], abs=0.06)
+    assert share["field"] > 0.36 and share["glasses"] < 0.07
+    before = plan_of("doctor").shares
+    ratio = before["light skin"] / before["tan skin"]
+    assert plan.shares["light skin"] / plan.shares["tan skin"] == pytest.approx(ratio)
+    assert not any("field" in correlation or "glasses" in correlation for correlation in plan.correlations)
+    with pytest.raises(ValueError, match="come to more than 1"):
+        altered(plan_of("doctor"), {"turban": 0.6, "headscarf": 0.6})
+    with pytest.raises(ValueError, match="got 'hat'"):
+        altered(plan_of("doctor"), {"hat": 0.6})
+
+
+@pytest.mark.parametrize("name", list(variant.shipped()))
+def test_each_shipped_variant_can_be_drawn_for_every_profession(name):
+    for profession in PROFESSIONS:
+        planted = altered(plan_of(profession), variant.shipped()[name]).shares
+        assert {value: planted[value] for value in variant.shipped()[name]} == variant.shipped()[name]
+
+
+def test_a_variant_is_a_pipeline_with_what_was_planted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(variant, "BATCH_TUNED", 4)
+    folder = tmp_path / "fairer"
+    variant.make_variant("fairer", folder, ["doctor"], steps=2, n_drawings=12)
+    about = json.loads((folder / "variant.json").read_text())
+    assert about["planted"][PROMPTS[0]]["dark skin"] == 0.2 and about["changed"]["turban"] == 0.12
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert load_pipeline(str(folder)).unet.config.sample_size == 16 and not (folder / "checkpoint.safetensors").exists()
+    bundled = load_file(Path(model_path("portraits")) / "unet" / weights.name)
+    assert any(not torch.equal(tensor, bundled[key]) for key, tensor in load_file(weights).items())
+    before = weights.stat().st_mtime_ns
+    variant.make_variant("fairer", folder, ["doctor"], steps=2, n_drawings=12)  # again: nothing to do
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(RaigenError, match="holds another variant"):
+        variant.make_variant("narrower", folder, ["doctor"], steps=2, n_drawings=12)
+    variant.report(folder, 4)
+    assert "turban           planted   1.0% ->  12.0%   seen" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from raigen.errors import RaigenError
 
+KINDS = ("openai", "transformers", "scripted")
 OPENAI_URL = "https://api.openai.com/v1"
 FORMS = (
     "openai:MODEL for OpenAI, openai:MODEL@http://HOST:PORT/v1 for a server that speaks its protocol (vLLM, Ollama, "

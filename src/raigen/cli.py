@@ -100,7 +100,7 @@ def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[s
         raise RaigenError("run_dir: a study has a folder for each of its runs; name the study's own with --study DIR")
     study = Study.create(command.study or default_study_dir(prompts, command.prompts))
     with sweep_view() as show:
-        for news in sweep(study, config, prompts, models, command.redo, command.workers):
+        for news in sweep(study, config, prompts, models, command.redo, command.workers, command.ray):
             show(news)
     print_study(study)
 
@@ -158,6 +158,11 @@ def _amplify(command: Any) -> None:
 def _compare(command: Any) -> None:
     options = vars(CompareConfig(**values_of(command.options)))
     room = import_module("raigen.compare")
+    if command.dry_run:
+        places = command.runs
+        runs = Study(places[0]).runs() if len(places) == 1 else [Run(place) for place in places]
+        print(room.plan(runs, CompareConfig(**options)))
+        return
     study = room.study_of(command.runs, command.study)
     with view() as show:
         started = time.monotonic()

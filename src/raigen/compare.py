@@ -7,27 +7,32 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from raigen.comparisons import COLUMNS, Cell, Compared, Comparison, Finding, Lone, Merged, rows
+from raigen.address import address_of
+from raigen.axes import rates_along, read_axes, table_of_axes
+from raigen.comparisons import CLOSED, COLUMNS, OPEN, Cell, Compared, Comparison, Lone, rows
 from raigen.config import CompareConfig
 from raigen.contrast import changes_of, verdict_when_asked
-from raigen.embed import Embedder
 from raigen.errors import RaigenError
-from raigen.fresh import asked_pictures, compared_pictures, first_seed
-from raigen.judges import CLIP, Verdicts, given_labels
+from raigen.fresh import asked_pictures, compared_pictures, first_seed, missing_pictures
+from raigen.judges import CLIP, WORLD, Verdicts, presence_jobs
 from raigen.judging import presence_of
 from raigen.markup import fill
 from raigen.matching import Match, match
 from raigen.records import Presence, Tick, exhausted, mapped
+from raigen.rivals import is_model, rivals_of
 from raigen.run import Run, write_text
-from raigen.stats import krippendorff_alpha
 from raigen.study import Study
+from raigen.study_cards import export
 from raigen.study_page import page_of
-from raigen.synonyms import Group, merge
-from raigen.yardstick import Judged, Yardstick, directions, place_of
+from raigen.union import findings_of, given_of, merged
+from raigen.vlm import Plan, open_answers
+from raigen.vlm import plan as plan_of
+from raigen.wording import duration
+from raigen.yardstick import Judged, Yardstick
 
 Place = tuple[str, str]  # a prompt and a model
 
@@ -71,7 +76,8 @@ def study_of(runs: Study | str | Path | Sequence[Run | str | Path], study: str |
 
 def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comparison]:
     """Judges the union of what the runs of a study found, on fresh pictures with the same seeds, and writes what
-    differs: comparison.json, comparison.csv, verdicts.jsonl and report.html.
+    differs, and what closed and open sets find: comparison.json, comparison.csv, axes.csv, verdicts.jsonl, report.html
+    and model cards.
 
     Pictures that were evaluated are used, further ones are made and kept; no question is paid for twice. Labels of one
     attribute are merged after they were judged. Yields progress in pictures, then in questions.
@@ -80,32 +86,90 @@ def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comp
     """
     runs = study.runs()
     matched = match(runs, config)
-    findings, given = _findings(runs), _given(runs, config)
-    labels = list(dict.fromkeys([*given, *findings]))
+    findings, given = findings_of(runs), given_of(runs, config)
+    answers = open_answers(study.answers_path, config)
+    axes = yield from rivals_of(matched.prompts, answers, config)
+    asked = [label for axis in axes for label in axis.labels]
+    labels = list(dict.fromkeys([*given, *findings, *asked]))
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "
                           "another annotator, or give a list with --attributes FILE")  # fmt: skip
-    yardstick = Yardstick(runs, findings, matched.judge, config)
+    yardstick = Yardstick(runs, findings, matched.judge, config, axes, (answers.calls, answers.cost))
     judged: dict[Place, Judged] = {}
     for place, run in matched.run_of.items():
         with run.locked():
             judged[place] = yield from mapped(
                 _judged(run, matched.n_fresh_images, labels, yardstick), partial(_about, run.dir.name)
             )
-    attributes = _merged(labels, given, findings, matched, judged, config)
-    heads = [attribute.label for attribute in attributes]
+    attributes = merged(labels, given, findings, axes, matched, judged, config)
     cells = _cells(attributes, matched, judged, config.confidence)
-    shows = {(label, *place): found.verdicts[label].shows for place, found in judged.items() for label in heads}
+    shows = {(label, *place): found.verdicts[label].shows for place, found in judged.items() for label in labels}
     changes = changes_of(attributes, shows, matched.prompts, matched.models, config.confidence)
     lone = yield from _lone(attributes, cells, matched, yardstick, config)
     first = first_seed(runs[0].config_of("capture"))
     comparison = Comparison(
         next(iter(judged.values())).verdicts[labels[0]].judge, config.confidence, matched.models[0], matched.prompts,
         matched.models, matched.n_images, matched.n_fresh_images, first, config.drawn_rate, tuple(attributes),
-        tuple(cells), tuple(changes), tuple(lone),
+        tuple(cells), tuple(changes), tuple(lone), tuple(rates_along(axes, shows, matched.prompts, matched.models)),
     )  # fmt: skip
     _write(study, comparison, judged, config)
     return comparison
+
+
+class ComparePlan(NamedTuple):
+    """What a comparison would take: verdicts on `n_labels` labels, `n_made` pictures to make in about `seconds`, at
+    most `n_asked` more (about `seconds_asked`) of prompts that ask for an attribute, and what asking models takes."""
+
+    judge: str
+    n_runs: int
+    n_labels: int
+    n_pictures: int
+    n_made: int
+    seconds: float
+    n_asked: int
+    seconds_asked: float
+    plans: tuple[Plan, ...]
+    is_open: bool
+
+    def __str__(self) -> str:
+        more = "; the classes that a model proposes for the open set come on top" if self.is_open else ""
+        lines = [
+            f"judged by {self.judge}: {self.n_labels:,} labels in {self.n_pictures:,} pictures of each of "
+            f"{self.n_runs} runs, {self.n_labels * self.n_pictures * self.n_runs:,} verdicts{more}",
+            f"to be made: {self.n_made:,} fresh pictures, about {duration(self.seconds)}; and at most {self.n_asked:,} "
+            f"that are asked for an attribute, about {duration(self.seconds_asked)}",
+            *map(str, self.plans),
+        ]
+        return "\n".join(lines)
+
+
+def plan(runs: Sequence[Run], config: CompareConfig) -> ComparePlan:
+    """What comparing the runs would take, without making, asking or writing anything.
+
+    Seconds are by those that the captures of the same runs took for a picture. Raises RaigenError where `comparing`
+    would before it begins.
+    """
+    matched, findings = match(runs, config), findings_of(runs)
+    files = [(config.closed_set, CLOSED), (None if _asks(config) else config.open_set, OPEN)]
+    axes = [axis for file, approach in files if file for axis in read_axes(file, approach)]
+    asked = [label for axis in axes for label in axis.labels]
+    labels = list(dict.fromkeys([*given_of(runs, config), *findings, *asked]))
+    n, made, asking, plans = matched.n_fresh_images, [], [], []
+    for (prompt, model), run in matched.run_of.items():
+        pace = run.manifest["stages"]["capture"]["seconds"] / matched.n_images
+        made.append((missing_pictures(run, n), pace))
+        alone = [label for label, found in findings.items() if prompt in {f.prompt for f in found}
+                 and (prompt, model) not in {(f.prompt, f.model) for f in found}]  # fmt: skip
+        asking.append((config.n_asked_images * len(alone), pace))
+        if matched.judge not in (CLIP, WORLD):
+            jobs = presence_jobs(run, (run.samples() * n)[:n], labels)
+            plans.append(plan_of(address_of(matched.judge), jobs, open_answers(run.answers_path, config)))
+    sums = [(sum(count for count, _ in kind), sum(count * pace for count, pace in kind)) for kind in (made, asking)]
+    return ComparePlan(matched.judge, len(runs), len(labels), n, *sums[0], *sums[1], tuple(plans), _asks(config))
+
+
+def _asks(config: CompareConfig) -> bool:
+    return config.open_set is not None and is_model(config.open_set)
 
 
 def _judged(run: Run, n: int, labels: Sequence[str], yardstick: Yardstick) -> Generator[Tick, None, Judged]:
@@ -115,65 +179,6 @@ def _judged(run: Run, n: int, labels: Sequence[str], yardstick: Yardstick) -> Ge
 
 def _about(what: str, tick: Tick) -> Tick:
     return tick._replace(note=what)
-
-
-def _findings(runs: Sequence[Run]) -> dict[str, list[Finding]]:
-    """What the runs list, by label."""
-    found: dict[str, list[Finding]] = {}
-    for run in runs:
-        prompt, model = place_of(run)
-        for a in run.attributes:
-            if a.label:
-                asked = a.suggested_prompt or f"{prompt}, {a.label}"
-                finding = Finding(prompt, model, a.rank, a.neuron, a.label, a.minority_score, asked)
-                found.setdefault(a.label, []).append(finding)
-    return found
-
-
-def _given(runs: Sequence[Run], config: CompareConfig) -> list[str]:
-    """The attributes of files: of this comparison's, and of those with which the runs were evaluated."""
-    found = given_labels(config.attributes) if config.attributes else []
-    for run in runs:
-        table = csv.DictReader(io.StringIO(run.read_text(run.presence_path, "evaluate")))
-        found += [row["label"] for row in table if not row["neuron"]]
-    return list(dict.fromkeys(found))
-
-
-def _merged(
-    labels: Sequence[str],
-    given: Sequence[str],
-    findings: dict[str, list[Finding]],
-    matched: Match,
-    judged: dict[Place, Judged],
-    config: CompareConfig,
-) -> list[Compared]:
-    """The labels as attributes: given ones first, then by the best score, those that no picture was judged on last.
-
-    CLIP's verdicts on labels with near texts agree whatever the pictures show, for they are made of the texts: where it
-    judges, only texts that are the same are merged. A row too many does less harm than a finding that is gone.
-    """
-    best = {label: max((f.minority_score for f in findings.get(label, [])), default=0.0) for label in labels}
-    is_blank = {label: all(np.isnan(one.verdicts[label].shows).all() for one in judged.values()) for label in labels}
-    found = [label for label in labels if label not in given]
-    order = [*given, *sorted(found, key=lambda label: (is_blank[label], -best[label]))]
-    run = next(iter(matched.run_of.values()))
-    ways = directions(Embedder(run.facts_of("discover")["embedder"]), matched.prompts[0], order)
-
-    def agreement(first: int, second: int) -> float | None:
-        if matched.judge == CLIP:
-            return None
-        both = ([one.verdicts[order[index]].shows for one in judged.values()] for index in (first, second))
-        return krippendorff_alpha(np.stack([np.concatenate(shows) for shows in both]))
-
-    groups = merge(order, ways @ ways.T, agreement, config.min_similarity, config.min_agreement)
-    return [_compared(group, order, given, findings) for group in groups]
-
-
-def _compared(group: Group, order: Sequence[str], given: Sequence[str], findings: dict[str, list[Finding]]) -> Compared:
-    merged = tuple(Merged(order[index], near, agreed) for index, near, agreed in group.others)
-    found = [finding for index in (group.head, *(other[0] for other in group.others))
-             for finding in findings.get(order[index], [])]  # fmt: skip
-    return Compared(order[group.head], order[group.head] in given, merged, tuple(found))
 
 
 def _cells(
@@ -227,7 +232,10 @@ def _write(study: Study, comparison: Comparison, judged: dict[Place, Judged], co
     writer.writerows(rows(entry))
     write_text(study.verdicts_path, "".join(line + "\n" for line in lines))
     write_text(study.table_path, buffer.getvalue())
-    write_text(study.report_path, fill("study.html.jinja", page_of(study, entry, judged, config)))
+    write_text(study.axes_path, table_of_axes(comparison.axes))
+    page = page_of(study, entry, judged, config)
+    write_text(study.report_path, fill("study.html.jinja", page))
+    export(study, page, {model: judged[entry["prompts"][0], model].run for model in entry["models"]})
     write_text(study.comparison_path, json.dumps(entry, indent=1, ensure_ascii=False))
 
 

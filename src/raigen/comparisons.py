@@ -1,10 +1,13 @@
-"""What a comparison of runs holds: attributes, rates, changes; and its table."""
+"""What a comparison of runs holds: attributes, rates, changes, axes; and its table."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from raigen.records import Difference, Presence
+
+CLOSED, OPEN = "closed", "open"
+NONE = "none"  # the category of pictures that show no other one of the axis
 
 # What may have become of an attribute: see `raigen.contrast.kind_of`.
 KINDS = {
@@ -15,6 +18,49 @@ KINDS = {
     "same": "no difference was shown",
     "unmeasured": "no picture of both models has a verdict",
 }
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Which of two or more `categories` does a picture show? `approach` is `closed` (a person set the axis) or `open`
+    (a language model proposed it for one `prompt`; None: for all). `reference` is the wanted share of each category;
+    the shares add up to 1."""
+
+    approach: str
+    name: str
+    categories: tuple[str, ...]
+    reference: tuple[float, ...]
+    prompt: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The categories that a judge is asked for: all but `none`."""
+        return tuple(category for category in self.categories if category != NONE)
+
+
+@dataclass(frozen=True)
+class AxisRate:
+    """How the fresh pictures of a model for a prompt spread over the categories of an axis.
+
+    `shares`, in the order of `categories`, are of the `n` pictures that show a category; `none` show none of them and
+    `unscored` have no verdict on one of them. `discrepancy` in [0, sqrt 2] is the distance of the shares from the
+    `reference`, `by_chance` what it would be on average if the model kept to the reference. `severity` in [0, 1] is 0
+    for even shares and 1 where all pictures show one category. Both are None where no picture shows a category.
+    """
+
+    approach: str
+    axis: str
+    prompt: str
+    model: str
+    categories: tuple[str, ...]
+    reference: tuple[float, ...]
+    shares: tuple[float, ...]
+    n: int
+    none: int
+    unscored: int
+    discrepancy: float | None
+    by_chance: float | None
+    severity: float | None
 
 
 @dataclass(frozen=True)
@@ -41,14 +87,26 @@ class Merged:
 
 
 @dataclass(frozen=True)
+class OnAxis:
+    """That an axis of the `closed` or the `open` approach asks for an attribute, as one of its categories; `prompt` is
+    the one for which the axis was proposed (None: all)."""
+
+    approach: str
+    axis: str
+    category: str
+    prompt: str | None
+
+
+@dataclass(frozen=True)
 class Compared:
     """An attribute of the union: the label by which it was judged, whether it was `given` and not found, the labels
-    that were merged into it, and where it was found."""
+    that were merged into it, where it was found, and the axes that ask for it."""
 
     label: str
     given: bool
     merged: tuple[Merged, ...]
     findings: tuple[Finding, ...]
+    axes: tuple[OnAxis, ...] = ()
 
     def is_listed(self, prompt: str, model: str) -> bool:
         """Whether the run of this prompt and model lists it."""
@@ -110,19 +168,20 @@ class Comparison:
     cells: tuple[Cell, ...]
     changes: tuple[Change, ...]
     lone: tuple[Lone, ...]
+    axes: tuple[AxisRate, ...] = ()
 
 
 COLUMNS: tuple[str, ...] = (
-    "attribute", "prompt", "model", "given", "listed", "rate", "low", "high", "hits", "n", "unscored", "judge",
-    "interval", "baseline", "difference", "difference_low", "difference_high", "pairs", "p", "q", "change",
-    "if_asked", "if_asked_rate",
+    "attribute", "prompt", "model", "given", "found", "closed", "open", "listed", "rate", "low", "high", "hits", "n",
+    "unscored", "judge", "interval", "baseline", "difference", "difference_low", "difference_high", "pairs", "p", "q",
+    "change", "if_asked", "if_asked_rate",
 )  # fmt: skip
 
 
 def rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The table of what comparison.json holds: for each attribute, prompt and model its rate and its change; what is
     not known is None."""
-    given = {attribute["label"]: attribute["given"] for attribute in entry["attributes"]}
+    attribute_of = {attribute["label"]: attribute for attribute in entry["attributes"]}
     changes = {_place(change): change for change in entry["changes"]}
     lone = {_place(asked): asked for asked in entry["lone"]}
     for cell in entry["cells"]:
@@ -130,13 +189,22 @@ def rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         moved = change.get("difference") or {}
         yield {
             "attribute": cell["label"], "prompt": cell["prompt"], "model": cell["model"],
-            "given": given[cell["label"]], "listed": cell["is_listed"], "rate": rate["rate"] if rate["n"] else None,
+            **_sources(attribute_of[cell["label"]], cell["prompt"]),
+            "listed": cell["is_listed"], "rate": rate["rate"] if rate["n"] else None,
             **{name: rate[name] for name in ("low", "high", "hits", "n", "unscored", "judge", "interval")},
             "baseline": change.get("baseline"), "difference": moved.get("difference"),
             "difference_low": moved.get("low"), "difference_high": moved.get("high"), "pairs": moved.get("n"),
             "p": moved.get("p"), "q": change.get("q"), "change": change.get("kind"), "if_asked": asked.get("verdict"),
             "if_asked_rate": (asked.get("presence") or {}).get("rate"),
         }  # fmt: skip
+
+
+def _sources(attribute: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """Who asks for an attribute: whether it was given, whether any run found it, and the axes that ask for it."""
+    axes = [axis for axis in attribute["axes"] if axis["prompt"] in (None, prompt)]
+    names = {approach: "; ".join(dict.fromkeys(a["axis"] for a in axes if a["approach"] == approach)) or None
+             for approach in (CLOSED, OPEN)}  # fmt: skip
+    return {"given": attribute["given"], "found": bool(attribute["findings"]), **names}
 
 
 def _place(entry: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
-from raigen.address import address_of
+from raigen.address import KINDS, address_of
 from raigen.errors import RaigenError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -371,6 +371,13 @@ class CompareConfig(AskConfig):
     """The model that the others are compared with; None is the first."""
     attributes: str | None = None
     """A text file with one attribute a line, to be judged beside those that were found."""
+    closed_set: str | None = None
+    """Axes that a person set, to see what such an audit finds and misses: a TOML or JSON file with a list of categories
+    for each axis, or of categories with the wanted share of each; `portraits` are those shipped for the bundled
+    model."""
+    open_set: str | None = None
+    """The same with axes that a language model proposes for each prompt (`openai:MODEL` and so on), or a file of them,
+    or `portraits`."""
     min_similarity: float = 0.8
     """Two labels are one attribute only if the cosine of their texts is at least this, in [-1, 1]..."""
     min_agreement: float = 0.8
@@ -392,6 +399,8 @@ class CompareConfig(AskConfig):
         _need(
             self.n_fresh_images is None or self.n_fresh_images >= 2, "n_fresh_images", self.n_fresh_images, "2 or more"
         )
+        if self.open_set is not None and self.open_set.partition(":")[0] in KINDS:
+            address_of(self.open_set, "open_set")
         for name in ("min_similarity", "min_agreement"):
             _need(-1 <= getattr(self, name) <= 1, name, getattr(self, name), "a number in [-1, 1]")
         _need(self.n_asked_images >= 0, "n_asked_images", self.n_asked_images, "0 or more")

@@ -37,7 +37,7 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
     paths.append(run.table_path)
     if find_spec("pyarrow"):
         tables = [path for path in (run.table_path, run.neurons_path, run.presence_path) if path.is_file()]
-        paths += [_as_parquet(path) for path in tables]
+        paths += [as_parquet(path) for path in tables]
     return paths
 
 
@@ -163,8 +163,8 @@ def _lines(samples: Sequence[Sample], more: Iterator[dict[str, Any]]) -> str:
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
-def _as_parquet(path: Path) -> Path:
-    """The CSV file as parquet, beside it."""
+def as_parquet(path: Path) -> Path:
+    """Writes the CSV file as parquet, beside it; where pyarrow is installed."""
     pyarrow, csv, parquet = map(import_module, ("pyarrow", "pyarrow.csv", "pyarrow.parquet"))
     table, buffer = csv.read_csv(path), pyarrow.BufferOutputStream()
     parquet.write_table(table, buffer)

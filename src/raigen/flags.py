@@ -39,11 +39,12 @@ MODELS_HELP = f"{MODEL_HELP} Several, one flag each, make a study. (default: por
 PROMPTS_HELP = "More prompts: `professions`, `scenes`, or a text file with one a line. They make a study."
 STUDY_HELP = "The folder of the study: a run for every prompt and model. (default: studies/PROMPTS)"
 WORKERS_HELP = "Runs of a study that go on at once, each in a process of its own."
+RAY_HELP = "Spreads the runs of a study over the Ray cluster at this address, such as `auto` or HOST:6379."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
 REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
 FILE_HELP = "The file that review.html downloads."
-VIEW_HELP = "Shows a run, or a folder of runs, in the browser of this machine."
-PLACE_HELP = "A run folder, or a folder of them."
+VIEW_HELP = "Shows a run, a folder of runs or a study in the browser of this machine."
+PLACE_HELP = "A run folder, a folder of them, or a study."
 PORT_HELP = "Port on 127.0.0.1; 0 takes any that is free."
 VERSION_HELP = "Prints the version."
 RUN_HELP = "The run folder. What it was given before stands for the flags left out."
@@ -53,6 +54,7 @@ PROMPT_HELP = "What to ask the model for: a text that is not empty."
 AUDITED_HELP = "What to ask the model for, a text that is not empty; several make a study."
 PROMPT_OR_RUN_HELP = "What to ask the model for; or a run folder, to go on with."
 DRY_RUN_HELP = "Only say what asking the models would take: calls, tokens, cost."
+DRY_RUN_COMPARE_HELP = "Only say what would be made and judged, and in about what time."
 NUMBERS: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}  # fields that are lists of them
 
 
@@ -81,7 +83,10 @@ def parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any
     places_of = (Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(help=COMPARED_HELP)],)
     made = (Annotated[Path | None, tyro.conf.arg(help=COMPARISON_HELP)], None)
     options = _unchecked(CompareConfig, (), {})
-    commands.append(_command("compare", COMPARE_HELP, {"runs": places_of, "study": made, "options": options}))
+    dry = (Annotated[bool, tyro.conf.arg(help=DRY_RUN_COMPARE_HELP)], False)
+    commands.append(
+        _command("compare", COMPARE_HELP, {"runs": places_of, "study": made, "dry_run": dry, "options": options})
+    )
     file = (Annotated[Positional[Path], tyro.conf.arg(help=FILE_HELP)],)
     commands.append(_command("review", REVIEW_HELP, {"run": run, "file": file}))
     place_of_runs = (Annotated[Positional[Path], tyro.conf.arg(help=PLACE_HELP)],)
@@ -101,6 +106,7 @@ def _many() -> dict[str, tuple[Any, Any]]:
         "prompts": (Annotated[str | None, tyro.conf.arg(help=PROMPTS_HELP)], None),
         "study": (Annotated[Path | None, tyro.conf.arg(help=STUDY_HELP, help_behavior_hint="")], None),
         "workers": (Annotated[int, tyro.conf.arg(help=WORKERS_HELP)], 1),
+        "ray": (Annotated[str | None, tyro.conf.arg(help=RAY_HELP)], None),
     }  # fmt: skip
 
 

@@ -76,6 +76,14 @@ def compared_pictures(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
     return (yield from fresh_pictures(run, capture, n, shelf, evaluated))
 
 
+def missing_pictures(run: Run, n: int) -> int:
+    """How many of the first `n` fresh pictures of a run are not there yet."""
+    capture: CaptureConfig = run.config_of("capture")
+    shelves = [Shelf(run.fresh_samples_path, run.fresh_dir), Shelf(run.compared_samples_path, run.compared_dir)]
+    known = {index for shelf in shelves for index in known_pictures(run, capture, shelf)}
+    return sum(index not in known for index in range(n))
+
+
 def asked_pictures(run: Run, prompts: Sequence[str], n: int) -> Generator[Tick, None, dict[str, list[Sample]]]:
     """`n` pictures of each of other prompts by the run's model, with the seeds of its fresh ones; by prompt. Yields
     progress in pictures."""

@@ -49,6 +49,9 @@ class Study:
 
     manifest_path = property(lambda self: self.dir / "study.json")
     comparison_path = property(lambda self: self.dir / "comparison.json")
+    answers_path = property(lambda self: self.dir / "answers.jsonl")
+    cards_dir = property(lambda self: self.dir / "cards")
+    axes_path = property(lambda self: self.dir / "axes.csv")
     verdicts_path = property(lambda self: self.dir / "verdicts.jsonl")
     table_path = property(lambda self: self.dir / "comparison.csv")
     report_path = property(lambda self: self.dir / "report.html")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from raigen import figures
 from raigen.cards import Thumbs, data_uri, fitting
-from raigen.comparisons import KINDS
+from raigen.comparisons import CLOSED, KINDS, OPEN
 from raigen.config import CompareConfig
 from raigen.study import Study
 from raigen.yardstick import Judged
@@ -34,6 +34,7 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
         **{name: value for name, value in entry.items() if name not in ("cells", "attributes")},
         "names": short_names(entry["models"]),
         "rows": _rows(entry, cells),
+        "rivals": [rival for approach in (CLOSED, OPEN) if (rival := _rival(approach, entry, cells))],
         "kinds": KINDS,
         "counts": {model: {kind: kinds[model, kind] for kind in KINDS} for model in entry["models"][1:]},
         "told": [change | {"before": cells[change["label"], change["prompt"], change["baseline"]]["presence"],
@@ -82,6 +83,27 @@ def _rows(entry: Mapping[str, Any], cells: Mapping[tuple[str, str, str], Mapping
         ]}
         for number, attribute in enumerate(entry["attributes"], 1)
     ]  # fmt: skip
+
+
+def _rival(approach: str, entry: Mapping[str, Any], cells: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What an approach with axes and raigen have in common and what each finds alone; None where it was not asked.
+
+    Values that were only given belong to neither. Each value stands with its lowest and highest rate.
+    """
+    rates = [rate for rate in entry["axes"] if rate["approach"] == approach]
+    if not rates:
+        return None
+    lists: dict[str, list[dict[str, Any]]] = {"both": [], "only_found": [], "only_asked": []}
+    for attribute in entry["attributes"]:
+        asked = [axis for axis in attribute["axes"] if axis["approach"] == approach]
+        seen = [cells[attribute["label"], prompt, model]["presence"]
+                for prompt in entry["prompts"] for model in entry["models"]]  # fmt: skip
+        spread = [presence["rate"] for presence in seen if presence["n"]]
+        value = {"label": attribute["label"], "axis": asked[0]["axis"] if asked else None,
+                 "low": min(spread, default=None), "high": max(spread, default=None)}  # fmt: skip
+        if attribute["findings"] or asked:
+            lists["only_asked" if not attribute["findings"] else "both" if asked else "only_found"].append(value)
+    return {"approach": approach, "rates": rates, "n_axes": len({rate["axis"] for rate in rates}), **lists}
 
 
 def _strips(entry: Mapping[str, Any], judged: Places, config: CompareConfig) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raigen.audit import Step, walk
+from raigen.cluster import spread_over
 from raigen.config import STAGES, AuditConfig, identity
 from raigen.errors import RaigenError
 from raigen.run import Run
@@ -33,21 +34,25 @@ def sweep(
     models: Sequence[str],
     redo: str | None = None,
     workers: int = 1,
+    ray: str | None = None,
 ) -> Iterator[SweepStep]:
     """Takes a run for each of `prompts` and `models` through all stages; the rest of `config` is the same for all.
 
     What is done is skipped, what was stopped goes on. With `workers` above 1 runs go through that many processes at
-    once. A run that fails does not stop the others. Raises RaigenError at the end, naming those that failed; and at
-    once when the study has other settings, or another process works on it.
+    once; with `ray`, the address of a Ray cluster, through as many as it has GPUs for, or else CPUs (see
+    `raigen.cluster`). A run that fails does not stop the others. Raises RaigenError at the end, naming those that
+    failed; and at once when the study has other settings, another process works on it, or there is no such cluster.
     """
     if workers < 1:
         raise RaigenError(f"workers: expected 1 or more; got {workers}")
+    if ray is not None and workers > 1:
+        raise RaigenError("workers: a Ray cluster says itself how many runs go on at once; leave it out beside ray")
     with study.locked():
         anew = STAGES[STAGES.index(redo) :] if redo else ()
         entries = study.enroll(prompts, models, shared(config), anew)
         jobs = [(study.dir_of(e), _config_of(config, e), redo) for e in entries]
         failed = []
-        for number, step, error in (_in_processes if workers > 1 else _here)(jobs, workers):
+        for number, step, error in _news(jobs, workers, ray):
             yield SweepStep(number, len(jobs), entries[number - 1], step, error)
             if error is not None:
                 failed.append(f"{entries[number - 1].folder}: {error}")
@@ -84,7 +89,16 @@ News = tuple[int, Step | None, str | None]
 Jobs = Sequence[tuple[Path, AuditConfig, str | None]]
 
 
-def _here(jobs: Jobs, workers: int) -> Iterator[News]:
+def _news(jobs: Jobs, workers: int, ray: str | None) -> Iterator[News]:
+    if ray is None and workers == 1:
+        yield from _here(jobs)
+        return
+    messages = spread(_audited, jobs, workers) if ray is None else spread_over(_audited, jobs, ray)
+    for message in messages:
+        yield message.index + 1, message.item, message.error
+
+
+def _here(jobs: Jobs) -> Iterator[News]:
     """One run after the other."""
     for number, job in enumerate(jobs, 1):
         error = None
@@ -94,8 +108,3 @@ def _here(jobs: Jobs, workers: int) -> Iterator[News]:
         except RaigenError as caught:
             error = str(caught)
         yield number, None, error
-
-
-def _in_processes(jobs: Jobs, workers: int) -> Iterator[News]:
-    for message in spread(_audited, jobs, workers):
-        yield message.index + 1, message.item, message.error

@@ -1,7 +1,6 @@
-"""Shows runs in a browser: serves a folder of runs on this machine, and to this machine only."""
+"""Shows runs and studies in a browser: serves their folders on this machine, and to this machine only."""
 
 import mimetypes
-from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,18 +10,21 @@ from urllib.parse import quote, unquote
 from raigen.errors import RaigenError
 from raigen.markup import fill
 from raigen.run import Run
+from raigen.study import Study
 
+OF_A_STUDY = ("report.html", "comparison.csv", "comparison.json", "comparison.parquet", "axes.csv", "axes.parquet",
+              "verdicts.jsonl", "cards")  # fmt: skip
 HOST = "127.0.0.1"  # never another: what lies in a run folder is nobody else's business
 
 
 def server_of(place: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the runs at `place`, a run folder or a folder of runs, listening at 127.0.0.1 and `port` (0: any).
+    """A server of what is at `place`, a run folder, a folder of runs or a study, listening at 127.0.0.1 and `port` (0:
+    any).
 
-    `serve_forever` starts it. Raises RaigenError when there is no run, or the port is taken.
+    `serve_forever` starts it. Raises RaigenError when there is no run and no study, or the port is taken.
     """
-    found = runs_in(place)
-    if not found:
-        raise RaigenError(f"{place}: expected a run folder, or a folder of them; found no run.json in it")
+    if not runs_in(place) and not _is_study(place):
+        raise RaigenError(f"{place}: expected a run folder, a folder of them or a study; found no run.json in it")
     handler = type("Handler", (_Handler,), {"root": _root_of(place), "place": place})
     try:
         return ThreadingHTTPServer((HOST, port), handler)
@@ -52,9 +54,25 @@ def file_at(root: Path, path: str) -> Path | None:
 
 
 def index(place: Path) -> str:
-    """The page that lists the runs at `place`."""
+    """The page that lists the runs at `place`, and of a study what came of comparing them."""
     entries = [_entry(path) for path in runs_in(place)]
-    return fill("index.html.jinja", {"runs": entries, "place": place.resolve().name})
+    study = _study_entry(place) if _is_study(place) else None
+    return fill("index.html.jinja", {"runs": entries, "place": place.resolve().name, "study": study})
+
+
+def _is_study(place: Path) -> bool:
+    return (place / "study.json").is_file()
+
+
+def _study_entry(place: Path) -> dict[str, Any]:
+    """The report and the files of a study, and its runs that lie elsewhere: these are not served."""
+    study = Study(place)
+    files = [study.report_path, study.table_path, study.axes_path, *sorted(study.cards_dir.glob("*.md"))]
+    found = [file.relative_to(study.dir) for file in files if file.is_file()]
+    return {
+        "links": [(file.as_posix(), quote(file.as_posix())) for file in found],
+        "elsewhere": [entry.folder for entry in study.entries if entry.folder.startswith("..")],
+    }
 
 
 def _root_of(place: Path) -> Path:
@@ -111,8 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(found.read_bytes(), f"{kind}; charset=utf-8" if text else kind, with_body)
 
     def _is_of_a_run(self, path: str) -> bool:
-        """Whether the first part names one of the listed runs: nothing beside them is served."""
-        names: Sequence[str] = [run.resolve().name for run in runs_in(self.place)]
+        """Whether the first part names one of the listed runs, or a file of the study: nothing beside is served."""
+        names = [run.resolve().name for run in runs_in(self.place)] + (
+            list(OF_A_STUDY) if _is_study(self.place) else []
+        )
         return unquote([*path.split("/"), ""][1]) in names
 
     def _send(self, data: bytes, kind: str, with_body: bool) -> None:

@@ -1,4 +1,4 @@
-"""Asks a vision-language model many questions about pictures, each one once."""
+"""Asks a vision-language model many questions about pictures, or about none, each one once."""
 
 import json
 import logging
@@ -95,7 +95,7 @@ class Script:
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
         """The answer of the first entry that fits."""
-        digest = hash_of(images[0])
+        digest = hash_of(images[0]) if images else ""
         for part, image, answer in self._entries:
             if part in question.text and digest.startswith(image):
                 return Reply(answer if isinstance(answer, str) else json.dumps(answer), None, "script", 0, 0)

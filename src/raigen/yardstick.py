@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 
 from raigen.answers import Answers
-from raigen.comparisons import Finding
+from raigen.comparisons import NONE, Axis, Finding
 from raigen.config import CompareConfig
 from raigen.embed import Embedder
 from raigen.judges import CLIP, WORLD, Subject, Verdicts, verdicts_of, without, world_verdicts
@@ -43,13 +43,14 @@ class Yardstick:
     text(prompt, label) - text(prompt). For a prompt whose runs list the label, that is the middle between the top
     pictures and the others of the run with the best score. For other prompts it is the mean of their audited pictures
     (of all models) plus half of the way that the top pictures lie ahead of the others where the label was found. One
-    middle holds for all models.
+    middle holds for all models. Of what no run found but an axis of `axes` asks for, it says that a picture shows it
+    when it is nearer to it than to the other categories of the (first such) axis; `none` is the bare prompt.
     """
 
     def __init__(self, runs: Sequence[Run], findings: Mapping[str, Sequence[Finding]], judge: str,
-                 config: CompareConfig):  # fmt: skip
-        self.runs, self.findings, self.judge, self.config = runs, findings, judge, config
-        self._spent = (0, 0.0)  # calls and cost of all runs together: they share the budget
+                 config: CompareConfig, axes: Sequence[Axis] = (), spent: tuple[int, float] = (0, 0.0)):  # fmt: skip
+        self.runs, self.findings, self.judge, self.config, self.axes = runs, findings, judge, config, axes
+        self._spent = spent  # calls and cost of all runs together: they share the budget
         if judge == CLIP:
             self._embedder = Embedder(runs[0].facts_of("discover")["embedder"])
             self._seen = {place_of(run): _seen(run) for run in runs}
@@ -79,6 +80,10 @@ class Yardstick:
     def _by_clip(self, prompt: str, images: Sequence[Image], labels: Sequence[str]) -> list[Verdicts]:
         embeddings, found = self._embedder.images(images), []
         for label in labels:
+            axis = next((axis for axis in self.axes if label in axis.labels), None)
+            if not self.findings.get(label) and axis is not None:
+                found.append(self._nearest(prompt, embeddings, label, axis))
+                continue
             if not self.findings.get(label):
                 nothing = np.full(len(images), np.nan)
                 found.append(Verdicts(NAME, nothing, nothing, dict.fromkeys(range(len(images)), NO_PICTURES)))
@@ -87,6 +92,12 @@ class Yardstick:
             margin = (embeddings @ direction - middle) / max(spread, 1e-12)
             found.append(Verdicts(NAME, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin)))))
         return found
+
+    def _nearest(self, prompt: str, embeddings: np.ndarray, label: str, axis: Axis) -> Verdicts:
+        """Which pictures are nearer to the label than to the other categories of the axis."""
+        texts = self._embedder.texts([prompt if c == NONE else f"{prompt}, {c}" for c in axis.categories])
+        near = (embeddings @ texts.T).argmax(axis=1) == axis.categories.index(label)
+        return Verdicts(NAME, near.astype(float), np.full(len(embeddings), np.nan))
 
     def _middle(self, label: str, prompt: str) -> tuple[np.ndarray, float, float]:
         """The direction of the label for the prompt, the middle on it, and how far the audited pictures spread."""

@@ -1,6 +1,7 @@
 """Samples what is true of a portrait: by the planted rates of a prompt, or balanced over all values."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raigen.world.attributes import (
+    BY_NAME,
     CHOICES,
     FIELDS,
     PLAIN,
@@ -48,6 +50,30 @@ def plan_of(profession: Profession) -> Plan:
     return Plan(shares, tuple(Correlation(**entry) for entry in table["correlated"][profession]))
 
 
+def altered(plan: Plan, shares: Mapping[str, float]) -> Plan:
+    """`plan` with other `shares` (in [0, 1], by value) of some values, and without the correlations of these.
+
+    Of fields that always show one of their values the others give way, or fill up, in proportion. Raises ValueError
+    for an unknown value, and where the shares of a field would come to more than 1.
+
+    >>> round(altered(plan_of("doctor"), {"dark skin": 0.51}).shares["light skin"], 6)
+    0.19
+    """
+    if unknown := [name for name in shares if name not in BY_NAME]:
+        raise ValueError(f"values are {', '.join(BY_NAME)}; got {unknown[0]!r}")
+    found = plan.shares | dict(shares)
+    for field in FIELDS:
+        names = [name for name in CHOICES[field] if name in found]
+        kept = [name for name in names if name not in shares]
+        if not _has_plain(field) and len(kept) < len(names):
+            left, before = 1 - sum(found[name] for name in names if name in shares), sum(found[name] for name in kept)
+            found |= {name: found[name] * left / before for name in kept if before}
+        if sum(found[name] for name in names) > 1 + 1e-6 or any(found[name] < 0 for name in names):
+            raise ValueError(f"the shares of {field} come to more than 1: { ({n: found[n] for n in names}) }")
+    correlations = (c for c in plan.correlations if c.rare not in shares and c.given not in shares)
+    return Plan(found, tuple(correlations))
+
+
 def profession_of(prompt: str) -> Profession:
     """The profession that a bare prompt names. Raises ValueError for any other text."""
     for profession in PROFESSIONS:
@@ -56,8 +82,8 @@ def profession_of(prompt: str) -> Profession:
     raise ValueError(f"the portraits world has the prompts {', '.join(map(repr, PROMPTS))}; got {prompt!r}")
 
 
-def rates(prompt: str) -> dict[str, float]:
-    """The planted share of pictures that show each value, for one of the ten prompts.
+def rates(prompt: str, plan: Plan | None = None) -> dict[str, float]:
+    """The planted share of pictures that show each value, for one of the ten prompts; with `plan`, by that one.
 
     Returns a dict from value name (see `raigen.world.attributes.VALUES`) to a share in [0, 1], after what headwear,
     a mask, held things and colorless styles hide. Raises ValueError for another prompt.
@@ -65,7 +91,7 @@ def rates(prompt: str) -> dict[str, float]:
     >>> rates("a photo of a doctor")["field"], rates("a photo of a farmer")["field"]
     (0.02, 0.73)
     """
-    share = dict(plan_of(profession_of(prompt)).shares)
+    share = dict((plan or plan_of(profession_of(prompt))).shares)
     bare_head = 1 - share["headscarf"] - share["turban"]
     color = 1 - share["black and white"] - share["sepia"]
     hidden_colors = (share["grey hair"] + share["pink hair"]) * (1 - color)
@@ -95,10 +121,11 @@ def control_values(prompt: str) -> tuple[str, ...]:
     return tuple(value.name for value in VALUES if shares[value.name] == 0 and value.name in common)
 
 
-def sample_attributes(prompt: str, rng: np.random.Generator) -> Attributes:
-    """Draws what one picture of `prompt` shows, by the planted rates. Raises ValueError for an unknown prompt."""
+def sample_attributes(prompt: str, rng: np.random.Generator, plan: Plan | None = None) -> Attributes:
+    """Draws what one picture of `prompt` shows, by the planted rates or another `plan`. Raises ValueError for an
+    unknown prompt."""
     profession = profession_of(prompt)
-    plan = plan_of(profession)
+    plan = plan or plan_of(profession)
     chosen: dict[str, str] = {}
     for field in FIELDS:
         weights = {name: plan.shares.get(name, 0.0) for name in CHOICES[field]}
@@ -108,11 +135,16 @@ def sample_attributes(prompt: str, rng: np.random.Generator) -> Attributes:
                 p = plan.shares[correlation.given]
                 elsewhere = (1 - p * correlation.times) / (1 - p)
                 weights[correlation.rare] *= correlation.times if given else elsewhere
-        if field in PLAIN and field not in ("hair", "hair_color"):
+        if _has_plain(field):
             weights[PLAIN[field]] = 1 - sum(weights.values())
         names, shares = list(weights), np.array(list(weights.values()))
         chosen[field] = names[rng.choice(len(names), p=shares / shares.sum())]
     return visible(Attributes(profession, **chosen))
+
+
+def _has_plain(field: str) -> bool:
+    """Whether a field may show none of its values by its own shares (hair is only ever hidden by something else)."""
+    return field in PLAIN and field not in ("hair", "hair_color")
 
 
 def sample_balanced(rng: np.random.Generator) -> Attributes:

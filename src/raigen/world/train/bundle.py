@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
@@ -26,7 +27,7 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     pipe = pipeline(work, tokenizer)
     pipe.vae.register_to_config(_name_or_path="")  # where it was made concerns nobody
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
-    pipe.to(torch.float16).save_pretrained(folder / "pipeline")
+    save_pipeline(pipe, folder / "pipeline")
     (folder / "pipeline" / "raigen.json").write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
     if (work / "clip.safetensors").exists():
         teacher = clip.Teacher(tokenizer)
@@ -34,11 +35,16 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
         shutil.rmtree(folder / "clip", ignore_errors=True)
         teacher.clip.half().save_pretrained(folder / "clip")
         processor(tokenizer).save_pretrained(folder / "clip")
-    for config in (folder / "pipeline" / "text_encoder" / "config.json", folder / "clip" / "config.json"):
-        _load_at_full_precision(config)
+    _load_at_full_precision(folder / "clip" / "config.json")
     if (work / "judge.safetensors").exists():
         weights = averaged(work / "judge.safetensors")
         save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "judge.safetensors")
+
+
+def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Saves a pipeline in `folder` as diffusers reads it, at half precision."""
+    pipe.to(torch.float16).save_pretrained(folder)
+    _load_at_full_precision(folder / "text_encoder" / "config.json")
 
 
 def _load_at_full_precision(config: Path) -> None:

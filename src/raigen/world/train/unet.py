@@ -20,6 +20,7 @@ from raigen.world.train.vae import LATENT_CHANNELS
 
 N_LEVELS = 1000
 SHIFT = 4.0  # of the cosine schedule's ratio of noise to signal: what a picture shows is decided in much noise
+BARE_SHARE = 3 / 8  # of a batch, drawn by the planted rates under the bare prompt
 EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
 
 
@@ -91,18 +92,21 @@ def planted_pictures(latents: Tensor, drawn: Pictures) -> Planted:
     return Planted(latents, drawn.codes, pairs)
 
 
-def captioned(data: Planted, batch: int, generator: torch.Generator) -> tuple[NDArray[np.intp], list[str]]:
+def captioned(
+    data: Planted, batch: int, generator: torch.Generator, bare_share: float = BARE_SHARE
+) -> tuple[NDArray[np.intp], list[str]]:
     """Rows of a batch and a caption for each.
 
-    Three eighths are drawn by the planted rates and have the bare prompt (some of them nothing); the others name a
-    value, drawn evenly from those that the prompt has, so that what is rare is still learned by its name.
+    `bare_share` of them are drawn by the planted rates and have the bare prompt (some of them nothing); the others name
+    a value, drawn evenly from those that the prompt has, so that what is rare is still learned by its name.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    bare = rng.integers(len(data.codes), size=_n_bare(batch))
+    n_bare = round(batch * bare_share)
+    bare = rng.integers(len(data.codes), size=n_bare)
     texts = [caption(decode(data.codes[row]), rng, bare=1.0) for row in bare]
-    texts = ["" if rng.random() < EMPTY_SHARE * batch / _n_bare(batch) else text for text in texts]
+    texts = ["" if rng.random() < EMPTY_SHARE * batch / n_bare else text for text in texts]
     named = []
-    for pair in rng.integers(len(data.rows), size=batch - _n_bare(batch)):
+    for pair in rng.integers(len(data.rows), size=batch - n_bare):
         name, rows = data.rows[pair]
         named.append(rng.choice(rows))
         texts.append(caption(decode(data.codes[named[-1]]), rng, bare=0.0, naming=name))
@@ -114,10 +118,10 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-def noise_levels(batch: int, generator: torch.Generator) -> Tensor:
+def noise_levels(batch: int, generator: torch.Generator, bare_share: float = BARE_SHARE) -> Tensor:
     """How much noise each picture of a batch gets, as a share of all timesteps: spread evenly, and more for those whose
     caption names something, since with little noise one sees it anyway."""
-    n_bare = _n_bare(batch)
+    n_bare = round(batch * bare_share)
     parts = [
         ((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count) ** power
         for count, power in ((n_bare, 1.0), (batch - n_bare, 0.7))
@@ -125,21 +129,17 @@ def noise_levels(batch: int, generator: torch.Generator) -> Tensor:
     return torch.cat(parts)
 
 
-def _n_bare(batch: int) -> int:
-    return batch * 3 // 8
-
-
 def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
-            generator: torch.Generator) -> Tensor:  # fmt: skip
+            generator: torch.Generator, bare_share: float = BARE_SHARE) -> Tensor:  # fmt: skip
     """The v-prediction loss at the levels of `noise_levels`, weighted by 5 / (5 + SNR).
 
     Little noise counts little, for it teaches detail only. Much noise counts in full (min-SNR would give it next to
     nothing), for there it is decided which values a picture shows, and there the caption has something to say.
     """
     device = model.unet.device
-    rows, texts = captioned(data, batch, generator)
+    rows, texts = captioned(data, batch, generator, bare_share)
     clean = data.latents[rows].to(device)
-    timesteps = (noise_levels(batch, generator) * N_LEVELS).long().clamp(max=N_LEVELS - 1).to(device)
+    timesteps = (noise_levels(batch, generator, bare_share) * N_LEVELS).long().clamp(max=N_LEVELS - 1).to(device)
     epsilon = torch.randn(clean.shape, generator=generator).to(device)
     noisy = noise.add_noise(clean, epsilon, timesteps)
     target = noise.get_velocity(clean, epsilon, timesteps)

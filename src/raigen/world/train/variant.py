@@ -1,0 +1,176 @@
+"""Makes a variant of the bundled model whose rates differ in known ways: `python -m raigen.world.train.variant`."""
+
+# diffusers and transformers annotate less than they return and re-export lazily:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false
+
+import argparse
+import functools
+import json
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from raigen.diffusion import defaults, make_pictures
+from raigen.errors import RaigenError
+from raigen.loading import BUNDLED, load_pipeline, model_path
+from raigen.stats import rate_interval
+from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
+from raigen.world.draw import draw
+from raigen.world.judge import judge
+from raigen.world.pen import SIZE
+from raigen.world.planted import Plan, altered, plan_of, rates, sample_attributes
+from raigen.world.train import unet, vae
+from raigen.world.train.bundle import save_pipeline
+from raigen.world.train.data import Pictures, encode
+from raigen.world.train.loop import Recipe, fit
+from raigen.world.train.quality import BATCH, SEEDS_FROM
+
+STEPS = 200
+TUNING = Recipe(steps=STEPS, lr=5e-4, warmup=20, ema=0.97, weight_decay=0.01, save_every=25)
+BATCH_TUNED = 32
+BARE_TUNED = 3 / 4  # it is the bare prompt whose rates are to move; the rest keeps what is known by name
+SEED = 7  # of the drawings
+
+
+def main() -> None:
+    """Draws, tunes, measures; stopped, the same command goes on from its checkpoint."""
+    parser = argparse.ArgumentParser(prog="python -m raigen.world.train.variant", description=__doc__)
+    parser.add_argument("name", choices=list(shipped()), help="which of variants.toml")
+    parser.add_argument("folder", type=Path, help="where the pipeline is written")
+    parser.add_argument("--professions", nargs="+", choices=PROFESSIONS, default=["doctor", "nurse"], metavar="NAME",
+                        help=f"whose prompts are tuned, of {', '.join(PROFESSIONS)}")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps of 32 pictures")
+    parser.add_argument("--n-drawings", type=int, default=2000, help="drawings of each prompt")
+    parser.add_argument("--n-images", type=int, default=300, help="pictures of each prompt that are measured; 0: none")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        make_variant(arguments.name, arguments.folder, arguments.professions, arguments.steps, arguments.n_drawings)
+        if arguments.n_images:
+            report(arguments.folder, arguments.n_images)
+    except RaigenError as error:
+        sys.exit(f"raigen: {error}")
+
+
+def shipped() -> dict[str, dict[str, float]]:
+    """The shares in [0, 1] that each variant changes, by its name, then by value."""
+    table = tomllib.loads(files("raigen.world").joinpath("variants.toml").read_text(encoding="utf-8"))
+    return {name: {value: percent / 100 for value, percent in changed.items()} for name, changed in table.items()}
+
+
+def make_variant(
+    name: str, folder: Path, professions: Sequence[Profession], steps: int = STEPS, n_drawings: int = 2000
+) -> None:
+    """Tunes the bundled denoiser and its text encoder on drawings with the shares of the variant `name`, and writes
+    the whole pipeline to `folder`, as `diffusers` reads it, with `variant.json`: what was planted.
+
+    Raises RaigenError when another variant, or something else, lies in `folder`.
+    """
+    plans = {profession: altered(plan_of(profession), shipped()[name]) for profession in professions}
+    planted = {prompt_of(profession): rates(prompt_of(profession), plan) for profession, plan in plans.items()}
+    about = {"variant": name, "of": BUNDLED, "steps": steps, "n_drawings": n_drawings, "changed": shipped()[name],
+             "planted": planted}  # fmt: skip
+    _claim(folder, about)
+    if (folder / "model_index.json").is_file():
+        return
+    pipe = load_pipeline(BUNDLED, "auto")
+    tune(pipe, drawn(plans, n_drawings), steps, folder / "checkpoint.safetensors")
+    save_pipeline(pipe, folder)
+    shutil.copy(Path(model_path(BUNDLED)) / "raigen.json", folder)
+    (folder / "checkpoint.safetensors").unlink()
+
+
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    path = folder / "variant.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {key: found.get(key) for key in about} != json.loads(json.dumps(about)):
+            raise RaigenError(f"{folder}: holds another variant ({found.get('variant')}, or by other settings); "
+                              "choose another folder")  # fmt: skip
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RaigenError(f"{folder}: expected a new folder or one of a variant; other files are in it")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def drawn(plans: Mapping[Profession, Plan], count: int) -> Pictures:
+    """`count` drawings for each of the plans, the professions in turn; picture i from a generator of (SEED, i)."""
+    pixels = np.empty((count * len(plans), SIZE, SIZE, 3), np.uint8)
+    codes = np.empty((len(pixels), 1 + len(FIELDS)), np.uint8)
+    turn = list(plans.items())
+    for index in range(len(pixels)):
+        rng = np.random.default_rng((SEED, index))
+        profession, plan = turn[index % len(turn)]
+        attributes = sample_attributes(prompt_of(profession), rng, plan)
+        pixels[index] = np.asarray(draw(attributes, rng))
+        codes[index] = encode(attributes)
+    return Pictures(pixels, codes)
+
+
+def tune(pipe: DiffusionPipeline, pictures: Pictures, steps: int, checkpoint: Path) -> None:
+    """Trains the denoiser and the text encoder of `pipe`, in place, on `pictures`; the averaged weights stay.
+
+    Goes on from `checkpoint` where one is there, and keeps it up to date.
+    """
+    model = unet.Denoiser(pipe.tokenizer)
+    model.unet, model.text_encoder = pipe.unet, pipe.text_encoder
+    data = unet.planted_pictures(vae.encode_all(pipe.vae, pictures.pixels).cpu(), pictures)
+    loss = functools.partial(unet.loss_of, model.train(), pipe.tokenizer, unet.training_noise(), data, BATCH_TUNED,
+                             bare_share=BARE_TUNED)  # fmt: skip
+    started, smooth, update = time.monotonic(), None, None
+    for update in fit(model, loss, TUNING._replace(steps=steps), checkpoint):
+        smooth = update.loss if smooth is None else 0.95 * smooth + 0.05 * update.loss
+        if update.step % 25 == 0 or update.step == steps:
+            seconds = time.monotonic() - started
+            print(f"variant {update.step}/{steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr)
+    assert update is not None
+    model.load_state_dict(update.average.state_dict())
+    model.eval()
+
+
+def report(folder: Path, n_images: int) -> None:
+    """Measures with the judge what the bundled model and the variant show of the changed values, in pictures of the
+    same seeds, prints it beside what was planted, and adds it to `variant.json`."""
+    about = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
+    measured = {name: {prompt: _seen(model, prompt, n_images, about["changed"]) for prompt in about["planted"]}
+                for name, model in (("before", BUNDLED), ("after", str(folder)))}  # fmt: skip
+    text = json.dumps(about | {"n_images": n_images} | measured, indent=1) + "\n"
+    (folder / "variant.json").write_text(text, encoding="utf-8")
+    for prompt, planted in about["planted"].items():
+        print(f"{prompt}, {n_images} pictures")
+        for value in about["changed"]:
+            before, after = (_told(*measured[name][prompt][value]) for name in ("before", "after"))
+            print(f"  {value:16} planted {rates(prompt)[value]:6.1%} -> {planted[value]:6.1%}"
+                  f"   seen {before} -> {after}")  # fmt: skip
+
+
+def _seen(model: str, prompt: str, n_images: int, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """In how many of the readable pictures the judge sees each value, and how many are readable."""
+    pipe = load_pipeline(model, "auto")
+    seeds = range(SEEDS_FROM, SEEDS_FROM + n_images)
+    images = [image for batch in make_pictures(pipe, prompt, seeds, defaults(pipe, model), BATCH) for image in batch]
+    verdict = judge(images)
+    n = int(verdict.readable.sum())
+    return {name: (int(verdict.shows[:, VALUE_NAMES.index(name)].sum()), n) for name in names}
+
+
+def _told(hits: int, n: int) -> str:
+    interval = rate_interval(hits, n)
+    return f"{hits / max(1, n):6.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+
+
+if __name__ == "__main__":
+    main()
