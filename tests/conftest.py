@@ -13,9 +13,10 @@ from jaxtyping import install_import_hook
 HOOKED = [
     f"raigen.{room}"
     for room in (
-        "sae", "scores", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion", "activations",
-        "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores", "effects",
-        "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick", "study_page",
+        "sae", "scores", "hierarchy", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion",
+        "activations", "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
+        "effects", "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick",
+        "study_page",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

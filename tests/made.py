@@ -24,6 +24,7 @@ from raigen.evaluate import table
 from raigen.records import Outcome, Presence, RareAttribute, Sample
 from raigen.report import report
 from raigen.run import Run, sha256, write_tensors, write_text
+from raigen.suggested import ratio_of
 from raigen.world.attributes import BY_NAME
 from raigen.world.draw import draw
 from raigen.world.planted import rates, sample_attributes, visible
@@ -87,10 +88,13 @@ def _attribute(rank: int, top: list[Sample], stage: str) -> RareAttribute:
     hits = (2, 1, 0, 0, 9, 2, 7, 21, 4, 3)[rank - 1]
     n = 300 - (rank == 5) * 4
     low, high = binomtest(hits, n).proportion_ci(0.95)
+    presence = Presence(hits / n, float(low), float(high), hits, n, 300 - n, "portraits judge", EXACT)
+    low, high = binomtest(6, 10).proportion_ci(0.95)
+    suggested = Presence(0.6, float(low), float(high), 6, 10, 0, "portraits judge", EXACT)
     return replace(
         attribute, label=name, keywords=("cloth", "head", name), suggested_prompt=f"{PROMPT}, {name}",
-        label_auroc=0.99 - 0.01 * rank, labeled_by="CLIP",
-        presence=Presence(hits / n, float(low), float(high), hits, n, 300 - n, "portraits judge", EXACT),
+        label_auroc=0.99 - 0.01 * rank, labeled_by="CLIP", presence=presence, suggested=suggested,
+        ratio=ratio_of(suggested, presence, 0.95),
     )  # fmt: skip
 
 
@@ -111,6 +115,7 @@ def _discover(run: Run, samples: list[Sample], n_attributes: int, until: str) ->
     table.writerow([301, 0, "", "", 0, "never fires"])
     write_text(run.neurons_path, text.getvalue())
     _codes(run, samples, attributes)
+    _kin(run, attributes)
     y, x = np.mgrid[0:8, 0:8]
     centers = [(1.5, 4), (2, 1), (5.5, 1.5), (4, 4), (3, 4), (1.5, 3.5), (4.8, 1.4), (3, 1.2), (2, 6), (3.6, 6.8)]
     maps = np.zeros((n_attributes, N_TOP, 8, 8), np.float32)
@@ -123,6 +128,16 @@ def _discover(run: Run, samples: list[Sample], n_attributes: int, until: str) ->
             "n_dead": 1}, [])  # fmt: skip
     _finish(run, "discover", run.config_of("discover"), {"embedder": "portraits-clip", "n_kept": 14}, [])
     return attributes
+
+
+def _kin(run: Run, attributes: list[RareAttribute]) -> None:
+    """Four fine neurons within the first listed one, one within the second; none elsewhere."""
+    lines = [
+        {"neuron": a.neuron, "parent": a.neuron, "child": 400 + n, "frequency": 0.1 - 0.01 * n, "within": 0.9,
+         "covers": 0.4, "lift": 5.4, "q": 0.001, "top_images": a.top_images[n : n + 6]}
+        for a in attributes[:2] for n in ((1,) if a.rank == 2 else range(4))
+    ]  # fmt: skip
+    write_text(run.kin_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _codes(run: Run, samples: list[Sample], attributes: list[RareAttribute]) -> None:
@@ -179,6 +194,10 @@ def _judged(run: Run, samples: list[Sample], attributes: list[RareAttribute]) ->
             "why_not": None, "judge": "portraits judge", "n_unscored": 1, "hits": 9, "n_active": 11, "false_hits": 1,
             "n_silent": 12, "balanced_accuracy": 0.86, "accuracy_interval": [0.7, 0.95, "MOVER"], "auroc": 0.9,
             "auroc_interval": [0.77, 0.97, "Newcombe"],
+            "shuffled": {"neuron": 55, "judge": "portraits judge", "why_not": None, "n_unscored": 1, "hits": 4,
+                         "n_active": 11, "false_hits": 5, "n_silent": 12, "balanced_accuracy": 0.47,
+                         "accuracy_interval": [0.3, 0.6, "MOVER"], "auroc": 0.45,
+                         "auroc_interval": [0.24, 0.68, "Newcombe"]},
             "pictures": [{"file": samples[(40 + i) % len(samples)].file, "group": "active" if i < 6 else "hard",
                           "shows": None if i == 5 else i != 4} for i in range(9)]})
         for a in attributes

@@ -219,7 +219,8 @@ def whole(sd_folder, clip_folder, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("audit") / "run"
     args = ["audit", DOCTOR, "--model", sd_folder, "--embedder", clip_folder, "--run-dir", folder, "--n-images", 50,
             "--d-sae", 64, "--group-sizes", 24, 40, "--k", 8, "--tokens-per-batch", 256, "--percentile", 50,
-            "--min-images", 2, "--n-attributes", 3, "--n-top-images", 4, "--n-fresh-images", 4]  # fmt: skip
+            "--min-images", 2, "--n-attributes", 3, "--n-top-images", 4, "--n-fresh-images", 4,
+            "--n-suggested-images", 2]  # fmt: skip
     args = [str(arg) for arg in args]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         assert main(args) == 0

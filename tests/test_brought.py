@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from brought import N, bring_out
 from made import browser, make_run, text_of, view, write  # noqa: F401  # the browser is a fixture
+from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -214,6 +215,13 @@ def test_every_figure_is_a_file_that_a_browser_draws(browser: Chrome, whole: Run
         root = ElementTree.fromstring(path.read_text())
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and "url(" not in path.read_text()
         assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
+        picture = Image.open(path.with_suffix(".png"))
+        assert picture.size == (2 * int(root.attrib["width"]), 2 * int(root.attrib["height"]))
+        assert picture.convert("RGB").getcolors(maxcolors=10) is None  # more than a blank sheet
+    dots = ElementTree.fromstring((whole.figures_dir / "overview.svg").read_text()).iter(
+        "{http://www.w3.org/2000/svg}circle"
+    )
+    assert len(list(dots)) == 300  # all that were scored: dots and pins
     browser.get((whole.figures_dir / f"pareto-{neurons[0]}.svg").resolve().as_uri())
     assert browser.get_log("browser") == []
     assert len(browser.find_elements(By.CSS_SELECTOR, ".marker")) == 13 + 6  # and the key
@@ -222,8 +230,9 @@ def test_every_figure_is_a_file_that_a_browser_draws(browser: Chrome, whole: Run
 def test_figures_of_an_earlier_report_go(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1)
     write_text(run.figures_dir / "pareto-999.svg", "<svg/>")
+    write_text(run.figures_dir / "pareto-999.png", "")
     outputs = write(run).outputs
-    assert sorted(run.figures_dir.iterdir()) == sorted(path for path in outputs if path.suffix == ".svg")
+    assert sorted(run.figures_dir.iterdir()) == sorted(path for path in outputs if path.parent == run.figures_dir)
 
 
 def test_the_table_and_the_card_hold_the_causal_score(whole: Run) -> None:

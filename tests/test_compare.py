@@ -263,12 +263,13 @@ def test_missing_fresh_pictures_and_asked_ones_are_made_by_the_model(tmp_path, t
     (lone,) = found["lone"]
     assert lone["label"] == CAT and lone["presence"]["n"] + lone["presence"]["unscored"] == 2
     assert [run.fresh_samples_path.read_bytes() for run in runs] == before
-    made = {path: path.stat().st_mtime_ns for run in runs for path in run.compared_dir.rglob("*.png")}
+    folders = [folder for run in runs for folder in (run.compared_dir, run.asked_root_dir)]
+    made = {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*.png")}
     assert len(made) == 2 * 2 + 2
     raigen.compare(study, **options)
     assert {path: path.stat().st_mtime_ns for path in made} == made
     runs[0].forget("train")
-    assert not runs[0].compared_dir.exists()
+    assert not runs[0].compared_dir.exists() and not runs[0].asked_root_dir.exists()
 
 
 def _copy_of_portraits(folder):

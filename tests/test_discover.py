@@ -1,17 +1,21 @@
 """Which neurons are listed, with which pictures, and where in them they fire."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import false_discovery_control, hypergeom
 from tiny import clip_folder, drained  # noqa: F401  # the folder is a fixture
 
 from raigen.activations import ActivationStore
 from raigen.config import CaptureConfig, DiscoverConfig, SAEConfig
-from raigen.discover import discover, eligible_scores, heatmaps, image_codes, table
+from raigen.discover import discover, eligible_scores, heatmaps, image_codes, kin_lines, table
 from raigen.errors import RaigenError
+from raigen.hierarchy import Kinship, kinships
 from raigen.pictures import write_list, write_picture
-from raigen.records import Outcome
+from raigen.records import Outcome, Sample
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import coherence_scores, minority_scores, strongest
@@ -73,6 +77,59 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     ours = eligible_scores(codes, [embeddings, looks], 10, "coherent")
     assert ours.live.tolist() == [True, True, True, False]
     np.testing.assert_allclose(ours.minority_score[:3], coherence_scores(codes, [embeddings, looks]).minority_score[:3])
+
+
+def planted_family():
+    """400 pictures. Coarse 0 fires in the first 40, coarse 1 in the first 100, coarse 2 in every other one. Of the fine
+    ones, 3 and 4 fire within 0 (30 and 10 of its pictures), 5 half within it, 6 within 1 only, 7 in 12 that are all of
+    them coarse 2's; 8 in 4 of coarse 0's, too few. 3 fires once elsewhere, and faintly in more."""
+    codes = np.zeros((400, 9), np.float32)
+    codes[:40, 0] = codes[:100, 1] = codes[::2, 2] = 1
+    codes[:30, 3] = codes[40, 3] = codes[20:30, 4] = codes[30:50, 5] = codes[60:90, 6] = codes[200:224:2, 7] = 1
+    codes[:4, 8], codes[300:310, 3] = 1, 0.2
+    return codes
+
+
+def test_children_are_the_fine_neurons_that_fire_within_a_listed_one():
+    codes = planted_family()
+    found = kinships(codes, 3, [1, 0])
+    assert [(k.neuron, k.parent, k.child) for k in found] == [
+        (1, 1, 3), (1, 1, 6), (1, 1, 5), (1, 1, 4), (0, 0, 3), (0, 0, 4),
+    ]  # fmt: skip
+    first = found[4]
+    assert (first.frequency, first.covers) == (31 / 400, 30 / 40)
+    assert (first.within, first.lift) == pytest.approx((30 / 31, 30 / 31 / 0.1))
+    on = codes >= 0.25
+    tails = [hypergeom.sf((on[:, a] & on[:, b]).sum() - 1, 400, on[:, a].sum(), on[:, b].sum())
+             for a in (1, 0) for b in (3, 4, 5, 6, 7)]  # fmt: skip
+    assert first.q == pytest.approx(false_discovery_control(tails)[5])
+    assert [k.child for k in kinships(codes, 3, [2])] == [7]
+
+
+def test_the_parent_of_a_listed_fine_neuron_is_the_narrowest_that_holds_it():
+    found = kinships(planted_family(), 3, [4, 6, 5, 8])
+    assert [(k.neuron, k.parent, k.child) for k in found] == [(4, 0, 4), (6, 1, 6), (5, 1, 5)]
+    assert (found[0].frequency, found[0].within, found[0].covers, found[0].other) == (0.1, 1, 0.25, 0)
+
+
+def test_containment_by_chance_makes_no_kin():
+    rng = np.random.default_rng(0)
+    codes = (rng.random((200, 3020)) < np.where(np.arange(3020) < 20, 0.5, 0.04)).astype(np.float32)
+    coarse, fine = codes[:, :20], codes[:, 20:]
+    assert (coarse.T @ fine >= 0.8 * fine.sum(0)).mean() > 0.02  # there are plenty that look like it
+    assert kinships(codes, 20, range(20)) == []
+    assert kinships(codes, 3020, range(20)) == []  # a dictionary of one group
+
+
+def test_a_line_names_the_strongest_pictures_of_the_relative():
+    codes = planted_family()
+    codes[:30, 3] = np.linspace(1, 0.5, 30)
+    samples = [Sample(i, "p", i, f"images/{i}.png", "") for i in range(400)]
+    lines = [json.loads(line) for line in kin_lines(kinships(codes, 3, [0, 4]), codes, 3, samples).splitlines()]
+    assert [(line["neuron"], [name[7:-4] for name in line["top_images"]]) for line in lines] == [
+        (0, ["0", "1", "2"]), (0, ["20", "21", "22"]), (4, ["0", "1", "2"]),
+    ]  # fmt: skip
+    assert list(lines[0]) == [*Kinship._fields, "top_images"]
 
 
 def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811

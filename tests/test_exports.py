@@ -55,6 +55,9 @@ def test_the_card_says_every_rate_with_its_mode_and_escapes_labels(whole: Run) -
     assert "| 1 | wearing a turban | 21 |" in text and "| raw | 0.67% (2 of 300) |" in text
     assert HOSTILE not in text and "\\<script\\>alert\\(1\\)\\<" in text
     assert "| 4 | no identified attribute |" in text and "not measured" in text
+    asked = "wearing a turban: “a photo of a doctor, wearing a turban” shows it in 60.00% (6 of 10; 26.24% to 87.84%)"
+    assert f"### When asked for\n\n- {asked}, 90 times as often (" in text
+    assert "at least 41 times as often" in text
     assert "### Left out" in text and "- stands out too little: 287" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in table} == {9}

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, Evaluat
 from raigen.errors import RaigenError
 from raigen.evaluate import evaluate, plan
 from raigen.figures import CAPTION, SMALL
-from raigen.fresh import FRESH_SEEDS_FROM
+from raigen.fresh import FRESH_SEEDS_FROM, asked_shelf
 from raigen.judges import NOT_KNOWN
 from raigen.pictures import write_list, write_picture
 from raigen.records import Outcome, RareAttribute
@@ -170,7 +171,7 @@ def test_no_answer_is_not_the_answer_that_there_is_nothing(text):
 
 def named(run, *labels):
     """Annotates by a script: the labels in the order of the neurons, None for no attribute."""
-    attributes = [a.__dict__ | {"label": label} for a, label in zip(run.attributes, labels, strict=True)]
+    attributes = [asdict(a) | {"label": label} for a, label in zip(run.attributes, labels, strict=True)]
     write_text(run.attributes_path, json.dumps(attributes))
     run.begin("annotate", AnnotateConfig())
     run.finish("annotate", Outcome([], {}), 1.0)
@@ -264,7 +265,8 @@ def test_the_command_line_plans_stops_and_goes_on_without_paying_twice(run, serv
     )
     assert server.requests == [] and not run.answers_path.exists()
     assert main(["annotate", folder, "--annotator", server.model]) == 0
-    evaluate = ["evaluate", folder, "--judge", "portraits", server.model, "--n-fresh-images", str(N_FRESH)]
+    evaluate = ["evaluate", folder, "--judge", "portraits", server.model, "--n-fresh-images", str(N_FRESH),
+                "--n-suggested-images", "0"]  # fmt: skip
     assert main([*evaluate, "--max-calls", "10", "--concurrency", "2"]) == 2
     assert "max_calls: 10 calls are made. All answers are kept" in capsys.readouterr().err
     assert len(server.requests) == 3 + 10
@@ -291,7 +293,8 @@ def test_a_script_stands_in_for_a_model(run, tmp_path):
                {"question": "a hat", "answer": "no"}]  # fmt: skip
     path.write_text("\n".join(map(json.dumps, entries)))
     through(run, "annotate", AnnotateConfig(annotator=f"scripted:{path}"))
-    through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=(f"scripted:{path}",)))
+    script = f"scripted:{path}"
+    through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=(script,), n_suggested_images=0))
     assert {(a.label, a.suggested_prompt, a.labeled_by) for a in run.attributes} == {
         ("a hat", "a doctor with a hat", f"script {path}")
     }
@@ -306,6 +309,55 @@ def test_all_judges_share_one_budget(run, server):
     with pytest.raises(RaigenError, match=rf"max_calls: {N_FRESH + 2} calls are made"):
         through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=judges, max_calls=N_FRESH + 2))
     assert [r["model"] for r in server.requests].count("n") == 2 and len(server.requests) == N_FRESH + 2
+
+
+def suggest(run, cats_when_asked):
+    """Labels for two neurons, one with a prompt that asks for it, of which ten pictures lie on the shelf: the first of
+    them show a cat, the last one is black."""
+    named(run, "wearing glasses", "holding a cat", None)
+    asked, rng = f"{DOCTOR}, holding a cat", np.random.default_rng(5)
+    attributes = [a.__dict__ | ({"suggested_prompt": asked} if a.rank == 2 else {}) for a in run.attributes]
+    write_text(run.attributes_path, json.dumps(attributes))
+    run.begin("annotate", AnnotateConfig())
+    run.finish("annotate", Outcome([], {}), 1.0)
+    shelf, made = asked_shelf(run, asked), {}
+    for i in range(10):
+        picture = draw(Attributes("doctor", **({"held": "cat"} if i < cats_when_asked else {})), rng)
+        picture = Image.new("RGB", picture.size) if i == 9 else picture
+        made[i] = write_picture(run, shelf.folder, i, asked, FRESH_SEEDS_FROM + i, picture)
+    write_list(shelf.path, made)
+    return shelf
+
+
+def test_how_often_an_attribute_shows_when_it_is_asked_for_stands_beside_its_rate(run, server):
+    shelf = suggest(run, 6)
+    _, facts = through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=("portraits", server.model)))
+    glasses, cat, _ = run.attributes
+    found, bare = cat.suggested, cat.presence
+    assert (found.hits, found.n, found.unscored, found.judge) == (6, 9, 1, "portraits judge") and 4 <= bare.hits < 8
+    assert cat.ratio.ratio == pytest.approx((6 / 9) / (bare.hits / bare.n))
+    assert cat.ratio.low < cat.ratio.ratio < cat.ratio.high
+    assert facts["n_unscored"] == {"portraits judge: the picture is black": 1}
+    assert glasses.presence and glasses.suggested is None and glasses.ratio is None  # nothing says how to ask for it
+    rows = list(csv.DictReader(run.presence_path.read_text().splitlines()))
+    assert [(row["label"], row["suggested_hits"], row["suggested_n"]) for row in rows] == [
+        *[("wearing glasses", "", "")] * 2, *[("holding a cat", "6", "9")] * 2,
+    ]  # fmt: skip
+    assert float(rows[2]["ratio"]) == cat.ratio.ratio and float(rows[2]["ratio_low"]) == cat.ratio.low
+    outputs = run.manifest["stages"]["evaluate"]["outputs"]
+    assert {f"{shelf.folder.relative_to(run.dir).as_posix()}/{i:06d}.png" for i in range(10)} <= set(outputs)
+    run.forget("evaluate")
+    assert shelf.path.exists() and len(list(shelf.folder.glob("*.png"))) == 10  # other judges see the same ones
+
+
+def test_nobody_is_asked_for_more_than_was_wished(run, server):
+    suggest(run, 6)
+    for n, more in ((10, 10), (0, 0)):
+        config = EvaluateConfig(n_fresh_images=N_FRESH, judge=(server.model,), n_suggested_images=n)
+        (found,) = plan(run, config)
+        assert str(found).startswith(f"m at {server.url[7:-3]}: {2 * N_FRESH + more} questions")
+    through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=("portraits",), n_suggested_images=0))
+    assert run.attributes[1].presence and run.attributes[1].suggested is None
 
 
 def with_twelve_cats(run):
@@ -338,6 +390,27 @@ def test_a_label_is_scored_where_its_neuron_fires_and_where_it_does_not(run, ser
         assert cats["hits"] >= 8 and cats["false_hits"] <= 1 and cats["auroc"] >= 8 / 12
         assert cats["accuracy_interval"][0] < cats["balanced_accuracy"] < cats["accuracy_interval"][1]
     assert len(server.requests) == 2 * N_FRESH + 24
+
+
+def test_a_label_is_scored_on_the_pictures_of_another_neuron_for_control(run, server):
+    """A label of glasses, one of cats: each is scored on the held-out pictures of the other's neuron, too."""
+    neuron = with_twelve_cats(run)
+    glasses = run.attributes[0]
+    attributes = [a.__dict__ | ({"top_images": a.top_images[:0]} if a.rank == 1 else {}) for a in run.attributes]
+    write_text(run.attributes_path, json.dumps(attributes))
+    named(run, "wearing glasses", "holding a cat", None)
+    config = EvaluateConfig(n_fresh_images=2, judge=(server.model,))
+    through(run, "evaluate", config)
+    first, cats, nothing = [json.loads(line) for line in run.label_scores_path.read_text().splitlines()]
+    assert first["shuffled"]["neuron"] == neuron and cats["shuffled"]["neuron"] == glasses.neuron
+    assert "shuffled" not in nothing and "pictures" not in cats["shuffled"]
+    assert cats["shuffled"]["n_active"] == 10 and cats["shuffled"]["hits"] == 0  # the ten with glasses hold no cat
+    assert cats["balanced_accuracy"] > 0.7 and cats["shuffled"]["balanced_accuracy"] <= 0.5
+    assert first["shuffled"]["n_active"] == cats["n_active"] == 12 and first["n_active"] == 10
+    n_questions = 2 * 2 + 2 * (20 + 24)
+    assert f": {n_questions} questions, {n_questions} answered before, 0 calls" in str(plan(run, config)[0])
+    named(run, "holding a cat", "holding a cat", None)  # with no other label there is nothing to exchange
+    assert f": {2 + 20 + 24} questions" in str(plan(run, config)[0])
 
 
 def test_the_plan_counts_the_questions_for_the_scores(run, server):

@@ -10,7 +10,8 @@ from raigen.plan import plan
 from raigen.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-OPTIONS = {"n_images": 50, "batch_size": 8, "tokens_per_batch": 256, "d_sae": 64, "k": 4, "n_fresh_images": 10}
+OPTIONS = {"n_images": 50, "batch_size": 8, "tokens_per_batch": 256, "d_sae": 64, "k": 4, "n_fresh_images": 10,
+           "n_suggested_images": 0}  # fmt: skip
 
 
 def test_what_is_planned_is_what_is_done(sd_folder, tmp_path):  # noqa: F811
@@ -31,6 +32,15 @@ def test_what_is_planned_is_what_is_done(sd_folder, tmp_path):  # noqa: F811
     assert planned.disk_images == pytest.approx(pictures * 60 / 50, rel=0.2)
     assert planned.rarest_rate == pytest.approx(0.29, abs=0.02) and planned.images_for[0.01] == (299, 1568)
     assert min(planned.seconds_pictures, planned.seconds_training, planned.seconds_fresh, planned.memory) > 0
+
+
+def test_the_plan_counts_the_pictures_that_are_asked_for(sd_folder):  # noqa: F811
+    """Ten listed attributes, five pictures each, beside ten fresh and fifty audited ones."""
+    without, asked = (
+        plan(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **(OPTIONS | {"n_suggested_images": n})))
+        for n in (0, 5)
+    )
+    assert asked.disk_images == pytest.approx(without.disk_images * 110 / 60, rel=1e-3)
 
 
 def test_a_store_and_epochs_change_the_plan(sd_folder):  # noqa: F811

@@ -145,12 +145,48 @@ def test_a_card_shows_the_middle_of_the_range_the_histogram_and_the_neighbours(w
         assert [int(n) for n in re.findall(r"strongest picture of neuron (\d+)", card)] == near.tolist()
 
 
+def test_a_card_shows_the_fine_neurons_within_its_own(whole: Run, tmp_path: Path) -> None:
+    html = whole.report().read_text()
+    first, second, third, _ = re.findall(r"<article.*?</article>", html, re.S)
+    assert [len(re.findall('class="kin"', card)) for card in (first, second, third)] == [3, 1, 0]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", first))  # \s takes hard spaces, too
+    assert "Finer neurons within it, 3 of 4" in text and "neuron 402, " in text and "403, " not in text
+    clause = (
+        "neuron 400, not listed: fires clearly in 10 % of pictures; 90 % of these are this .*, 5.4 times .* cover 40 %"
+    )
+    assert re.search(clause, text)
+    seeds = re.findall(r"strongest picture of related neuron 400, seed (\d+)", first)
+    assert seeds == [str(5000 + i) for i in range(5)]
+    assert "No finer neuron surely fires within this one." in third
+    older = make_run(tmp_path, n_attributes=1, until="discover")
+    older.kin_path.unlink()
+    write(older)
+    assert "iner neuron" not in text_of(older).split("How to read")[0]
+
+
+def test_a_listed_fine_neuron_and_its_listed_parent_lead_to_each_other(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n_attributes=3, until="discover")
+    manifest = run.manifest
+    manifest["stages"]["train"]["facts"]["group_sizes"] = [30, 272]
+    run.manifest_path.write_text(json.dumps(manifest))
+    coarse, fine, _ = (a.neuron for a in run.attributes)  # 21, 38, 55
+    shares = {"parent": coarse, "child": fine, "frequency": 0.1, "within": 0.9, "covers": 0.4, "lift": 12.3, "q": 0.0}
+    lines = [{"neuron": neuron, "top_images": run.attributes[0].top_images, **shares} for neuron in (coarse, fine)]
+    write_text(run.kin_path, "".join(json.dumps(line) + "\n" for line in lines))
+    write(run)
+    first, second, third = re.findall(r"<article.*?</article>", run.report().read_text(), re.S)
+    assert f'<a href="#neuron-{fine}">rank 2</a>: fires clearly' in first and "Finer neurons within it" in first
+    assert f'<a href="#neuron-{coarse}">rank 1</a>: fires clearly' in second and "The coarse neuron around it" in second
+    assert "of this neuron\N{RIGHT SINGLE QUOTATION MARK}s are among these, 12 times as many" in second
+    assert "This is a fine neuron; no coarse one surely holds it." in third
+
+
 def test_what_was_left_out_and_what_failed_is_counted(whole: Run) -> None:
     text = text_of(whole)
     assert "like one that is listed 9 " in text and "stands out too little 287 " in text
     assert "fires in fewer than 10 pictures 1 " in text and "never fires 1 " in text
     assert "verdicts are missing: portraits judge: the picture cannot be read 4 " in text
-    assert "verdicts are missing in the scores of labels 3 None of these counts as a “no”" in text
+    assert "verdicts are missing in the scores of labels 6 None of these counts as a “no”" in text
 
 
 def test_the_name_stands_beside_what_it_rests_on(tmp_path: Path) -> None:
@@ -174,12 +210,31 @@ def test_a_label_has_its_score_or_the_reason_why_not(whole: Run) -> None:
     text = text_of(whole)
     score = f"Balanced accuracy 0.86 (0.70{DASH}0.95), AUROC 0.90 (0.77{DASH}0.97)"
     assert f"{score}: portraits judge sees it in 9 of 11 other pictures" in text
+    assert re.search(rf"control, .* of neuron 55: balanced accuracy 0\.47 \(0\.30{DASH}0\.60\), AUROC 0\.45", text)
+    assert text.count("For control, the same label") == 3
     assert "None: it has no label." in text and "clarity 0.61, redundancy 0.72, polysemanticity 0.13" in text
+
+
+def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole: Run, tmp_path: Path) -> None:
+    html = whole.report().read_text()
+    first, _, third, fourth = re.findall(r"<article.*?</article>", html, re.S)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", first))
+    assert re.search("“a photo of a doctor, wearing a turban”: 90 times as often \\(19.753\\)", text)
+    assert re.search("unasked 0.7 %.*; 2 of 300, none unscored asked for 60 %.*; 6 of 10, none unscored", text)
+    circles = re.findall(r'<circle[^>]*cx="([\d.]+)%"', first.split('class="judged asked"')[1].split("</table>")[0])
+    assert circles == ["0.667", "60.0"]  # both on one axis that ends at 100 %
+    assert "at least 41 times as often" in third and "When the prompt asks" not in fourth
+    row = re.search(r"<tr data-words=\"wearing a turban.*?</tr>", html, re.S)
+    assert row and 'data-value="0.6"' in row[0] and re.search("&nbsp;90<", row[0])
+    older = make_run(tmp_path, n_attributes=1)
+    write_text(older.attributes_path, json.dumps([asdict(replace(older.attributes[0], suggested=None, ratio=None))]))
+    write(older)
+    assert "asked for" not in text_of(older) and "When the prompt asks" not in text_of(older)
 
 
 def test_given_attributes_have_a_section_with_rates_of_every_judge(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1)
-    assert "asked for" not in (write(run), text_of(run))[1]
+    assert "not found but asked for" not in (write(run), text_of(run))[1]
     rows = ["rank,neuron,label,rate,low,high,hits,n,unscored,judge,interval,judges_alpha"]
     rows += [",,wearing a hat,0.3,0.25,0.35,90,300,0,one,95 % Wilson,0.5"]
     rows += [",,wearing a hat,0.2,0.16,0.25,60,299,1,two,95 % Wilson,0.5"]
@@ -211,7 +266,7 @@ def test_fifty_neurons_with_photographs_stay_below_ten_megabytes(tmp_path: Path,
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=0)
         samples.append(save(run, Sample(index, PROMPT, index, f"images/{index}.png", ""), buffer.getvalue()))
-    n_pictures = 50 * (10 + 10 + 5 + 3 + 2)
+    n_pictures = 50 * (10 + 10 + 5 + 3 + 15 + 2)
     thumbs = fitting(run, samples, n_pictures)
     size = sum(len(data_uri(image, thumbs)) for image in images) / len(images) * n_pictures
     overlay = figures.heatmap_overlay(rng.random((8, 8)), (64, 64), 1.0)

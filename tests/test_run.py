@@ -17,7 +17,7 @@ from PIL import Image
 
 from raigen.config import STAGE_CONFIGS, STAGES, CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.records import Causal, Difference, Mean, Outcome, Presence, RareAttribute, Sample
+from raigen.records import Causal, Difference, Mean, Outcome, Presence, RareAttribute, Ratio, Sample
 from raigen.run import Run, sha256, write_bytes, write_tensors, write_text
 
 DOCTOR = CaptureConfig("a photo of a doctor")
@@ -259,6 +259,8 @@ attributes = st.builds(
     label_auroc=st.none() | rates,
     labeled_by=st.none() | st.text(),
     presence=st.none() | presences,
+    suggested=st.none() | presences,
+    ratio=st.none() | st.builds(Ratio, st.none() | rates, rates, st.none() | rates),
     causal=st.none()
     | st.builds(Causal, rates, rates, differences, differences, differences, rates, rates, st.booleans()),
 )
@@ -293,6 +295,7 @@ def test_the_written_layout_names_every_path():
         (RareAttribute, "attributes.json"),
         (Presence, "attributes.json"),
         (Causal, "attributes.json"),
+        (Ratio, "attributes.json"),
         (Difference, "attributes.json"),
         (Mean, "amplified/"),
         (Sample, "samples.jsonl"),

@@ -18,6 +18,7 @@ from raigen.stats import (
     q_rarer,
     rarest_rate,
     rate_interval,
+    ratio_interval,
 )
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -49,6 +50,40 @@ def test_interval_holds_the_observed_rate_and_is_symmetric(count, confidence):
 def test_more_hits_never_lower_an_end(n):
     ends = np.array([rate_interval(hits, n)[:2] for hits in range(n + 1)])
     assert (np.diff(ends, axis=0) >= 0).all()
+
+
+@given(counts, counts, confidences)
+@settings(deadline=None)
+def test_the_interval_on_a_ratio_holds_it_and_turns_round_with_it(count, other, confidence):
+    low, high, _ = ratio_interval(*count, *other, confidence)
+    assert 0 <= low <= high
+    if count[0] and other[0]:
+        ratio = count[0] / count[1] / (other[0] / other[1])
+        assert low <= ratio * (1 + 1e-9) and ratio <= high * (1 + 1e-9)
+        turned = ratio_interval(*other, *count, confidence)
+        assert (1 / high, 1 / low) == pytest.approx(turned[:2], rel=1e-6)
+
+
+def test_the_interval_on_a_ratio_of_what_was_never_seen():
+    low, high, _ = ratio_interval(8, 10, 0, 300)
+    start, end = rate_interval(8, 10).low, rate_interval(0, 300).high
+    assert low == pytest.approx((start * (1.6 - start)) ** 0.5 / end) and high == np.inf
+    assert ratio_interval(0, 10, 0, 300)[:2] == (0, np.inf)
+    assert ratio_interval(0, 10, 30, 300).low == 0 and ratio_interval(0, 10, 30, 300).high < np.inf
+    with pytest.raises(RaigenError, match="two rates of 1 picture or more; got 10 and 0"):
+        ratio_interval(0, 10, 0, 0)
+
+
+@pytest.mark.parametrize(("rate", "other"), [(0.6, 0.02), (0.9, 0.005), (0.1, 0.1), (0.05, 0.002)])
+def test_the_interval_on_a_ratio_covers_it(rate, other):
+    """Ten pictures over 300, by exact enumeration; outcomes of a chance below 1e-6 left out."""
+    chances = binom.pmf(np.arange(11), 10, rate)[:, None] * binom.pmf(np.arange(301), 300, other)
+    covered = sum(
+        chances[hits, others] for hits, others in np.argwhere(chances > 1e-6)
+        if ratio_interval(int(hits), 10, int(others), 300).low <= rate / other
+        <= ratio_interval(int(hits), 10, int(others), 300).high
+    )  # fmt: skip
+    assert covered > 0.94
 
 
 def test_interval_worked_by_hand():

@@ -245,7 +245,7 @@ def _unnamed(attribute: RareAttribute, by: str | None) -> RareAttribute:
     """The attribute as discovery left it, with no label by `by`."""
     return replace(
         attribute, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=by, presence=None,
-        other_presences=(), judges_alpha=None, corrected=(),
+        other_presences=(), judges_alpha=None, corrected=(), suggested=None, ratio=None,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from raigen.scores import minority_scores
 OVERLAY = 64  # pixels of an overlay's longer side: it holds no detail, the browser smooths it
 BUDGET = 7.5e6  # bytes of pictures in the page; with overlays and text it stays below 10 MB
 N_PHRASES = 3  # of CLIP's ranking that are shown as evidence
+N_KIN_IMAGES = 5  # of a relative, at most
 PLACES_OF_THE_FIRST = 2  # the strongest picture stands at the top of the page and in the overview, too
 
 
@@ -49,6 +50,19 @@ class Neighbour(NamedTuple):
     picture: Picture
 
 
+class Kin(NamedTuple):
+    """A fine neuron within the card's, or the coarse one around it: the shares that kin.jsonl holds, its strongest
+    pictures, and its rank, None where it is not listed."""
+
+    neuron: int
+    rank: int | None
+    frequency: float
+    within: float
+    covers: float
+    lift: float
+    pictures: list[Picture]
+
+
 class Codes(NamedTuple):
     """How strongly each neuron of `ids` fires on each picture, and the unit centroid of its pictures."""
 
@@ -64,6 +78,7 @@ class Codes(NamedTuple):
 def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0) -> Thumbs:
     """How the pictures of all cards, and `n_more` others, are put into the page."""
     shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
+    shown += config.n_children * N_KIN_IMAGES
     return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
 
 
@@ -76,6 +91,8 @@ def cards(
     """
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
+    kin, by_file = _kin(run), {sample.file: sample for sample in samples}
+    n_coarse = run.facts_of("train")["group_sizes"][0] if kin is not None else 0
     rank_of = {attribute.neuron: attribute.rank for attribute in attributes}
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = _top(run, attribute, samples)
@@ -85,6 +102,7 @@ def cards(
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
         near = nearest(codes, attribute.neuron, config.n_neighbours)
+        lines = kin.get(attribute.neuron, []) if kin is not None else []
         neighbours = [
             Neighbour(neuron, rank_of.get(neuron), distance,
                       picture_of(run, samples[int(codes.of(neuron).argmax())], f"strongest picture of neuron {neuron},",
@@ -101,9 +119,32 @@ def cards(
             "histogram": figures.histogram(strength[strength > 0]),
             "n_fires": int((strength > 0).sum()),
             "neighbours": neighbours,
+            "kin": kin_of(run, lines[: config.n_children], rank_of, by_file, thumbs),
+            "n_kin": None if kin is None else len(lines),
+            "is_fine": kin is not None and attribute.neuron >= n_coarse,
             "evidence": evidence.get(attribute.neuron),
             "score": scores.get(attribute.neuron),
         }  # fmt: skip
+
+
+def kin_of(
+    run: Run,
+    lines: Sequence[Mapping[str, Any]],
+    rank_of: Mapping[int, int],
+    by_file: Mapping[str, Sample],
+    thumbs: Thumbs,
+) -> list[Kin]:
+    """The relatives of a listed neuron, from its lines of kin.jsonl."""
+    found = []
+    for line in lines:
+        other = line["parent"] if line["neuron"] == line["child"] else line["child"]
+        shown = [by_file[file] for file in line["top_images"][:N_KIN_IMAGES]]
+        pictures = [
+            picture_of(run, sample, f"strongest picture of related neuron {other},", thumbs) for sample in shown
+        ]
+        shares = (line[name] for name in ("frequency", "within", "covers", "lift"))
+        found.append(Kin(other, rank_of.get(other), *shares, pictures))
+    return found
 
 
 def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:
@@ -208,6 +249,16 @@ def _evidence(run: Run) -> Mapping[int, dict[str, Any]]:
         if "n_showing" in line:
             entry["counts"] = {name: line[name] for name in ("n_showing", "n_top", "n_control", "n_random")}
         found[line["neuron"]] = entry
+    return found
+
+
+def _kin(run: Run) -> Mapping[int, list[dict[str, Any]]] | None:
+    """By listed neuron, its lines of kin.jsonl; None where discovery wrote none."""
+    if not run.kin_path.is_file():
+        return None
+    found: dict[int, list[dict[str, Any]]] = {}
+    for line in run.read_lines(run.kin_path, "discover"):
+        found.setdefault(line["neuron"], []).append(line)
     return found
 
 

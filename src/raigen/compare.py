@@ -217,8 +217,8 @@ def _when_asked(
     run: Run, asked: str, label: str, yardstick: Yardstick, config: CompareConfig
 ) -> Generator[Tick, None, Presence]:
     with run.locked():
-        samples = yield from asked_pictures(run, asked, config.n_asked_images)
-        verdicts = yield from yardstick.verdicts(run, samples, [label])
+        samples = yield from asked_pictures(run, [asked], config.n_asked_images)
+        verdicts = yield from yardstick.verdicts(run, samples[asked], [label])
     return presence_of(verdicts[label], config.confidence)
 
 

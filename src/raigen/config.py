@@ -301,6 +301,8 @@ class EvaluateConfig(AskConfig):
 
     n_fresh_images: int = 300
     """Pictures with seeds of their own, at least 1."""
+    n_suggested_images: int = 10
+    """Pictures of the suggested prompt of each named attribute, which say how far the model can go; 0 makes none."""
     judge: tuple[str, ...] = ("auto",)
     """One or more: `portraits`, `clip`, vision-language models as for annotator; `auto` is `portraits` for the bundled
     model, else `clip`. The rate is that of the first, the others stand beside it."""
@@ -319,6 +321,7 @@ class EvaluateConfig(AskConfig):
         super().__post_init__()
         object.__setattr__(self, "judge", (self.judge,) if isinstance(self.judge, str) else tuple(self.judge))
         _need(self.n_fresh_images >= 1, "n_fresh_images", self.n_fresh_images, "1 or more")
+        _need(self.n_suggested_images >= 0, "n_suggested_images", self.n_suggested_images, "0 or more")
         _need(
             self.n_label_images == 0 or self.n_label_images >= 10,
             "n_label_images",
@@ -341,6 +344,8 @@ class ReportConfig:
     """Pictures from the middle of those in which the neuron fires, 0 or more."""
     n_neighbours: int = 3
     """Neurons with the most similar pictures that are shown beside each, 0 or more."""
+    n_children: int = 3
+    """Fine neurons within each coarse one that are shown, those that cover most of it, 0 or more."""
     rarer_than: float = 0.05
     """The rate that attributes are tested to be rarer than, in (0, 1)."""
 
@@ -348,6 +353,7 @@ class ReportConfig:
         _need(self.n_control_images >= 1, "n_control_images", self.n_control_images, "1 or more")
         _need(self.n_middle_images >= 0, "n_middle_images", self.n_middle_images, "0 or more")
         _need(self.n_neighbours >= 0, "n_neighbours", self.n_neighbours, "0 or more")
+        _need(self.n_children >= 0, "n_children", self.n_children, "0 or more")
         _need(0 < self.rarer_than < 1, "rarer_than", self.rarer_than, "a rate in (0, 1)")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,9 @@ from raigen.activations import ActivationStore
 from raigen.config import DiscoverConfig
 from raigen.embed import Embedder, default_embedder, looks
 from raigen.errors import RaigenError
-from raigen.records import Outcome, RareAttribute, Tick
+from raigen.hierarchy import Kinship, kinships
+from raigen.loading import resolve_device
+from raigen.records import Outcome, RareAttribute, Sample, Tick
 from raigen.run import Run, write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import NeuronScores, coherence_scores, left_out, minority_scores, prune, strongest
@@ -25,17 +28,20 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
     Codes are taken at the last denoising step; of the positions of a picture the largest counts. The published score
     takes their mean, and the coarse neurons only. Neurons that fire in fewer than `min_images` pictures are neither
-    scored nor listed. Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in pictures.
+    scored nor listed. Where fine neurons have codes, those that fire within a listed coarse one, or hold a listed fine
+    one, are told in kin.jsonl. Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in
+    pictures.
 
     Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
     """
-    store, sae = ActivationStore(run.activations_dir), MatryoshkaSAE.load(run.sae_dir)
-    samples = run.samples()
+    capture, samples = run.config_of("capture"), run.samples()
+    store = ActivationStore(run.activations_dir)
+    sae = MatryoshkaSAE.load(run.sae_dir).to(resolve_device(capture.device))
     yield Tick(0, len(samples), "codes")
     shown = np.ones(len(samples), bool)
     shown[run.facts_of("capture").get("black_images", [])] = False
     codes = image_codes(store, sae, config.score) * shown[:, None]  # black pictures show nothing
-    name = config.embedder or default_embedder(run.config_of("capture").model)
+    name = config.embedder or default_embedder(capture.model)
     embedder, parts, seen = Embedder(name), [], []
     for start in range(0, len(samples), EMBED_BATCH):
         images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
@@ -58,6 +64,10 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed, reasons, config.min_images))
     run.write_attributes(attributes)
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
+    if codes.shape[1] > sae.group_bounds[1]:
+        kin = kinships(codes[shown], sae.group_bounds[1], listed.tolist())
+        write_text(run.kin_path, kin_lines(kin, codes, config.n_top_images, samples))
+        outputs.append(run.kin_path)
     facts = {
         "embedder": name,
         "scoring_step": store.step_indices[-1],
@@ -76,10 +86,22 @@ def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float
     few of them. For the published score their mean, of the coarse neurons only."""
     published, found = score == "published", []
     for chunk in store.step(store.step_indices[-1]):
-        codes = sae.encode(chunk.activations.flatten(0, 1), groups=1 if published else None)
-        codes = codes.unflatten(0, chunk.activations.shape[:2])
-        found.append((codes.mean(1) if published else codes.amax(1)).float().numpy())
-    return np.concatenate(found)
+        for image in chunk.activations:  # one by one: all neurons at all positions of many would fill the memory
+            codes = sae.encode(image.to(sae.W_enc.device), groups=1 if published else None)
+            found.append((codes.mean(0) if published else codes.amax(0)).float().cpu().numpy())
+    return np.stack(found)
+
+
+def kin_lines(
+    found: Sequence[Kinship], codes: Float[np.ndarray, "image neuron"], n_top: int, samples: Sequence[Sample]
+) -> str:
+    """kin.jsonl: a line per listed neuron and relative, with the files of the pictures in which the latter is
+    strongest."""
+    lines = []
+    for kin in found:
+        top = [index for index in strongest(codes[:, kin.other], n_top) if codes[index, kin.other] > 0]
+        lines.append(json.dumps(kin._asdict() | {"top_images": [samples[index].file for index in top]}))
+    return "".join(line + "\n" for line in lines)
 
 
 def eligible_scores(
@@ -108,8 +130,8 @@ def heatmaps(
     step, found = store.step_indices[-1], []
     for neuron, images in zip(neurons, top, strict=True):
         activations = store.images([int(index) for index in images], step)
-        codes = sae.encode(activations.flatten(0, 1))[:, int(neuron)]
-        found.append(codes.unflatten(0, (len(images), *store.grid)).float())
+        codes = sae.encode(activations.flatten(0, 1).to(sae.W_enc.device))[:, int(neuron)]
+        found.append(codes.unflatten(0, (len(images), *store.grid)).float().cpu())
     return torch.stack(found)
 
 

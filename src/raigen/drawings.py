@@ -1,13 +1,17 @@
-"""Writes every figure of the report as an SVG file of its own."""
+"""Writes every figure of the report as a file of its own, SVG and PNG."""
 
+import re
 from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raigen.markup import fill
-from raigen.run import Run, write_text
+from raigen.run import Run, write_bytes, write_text
 
 WIDTH, HEIGHT, ROW = 680, 460, 28  # pixels; a row of the chart of rates
+PNG_SCALE = 2  # pixels of the PNG for one of the SVG, for dense screens and print
 LONGEST = 34  # letters of a name beside a rate
 COLORS = {
     "base": "#1c1d21", "steer": "#b3401a", "set": "#7a3fa0", "prompt": "#1f6aa5", "select": "#1c7346",
@@ -30,23 +34,31 @@ class Frame(NamedTuple):
 
 
 def draw(run: Run, page: Mapping[str, Any]) -> list[Path]:
-    """Writes the figures, and deletes those of an earlier report; the paths. `page` is the dict of the report."""
-    paths = []
+    """Writes the figures, and deletes those of an earlier report; the paths. `page` is the dict of the report.
+
+    PNG is written where vl-convert is installed (`pip install 'raigen[export]'`).
+    """
+    paths, as_png = [], import_module("vl_convert").svg_to_png if find_spec("vl_convert") else None
     for name, kind, frame, content in _figures(page):
+        text = fill("figure.svg.jinja", {"kind": kind, "colors": COLORS, **frame._asdict(), **content}).lstrip()
         paths.append(run.figures_dir / f"{name}.svg")
-        text = fill("figure.svg.jinja", {"kind": kind, "colors": COLORS, **frame._asdict(), **content})
-        write_text(paths[-1], text.lstrip())
-    for path in set(run.figures_dir.glob("*.svg")).difference(paths):
+        write_text(paths[-1], text)
+        if as_png is not None:
+            paths.append(run.figures_dir / f"{name}.png")
+            write_bytes(paths[-1], as_png(text, scale=PNG_SCALE))
+    for path in {*run.figures_dir.glob("*.svg"), *run.figures_dir.glob("*.png")}.difference(paths):
         path.unlink()
     return paths
 
 
 def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[str, Any]]]:
     """The name, kind, frame and content of each."""
-    prompt, box = page["prompt"], {"dot_box": page["dot_box"]}
+    prompt, box, scale = page["prompt"], {"dot_box": page["dot_box"]}, 100 / page["dot_box"]
     pins = [{**card["pin"]._asdict(), "rank": card["attribute"].rank} for card in page["cards"]]
     frame = Frame(f"Neurons for “{prompt}”", "more distinct ↑", "share of pictures in which it fires (logarithmic)")
-    yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, **box}
+    # Circles here: what turns SVG into PNG squeezes strokes with their box.
+    dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", page["chart"].dots)]
+    yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, "dots": dots}
     rows = [
         {"name": _short(a.label), "presence": a.presence}
         for a in (card["attribute"] for card in page["cards"])

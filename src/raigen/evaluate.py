@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,15 +17,17 @@ from raigen.calibration import Known, calibrated, calibration_of, read_calibrati
 from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.fresh import Shelf, fresh_pictures, known_pictures
 from raigen.judges import CLIP, WORLD, Subject, Verdicts, given_labels, presence_jobs, verdicts_of, without
-from raigen.judging import Rates, is_in_world, judges_of, rates_of
+from raigen.judging import Rates, is_in_world, judges_of, presence_of, rates_of
 from raigen.label_scores import label_jobs, label_scores
-from raigen.records import Outcome, RareAttribute, Sample, Tick
+from raigen.records import SUGGESTED, Outcome, Presence, RareAttribute, Sample, Tick, suggested_columns
 from raigen.run import Run, write_text
+from raigen.suggested import ratio_of, suggested_jobs, suggested_samples, suggested_verdicts
 from raigen.vlm import Plan, open_answers
 from raigen.vlm import plan as plan_of
 from raigen.world.judge import judge
 from raigen.world.truth import truth_of
 
+RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval", "mode")  # of a presence
 Given = dict[Subject, Rates]  # the rates of the attributes that came from a file
 
 
@@ -36,7 +38,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     cannot be judged is unscored: it is counted apart and stays out of the rate. Attributes of a file are judged beside
     the discovered ones. Each label is scored on held-out audited pictures. For the bundled world truth.json says which
     neurons were right. Stopped and started again it keeps the pictures that are whole, and the answers. Yields progress
-    in pictures, then in questions.
+    in pictures, then in questions. Pictures of each suggested prompt say how often the attribute shows when it is asked
+    for.
 
     Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot judge this run.
     """
@@ -53,7 +56,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     by_judge = [[without(verdict, black) for verdict in found] for found in by_judge]
     verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(subjects)}
     given = [subject for subject in subjects if subject.neuron is None]
-    measured = [_measured(attribute, verdicts, config.confidence, known) for attribute in run.attributes]
+    asked = yield from suggested_verdicts(run, judges[0], answers, config)
+    measured = [_measured(a, verdicts, asked.get(a.neuron), config.confidence, known) for a in run.attributes]
     scores = yield from label_scores(run, judges[0], answers, config)
     write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in scores))
     write_text(run.judgements_path, judgements(samples, verdicts))
@@ -61,12 +65,14 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     run.write_attributes(measured)
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
     outputs += [run.dir / sample.file for sample in samples]
+    outputs += [run.dir / sample.file for _, made in suggested_samples(run, config) for sample in made]
     if is_in_world(capture):
         outputs.append(_write_truth(run, measured))
     names = list(dict.fromkeys(verdict.judge for found in verdicts.values() for verdict in found))
     facts = {
         "judge": ", ".join(names), "n_fresh_images": len(samples), "fresh_seeds_from": samples[0].seed,
-        "n_given_attributes": len(given), "n_unscored": unscored_by_reason(verdicts),
+        "n_given_attributes": len(given),
+        "n_unscored": unscored_by_reason([*chain(*verdicts.values()), *asked.values()]),
         "answers": _usages(judges, answers),
     }  # fmt: skip
     return Outcome(outputs, facts)
@@ -86,7 +92,7 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
         if name not in (CLIP, WORLD):
             jobs = presence_jobs(run, samples, labels)
             if name == judges[0]:
-                jobs = chain(jobs, label_jobs(run, config))
+                jobs = chain(jobs, suggested_jobs(run, config, stand_in), label_jobs(run, config))
             plans.append(plan_of(address_of(name), jobs, answers))
     return plans
 
@@ -103,10 +109,10 @@ def _shelf(run: Run) -> Shelf:
     return Shelf(run.fresh_samples_path, run.fresh_dir)
 
 
-def unscored_by_reason(verdicts: dict[Subject, list[Verdicts]]) -> dict[str, int]:
+def unscored_by_reason(verdicts: Sequence[Verdicts]) -> dict[str, int]:
     """How many verdicts are missing, by judge and reason."""
     counts: dict[str, int] = {}
-    for verdict in (verdict for found in verdicts.values() for verdict in found):
+    for verdict in verdicts:
         for reason in (verdict.why or {}).values():
             short = f"{verdict.judge}: {reason.split(':')[0]}"  # what follows a colon differs from case to case
             counts[short] = counts.get(short, 0) + 1
@@ -120,16 +126,24 @@ def _usages(judges: Sequence[str], answers: Answers) -> dict[str, dict[str, Any]
 
 
 def _measured(
-    attribute: RareAttribute, verdicts: dict[Subject, list[Verdicts]], confidence: float, known: Sequence[Known]
+    attribute: RareAttribute,
+    verdicts: dict[Subject, list[Verdicts]],
+    asked: Verdicts | None,
+    confidence: float,
+    known: Sequence[Known],
 ) -> RareAttribute:
+    """The attribute with its rates, or with none where it has no label."""
     subject = Subject(attribute.label or "", attribute.neuron, attribute.top_images)
     if subject not in verdicts:
-        return replace(attribute, presence=None, other_presences=(), judges_alpha=None, corrected=())
+        return replace(attribute, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
+                       ratio=None)  # fmt: skip
     (first, *others), alpha = rates_of(verdicts[subject], confidence)
     corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
+    suggested = None if asked is None else presence_of(asked, confidence)
     return replace(
         attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha,
-        corrected=(corrected,) if corrected else (),
+        corrected=(corrected,) if corrected else (), suggested=suggested,
+        ratio=None if suggested is None else ratio_of(suggested, first, confidence),
     )  # fmt: skip
 
 
@@ -149,24 +163,25 @@ def judgements(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]
 
 
 def table(attributes: Sequence[RareAttribute], given: Given | None = None) -> str:
-    """presence.csv: a line per attribute, judge and mode, discovered ones first; a given one has no rank and neuron."""
+    """presence.csv: a line per attribute, judge and mode, discovered ones first; a given one has no rank and neuron.
+
+    How often it shows when it is asked for stands on every line of an attribute.
+    """
     buffer = io.StringIO()
-    names = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval", "mode")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "neuron", "label", *names, "judges_alpha"])
-    for place, (presences, alpha) in _rows(attributes, given or {}):
+    writer.writerow(["rank", "neuron", "label", *RATES, "judges_alpha", *SUGGESTED])
+    for a in attributes:
+        for presence in (a.presence, *a.other_presences, *a.corrected):
+            if presence is not None:
+                writer.writerow([a.rank, a.neuron, a.label, *_rate(presence, a.judges_alpha), *suggested_columns(a)])
+    for subject, (presences, alpha) in (given or {}).items():
         for presence in presences:
-            values = [getattr(presence, name) for name in names]
-            writer.writerow([*place, *values, "" if alpha is None else f"{alpha:.4f}"])
+            writer.writerow(["", "", subject.label, *_rate(presence, alpha), *[""] * len(SUGGESTED)])
     return buffer.getvalue()
 
 
-def _rows(attributes: Sequence[RareAttribute], given: Given) -> Iterator[tuple[tuple[Any, ...], Rates]]:
-    for a in attributes:
-        if a.presence:
-            yield (a.rank, a.neuron, a.label), Rates((a.presence, *a.other_presences, *a.corrected), a.judges_alpha)
-    for subject, rates in given.items():
-        yield ("", "", subject.label), rates
+def _rate(presence: Presence, alpha: float | None) -> list[Any]:
+    return [*(getattr(presence, name) for name in RATES), "" if alpha is None else f"{alpha:.4f}"]
 
 
 def _write_truth(run: Run, attributes: Sequence[RareAttribute]):

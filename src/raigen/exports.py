@@ -5,14 +5,15 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from raigen.records import Causal, Presence, RareAttribute, Sample
+from raigen.records import SUGGESTED, Causal, Presence, RareAttribute, Sample, suggested_columns
 from raigen.run import Run, write_bytes, write_text
-from raigen.wording import q_text
+from raigen.wording import q_text, ratio_text
 
 SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness")
 RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval")  # of a presence
@@ -41,7 +42,8 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
 
 
 def table_of(attributes: Sequence[RareAttribute]) -> str:
-    """attributes.csv: a line per listed attribute with its scores, its raw rate, and what steering its neuron did.
+    """attributes.csv: a line per listed attribute with its scores, its raw rate, that when it is asked for, and what
+    steering its neuron did.
 
     What was not measured is empty. A difference has its interval in the columns `_low` and `_high`.
     """
@@ -50,7 +52,7 @@ def table_of(attributes: Sequence[RareAttribute]) -> str:
     effects = [name + end for name in EFFECTS for end in ("", "_low", "_high")]
     causal = ["causal_strength", "causal_rate", *(f"causal_{name}" for name in effects), "causal_n", "causal_p",
               "causal_q", "correlates_only"]  # fmt: skip
-    writer.writerow([*SCORES, *RATES, *causal])
+    writer.writerow([*SCORES, *RATES, *SUGGESTED, *causal])
     for a in attributes:
         rates = [getattr(a.presence, name) if a.presence else "" for name in RATES]
         row = [""] * len(causal)
@@ -58,7 +60,7 @@ def table_of(attributes: Sequence[RareAttribute]) -> str:
             moves = [getattr(a.causal, name) for name in EFFECTS]
             row = [a.causal.strength, a.causal.rate, *(end for m in moves for end in (m.difference, m.low, m.high)),
                    a.causal.gain.n, a.causal.p, a.causal.q, int(a.causal.correlates_only)]  # fmt: skip
-        writer.writerow([*(getattr(a, name) for name in SCORES), *rates, *row])
+        writer.writerow([*(getattr(a, name) for name in SCORES), *rates, *suggested_columns(a), *row])
     return buffer.getvalue()
 
 
@@ -83,6 +85,9 @@ def model_card(page: Mapping[str, Any]) -> str:
         lines += [f"{start} {_rate(rate)}" for rate in rates] or [f"{start} | not measured | | |"]
     for entry in page["given"]:
         lines += [f"| | {plain(entry['label'])} (given) | | | {_rate(rate)}" for rate in entry["presences"]]
+    asked = [card["attribute"] for card in page["cards"] if card["attribute"].suggested]
+    if asked:
+        lines += ["", "### When asked for", "", *(f"- {plain(a.label or '')}: {_asked(a)}" for a in asked)]
     tested = [card["attribute"] for card in page["cards"] if card["attribute"].causal]
     if tested:
         lines += ["", "### Steered", ""] + [f"- {plain(a.label or '')}: {_causal(a.causal)}" for a in tested]
@@ -101,6 +106,16 @@ def plain(text: str) -> str:
     'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'
     """
     return re.sub(r"([\\`*_{}\[\]()<>#|&!])", r"\\\1", " ".join(text.split()))
+
+
+def _asked(attribute: RareAttribute) -> str:
+    found, ratio = attribute.suggested, attribute.ratio
+    assert found is not None  # only such are listed
+    prompt = f"“{plain(attribute.suggested_prompt or '')}”"
+    if not found.n:
+        return f"{prompt}, unscored"
+    rate = f"{found.rate:.2%} ({found.hits} of {found.n:,}; {found.low:.2%} to {found.high:.2%})"
+    return f"{prompt} shows it in {rate}" + (f", {ratio_text(*astuple(ratio))}" if ratio else "")
 
 
 def _causal(causal: Causal) -> str:

@@ -1,15 +1,18 @@
 """Makes pictures of a run that were not audited: fresh ones, and ones of prompts that ask for an attribute."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
+
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config import CaptureConfig
 from raigen.diffusion import defaults, make_pictures
 from raigen.loading import load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
-from raigen.records import Sample, Tick
+from raigen.records import Sample, Tick, mapped
 from raigen.run import Run, sha256
 
 FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
@@ -33,17 +36,22 @@ def known_pictures(run: Run, capture: CaptureConfig, shelf: Shelf) -> dict[int, 
 
 
 def fresh_pictures(
-    run: Run, capture: CaptureConfig, n: int, shelf: Shelf, elsewhere: Mapping[int, Sample] | None = None
+    run: Run,
+    capture: CaptureConfig,
+    n: int,
+    shelf: Shelf,
+    elsewhere: Mapping[int, Sample] | None = None,
+    pipeline: Callable[[], DiffusionPipeline] | None = None,
 ) -> Generator[Tick, None, list[Sample]]:
     """The first `n` fresh pictures of `capture`'s prompt; those that are neither on the shelf nor `elsewhere` are made
-    and put on it. Yields progress in pictures.
+    and put on it, by what `pipeline` gives (left out: the model of `capture`). Yields progress in pictures.
     """
     base, others = first_seed(capture), elsewhere or {}
     samples = {index: sample for index, sample in known_pictures(run, capture, shelf).items() if index < n}
     missing = [index for index in range(n) if index not in samples and index not in others]
     yield Tick(n - len(missing), n)
     if missing:
-        pipe = load_pipeline(capture.model, capture.device, capture)
+        pipe = (pipeline or loader(capture))()
         settings = defaults(pipe, capture.model, capture)
         seeds = [base + index for index in missing]
         waiting = iter(missing)
@@ -53,6 +61,11 @@ def fresh_pictures(
             write_list(shelf.path, samples)
             yield Tick(len({*samples, *(index for index in others if index < n)}), n)
     return [others[index] if index in others else samples[index] for index in range(n)]
+
+
+def loader(capture: CaptureConfig) -> Callable[[], DiffusionPipeline]:
+    """Loads the model of `capture` when it is first asked for it, and once."""
+    return cache(lambda: load_pipeline(capture.model, capture.device, capture))
 
 
 def compared_pictures(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
@@ -71,8 +84,22 @@ def missing_pictures(run: Run, n: int) -> int:
     return sum(index not in known for index in range(n))
 
 
-def asked_pictures(run: Run, prompt: str, n: int) -> Generator[Tick, None, list[Sample]]:
-    """`n` pictures of another prompt by the run's model, with the seeds of its fresh ones."""
-    capture = replace(run.config_of("capture"), prompt=prompt)
+def asked_pictures(run: Run, prompts: Sequence[str], n: int) -> Generator[Tick, None, dict[str, list[Sample]]]:
+    """`n` pictures of each of other prompts by the run's model, with the seeds of its fresh ones; by prompt. Yields
+    progress in pictures."""
+    capture: CaptureConfig = run.config_of("capture")
+    pipeline, found, total = loader(capture), {}, n * len(set(prompts))
+    for prompt in dict.fromkeys(prompts):
+        made = fresh_pictures(run, replace(capture, prompt=prompt), n, asked_shelf(run, prompt), None, pipeline)
+        found[prompt] = yield from mapped(made, partial(_of_all, n * len(found), total, prompt))
+    return found
+
+
+def _of_all(before: int, total: int, prompt: str, tick: Tick) -> Tick:
+    return Tick(before + tick.done, total, prompt)
+
+
+def asked_shelf(run: Run, prompt: str) -> Shelf:
+    """Where the pictures of another prompt lie."""
     folder = run.asked_dir(sha256(prompt.encode())[:16])
-    return (yield from fresh_pictures(run, capture, n, Shelf(folder / "samples.jsonl", folder)))
+    return Shelf(folder / "samples.jsonl", folder)

@@ -1,6 +1,7 @@
 """Says of each picture whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]
     What has no top pictures has no such middle, and is unscored.
     """
     prompt, name = run.config_of("capture").prompt, "CLIP, uncalibrated"
-    embedder = Embedder(run.facts_of("discover")["embedder"])
+    embedder = _embedder(run.facts_of("discover")["embedder"])
     fresh = embedder.images(images)
     audited = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
     index_of = {sample.file: sample.index for sample in run.samples()}
@@ -128,6 +129,12 @@ def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]
         margin = (fresh @ direction - middle) / max(float(seen.std()), 1e-12)
         found.append(Verdicts(name, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin)))))
     return found
+
+
+@lru_cache(maxsize=1)
+def _embedder(name: str) -> Embedder:
+    """The embedder, loaded once for all labels of a run: each is judged by itself."""
+    return Embedder(name)
 
 
 def vlm_verdicts(

@@ -33,22 +33,22 @@ def label_scores(
 ) -> Generator[Tick, None, list[dict[str, Any]]]:
     """The lines of label_scores.jsonl, one per listed neuron: measures that need no label, and for a label how well
     the judge's verdicts tell held-out pictures on which the neuron fires from others. Where there is no such score,
-    `why_not` says why.
+    `why_not` says why. `shuffled` is the score of the same label on the held-out pictures of another neuron, which
+    shows what a label that has nothing to do with a neuron scores.
 
     Raises RaigenError when files of discovery are missing, or the judge cannot be asked.
     """
     material, lines = _material(run), []
     measured = _measures(run.attributes, material, run.config_of("discover").min_images)
-    for attribute, chosen, reason in _chosen(run, material, config):
+    for attribute, chosen, other, reason in _paired(list(_chosen(run, material, config))):
         line: dict[str, Any] = {"neuron": attribute.neuron, "label": attribute.label, **measured[attribute.neuron]}
-        if chosen is not None and attribute.label is not None:
-            indices = np.concatenate(chosen)
-            samples = [material.samples[index] for index in indices]
-            subject = Subject(attribute.label, attribute.neuron, attribute.top_images)
-            (verdicts,) = yield from verdicts_of(run, samples, [subject], judge, answers, config, "capture")
-            line |= _scored(verdicts, chosen, samples, config.confidence)
-        else:
+        if chosen is None:
             line["why_not"] = reason
+        else:
+            line |= yield from _asked(run, attribute, chosen, material, judge, answers, config)
+        if other is not None:
+            shuffled = yield from _asked(run, attribute, other.held_out, material, judge, answers, config)
+            line["shuffled"] = {"neuron": other.neuron} | {n: v for n, v in shuffled.items() if n != "pictures"}
         lines.append(line)
     return lines
 
@@ -56,10 +56,43 @@ def label_scores(
 def label_jobs(run: Run, config: EvaluateConfig) -> Iterator[Job]:
     """What a vision-language model will be asked for the scores."""
     material = _material(run)
-    for attribute, chosen, _ in _chosen(run, material, config):
-        if chosen is not None and attribute.label is not None:
-            samples = [material.samples[index] for index in np.concatenate(chosen)]
-            yield from presence_jobs(run, samples, [attribute.label])
+    for attribute, chosen, other, _ in _paired(list(_chosen(run, material, config))):
+        for held in (chosen, other and other.held_out):
+            if held is not None:
+                samples = [material.samples[index] for index in np.concatenate(held)]
+                yield from presence_jobs(run, samples, [attribute.label or ""])
+
+
+class Other(NamedTuple):
+    """Another neuron, on whose held-out pictures a label is scored for control."""
+
+    neuron: int
+    held_out: HeldOut
+
+
+def _paired(
+    chosen: Sequence[tuple[RareAttribute, HeldOut | None, str | None]],
+) -> Iterator[tuple[RareAttribute, HeldOut | None, Other | None, str | None]]:
+    """Each neuron with its held-out pictures, and with the next one of another label (after the last, the first) that
+    has some, too."""
+    for place, (attribute, held, reason) in enumerate(chosen):
+        others = [
+            Other(other.neuron, their)
+            for other, their, _ in (*chosen[place + 1 :], *chosen[:place])
+            if held is not None and their is not None and other.label != attribute.label
+        ]
+        yield attribute, held, others[0] if others else None, reason
+
+
+def _asked(
+    run: Run, attribute: RareAttribute, held: HeldOut, material: Material, judge: str, answers: Answers,
+    config: EvaluateConfig,
+) -> Generator[Tick, None, dict[str, Any]]:  # fmt: skip
+    """The score of the attribute's label on held-out pictures."""
+    samples = [material.samples[index] for index in np.concatenate(held)]
+    subject = Subject(attribute.label or "", attribute.neuron, attribute.top_images)
+    (verdicts,) = yield from verdicts_of(run, samples, [subject], judge, answers, config, "capture")
+    return _scored(verdicts, held, samples, config.confidence)
 
 
 def _material(run: Run) -> Material:
@@ -71,7 +104,8 @@ def _material(run: Run) -> Material:
 def _chosen(
     run: Run, material: Material, config: EvaluateConfig
 ) -> Iterator[tuple[RareAttribute, HeldOut | None, str | None]]:
-    """Each listed neuron with its held-out pictures, or with the reason why there are none."""
+    """Each listed neuron with its held-out pictures, or with the reason why there are none. One without a label has
+    none."""
     index_of = {sample.file: sample.index for sample in material.samples}
     black = run.facts_of("capture").get("black_images", [])
     base = run.config_of("capture").base_seed

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raigen.records import Presence
-from raigen.wording import duration, percent, percent_range, points, q_text
+from raigen.wording import duration, percent, percent_range, points, q_text, ratio_text, times
 
 
 def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
@@ -23,6 +23,8 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         "duration": duration,
         "points": points,
         "q_text": q_text,
+        "ratio": lambda found: ratio_text(found.ratio, found.low, found.high),
+        "times": times,
     }
     return environment.get_template(template).render(page, **more)
 

@@ -20,6 +20,8 @@ from raigen.run import Run
 from raigen.stats import q_rarer
 from raigen.wording import DASH
 
+# Of few marks, for the narrow screen.
+FULL_AXIS = figures.RateAxis(1.0, tuple(figures.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
 
 
@@ -68,6 +70,8 @@ def page_of(
         "left_out": neurons.left_out,
         "score": run.config_of("discover").score,
         "failures": _failures(run),
+        "was_asked": any(attribute.suggested for attribute in attributes),
+        "full_axis": FULL_AXIS,
         "was_steered": any(attribute.causal for attribute in attributes),
         "has_sheet": bool(tasks(run)),
         "given": given,
@@ -151,7 +155,7 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
     if run.label_scores_path.is_file():
         lines = run.read_lines(run.label_scores_path, "evaluate")
-        if missing := sum(line.get("n_unscored", 0) for line in lines):
+        if missing := sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {}))):
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
 

@@ -27,7 +27,8 @@ class AuditPlan(NamedTuple):
     """What an audit takes: seconds, bytes, tokens; and the rarest rate that it can show ten times, at 95 %.
 
     Seconds and picture sizes are measured on a few pictures and steps; `memory` counts weights, the autoencoder with
-    its gradients and moments, and the reservoir, not what the pipeline needs while it runs.
+    its gradients and moments, and the reservoir, not what the pipeline needs while it runs. Every listed attribute
+    counts as named, so that pictures of its suggested prompt are made.
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ def plan(config: AuditConfig) -> AuditPlan:
     tokens = capture.n_images * kept_steps * kept_tokens * config.train.epochs
     training_steps = -(-tokens // config.train.batch_of(tokens))
     replays = 1 if capture.store else config.train.epochs
+    n_more = config.evaluate.n_fresh_images + config.discover.n_attributes * config.evaluate.n_suggested_images
     png = sum(len(as_png(image)) for image in made.images) / len(made.images)
     on_disk = (n_steps if capture.store else 1) * n_tokens * d_in * 2
     return AuditPlan(
@@ -77,11 +79,11 @@ def plan(config: AuditConfig) -> AuditPlan:
         d_in=d_in,
         seconds_pictures=per_image * capture.n_images * replays,
         seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config, tokens) * training_steps,
-        seconds_fresh=per_image * config.evaluate.n_fresh_images,
+        seconds_fresh=per_image * n_more,
         tokens=tokens,
         training_steps=training_steps,
         memory=_memory(pipe, d_in, tokens, config),
-        disk_images=round(png * (capture.n_images + config.evaluate.n_fresh_images)),
+        disk_images=round(png * (capture.n_images + n_more)),
         disk_activations=on_disk * capture.n_images,
         rarest_rate=rarest_rate(capture.n_images, EXAMPLES),
         images_for={rate: (images_needed(rate), images_needed(rate, EXAMPLES)) for rate in RATES},

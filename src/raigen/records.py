@@ -87,6 +87,16 @@ class Presence:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """One rate over another, with its interval, all 0 or more. `ratio` is None where the other rate is 0, `high` where
+    the interval has no upper end."""
+
+    ratio: float | None
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Difference:
     """A rate less another on the same `n` seeds, in [-1, 1], with its interval and the p of a paired test."""
 
@@ -140,8 +150,9 @@ class RareAttribute:
     the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
     `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
     others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
-    of the first judge without its errors, where these are known: calibrated, checked. `causal` says whether the neuron
-    brings its attribute, where that was tried.
+    of the first judge without its errors, where these are known: calibrated, checked. `suggested` is the presence in
+    pictures of `suggested_prompt`, by the first judge, and `ratio` that over `presence`: how far the model can go.
+    `causal` says whether the neuron brings its attribute, where that was tried.
     """
 
     rank: int
@@ -159,12 +170,14 @@ class RareAttribute:
     other_presences: tuple[Presence, ...] = ()
     judges_alpha: float | None = None
     corrected: tuple[Presence, ...] = ()
+    suggested: Presence | None = None
+    ratio: Ratio | None = None
     causal: Causal | None = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
         """The attribute that `attributes.json` holds as one entry."""
-        presence = entry.get("presence")
+        presence, suggested = entry.get("presence"), entry.get("suggested")
         return cls(**{
             **entry,
             "top_images": tuple(entry["top_images"]),
@@ -172,5 +185,18 @@ class RareAttribute:
             "presence": Presence(**presence) if presence else None,
             "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
             "corrected": tuple(Presence(**other) for other in entry.get("corrected", ())),
+            "suggested": Presence(**suggested) if suggested else None,
+            "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
         })  # fmt: skip
+
+
+SUGGESTED = ("suggested_rate", "suggested_low", "suggested_high", "suggested_hits", "suggested_n", "suggested_unscored",
+             "ratio", "ratio_low", "ratio_high")  # fmt: skip
+
+
+def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
+    """Of an attribute the columns `SUGGESTED` of a table; None, an empty cell, for what is not known."""
+    names = [name.removeprefix("suggested_") for name in SUGGESTED[:6]]
+    rates = [getattr(attribute.suggested, name, None) for name in names]
+    return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]

@@ -61,6 +61,7 @@ class Run:
     embeddings_path = property(lambda self: self.dir / "embeddings.safetensors")
     heatmaps_path = property(lambda self: self.dir / "heatmaps.safetensors")
     neurons_path = property(lambda self: self.dir / "neurons.csv")
+    kin_path = property(lambda self: self.dir / "kin.jsonl")
     attributes_path = property(lambda self: self.dir / "attributes.json")
     annotations_path = property(lambda self: self.dir / "annotations.jsonl")
     fresh_dir = property(lambda self: self.dir / "fresh")
@@ -77,6 +78,7 @@ class Run:
     table_path = property(lambda self: self.dir / "attributes.csv")
     figures_dir = property(lambda self: self.dir / "figures")
     amplified_dir = property(lambda self: self.dir / "amplified")
+    asked_root_dir = property(lambda self: self.dir / "asked")
     compared_dir = property(lambda self: self.dir / "compared")
     compared_samples_path = property(lambda self: self.dir / "compared" / "fresh.jsonl")
 
@@ -90,7 +92,7 @@ class Run:
 
     def asked_dir(self, key: str) -> Path:
         """The pictures of a prompt that asks for an attribute: `key` is a hash of it."""
-        return self.compared_dir / "asked" / key
+        return self.asked_root_dir / key
 
     def recipe_dir(self, name: str, key: str) -> Path:
         """The pictures that one recipe made: `key` is a hash of the recipe."""
@@ -199,22 +201,23 @@ class Run:
     def forget(self, stage: str) -> None:
         """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
 
-        Fresh pictures stay until the capture is dropped, for they hang on nothing else: other judges see the same ones,
-        and what was answered about them stays of use.
+        Fresh pictures, and those of prompts that ask for an attribute, stay until the capture is dropped, for they hang
+        on nothing else: other judges see the same ones, and what was answered about them stays of use.
         """
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
             for file in (record or {}).get("outputs", {}):
-                is_fresh = self.dir / file == self.fresh_samples_path or self.fresh_dir in (self.dir / file).parents
+                path = self.dir / file
+                is_fresh = path == self.fresh_samples_path or {self.fresh_dir, self.asked_root_dir} & {*path.parents}
                 if stage == "capture" or not is_fresh:
-                    (self.dir / file).unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
         if stage == "capture":
             self.samples_path.unlink(missing_ok=True)
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
             self.fresh_samples_path.unlink(missing_ok=True)
-        for made in (self.amplified_dir, self.compared_dir):  # of a model; the first of an autoencoder, too
+        for made in (self.amplified_dir, self.compared_dir, self.asked_root_dir):  # the first of an autoencoder, too
             if stage in ("capture", "train") and made.is_dir():
                 shutil.rmtree(made)
         self._write_manifest(manifest)

@@ -1,5 +1,6 @@
 """Statistics of rates: intervals, their exact coverage, sample sizes, judges that err, many rates at once."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ FEW = 10  # hits, or misses, below which the interval is Clopper-Pearson
 
 
 class Interval(NamedTuple):
-    """A confidence interval on a rate, 0 <= low <= high <= 1, with the `method` that made it."""
+    """A confidence interval, 0 <= low <= high (on a rate <= 1), with the `method` that made it."""
 
     low: float
     high: float
@@ -43,6 +44,31 @@ def rate_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
         return Interval(0.0, 1.0, "no data")
     low, high = _bounds(np.array([hits]), n, confidence)
     return Interval(float(low[0]), float(high[0]), "Clopper-Pearson" if min(hits, n - hits) < FEW else "Wilson")
+
+
+def ratio_interval(hits: int, n: int, other_hits: int, other_n: int, confidence: float = 0.95) -> Interval:
+    """The interval on (hits / n) / (other_hits / other_n), two rates of pictures that are not the same.
+
+    MOVER-R: from the ends of `rate_interval` of each, by squares (Donner & Zou 2012; Newcombe 2016). `high` is infinite
+    where `other_hits` is 0; `low` then still says how many times as much it is at least. Raises RaigenError as
+    `rate_interval` does, and for an `n` of 0.
+
+    >>> low, high, method = ratio_interval(8, 10, 2, 300)
+    >>> round(low), round(high), method
+    (29, 993, 'MOVER-R')
+    """
+    if not n or not other_n:
+        raise RaigenError(f"n: expected two rates of 1 picture or more; got {n} and {other_n}")
+    low, high, _ = rate_interval(hits, n, confidence)
+    other_low, other_high, _ = rate_interval(other_hits, other_n, confidence)
+    rate, other = hits / n, other_hits / other_n
+    product, least, under = rate * other, low * (2 * rate - low), other_low * (2 * other - other_low)
+    root = math.sqrt(max(0.0, product**2 - least * other_high * (2 * other - other_high)))
+    start = least / (product + root) if least > 0 else 0.0
+    if under <= 0:
+        return Interval(start, math.inf, "MOVER-R")
+    root = math.sqrt(max(0.0, product**2 - high * (2 * rate - high) * under))
+    return Interval(start, (product + root) / under, "MOVER-R")
 
 
 def coverage(rate: float, n: int, confidence: float = 0.95) -> float:

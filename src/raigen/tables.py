@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from raigen.config import AuditConfig
-from raigen.records import Causal, HookpointCost, Presence
+from raigen.records import Causal, HookpointCost, Presence, RareAttribute
 from raigen.run import Run
 from raigen.study import Study
-from raigen.wording import duration
+from raigen.wording import duration, times
 
 if TYPE_CHECKING:
     from raigen.plan import AuditPlan
@@ -171,6 +171,13 @@ def _print_mixture(entry: Mapping[str, Any]) -> None:
     _console().print(table)
 
 
+def _asked(attribute: RareAttribute) -> str:
+    if attribute.suggested is None:
+        return "not tried"
+    ratio = attribute.ratio and attribute.ratio.ratio
+    return presence(attribute.suggested) + ("" if ratio is None else f", x {times(ratio)}")
+
+
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
@@ -188,6 +195,9 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
     table.add_column("label")
     for name in ("score", "frequency", "presence"):
         table.add_column(name, justify="right")
+    asked = any(attribute.suggested for attribute in run.attributes)
+    if asked:
+        table.add_column("when asked for", justify="right", no_wrap=True)
     scored = any(attribute.causal for attribute in run.attributes)
     if scored:
         table.add_column("steered")
@@ -202,6 +212,8 @@ def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
             f"{attribute.frequency:.1%}",
             presence(attribute.presence),
         ]
+        if asked:
+            row.append(_asked(attribute))
         if scored:
             row.append(_causal(attribute.causal))
         if truth is not None:

@@ -72,6 +72,27 @@ def q_text(q: float) -> str:
     return "< 0.0001" if q < 1e-4 else f"= {q:.2g}"
 
 
+def times(ratio: float) -> str:
+    """A ratio with the digits that a reader needs.
+
+    >>> times(0.0), times(7.21), times(33.3), times(1234.5)
+    ('0', '7.2', '33', '1,234')
+    """
+    return f"{ratio:.1f}" if 0 < ratio < 9.95 else f"{ratio:,.0f}"
+
+
+def ratio_text(ratio: float | None, low: float, high: float | None) -> str:
+    """How many times as often something shows as elsewhere, with the interval; what was never seen elsewhere has a
+    least ratio only (`ratio` is None).
+
+    >>> ratio_text(33.3, 7.21, 141.0), ratio_text(None, 12.3, None), ratio_text(None, 0.0, None)
+    ('33 times as often (7.2–141)', 'at least 12 times as often', 'seen in neither')
+    """
+    if ratio is None:
+        return f"at least {times(low)} times as often" if low > 0 else "seen in neither"
+    return f"{times(ratio)} times as often ({times(low)}{DASH}{'?' if high is None else times(high)})"
+
+
 def _digits(share: float) -> str:
     value = 100 * share
     if value in (0, 100):

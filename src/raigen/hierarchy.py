@@ -1,0 +1,88 @@
+"""Finds which fine neurons fire within which coarse ones: parents and children in the Matryoshka dictionary."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import false_discovery_control, hypergeom
+
+CLEARLY = 0.25  # of the mean of a neuron's strongest codes: what is below is too faint to count
+N_STRONGEST = 10
+WITHIN = 0.8  # of a child's pictures, in which the parent fires too; RAIGen's share for "these pictures share it"
+LARGEST_Q = 0.05
+FEWEST = 5  # pictures in which a neuron fires; fewer say nothing about where it fires
+BLOCK = 1024  # neurons whose firing is held at once
+
+
+class Kinship(NamedTuple):
+    """A fine neuron, the `child`, whose pictures are nearly all among those of a coarse one, its `parent`; one of the
+    two is the listed `neuron`.
+
+    `frequency` is the share of all pictures in which the other one fires, `within` that of the child's pictures in
+    which the parent fires, too, P(parent | child), and `covers` the other way round, P(child | parent); all in [0, 1].
+    `lift` is `within` over the frequency of the parent: 1 as by chance. `q` is that of so many common pictures by
+    chance, over all pairs of a listed and another neuron that were tried.
+    """
+
+    neuron: int
+    parent: int
+    child: int
+    frequency: float
+    within: float
+    covers: float
+    lift: float
+    q: float
+
+    @property
+    def other(self) -> int:
+        """The one of the two that is not `neuron`."""
+        return self.parent if self.neuron == self.child else self.child
+
+
+def fires(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, "image neuron"]:
+    """In which pictures each neuron fires clearly: at least a quarter as strongly as in the mean of its ten strongest.
+
+    >>> fires(np.array([[8.0, 1.0], [1.0, 0.0]])).tolist()
+    [[True, True], [False, False]]
+    """
+    n_top = min(N_STRONGEST, len(codes))
+    strongest = np.partition(codes, -n_top, axis=0)[-n_top:].mean(axis=0)
+    return (codes > 0) & (codes >= CLEARLY * strongest)
+
+
+def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Kinship]:
+    """The children of each listed coarse neuron, those that cover most of it first, and the parent of each listed fine
+    one: of all that hold it the narrowest. In the order of `listed`; the first `n_coarse` neurons are the coarse ones.
+
+    A fine neuron is a child when at least 80 % of the pictures in which it fires are the parent's, and so many are not
+    to be expected by chance: q <= 0.05 by Benjamini and Hochberg over the hypergeometric tails of all pairs. `within`
+    and `lift` are the confidence (Agrawal et al. 1993) and the interest (Brin et al. 1997) of the rule "where the child
+    fires, the parent does". They are about pictures: two things that always come together count as one within the
+    other, wherever they are.
+    """
+    chosen, n_images = np.asarray(listed, dtype=int), len(codes)
+    ours, counts, sizes = fires(codes[:, chosen]).T.astype(np.float32), [], []
+    for start in range(0, codes.shape[1], BLOCK):  # all at once would double the memory
+        block = fires(codes[:, start : start + BLOCK])
+        counts.append(ours @ block.astype(np.float32))  # whole numbers, exact up to 16 million pictures
+        sizes.append(block.sum(axis=0))
+    both, size = np.concatenate(counts, axis=1), np.concatenate(sizes)
+    is_coarse, enough = np.arange(codes.shape[1]) < n_coarse, size >= FEWEST
+    rows, others = np.nonzero((is_coarse[chosen][:, None] != is_coarse) & enough & enough[chosen][:, None])
+    if not len(rows):  # a dictionary of one group
+        return []
+    of_coarse, common = is_coarse[chosen[rows]], both[rows, others]
+    parents = np.where(of_coarse, chosen[rows], others)
+    kids = np.where(of_coarse, others, chosen[rows])
+    within, covers = common / size[kids], common / size[parents]
+    lift = within * n_images / size[parents]
+    q = false_discovery_control(hypergeom.sf(common - 1, n_images, size[parents], size[kids]).clip(0, 1))
+    order = np.lexsort((-np.where(of_coarse, covers, lift), rows))
+    found: list[Kinship] = []
+    for at in order[((within >= WITHIN) & (q <= LARGEST_Q))[order]].tolist():
+        neuron = int(chosen[rows[at]])
+        if of_coarse[at] or not any(kin.neuron == neuron for kin in found):  # of parents the narrowest will do
+            shares = (size[others[at]] / n_images, within[at], covers[at], lift[at], q[at])
+            found.append(Kinship(neuron, int(parents[at]), int(kids[at]), *map(float, shares)))
+    return found
