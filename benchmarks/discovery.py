@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 FIELDS = ("prompt", "generation_seed", "sae_seed", "arm", "measure", "value")
 SHOWN = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %",
          "redundancy", "control hits", "interpretable", "presence", "rate correlation", "matched AP")  # fmt: skip
+DRAWN = ("coherent", "published", "published, ten images", "random order", "CLIP clusters", "ICA of looks")
 CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))  # by seed 0 alone
 HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 
@@ -91,19 +92,23 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
     ]
 
 
-def summary(rows: Iterable[dict], prompts: Iterable[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """arm -> measure -> mean over prompts and seeds, with a 95 % Student interval over the means of the seeds.
+def summary(
+    rows: Iterable[dict], prompts: Iterable[str], over: str = "seeds"
+) -> dict[str, dict[str, dict[str, float]]]:
+    """arm -> measure -> mean over prompts and seeds, with a 95 % Student interval over the means of the seeds, or of
+    the prompts: how much another seed, or another prompt, might change it.
 
     A prompt that has nothing to measure (no value in a band) is left out of that measure.
     """
     wanted, by_key = set(prompts), {}
     for row in rows:
         if row["prompt"] in wanted:
-            seeds = by_key.setdefault((row["arm"], row["measure"]), {})
-            seeds.setdefault((row["generation_seed"], row["sae_seed"]), []).append(float(row["value"]))
+            groups = by_key.setdefault((row["arm"], row["measure"]), {})
+            group = row["prompt"] if over == "prompts" else (row["generation_seed"], row["sae_seed"])
+            groups.setdefault(group, []).append(float(row["value"]))
     result: dict[str, dict[str, dict[str, float]]] = {}
-    for (arm, name), seeds in by_key.items():
-        known = [np.array(values)[np.isfinite(values)] for values in seeds.values()]
+    for (arm, name), groups in by_key.items():
+        known = [np.array(values)[np.isfinite(values)] for values in groups.values()]
         means = np.array([values.mean() for values in known if len(values)])
         result.setdefault(arm, {})[name] = interval_of(means)
     return result
@@ -111,14 +116,18 @@ def summary(rows: Iterable[dict], prompts: Iterable[str]) -> dict[str, dict[str,
 
 def write_results(options: Options, rows: list[dict]) -> None:
     """CSV of everything, JSON of the summaries, the figure, and the table on the terminal."""
-    summaries = {"all prompts": summary(rows, options.prompts)}
     held_out = [prompt for prompt in options.prompts if prompt in HELD_OUT]
-    if held_out:
-        summaries["held-out prompts"] = summary(rows, held_out)
+    summaries = {
+        f"{name}, intervals over {over}": summary(rows, prompts, over)
+        for name, prompts in (("all prompts", options.prompts), ("held-out prompts", held_out))
+        for over in ("prompts", "seeds")
+        if len(prompts) > 1 and (over == "prompts" or options.generation_seeds * options.sae_seeds > 1)
+    }
     options.results.mkdir(parents=True, exist_ok=True)
     write_text(options.results / f"{options.name}.csv", as_csv(rows))
     write_text(options.results / f"{options.name}.json", json.dumps(without_nan(summaries), indent=1) + "\n")
-    recall_figure(summaries["all prompts"], options.results / f"{options.name}.svg")
+    figure = {arm: result for arm, result in summary(rows, options.prompts, "prompts").items() if arm in DRAWN}
+    recall_figure(figure, options.results / f"{options.name}.svg")
     for title, result in summaries.items():
         print(f"\n{title}\n{table(result)}")
 

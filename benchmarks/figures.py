@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from benchmarks.intervals import without_nan
 from benchmarks.measures import BANDS
@@ -20,12 +21,14 @@ def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
             value = values.get(f"recall@{depth} in {100 * low:g}-{100 * high:g} %")
             if value and value["n"]:
                 band = f"{100 * low:g}-{100 * high:g}"
-                points.append({"arm": arm, "rate (%)": band, "recall": value["mean"], "low": value["low"],
-                               "high": value["high"]})  # fmt: skip
+                low_end, high_end = np.clip([value["low"], value["high"]], 0, 1)
+                points.append({"arm": arm, "rate (%)": band, "recall": value["mean"], "low": float(low_end),
+                               "high": float(high_end)})  # fmt: skip
     order = [f"{100 * low:g}-{100 * high:g}" for low, high in BANDS]
     base = alt.Chart(alt.Data(values=without_nan(points))).encode(
         x=alt.X("rate (%):N", sort=order, title="rate of the value in the pictures (%)", axis=alt.Axis(labelAngle=0)),
-        color=alt.Color("arm:N", sort=list(result), scale=alt.Scale(scheme="tableau20")),
+        xOffset=alt.XOffset("arm:N", sort=list(result), scale=alt.Scale(paddingOuter=2)),
+        color=alt.Color("arm:N", sort=list(result), scale=alt.Scale(scheme="tableau10")),
     )
     lines = base.mark_line(point=True).encode(
         y=alt.Y("recall:Q", scale=alt.Scale(domain=[0, 1]), title=f"recall among the first {depth}")
