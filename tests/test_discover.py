@@ -104,6 +104,8 @@ def test_children_are_the_fine_neurons_that_fire_within_a_listed_one():
              for a in (1, 0) for b in (3, 4, 5, 6, 7)]  # fmt: skip
     assert first.q == pytest.approx(false_discovery_control(tails)[5])
     assert [k.child for k in kinships(codes, 3, [2])] == [7]
+    codes[1, 2] = 1  # coarse 2 now fires in more than half of the pictures, and holds nothing
+    assert kinships(codes, 3, [2]) == []
 
 
 def test_the_parent_of_a_listed_fine_neuron_is_the_narrowest_that_holds_it():
@@ -123,7 +125,7 @@ def test_containment_by_chance_makes_no_kin():
 
 def test_a_line_names_the_strongest_pictures_of_the_relative():
     codes = planted_family()
-    codes[:30, 3] = np.linspace(1, 0.5, 30)
+    codes[:30, 3] = np.linspace(3, 2, 30)
     samples = [Sample(i, "p", i, f"images/{i}.png", "") for i in range(400)]
     lines = [json.loads(line) for line in kin_lines(kinships(codes, 3, [0, 4]), codes, 3, samples).splitlines()]
     assert [(line["neuron"], [name[7:-4] for name in line["top_images"]]) for line in lines] == [

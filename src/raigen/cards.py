@@ -142,8 +142,8 @@ def kin_of(
         pictures = [
             picture_of(run, sample, f"strongest picture of related neuron {other},", thumbs) for sample in shown
         ]
-        shares = (line[name] for name in ("frequency", "within", "covers", "lift"))
-        found.append(Kin(other, rank_of.get(other), *shares, pictures))
+        shares = {name: line[name] for name in ("frequency", "within", "covers", "lift")}
+        found.append(Kin(other, rank_of.get(other), pictures=pictures, **shares))
     return found
 
 

@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control, hypergeom
 CLEARLY = 0.25  # of the mean of a neuron's strongest codes: what is below is too faint to count
 N_STRONGEST = 10
 WITHIN = 0.8  # of a child's pictures, in which the parent fires too; RAIGen's share for "these pictures share it"
+LEAST_LIFT = 2  # a parent that fires in more than half of all pictures holds much of everything
 LARGEST_Q = 0.05
 FEWEST = 5  # pictures in which a neuron fires; fewer say nothing about where it fires
 BLOCK = 1024  # neurons whose firing is held at once
@@ -55,11 +56,11 @@ def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Se
     """The children of each listed coarse neuron, those that cover most of it first, and the parent of each listed fine
     one: of all that hold it the narrowest. In the order of `listed`; the first `n_coarse` neurons are the coarse ones.
 
-    A fine neuron is a child when at least 80 % of the pictures in which it fires are the parent's, and so many are not
-    to be expected by chance: q <= 0.05 by Benjamini and Hochberg over the hypergeometric tails of all pairs. `within`
-    and `lift` are the confidence (Agrawal et al. 1993) and the interest (Brin et al. 1997) of the rule "where the child
-    fires, the parent does". They are about pictures: two things that always come together count as one within the
-    other, wherever they are.
+    A fine neuron is a child when at least 80 % of the pictures in which it fires are the parent's, at least twice the
+    parent's share of all pictures, and so many are not to be expected by chance: q <= 0.05 by Benjamini and Hochberg
+    over the hypergeometric tails of all pairs. `within` and `lift` are the confidence (Agrawal et al. 1993) and the
+    interest (Brin et al. 1997) of the rule "where the child fires, the parent does". They are about pictures: two
+    things that always come together count as one within the other, wherever they are.
     """
     chosen, n_images = np.asarray(listed, dtype=int), len(codes)
     ours, counts, sizes = fires(codes[:, chosen]).T.astype(np.float32), [], []
@@ -80,7 +81,8 @@ def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Se
     q = false_discovery_control(hypergeom.sf(common - 1, n_images, size[parents], size[kids]).clip(0, 1))
     order = np.lexsort((-np.where(of_coarse, covers, lift), rows))
     found: list[Kinship] = []
-    for at in order[((within >= WITHIN) & (q <= LARGEST_Q))[order]].tolist():
+    holds = (within >= WITHIN) & (lift >= LEAST_LIFT) & (q <= LARGEST_Q)
+    for at in order[holds[order]].tolist():
         neuron = int(chosen[rows[at]])
         if of_coarse[at] or not any(kin.neuron == neuron for kin in found):  # of parents the narrowest will do
             shares = (size[others[at]] / n_images, within[at], covers[at], lift[at], q[at])
