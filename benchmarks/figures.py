@@ -27,7 +27,7 @@ def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
     order = [f"{100 * low:g}-{100 * high:g}" for low, high in BANDS]
     base = alt.Chart(alt.Data(values=without_nan(points))).encode(
         x=alt.X("rate (%):N", sort=order, title="rate of the value in the pictures (%)", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("arm:N", sort=list(result), scale=alt.Scale(paddingOuter=2)),
+        xOffset=alt.XOffset("arm:N", sort=list(result), scale=alt.Scale(rangeMin=28, rangeMax=76)),
         color=alt.Color("arm:N", sort=list(result), scale=alt.Scale(scheme="tableau10")),
     )
     lines = base.mark_line(point=True).encode(

@@ -75,7 +75,7 @@ def model_card(page: Mapping[str, Any]) -> str:
         f"Found by raigen {plain(page['machine'].get('raigen', ''))} in {page['n_images']:,} pictures of "
         f"`{page['model']}`. Rare means rare for this prompt, this model and these settings; the rates are a judge's.",
         "",
-        "| rank | attribute | neuron | fires in | mode | presence | interval | judge |",
+        "| rank | attribute | neuron | frequency | mode | presence | interval | judge |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for attribute in (card["attribute"] for card in page["cards"]):
