@@ -55,7 +55,7 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
     """The name, kind, frame and content of each."""
     prompt, box, scale = page["prompt"], {"dot_box": page["dot_box"]}, 100 / page["dot_box"]
     pins = [{**card["pin"]._asdict(), "rank": card["attribute"].rank} for card in page["cards"]]
-    frame = Frame(f"Neurons for “{prompt}”", "more distinct ↑", "share of pictures in which it fires (logarithmic)")
+    frame = Frame(f"Neurons for “{prompt}”", "more distinct ↑", f"share of {page['share_of']} (logarithmic)")
     # Circles here: what turns SVG into PNG squeezes strokes with their box.
     dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", page["chart"].dots)]
     yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, "dots": dots}

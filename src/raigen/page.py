@@ -24,6 +24,9 @@ from raigen.wording import DASH
 FULL_AXIS = figures.RateAxis(1.0, tuple(figures.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
 
+# What the frequency of a neuron counts, under each score.
+SHARE_OF = {"published": "pictures in which it fires", "coherent": "pictures that are like its own"}
+
 
 class Neurons(NamedTuple):
     """The columns of neurons.csv for the neurons that were scored, the number of the others, and how many were not
@@ -69,6 +72,7 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "score": run.config_of("discover").score,
+        "share_of": SHARE_OF[run.config_of("discover").score],
         "failures": _failures(run),
         "was_asked": any(attribute.suggested for attribute in attributes),
         "full_axis": FULL_AXIS,
