@@ -84,12 +84,14 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float[np.ndarray, "image neuron"]:
     """The code of each neuron at the last step: the largest over the positions of each picture, for small things are in
     few of them. For the published score their mean, of the coarse neurons only."""
-    published, found = score == "published", []
+    found = []
     for chunk in store.step(store.step_indices[-1]):
-        for image in chunk.activations:  # one by one: all neurons at all positions of many would fill the memory
-            codes = sae.encode(image.to(sae.W_enc.device), groups=1 if published else None)
-            found.append((codes.mean(0) if published else codes.amax(0)).float().cpu().numpy())
-    return np.stack(found)
+        if score == "published":
+            tokens = chunk.activations.to(sae.W_enc.device)
+            found.append(torch.stack([sae.encode(image, groups=1).mean(0) for image in tokens]))
+        else:
+            found.append(sae.peaks(chunk.activations))
+    return torch.cat(found).float().cpu().numpy()
 
 
 def kin_lines(
@@ -129,10 +131,9 @@ def heatmaps(
     """The codes of each neuron over the grid in each of its top pictures: [neuron, picture, row, column], >= 0."""
     step, found = store.step_indices[-1], []
     for neuron, images in zip(neurons, top, strict=True):
-        activations = store.images([int(index) for index in images], step)
-        codes = sae.encode(activations.flatten(0, 1).to(sae.W_enc.device))[:, int(neuron)]
-        found.append(codes.unflatten(0, (len(images), *store.grid)).float().cpu())
-    return torch.stack(found)
+        for tokens in store.images([int(index) for index in images], step):  # one by one, as in `MatryoshkaSAE.peaks`
+            found.append(sae.encode(tokens.to(sae.W_enc.device))[:, int(neuron)].float().cpu())
+    return torch.stack(found).unflatten(0, top.shape).unflatten(-1, store.grid)
 
 
 def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[str]) -> RareAttribute:
@@ -154,7 +155,7 @@ def table(
     reasons: Mapping[int, str],
     min_images: int,
 ) -> str:
-    """neurons.csv: one line per scored neuron; those that fire in too few pictures have no scores, and as
+    """neurons.csv: one line per neuron; those that fire in too few pictures have no scores, and as
     `frequency` the share of pictures in which they fire at all. `reasons` says of
     each scored neuron that is not listed why."""
     buffer = io.StringIO()

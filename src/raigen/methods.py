@@ -92,10 +92,7 @@ class Studio:
         """The largest code [picture, neuron] in each audited picture, at the last step."""
         store = ActivationStore(self.run.activations_dir)
         with torch.no_grad():
-            return torch.cat([
-                self._token_codes(chunk.activations).amax(1)
-                for chunk in store.step(store.step_indices[-1])
-            ])  # fmt: skip
+            return torch.cat([self.sae.peaks(chunk.activations) for chunk in store.step(store.step_indices[-1])])
 
     def scale(self, neuron: int) -> float:
         """The unit of a neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
@@ -169,10 +166,7 @@ class Studio:
     def _codes_of(self, generated: Generated) -> Float[Tensor, "picture neuron"]:
         assert generated.activations is not None  # a hookpoint was given
         with torch.no_grad():  # the largest over the positions, as for the default score: small things are in few
-            return self._token_codes(generated.activations[:, -1]).amax(1)
-
-    def _token_codes(self, tokens: Float[Tensor, "picture token d_in"]) -> Float[Tensor, "picture token neuron"]:
-        return self.sae.encode(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+            return self.sae.peaks(generated.activations[:, -1])
 
     def _described(self, recipe: Recipe) -> str:
         """All that decides the pictures, as JSON: the recipe, the model, its settings, the autoencoder."""

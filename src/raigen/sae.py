@@ -96,6 +96,13 @@ class MatryoshkaSAE(nn.Module):
         pre = self.pre_activations(x, groups).relu()
         return pre * (pre > self.threshold)
 
+    def peaks(self, activations: Float[Tensor, "picture token d_in"]) -> Float[Tensor, "picture neuron"]:
+        """The largest code of each neuron over the positions of each picture; raises as `encode` does.
+
+        Pictures are taken one by one: all neurons at all positions of many would fill the memory.
+        """
+        return torch.stack([self.encode(tokens.to(self.W_enc.device)).amax(0) for tokens in activations])
+
     def decode(self, codes: Float[Tensor, "token s"], groups: int | None = None) -> Float[Tensor, "token d_in"]:
         """codes W_dec + b_dec from the neurons of the first `groups` groups; 0 is the bias only, None is all."""
         end = self.group_bounds[-1 if groups is None else groups]

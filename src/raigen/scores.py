@@ -90,24 +90,18 @@ def coherence_scores(
     """
     codes = _checked_codes(image_codes, len(views[0]))
     live = _live(codes)
-    top = np.argsort(-codes[:, live], axis=0, kind="stable")[:n_top].T
-    size = codes.shape[1]
-    best = NeuronScores(np.zeros(size), np.full(size, np.nan), np.full(size, np.nan), np.full((size, 0), np.nan))
-    for view in views:
-        rows = _whitened(_checked_embeddings(view, len(codes)))
-        shares, coherence, centroids = np.zeros(size), np.full(size, np.nan), np.full((size, rows.shape[1]), np.nan)
-        found = [_likeness(rows, images, reach) for images in top]
-        shares[live], coherence[live], centroids[live] = (np.array(part) for part in zip(*found, strict=True))
-        score = np.full(size, np.nan)
-        score[live] = coherence[live] * np.log(1 / shares[live]) / np.log(len(codes))
-        wins = ~(score <= best.minority_score)  # NaN, where there is none yet, loses
-        best = NeuronScores(
-            np.where(wins, shares, best.frequency),
-            np.where(wins, coherence, best.distinctiveness),
-            np.where(wins, score, best.minority_score),
-            np.concatenate([best.centroids, centroids / np.sqrt(len(views))], axis=1),
-        )
-    return best
+    top = [strongest(codes[:, neuron], n_top) for neuron in np.flatnonzero(live)]
+    all_rows = [_whitened(_checked_embeddings(view, len(codes))) for view in views]
+    found = [list(zip(*(_likeness(rows, images, reach) for images in top), strict=True)) for rows in all_rows]
+    shares, coherence = (np.array([in_view[part] for in_view in found]) for part in (0, 1))  # [view, live neuron]
+    score = coherence * np.log(1 / shares) / np.log(len(codes))
+    best = score.argmax(axis=0), np.arange(len(top))
+    size, width = codes.shape[1], sum(rows.shape[1] for rows in all_rows)
+    frequency, centroids = np.zeros(size), np.full((size, width), np.nan)
+    distinctiveness, minority_score = np.full(size, np.nan), np.full(size, np.nan)
+    frequency[live], distinctiveness[live], minority_score[live] = shares[best], coherence[best], score[best]
+    centroids[live] = np.concatenate([np.array(in_view[2]) for in_view in found], axis=1) / np.sqrt(len(views))
+    return NeuronScores(frequency, distinctiveness, minority_score, centroids)
 
 
 def _likeness(
@@ -115,11 +109,9 @@ def _likeness(
 ) -> tuple[float, float, Float[np.ndarray, " width"]]:
     """Of one neuron in one view: the share of pictures like its top ones, their coherence, their mean direction."""
     total = rows[top].sum(axis=0)
-    direction = total / (np.linalg.norm(total) or 1.0)
-    others = total - rows[top]
-    length = np.linalg.norm(others, axis=1)
+    direction = _unit_or_zero(total)
     likeness = rows @ direction
-    likeness[top] = (rows[top] * others).sum(axis=1) / np.where(length > 0, length, 1.0)
+    likeness[top] = (rows[top] * _unit_or_zero(total - rows[top])).sum(axis=1)
     coherence = max(0.0, float(likeness[top].mean()))
     share = max(1 / len(rows), float((likeness >= reach * coherence).mean()))  # one is always like itself
     return share, coherence, direction
@@ -236,8 +228,13 @@ def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "imag
     centred = rows - rows.mean(axis=0)
     left, spread, _ = np.linalg.svd(centred, full_matrices=False)
     count = min(MAX_DIRECTIONS, max(2, len(rows) // PICTURES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
-    length = np.linalg.norm(left[:, :count], axis=1, keepdims=True)
-    return left[:, :count] / np.where(length > 0, length, 1.0)
+    return _unit_or_zero(left[:, :count])
+
+
+def _unit_or_zero(vectors: Float[np.ndarray, "*row width"]) -> Float[np.ndarray, "*row width"]:
+    """Each vector divided by its length, unless that is 0."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1.0)
 
 
 def _unit(vectors: Float[np.ndarray, "*row width"], what: str) -> Float[np.ndarray, "*row width"]:

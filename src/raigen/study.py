@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +102,7 @@ class Study:
         for model in models:
             for prompt in prompts:
                 if (prompt, model) not in known:
-                    folder = self._free(f"{slug(prompt)}--{slug(Path(model).name)}", known.values())
+                    folder = free_name(f"{slug(prompt)}--{slug(Path(model).name)}", [e.folder for e in known.values()])
                     known[prompt, model] = Entry(prompt, model, folder)
         self._write(known.values(), options)
         return [known[prompt, model] for model in models for prompt in prompts]
@@ -141,16 +141,22 @@ class Study:
         with lock(self.dir, "--study"):
             yield
 
-    def _free(self, name: str, entries: Any) -> str:
-        taken, found, number = {entry.folder for entry in entries}, name, 1
-        while found in taken:
-            number += 1
-            found = f"{name}-{number}"
-        return found
-
     def _write(self, entries: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
         manifest = {"format": FORMAT, "options": options, "runs": [entry._asdict() for entry in entries]}
         write_text(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False))
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken.
+
+    >>> free_name("a", ["a", "a-2"])
+    'a-3'
+    """
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
 
 
 def slug(text: str) -> str:

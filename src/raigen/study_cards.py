@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from raigen.comparisons import CLOSED
 from raigen.exports import as_parquet, plain
 from raigen.run import Run, write_text
-from raigen.study import Study, slug
+from raigen.study import Study, free_name, slug
 
 TASK = "text-to-image"
 
@@ -37,10 +37,7 @@ def file_names(names: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
-        start, number = slug(name), 1
-        while (one := start if number == 1 else f"{start}-{number}") in found:
-            number += 1
-        found.append(one)
+        found.append(free_name(slug(name), found))
     return found
 
 

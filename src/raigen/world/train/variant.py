@@ -23,6 +23,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from raigen.diffusion import defaults, make_pictures
 from raigen.errors import RaigenError
 from raigen.loading import BUNDLED, load_pipeline, model_path
+from raigen.run import begin_folder
 from raigen.stats import rate_interval
 from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
 from raigen.world.draw import draw
@@ -94,16 +95,11 @@ def make_variant(
 
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:
     path = folder / "variant.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if {key: found.get(key) for key in about} != json.loads(json.dumps(about)):
-            raise RaigenError(f"{folder}: holds another variant ({found.get('variant')}, or by other settings); "
-                              "choose another folder")  # fmt: skip
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise RaigenError(f"{folder}: expected a new folder or one of a variant; other files are in it")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    begin_folder(path, about, "one of a variant", "folder")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if {key: found.get(key) for key in about} != json.loads(json.dumps(about)):
+        raise RaigenError(f"{folder}: holds another variant ({found.get('variant')}, or by other settings); "
+                          "choose another folder")  # fmt: skip
 
 
 def drawn(plans: Mapping[Profession, Plan], count: int) -> Pictures:
