@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.cells import Cell, Codes
 from benchmarks.measures import Listing
+from raigen.config import DiscoverConfig
 from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune
 
 N_LISTED = 50
@@ -23,10 +24,12 @@ def published(codes: Float[np.ndarray, "image neuron"], embeddings: np.ndarray, 
     return listing(codes, prune(scores, distance, percentile))
 
 
-def coherent(codes: np.ndarray, *views: np.ndarray, distance: float = 0.5, **options) -> Listing:
+def coherent(codes: np.ndarray, *views: np.ndarray, max_frequency: float | None = None, distance: float | None = None,
+             **options) -> Listing:  # fmt: skip
     """The score of raigen: coherence of the top pictures times the rarity of what is like them."""
     scores = coherence_scores(eligible(codes, MIN_IMAGES), views, **options)
-    neurons = prune(scores, distance, 0.0)[:N_LISTED]
+    pruning = DiscoverConfig(distance=distance, max_frequency=max_frequency).pruning(len(codes))
+    neurons = prune(scores, *pruning)[:N_LISTED]
     return Listing(codes[:, neurons], scores.frequency[neurons])
 
 
@@ -111,6 +114,7 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
     components = as_codes(independent_components(cell.mid, seed), k)
     return {
         "coherent": lambda: coherent(ours.peak, clip, looks),
+        "coherent, no limit": lambda: coherent(ours.peak, clip, looks, max_frequency=1.0),
         "coherent, CLIP alone": lambda: coherent(ours.peak, clip),
         "coherent, looks alone": lambda: coherent(ours.peak, looks),
         "coherent, coarse neurons": lambda: coherent(ours.peak[:, : ours.n_coarse], clip, looks),

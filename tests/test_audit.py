@@ -1,6 +1,7 @@
 """The walk through the stages: what is skipped, resumed, done anew. With stand-ins that write files, then for real."""
 
 import contextlib
+import csv
 import io
 import json
 from collections.abc import Callable
@@ -251,3 +252,17 @@ def test_redo_of_the_naming_finds_the_same_names(whole, capsys):
     assert again.out == out
     states = [line.split(": done ")[1].split()[0] for line in again.err.splitlines()]
     assert states == ["before"] * 3 + ["in"] * 3
+
+
+def test_an_audit_that_finds_nothing_rare_says_so(whole, capsys):
+    args, run, _, _ = whole
+    assert main([*args, "--redo", "discover", "--max-frequency", "1e-9"]) == 0
+    out = capsys.readouterr().out
+    assert "No neuron is both rare and distinct enough to be listed." in out
+    assert "--redo discover --max-frequency .2" in out
+    assert run.attributes == []
+    page = run.report().read_text(encoding="utf-8")
+    assert "no candidate for a rare attribute" in page
+    reasons = {row["left_out"] for row in csv.DictReader(run.neurons_path.read_text(encoding="utf-8").splitlines())}
+    assert "not rare: frequency above 1e-09" in reasons
+    assert 'id="attributes"' not in page and '"#attributes"' not in page

@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from raigen.config import DiscoverConfig
 from raigen.errors import RaigenError
 from raigen.scores import NeuronScores, coherence_scores, left_out, minority_scores, prune
 
@@ -253,3 +254,24 @@ def test_every_neuron_that_fires_is_listed_or_has_a_reason():
         if why.startswith("like neuron "):
             twin = int(why.split()[-1])
             assert twin in listed and 1 - scores.centroids[twin] @ scores.centroids[neuron] < 0.01
+
+
+def test_what_is_not_rare_is_not_listed_and_drops_no_look_alike():
+    scores = scored([0.9, 0.5, 0.4, 0.1], [0, 0, 90, 180])._replace(frequency=np.array([0.3, 0.05, 0.06, 0.01]))
+    assert prune(scores, 0.1, 0.0).tolist() == [0, 2]
+    assert prune(scores, 0.1, 0.0, max_frequency=0.06).tolist() == [1, 2]
+    assert prune(scores, 0.1, 0.0, max_frequency=0.001).tolist() == []
+    reasons = left_out(scores, [1], 0.1, 0.0, 0.055)
+    assert reasons == {
+        0: "not rare: frequency above 0.055",
+        2: "not rare: frequency above 0.055",
+        3: "stands out too little",
+    }
+
+
+def test_the_limit_follows_the_number_of_pictures():
+    assert DiscoverConfig().pruning(1000) == (0.5, 0.0, 0.06)
+    assert DiscoverConfig().pruning(100).max_frequency == 0.2
+    assert DiscoverConfig().pruning(12).max_frequency == 1
+    assert DiscoverConfig(max_frequency=0.01).pruning(100).max_frequency == 0.01
+    assert DiscoverConfig("published").pruning(1000) == (0.003, 90.0, 1.0)

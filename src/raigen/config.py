@@ -202,10 +202,11 @@ class TrainConfig:
 
 
 class Pruning(NamedTuple):
-    """Which neurons are too much alike, and which scores are too low: see `raigen.scores.prune`."""
+    """Which neurons are too much alike, which scores too low, which too frequent: see `raigen.scores.prune`."""
 
     distance: float
     percentile: float
+    max_frequency: float
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,11 @@ class DiscoverConfig:
     for the published score, whose centroids are neither centred nor whitened."""
     percentile: float | None = None
     """Only scores above this percentile are listed; in [0, 100). None is 0 (published: 90)."""
+    max_frequency: float | None = None
+    """Only neurons of at most this frequency are listed; in (0, 1]. None is .06, or what 20 pictures are where that is
+    more (published: 1)."""
     n_attributes: int = 10
-    """Neurons to list, at least 1."""
+    """Neurons to list at most, at least 1."""
     n_top_images: int = 10
     """Pictures shown and named per neuron, at least 2."""
     min_images: int = 10
@@ -232,20 +236,24 @@ class DiscoverConfig:
 
     def __post_init__(self) -> None:
         _need(self.score in ("coherent", "published"), "score", self.score, "coherent or published")
-        _need(0 <= self.pruning.distance <= 2, "distance", self.distance, "a cosine distance in [0, 2]")
-        _need(0 <= self.pruning.percentile < 100, "percentile", self.percentile, "a percentile in [0, 100)")
+        _need(
+            self.distance is None or 0 <= self.distance <= 2, "distance", self.distance, "a cosine distance in [0, 2]"
+        )
+        _need(self.percentile is None or 0 <= self.percentile < 100, "percentile", self.percentile,
+              "a percentile in [0, 100)")  # fmt: skip
+        _need(self.max_frequency is None or 0 < self.max_frequency <= 1, "max_frequency", self.max_frequency,
+              "a share in (0, 1]")  # fmt: skip
         _need(self.n_attributes >= 1, "n_attributes", self.n_attributes, "1 or more")
         _need(self.n_top_images >= 2, "n_top_images", self.n_top_images, "2 or more")
         _need(self.min_images >= 1, "min_images", self.min_images, "1 or more")
 
-    @property
-    def pruning(self) -> Pruning:
-        """`distance` and `percentile`, or what belongs to the score."""
-        distance, percentile = (0.003, 90.0) if self.score == "published" else (0.5, 0.0)
-        return Pruning(
-            distance if self.distance is None else self.distance,
-            percentile if self.percentile is None else self.percentile,
-        )
+    def pruning(self, n_images: int) -> Pruning:
+        """`distance`, `percentile` and `max_frequency`, or what belongs to the score and to this many pictures."""
+        published = Pruning(0.003, 90.0, 1.0)
+        ours = Pruning(0.5, 0.0, min(1.0, max(0.06, 20 / n_images)))  # of few pictures, ten alike are already many
+        default = published if self.score == "published" else ours
+        chosen = (self.distance, self.percentile, self.max_frequency)
+        return Pruning(*(given if own is None else own for own, given in zip(chosen, default, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,11 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     embeddings = np.concatenate(parts)
     views = [embeddings[shown], np.concatenate(seen)[shown]]
     scores = eligible_scores(codes[shown], views, config.min_images, config.score)
-    listed = prune(scores, *config.pruning)[: config.n_attributes]
-    top = np.stack([strongest(np.where(shown, codes[:, neuron], -1), config.n_top_images) for neuron in listed])
+    pruning = config.pruning(int(shown.sum()))
+    listed = prune(scores, *pruning)[: config.n_attributes]
+    count = min(config.n_top_images, len(samples))
+    top = np.array([strongest(np.where(shown, codes[:, neuron], -1), count) for neuron in listed], int)
+    top = top.reshape(len(listed), count)  # also of an empty list
     attributes = [
         attribute_of(rank, int(neuron), scores, [samples[index].file for index in images])
         for rank, (neuron, images) in enumerate(zip(listed, top, strict=True), 1)
@@ -60,7 +63,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)}, {"embedder": name})
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps(store, sae, listed, top)})
-    reasons = left_out(scores, listed.tolist(), *config.pruning)
+    reasons = left_out(scores, listed.tolist(), *pruning)
     write_text(run.neurons_path, table(scores, (codes[shown] > 0).mean(0), listed, reasons, config.min_images))
     run.write_attributes(attributes)
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
@@ -133,7 +136,11 @@ def heatmaps(
     for neuron, images in zip(neurons, top, strict=True):
         for tokens in store.images([int(index) for index in images], step):  # one by one, as in `MatryoshkaSAE.peaks`
             found.append(sae.encode(tokens.to(sae.W_enc.device))[:, int(neuron)].float().cpu())
-    return torch.stack(found).unflatten(0, top.shape).unflatten(-1, store.grid)
+    return (
+        torch.stack(found).unflatten(0, top.shape).unflatten(-1, store.grid)
+        if found
+        else torch.zeros(*top.shape, *store.grid)
+    )
 
 
 def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[str]) -> RareAttribute:

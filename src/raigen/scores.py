@@ -122,12 +122,15 @@ def strongest(codes: Float[np.ndarray, " image"], count: int) -> Int[np.ndarray,
     return np.argsort(-codes, kind="stable")[:count]
 
 
-def prune(scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0) -> np.ndarray:
-    """The neurons worth listing, by falling minority score: those that stand out, one of each kind.
+def prune(
+    scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0, max_frequency: float = 1.0
+) -> np.ndarray:
+    """The neurons worth listing, by falling minority score: those that stand out and are rare, one of each kind.
 
-    Only scores above the `percentile` of all neurons that fire are kept. Of these, walking from the highest (the lower
+    Only scores above the `percentile` of all neurons that fire are kept, and only frequencies of at most
+    `max_frequency`, in (0, 1]: there may be none. Of these, walking from the highest (the lower
     index first among equals), one is dropped when its centroid is nearer than `distance`, a cosine distance in [0, 2],
-    to one kept before. The published values are 0.003 and 90, for the published score.
+    to one kept before. The published values are 0.003, 90 and 1, for the published score.
 
     Returns indices, int64. Raises RaigenError when no neuron fires, or when all that fire have the same score.
 
@@ -143,6 +146,7 @@ def prune(scores: NeuronScores, distance: float = 0.003, percentile: float = 90.
             "none stands out. Capture more pictures, or train with more neurons"
         )
     standing_out = scores.live & (np.nan_to_num(scores.minority_score) > np.percentile(live, percentile))
+    standing_out &= scores.frequency <= max_frequency
     order = np.argsort(-scores.minority_score, kind="stable")
     kept: list[int] = []
     for neuron in order[standing_out[order]]:
@@ -153,7 +157,11 @@ def prune(scores: NeuronScores, distance: float = 0.003, percentile: float = 90.
 
 
 def left_out(
-    scores: NeuronScores, listed: Sequence[int], distance: float = 0.003, percentile: float = 90.0
+    scores: NeuronScores,
+    listed: Sequence[int],
+    distance: float = 0.003,
+    percentile: float = 90.0,
+    max_frequency: float = 1.0,
 ) -> dict[int, str]:
     """Why each neuron that fires is not among the `listed` ones, which are the first that `prune` kept.
 
@@ -171,6 +179,8 @@ def left_out(
         gaps = 1 - scores.centroids[better] @ scores.centroids[neuron]
         if scores.minority_score[neuron] <= cut:
             reasons[neuron] = "stands out too little"
+        elif scores.frequency[neuron] > max_frequency:
+            reasons[neuron] = f"not rare: frequency above {max_frequency:.3g}"
         elif (gaps < distance).any():
             reasons[neuron] = f"like neuron {better[int(gaps.argmin())]}"
         else:

@@ -128,6 +128,10 @@ def _run_cells(run: Run | None) -> list[str]:
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
     """The listed attributes; with `truth`, also which are truly rare."""
     print(f"Rare for “{run.config_of('capture').prompt}”")
+    if not run.attributes:
+        print("No neuron is both rare and distinct enough to be listed.")
+        print("To list what is less rare, run the audit again with: --redo discover --max-frequency .2")
+        return
     _console().print(_table(run, truth))
 
 
