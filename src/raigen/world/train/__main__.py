@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--unet-steps", type=int, default=UNET.steps)
     parser.add_argument("--n-images", type=int, default=2000, help="pictures per prompt for the model card")
+    parser.add_argument("--n-named", type=int, default=200, help="pictures per named value for the model card")
+    parser.add_argument("--runs", type=Path, help="a folder of captures, whose pictures the model card then judges")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -115,7 +117,7 @@ def bundle(arguments: argparse.Namespace) -> None:
 
 def quality(arguments: argparse.Namespace) -> None:
     """What the judge measures on the bundled model, and its model card."""
-    result = measure(arguments.n_images, max(20, arguments.n_images // 10))
+    result = measure(arguments.n_images, arguments.n_named, runs=arguments.runs)
     write_card(BUNDLE, result)
     for name, share in result["summary"].items():
         print(f"{name}: {share:.3f}")

@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from raigen.diffusion import defaults, make_pictures
+from raigen.diffusion import Settings, defaults, make_pictures
 from raigen.embed import Embedder
+from raigen.errors import RaigenError
 from raigen.figures import image_grid
 from raigen.loading import BUNDLED, load_pipeline
+from raigen.run import Run
 from raigen.stats import rate_interval
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES
 from raigen.world.draw import draw
@@ -28,8 +30,13 @@ SEEDS_FROM = 2_000_000_000  # apart from those of audits and of fresh pictures
 BATCH = 32
 
 
-def measure(n_images: int, n_named: int, guidance_scale: float | None = None) -> dict[str, Any]:
-    """Everything the model card says, from `n_images` pictures per prompt and `n_named` per named attribute."""
+def measure(
+    n_images: int, n_named: int, guidance_scale: float | None = None, runs: Path | None = None
+) -> dict[str, Any]:
+    """Everything the model card says, from `n_images` pictures per prompt and `n_named` per named attribute.
+
+    With `runs`, a folder with finished captures of the bare prompts, their pictures are judged and no others made.
+    """
     pipe = load_pipeline(BUNDLED, "auto")
     settings = defaults(pipe, BUNDLED)
     if guidance_scale is not None:
@@ -39,7 +46,10 @@ def measure(n_images: int, n_named: int, guidance_scale: float | None = None) ->
         seeds = range(SEEDS_FROM, SEEDS_FROM + count)
         return [image for batch in make_pictures(pipe, prompt, seeds, settings, BATCH) for image in batch]
 
-    by_prompt = {prompt: seen(prompt, pictures(prompt, n_images)) for prompt in PROMPTS}
+    def bare(prompt: str) -> list[Image.Image]:
+        return pictures(prompt, n_images) if runs is None else captured(runs, prompt, settings, n_images)
+
+    by_prompt = {prompt: seen(prompt, bare(prompt)) for prompt in PROMPTS}
     named = {}
     for index, value in enumerate(VALUES):
         prompt = f"{PROMPTS[index % len(PROMPTS)]}, {value.phrase}"
@@ -49,6 +59,24 @@ def measure(n_images: int, n_named: int, guidance_scale: float | None = None) ->
               "named": named, "judge": judge_quality(pipe.vae), "unreadable": garbage_quality(pipe.vae),
               "clip": clip_quality()}  # fmt: skip
     return result | {"summary": summary(result)}
+
+
+def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Image.Image]:
+    """The first pictures of this prompt from the captures of the bundled model below `runs`, made with `settings`.
+
+    Raises RaigenError when there are fewer than `count`.
+    """
+    images, wanted = [], {"model": BUNDLED, **settings._asdict()}
+    for manifest in sorted(runs.rglob("run.json")):
+        run = Run(manifest.parent)
+        record = run.manifest["stages"].get("capture", {})
+        if record.get("finished") and record["config"]["prompt"] == prompt:
+            facts = run.facts_of("capture")
+            if all(facts[name] == value for name, value in wanted.items()):
+                images += [run.read_image(sample) for sample in run.samples()[: count - len(images)]]
+    if len(images) < count:
+        raise RaigenError(f"{runs}: expected {count} pictures of {prompt!r}; found {len(images)}")
+    return images
 
 
 def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
