@@ -8,14 +8,16 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
+from raigen.hierarchy import fires
 from raigen.stats import Interval, rate_interval
 
+STRONGLY = 0.5  # of the mean of a neuron's strongest codes
 TINY = 1e-9  # keeps the search for an end off 0 and 1, where the variance is 0
 
 
 class HeldOut(NamedTuple):
-    """Indices of pictures that had no part in the naming: the neuron fires on `active`, and is silent on the others, of
-    which `hard` look most like those on which it fires."""
+    """Indices of pictures that had no part in the naming: the neuron fires strongly on `active`, and hardly if at all
+    on the others, of which `hard` look most like those on which it fires."""
 
     active: Int[np.ndarray, " picture"]
     hard: Int[np.ndarray, " picture"]
@@ -46,13 +48,14 @@ def held_out(
 ) -> HeldOut:
     """Up to `count` active pictures, evenly from the strongest to the weakest, and as many silent ones.
 
-    Half of the silent ones are the nearest to the neuron's centroid, the rest are drawn by lot. `unusable` ones (those
-    the label was made from) are left out.
+    Active is a code of at least half the mean of the ten strongest, silent one below a quarter of it: a label names
+    what a neuron is strongest on, and most neurons fire faintly on much else. Half of the silent ones are the nearest
+    to the neuron's centroid, the rest are drawn by lot. `unusable` ones (those the label was made from) are left out.
     """
-    firing = np.flatnonzero((codes > 0) & ~unusable)
+    firing = np.flatnonzero(fires(codes[:, None], STRONGLY)[:, 0] & ~unusable)
     firing = firing[np.argsort(-codes[firing], kind="stable")]
     active = firing[np.linspace(0, len(firing) - 1, min(count, len(firing))).round().astype(int)]
-    silent = np.flatnonzero((codes <= 0) & ~unusable)
+    silent = np.flatnonzero(~fires(codes[:, None])[:, 0] & ~unusable)
     nearness = embeddings[silent] @ (codes @ embeddings)  # the scale of the centroid changes no order
     hard = silent[np.argsort(-nearness, kind="stable")][: (len(active) + 1) // 2]
     others = np.setdiff1d(silent, hard)

@@ -41,15 +41,15 @@ class Kinship(NamedTuple):
         return self.parent if self.neuron == self.child else self.child
 
 
-def fires(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, "image neuron"]:
-    """In which pictures each neuron fires clearly: at least a quarter as strongly as in the mean of its ten strongest.
+def fires(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> Bool[np.ndarray, "image neuron"]:
+    """In which pictures each neuron fires clearly: at least `share` as strongly as in the mean of its ten strongest.
 
     >>> fires(np.array([[8.0, 1.0], [1.0, 0.0]])).tolist()
     [[True, True], [False, False]]
     """
     n_top = min(N_STRONGEST, len(codes))
     strongest = np.partition(codes, -n_top, axis=0)[-n_top:].mean(axis=0)
-    return (codes > 0) & (codes >= CLEARLY * strongest)
+    return (codes > 0) & (codes >= share * strongest)
 
 
 def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Kinship]:

@@ -16,7 +16,7 @@ from raigen.run import Run
 from raigen.scores import minority_scores
 from raigen.vlm import Job
 
-FEWEST = 10  # held-out pictures in which the neuron fires, without which a label is not scored
+FEWEST = 5  # held-out pictures on either side, without which a label is not scored
 FEWEST_EMBEDDINGS = 4  # top pictures, without which they cannot form two clusters
 
 
@@ -122,7 +122,7 @@ def _chosen(
         chosen = held_out(strength, material.embeddings, unusable, config.n_label_images, base + attribute.neuron)
         n_silent = len(chosen.hard) + len(chosen.random)
         if len(chosen.active) < FEWEST:
-            yield attribute, None, f"of pictures it was not named by, it fires in only {len(chosen.active)}"
+            yield attribute, None, f"of pictures it was not named by, it fires strongly in only {len(chosen.active)}"
         elif n_silent < FEWEST:
             yield attribute, None, f"it is silent in only {n_silent} pictures"
         else:
