@@ -31,6 +31,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.toy_tree
 	$(VENV)/bin/python -m benchmarks.synthetic
 	$(VENV)/bin/python -m benchmarks.discovery
+	$(VENV)/bin/python -m benchmarks.labels
 	$(VENV)/bin/python -m benchmarks.ablations
 	$(VENV)/bin/python -m benchmarks.suppression
 
@@ -41,6 +42,8 @@ bench-quick: $(STAMP)
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
+	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --curves k views --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick

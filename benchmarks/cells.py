@@ -143,6 +143,20 @@ def codes_of(run: Run, cell: Cell, activations: Tensor, name: str, config: Train
     return Codes(stored["mean"], stored["peak"], int(stored["n_coarse"][0]))
 
 
+def default_codes(run: Run, cell: Cell, sae_seed: int = 0) -> dict[str, Codes]:
+    """Of the autoencoder of an audit, `matryoshka`; of a plain BatchTopK one of its size, `batchtopk`; and of the
+    latter before training, `untrained`."""
+    config = TrainConfig(sae_seed=sae_seed)
+    shape = config.sae_config(cell.mid.shape[-1])
+    plain = SAEConfig(shape.d_in, shape.d_sae, (shape.d_sae,), shape.k)
+    activations = activations_of(run)
+    return {
+        "matryoshka": codes_of(run, cell, activations, f"matryoshka-{sae_seed}", config),
+        "batchtopk": codes_of(run, cell, activations, f"batchtopk-{sae_seed}", config, plain),
+        "untrained": codes_of(run, cell, activations, f"untrained-{sae_seed}", config, plain, untrained=True),
+    }
+
+
 def _tower(embedder: Embedder, images: list) -> Tensor:
     pixels = embedder.processor(images=images, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():

@@ -18,11 +18,11 @@ import torch
 import tyro
 
 from benchmarks.arms import arms_of
-from benchmarks.cells import activations_of, capture, cell_of, codes_of
+from benchmarks.cells import capture, cell_of, default_codes
 from benchmarks.figures import recall_figure
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Truth, measure
-from raigen.config import SAEConfig, TrainConfig
+from raigen.config import TrainConfig
 from raigen.run import Run, write_text
 from raigen.world.attributes import PROMPTS
 
@@ -86,20 +86,12 @@ def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
 def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
     """One row for each arm and measure."""
     cell = cell_of(run, prompt, seed)
-    config = TrainConfig(sae_seed=sae_seed)
-    shape = config.sae_config(cell.mid.shape[-1])
-    plain = SAEConfig(shape.d_in, shape.d_sae, (shape.d_sae,), shape.k)
-    activations = activations_of(run)
-    codes = {
-        "matryoshka": codes_of(run, cell, activations, f"matryoshka-{sae_seed}", config),
-        "batchtopk": codes_of(run, cell, activations, f"batchtopk-{sae_seed}", config, plain),
-        "untrained": codes_of(run, cell, activations, f"untrained-{sae_seed}", config, plain, untrained=True),
-    }
+    codes = default_codes(run, cell, sae_seed)
     truth = Truth(cell.shows, cell.controls)
     place = {"prompt": prompt, "generation_seed": seed, "sae_seed": sae_seed}
     return [
         place | {"arm": arm, "measure": name, "value": value}
-        for arm, make in arms_of(cell, codes, shape.k, sae_seed).items()
+        for arm, make in arms_of(cell, codes, TrainConfig().sae_config(cell.mid.shape[-1]).k, sae_seed).items()
         for name, value in measure(make(), truth).items()
     ]
 

@@ -1,8 +1,10 @@
-"""How fast is one training step? Ours against the plain dense form, side by side: `python -m benchmarks.sae_step`.
+"""How fast is one training step? Ours beside the dense form and other libraries: `python -m benchmarks.sae_step`.
 
-Both train the same autoencoder from the same weights on the same batches, one after the other within each round, so
-that whatever else the machine does hits both. Reported are ratios of the medians, and the share of our step that is the
-encoder's matrix product, which no exact form can do without.
+Ours and the dense form train the same autoencoder from the same weights; SAELens and dictionary_learning, where they
+are installed (`pip install "raigen[neighbours]"`), one of the same shape by their own public trainers, each with its
+own initialisation and loss. All get the same batches, one after the other within each round, so that whatever else the
+machine does hits all. Reported are ratios of the medians, and the share of our step that is the encoder's matrix
+product, which no exact form can do without.
 """
 
 import json
@@ -10,6 +12,9 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +84,39 @@ def step_of(sae: MatryoshkaSAE, loss: Callable[[Tensor], Tensor]) -> Callable[[T
     return step
 
 
+def neighbours(options: Options) -> dict[str, Callable[[Tensor], float]]:
+    """A whole training step of each library that is installed, at the same shape, without its logging."""
+    coarse, found = options.d_sae // 10, {}
+    if find_spec("sae_lens"):
+        found["SAELens"] = _saelens_step(options, coarse)
+    if find_spec("dictionary_learning"):
+        found["dictionary_learning"] = _dictionary_learning_step(options, coarse)
+    return found
+
+
+def _saelens_step(options: Options, coarse: int) -> Callable[[Tensor], float]:
+    saes, trainers, config = (import_module(f"sae_lens.{name}") for name in
+                              ("saes.matryoshka_batchtopk_sae", "training.sae_trainer", "config"))  # fmt: skip
+    shape = saes.MatryoshkaBatchTopKTrainingSAEConfig(
+        d_in=options.d_in, d_sae=options.d_sae, k=options.k, matryoshka_widths=[coarse, options.d_sae],
+        device=options.device,
+    )  # fmt: skip
+    settings = config.SAETrainerConfig(
+        total_training_samples=10**9, train_batch_size_samples=options.tokens, lr_end=3e-4, device=options.device
+    )
+    trainer = trainers.SAETrainer(settings, saes.MatryoshkaBatchTopKTrainingSAE(shape), iter(()))
+    return lambda x: float(trainer.step(x).loss.detach())
+
+
+def _dictionary_learning_step(options: Options, coarse: int) -> Callable[[Tensor], float]:
+    trainer = import_module("dictionary_learning.trainers.matryoshka_batch_top_k").MatryoshkaBatchTopKTrainer(
+        steps=10**6, activation_dim=options.d_in, dict_size=options.d_sae, k=options.k, layer=0, lm_name="none",
+        group_fractions=[coarse / options.d_sae, 1 - coarse / options.d_sae], device=options.device,
+    )  # fmt: skip
+    numbers = count(1)  # its step 0 looks for a geometric median first
+    return lambda x: trainer.update(next(numbers), x)
+
+
 def main(options: Options) -> None:
     """Times the forms in turn, checks that they agree, prints and writes the ratios."""
     torch.set_num_threads(options.threads)
@@ -100,6 +138,7 @@ def main(options: Options) -> None:
         "ours": step_of(ours.train(), lambda x: ours.loss(x, dead).total),
         "dense": step_of(dense, lambda x: dense_loss(dense, x, dead)),
         "encoder alone": lambda x: float(ours.pre_activations(x)[0, 0]),
+        **(others := neighbours(options)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     losses: dict[str, list[float]] = {name: [] for name in forms}
@@ -114,7 +153,7 @@ def main(options: Options) -> None:
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "options": {name: value for name, value in asdict(options).items() if name != "results"},
         "seconds": median,
-        "dense / ours": median["dense"] / median["ours"],
+        **{f"{name} / ours": median[name] / median["ours"] for name in ("dense", *others)},
         "share of the encoder": median["encoder alone"] / median["ours"],
         "largest relative difference of the losses": float(
             max(abs(a / b - 1) for a, b in zip(losses["ours"], losses["dense"], strict=True))
