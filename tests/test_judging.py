@@ -365,7 +365,7 @@ def with_twelve_cats(run):
     cats = run.attributes[1]
     codes = run.read_tensors(run.codes_path, "discover")["image_codes"]
     codes[10:20, cats.neuron] = torch.linspace(1, 0.5, 10)
-    codes[20:24, cats.neuron] = torch.linspace(0.4, 0.1, 4)
+    codes[20:24, cats.neuron] = torch.linspace(0.48, 0.4, 4)
     write_tensors(run.codes_path, {"image_codes": codes})
     attributes = [a.__dict__ | ({"top_images": a.top_images[:2]} if a.rank == 2 else {}) for a in run.attributes]
     write_text(run.attributes_path, json.dumps(attributes))
