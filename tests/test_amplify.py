@@ -40,8 +40,8 @@ def finished(sd_folder, clip_folder, tmp_path_factory):  # noqa: F811
     """A finished audit of the tiny model; its first two attributes have labels, the third has none."""
     run = raigen.audit(
         PROMPT, model=str(sd_folder), run_dir=tmp_path_factory.mktemp("runs") / "run", n_images=60, n_fresh_images=4,
-        embedder=str(clip_folder), device="cpu", percentile=0.0, distance=0.0, max_frequency=1.0, n_attributes=3, d_sae=160, k=4,
-        num_inference_steps=5, n_label_images=0,
+        embedder=str(clip_folder), device="cpu", percentile=0.0, distance=0.0, max_frequency=1.0, n_attributes=3,
+        d_sae=160, k=4, num_inference_steps=5, n_label_images=0,
     )  # fmt: skip
     labelled(run, "holding a cat", "in the snow", None)
     return run

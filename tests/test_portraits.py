@@ -111,7 +111,8 @@ def test_unreadable_pictures_show_nothing():
 def audited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "doctor"
     command = [sys.executable, "-m", "raigen.cli", "audit", DOCTOR, "--run-dir", str(folder), "--n-images", "60",
-               "--n-fresh-images", "12", "--num-inference-steps", "5", "--min-images", "3"]  # fmt: skip
+               "--n-fresh-images", "12", "--num-inference-steps", "5", "--min-images", "3",
+               "--n-suggested-images", "2"]  # fmt: skip
     return folder, [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
 
 
@@ -136,6 +137,6 @@ def test_an_audit_ends_in_a_table_and_a_report(audited):
 def test_the_same_audit_finds_the_same(audited, tmp_path):
     folder, _ = audited
     run = raigen.audit(DOCTOR, run_dir=tmp_path / "again", n_images=60, n_fresh_images=12, num_inference_steps=5,
-                       min_images=3)  # fmt: skip
+                       min_images=3, n_suggested_images=0)  # fmt: skip
     assert [a.neuron for a in run.attributes] == [a.neuron for a in raigen.Run(folder).attributes]
     assert [a.top_images for a in run.attributes] == [a.top_images for a in raigen.Run(folder).attributes]
