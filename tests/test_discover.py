@@ -134,20 +134,43 @@ def test_a_line_names_the_strongest_pictures_of_the_relative():
     assert list(lines[0]) == [*Kinship._fields, "top_images"]
 
 
-def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811
-    run = Run.create(tmp_path / "run")
+def captured(sae, folder, black=()) -> Run:
+    """A run of twelve pictures of noise, with activations and an autoencoder."""
+    run = Run.create(folder / "run")
     run.begin("capture", CaptureConfig("a doctor"))
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     activations = torch.randn((12, 1, 4, 3), generator=generator)
-    activations[[2, 7]] *= 9  # would be first everywhere
+    activations[list(black)] *= 9  # would be first everywhere
     ActivationStore.write(run.activations_dir, 0, activations, (2, 2), (0,))
     sae.save(run.sae_dir)
     samples = {}
     for index in range(12):
-        image = Image.fromarray(rng.integers(1, 256, (16, 16, 3), np.uint8) * (index not in (2, 7)))
+        image = Image.fromarray(rng.integers(1, 256, (16, 16, 3), np.uint8) * (index not in black))
         samples[index] = write_picture(run, run.images_dir, index, "a doctor", index, image)
     write_list(run.samples_path, samples)
-    run.finish("capture", Outcome([], {"black_images": [2, 7]}), 1.0)
+    run.finish("capture", Outcome([], {"black_images": list(black)}), 1.0)
+    return run
+
+
+def test_a_finding_tells_how_many_autoencoders_have_it(sae, clip_folder, tmp_path):  # noqa: F811
+    run = captured(sae, tmp_path)
+    config = DiscoverConfig(n_top_images=4, min_images=4, max_frequency=1.0, distance=0.05, embedder=str(clip_folder))
+    drained(discover(run, config))
+    assert {attribute.found_by for attribute in run.attributes} == {None}
+    sae.save(run.seed_dir(1))
+    drained(discover(run, config))
+    assert {attribute.found_by for attribute in run.attributes} == {2}
+    first, second, *_ = (attribute.neuron for attribute in run.attributes)
+    with torch.no_grad():
+        rest = torch.tensor([neuron not in (first, second) for neuron in range(12)])
+        sae.W_enc[:, rest], sae.b_enc[rest] = 0, -9  # silent; of two neurons the better one stands out
+    sae.save(run.seed_dir(2))
+    drained(discover(run, config))
+    assert [attribute.found_by for attribute in run.attributes][:2] == [3, 2]
+
+
+def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):  # noqa: F811
+    run, samples = (run := captured(sae, tmp_path, (2, 7))), run.samples()
     config = DiscoverConfig("published", percentile=0.0, n_top_images=4, min_images=4, embedder=str(clip_folder))
     _, outcome = drained(discover(run, config))
     codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()

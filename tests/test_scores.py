@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raigen.config import DiscoverConfig
 from raigen.errors import RaigenError
-from raigen.scores import NeuronScores, coherence_scores, left_out, minority_scores, prune
+from raigen.scores import NeuronScores, coherence_scores, found_again, left_out, minority_scores, prune
 
 
 def example(seed: int, n_images: int, n_neurons: int, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -267,6 +267,16 @@ def test_what_is_not_rare_is_not_listed_and_drops_no_look_alike():
         2: "not rare: frequency above 0.055",
         3: "stands out too little",
     }
+
+
+def test_another_autoencoder_finds_again_what_stands_out_there():
+    mine = scored([0.9, 0.5, 0.4], [0, 90, 180])
+    angles = [0.05, 90.0, 180.0, 200.0]
+    theirs = scored([0.9, 0.01, 0.8, 0.7], angles)._replace(frequency=np.array([0.01, 0.01, 0.5, 0.01]))
+    again = found_again(mine.centroids, theirs, 0.003, 0.0, max_frequency=0.06)
+    assert again.tolist() == [True, False, False]  # the second has the lowest score there, the third is not rare there
+    assert found_again(mine.centroids, theirs, 0.003, 0.0).tolist() == [True, False, True]
+    assert found_again(mine.centroids[:0], theirs).shape == (0,)
 
 
 def test_the_limit_follows_the_number_of_pictures():

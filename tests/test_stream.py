@@ -75,6 +75,24 @@ def test_a_broken_checkpoint_costs_the_training_only(config, whole, tmp_path, mo
     assert all(torch.equal(value, weights(run)[name]) for name, value in weights(whole).items())
 
 
+def test_autoencoders_of_other_seeds_are_trained_beside_the_first(config, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "CHECKPOINT_SECONDS", 0.0)
+    both = AuditConfig.of("a photo of a doctor", model=config.capture.model, n_images=N_IMAGES, batch_size=8,
+                          n_seeds=2, **TRAIN)  # fmt: skip
+    streamed(both, tmp_path / "run", 5)
+    run = streamed(both, tmp_path / "run")
+    assert all(torch.equal(value, weights(run)[name]) for name, value in weights(whole).items())  # the first alone
+    assert run.seed_dirs() == [run.sae_dir / "seed-1"] and run.facts_of("train")["n_seeds"] == 2
+    # As the first of that seed would be, but for the order of the tokens: trained, and another one.
+    other = MatryoshkaSAE.load(run.seed_dirs()[0])
+    assert other.threshold > 0 and not torch.equal(other.W_dec, MatryoshkaSAE.load(run.sae_dir).W_dec)
+    undisturbed = streamed(both, tmp_path / "again")
+    for name, value in MatryoshkaSAE.load(undisturbed.seed_dirs()[0]).state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    run.forget("train")
+    assert run.seed_dirs() == []
+
+
 def test_training_alone_makes_the_pictures_again_and_comes_to_the_same_weights(config, whole, tmp_path):
     run = Run.create(tmp_path / "run")
     run_stage(run, "capture", config.capture)

@@ -160,6 +160,9 @@ class TrainConfig:
     """Adam's learning rate, above 0 (published: 3e-4, for far more tokens)."""
     sae_seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
+    n_seeds: int = 1
+    """Autoencoders trained side by side, at least 1, of seeds `sae_seed`, `sae_seed` + 1, ... The first is the one that
+    is used; the others tell of each finding whether it hangs on the seed. Each costs as much training as the first."""
     steps_per_image: int | None = None
     """Denoising steps of each picture that are trained on, drawn for each at random; None is all. Not with a store."""
     tokens_per_step: int | None = None
@@ -174,7 +177,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.group_sizes is not None:
             object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
-        for name in ("epochs", "reservoir_mb", "dead_after_tokens", "dead_after_images"):
+        for name in ("epochs", "n_seeds", "reservoir_mb", "dead_after_tokens", "dead_after_images"):
             _need(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("tokens_per_batch", "steps_per_image", "tokens_per_step"):
             value = getattr(self, name)

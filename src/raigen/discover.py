@@ -18,7 +18,7 @@ from raigen.loading import resolve_device
 from raigen.records import Outcome, RareAttribute, Sample, Tick
 from raigen.run import Run, write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
-from raigen.scores import NeuronScores, coherence_scores, left_out, minority_scores, prune, strongest
+from raigen.scores import NeuronScores, coherence_scores, found_again, left_out, minority_scores, prune, strongest
 
 EMBED_BATCH = 64
 
@@ -28,37 +28,37 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
     Codes are taken at the last denoising step; of the positions of a picture the largest counts. The published score
     takes their mean, and the coarse neurons only. Neurons that fire in fewer than `min_images` pictures are neither
-    scored nor listed. Where fine neurons have codes, those that fire within a listed coarse one, or hold a listed fine
-    one, are told in kin.jsonl. Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in
-    pictures.
+    scored nor listed. Where there are autoencoders of other seeds, it is counted how many have a finding. Where fine
+    neurons have codes, those that fire within a listed coarse one, or hold a listed fine one, are told in kin.jsonl.
+    Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in pictures.
 
     Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
     """
     capture, samples = run.config_of("capture"), run.samples()
     store = ActivationStore(run.activations_dir)
-    sae = MatryoshkaSAE.load(run.sae_dir).to(resolve_device(capture.device))
+    device = resolve_device(capture.device)
+    sae, *others = (MatryoshkaSAE.load(folder).to(device) for folder in (run.sae_dir, *run.seed_dirs()))
     yield Tick(0, len(samples), "codes")
     shown = np.ones(len(samples), bool)
     shown[run.facts_of("capture").get("black_images", [])] = False
     codes = image_codes(store, sae, config.score) * shown[:, None]  # black pictures show nothing
     name = config.embedder or default_embedder(capture.model)
-    embedder, parts, seen = Embedder(name), [], []
-    for start in range(0, len(samples), EMBED_BATCH):
-        images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
-        parts.append(embedder.images(images))
-        seen.append(looks(images))
-        yield Tick(start + len(images), len(samples), "embeddings")
-    embeddings = np.concatenate(parts)
-    views = [embeddings[shown], np.concatenate(seen)[shown]]
+    embeddings, looking = yield from views_of(run, samples, Embedder(name))
+    views = [embeddings[shown], looking[shown]]
     scores = eligible_scores(codes[shown], views, config.min_images, config.score)
     pruning = config.pruning(int(shown.sum()))
     listed = prune(scores, *pruning)[: config.n_attributes]
     count = min(config.n_top_images, len(samples))
     top = np.array([strongest(np.where(shown, codes[:, neuron], -1), count) for neuron in listed], int)
     top = top.reshape(len(listed), count)  # also of an empty list
+    found_by = np.ones(len(listed), int)  # autoencoders
+    for other in others:
+        theirs = image_codes(store, other, config.score)[shown]
+        again = eligible_scores(theirs, views, config.min_images, config.score)
+        found_by += found_again(scores.centroids[listed], again, *pruning)
     attributes = [
-        attribute_of(rank, int(neuron), scores, [samples[index].file for index in images])
-        for rank, (neuron, images) in enumerate(zip(listed, top, strict=True), 1)
+        attribute_of(rank, int(neuron), scores, [samples[index].file for index in images], int(n) if others else None)
+        for rank, (neuron, images, n) in enumerate(zip(listed, top, found_by, strict=True), 1)
     ]
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)}, {"embedder": name})
@@ -81,6 +81,19 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         "n_black": int((~shown).sum()),
     }
     return Outcome(outputs, facts)
+
+
+def views_of(
+    run: Run, samples: Sequence[Sample], embedder: Embedder
+) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image pixel"]]]:
+    """What the pictures mean, their embeddings, and how they look."""
+    meaning, looking = [], []
+    for start in range(0, len(samples), EMBED_BATCH):
+        images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
+        meaning.append(embedder.images(images))
+        looking.append(looks(images))
+        yield Tick(start + len(images), len(samples), "embeddings")
+    return np.concatenate(meaning), np.concatenate(looking)
 
 
 @torch.inference_mode()
@@ -143,7 +156,9 @@ def heatmaps(
     )
 
 
-def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[str]) -> RareAttribute:
+def attribute_of(
+    rank: int, neuron: int, scores: NeuronScores, files: Sequence[str], found_by: int | None = None
+) -> RareAttribute:
     """The list entry of a neuron, not named yet."""
     return RareAttribute(
         rank=rank,
@@ -152,6 +167,7 @@ def attribute_of(rank: int, neuron: int, scores: NeuronScores, files: Sequence[s
         frequency=float(scores.frequency[neuron]),
         distinctiveness=float(scores.distinctiveness[neuron]),
         top_images=tuple(files),
+        found_by=found_by,
     )
 
 

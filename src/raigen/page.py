@@ -68,6 +68,7 @@ def page_of(
         "chart": chart,
         "dot_box": figures.DOT_BOX,
         "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in figures.color_map(9).tolist()],
+        "n_seeds": 1 + len(run.seed_dirs()),
         "n_scored": len(neurons.ids),
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,

@@ -152,7 +152,8 @@ class RareAttribute:
     others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
     of the first judge without its errors, where these are known: calibrated, checked. `suggested` is the presence in
     pictures of `suggested_prompt`, by the first judge, and `ratio` that over `presence`: how far the model can go.
-    `causal` says whether the neuron brings its attribute, where that was tried.
+    `causal` says whether the neuron brings its attribute, where that was tried. `found_by` is the number of
+    autoencoders that have such a neuron, this one included; None where only one was trained.
     """
 
     rank: int
@@ -173,6 +174,7 @@ class RareAttribute:
     suggested: Presence | None = None
     ratio: Ratio | None = None
     causal: Causal | None = None
+    found_by: int | None = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":

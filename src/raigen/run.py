@@ -55,8 +55,8 @@ class Run:
     images_dir = property(lambda self: self.dir / "images")
     activations_dir = property(lambda self: self.dir / "activations")
     sae_dir = property(lambda self: self.dir / "sae")
-    checkpoint_path = property(lambda self: self.dir / "sae" / "checkpoint.safetensors")
     metrics_path = property(lambda self: self.dir / "sae" / "metrics.jsonl")
+    checkpoint_path = property(lambda self: self.dir / "sae" / "checkpoint.safetensors")
     codes_path = property(lambda self: self.dir / "codes.safetensors")
     embeddings_path = property(lambda self: self.dir / "embeddings.safetensors")
     heatmaps_path = property(lambda self: self.dir / "heatmaps.safetensors")
@@ -117,6 +117,14 @@ class Run:
     def write_attributes(self, attributes: Iterable[RareAttribute]) -> None:
         """Writes attributes.json."""
         write_text(self.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+
+    def seed_dir(self, number: int) -> Path:
+        """Where the autoencoder of the seed after so many others lies: of the first `sae_dir`, of the others within."""
+        return self.sae_dir / f"seed-{number}" if number else self.sae_dir
+
+    def seed_dirs(self) -> list[Path]:
+        """Where the autoencoders lie that were trained beside the first."""
+        return sorted(path.parent for path in self.sae_dir.glob("seed-*/config.json"))
 
     def report(self) -> Path:
         """The path of the finished report. Raises RaigenError before `report` has run."""

@@ -145,15 +145,37 @@ def prune(
             f"scores: expected neurons that differ; all {len(live)} that fire have minority score {live[0]:.3g}, so "
             "none stands out. Capture more pictures, or train with more neurons"
         )
-    standing_out = scores.live & (np.nan_to_num(scores.minority_score) > np.percentile(live, percentile))
-    standing_out &= scores.frequency <= max_frequency
     order = np.argsort(-scores.minority_score, kind="stable")
     kept: list[int] = []
-    for neuron in order[standing_out[order]]:
+    for neuron in order[_standing_out(scores, percentile, max_frequency)[order]]:
         gaps = 1 - scores.centroids[kept] @ scores.centroids[neuron]
         if (gaps >= distance).all():
             kept.append(int(neuron))
     return np.array(kept, dtype=np.int64)
+
+
+def found_again(
+    listed: Float[np.ndarray, "listed width"],
+    other: NeuronScores,
+    distance: float = 0.003,
+    percentile: float = 90.0,
+    max_frequency: float = 1.0,
+) -> Bool[np.ndarray, " listed"]:
+    """Which of these centroids of listed neurons another autoencoder has, too: a neuron that stands out and is rare as
+    `prune` asks it, with a centroid nearer than `distance`. Both must be scored on the same pictures.
+
+    >>> scores = minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]]))
+    >>> found_again(np.array([[0.0, 1.0], [1.0, 0.0]]), scores, percentile=50.0).tolist()
+    [True, False]
+    """
+    standing = other.centroids[_standing_out(other, percentile, max_frequency)]
+    return (1 - listed @ standing.T < distance).any(axis=1)
+
+
+def _standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:
+    """Which neurons have a score above the percentile of those that fire, and are rare enough."""
+    cut = np.percentile(scores.minority_score[scores.live], percentile)
+    return scores.live & (np.nan_to_num(scores.minority_score) > cut) & (scores.frequency <= max_frequency)
 
 
 def left_out(

@@ -13,7 +13,7 @@ from raigen.config import TrainConfig
 from raigen.records import Outcome, Tick
 from raigen.reservoir import Reservoir
 from raigen.run import Run, write_tensors
-from raigen.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, training_of
+from raigen.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, trainings_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two
 Source = Callable[[int], Iterator[Part]]
@@ -83,12 +83,13 @@ def _drawn(image: torch.Tensor, index: int, config: TrainConfig) -> torch.Tensor
 
 
 class _Stream:
-    """The training and the reservoir before it; both are made when the first part tells the width of a token."""
+    """The trainings, one for each seed, and the reservoir before them; all are made when the first part tells the width
+    of a token."""
 
     def __init__(self, run: Run, config: TrainConfig, n_images: int):
         self.run, self.config, self.n_images = run, config, n_images
         self.metrics: list[TrainStep] = []
-        self.training: Training | None = None
+        self.trainings: list[Training] = []
         self.reservoir: Reservoir | None = None
         # Filled by `drain` alone, which no checkpoint interrupts: so it need not be written down.
         self.closing: deque[torch.Tensor] = deque()
@@ -112,14 +113,16 @@ class _Stream:
 
     def end(self) -> Outcome:
         """Writes the autoencoder."""
-        assert self.training is not None
-        outputs, facts = finished(self.run, self.training, self.metrics, self.closing)
+        first, *others = self.trainings
+        outputs, facts = finished(self.run, first, self.metrics, self.closing, others)
         return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
 
     def keep(self, epoch: int, first: int) -> None:
         """Writes down where the training stands: `first` is the next picture."""
-        assert self.reservoir is not None and self.training is not None
-        tensors = {f"training.{name}": value for name, value in self.training.state().items()}
+        assert self.reservoir is not None
+        tensors = {}
+        for number, training in enumerate(self.trainings):
+            tensors |= {f"training-{number}.{name}": value for name, value in training.state().items()}
         tensors |= {f"reservoir.{name}": value for name, value in self.reservoir.state().items()}
         tensors["place"] = torch.tensor([epoch, first])
         tensors["tokens_per_image"] = torch.tensor(self.tokens_per_image)
@@ -134,8 +137,9 @@ class _Stream:
         except (FileNotFoundError, SafetensorError):
             return 0, 0
         self._begin(kept["reservoir.tokens"].shape[1], int(kept["tokens_per_image"]))
-        assert self.reservoir is not None and self.training is not None
-        self.training.restore(below(kept, "training."))
+        assert self.reservoir is not None
+        for number, training in enumerate(self.trainings):
+            training.restore(below(kept, f"training-{number}."))
         self.reservoir.restore(below(kept, "reservoir."))
         for step, loss, *fvu, l0, n_dead, tokens in kept["metrics"].tolist():
             self.metrics.append(TrainStep(int(step), loss, fvu, l0, int(n_dead), int(tokens)))
@@ -144,7 +148,7 @@ class _Stream:
 
     def _begin(self, d_in: int, tokens_per_image: int) -> None:
         self.tokens_per_image = tokens_per_image
-        self.training = training_of(self.run, self.config, d_in, self.n_images)
+        self.trainings = trainings_of(self.run, self.config, d_in, self.n_images)
         generator = torch.Generator().manual_seed(self.config.sae_seed)
         capacity = reservoir_capacity(self.config, d_in, self.n_images * tokens_per_image)
         batch = self.config.batch_of(self.n_images * tokens_per_image * self.config.epochs)
@@ -152,9 +156,9 @@ class _Stream:
         self.closing = deque(maxlen=n_closing_batches(batch))
 
     def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:
-        assert self.training is not None
         for batch in batches:
             started = time.perf_counter()
-            self.metrics += fit(self.training.sae, [batch], self.config, self.training)
+            steps = [list(fit(each.sae, [batch], self.config, each)) for each in self.trainings]
+            self.metrics += steps[0]
             self.seconds += time.perf_counter() - started
             yield self.metrics[-1]

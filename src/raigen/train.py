@@ -1,7 +1,7 @@
 """Training a sparse autoencoder."""
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -201,16 +201,18 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
             raise RaigenError(f"{name}: expected none with a store, whose tokens are all read; got "
                               f"{getattr(config, name)}. Capture without --store")  # fmt: skip
     store = ActivationStore(run.activations_dir)
-    training = training_of(run, config, store.d_in, store.n_images)
+    training, *others = trainings_of(run, config, store.d_in, store.n_images)
     generator = torch.Generator().manual_seed(config.sae_seed)
     size = config.batch_of(store.n_images * store.n_steps * store.n_tokens * config.epochs)
     total = store.n_batches(size, config.epochs)
     metrics = []
-    for last in fit(training.sae, store.batches(size, config.epochs, generator), config, training):
-        metrics.append(last)
-        yield Tick(last.step, total, note_of(last))
+    for batch in store.batches(size, config.epochs, generator):
+        metrics += fit(training.sae, [batch], config, training)
+        for other in others:
+            list(fit(other.sae, [batch], config, other))
+        yield Tick(metrics[-1].step, total, note_of(metrics[-1]))
     closing = islice(store.batches(size, 1, generator), n_closing_batches(size))
-    return finished(run, training, metrics, [batch.tokens for batch in closing])
+    return finished(run, training, metrics, [batch.tokens for batch in closing], others)
 
 
 def n_closing_batches(tokens_per_batch: int) -> int:
@@ -218,11 +220,12 @@ def n_closing_batches(tokens_per_batch: int) -> int:
     return -(-CLOSING_TOKENS // tokens_per_batch)
 
 
-def training_of(run: Run, config: TrainConfig, d_in: int, n_images: int) -> Training:
-    """A training that has not begun, for tokens of this width from so many images."""
+def trainings_of(run: Run, config: TrainConfig, d_in: int, n_images: int) -> list[Training]:
+    """Trainings that have not begun, one for each seed, for tokens of this width from so many images."""
     # With fewer images than the clock asks for, having seen them all is as much as can be asked.
-    patience = replace(config, dead_after_images=min(config.dead_after_images, n_images))
-    return Training(MatryoshkaSAE(config.sae_config(d_in)).to(_device(run)), patience)
+    patience = min(config.dead_after_images, n_images)
+    configs = [replace(config, dead_after_images=patience, sae_seed=config.sae_seed + i) for i in range(config.n_seeds)]
+    return [Training(MatryoshkaSAE(own.sae_config(d_in)).to(_device(run)), own) for own in configs]
 
 
 def note_of(step: TrainStep) -> str:
@@ -231,14 +234,20 @@ def note_of(step: TrainStep) -> str:
 
 
 def finished(
-    run: Run, training: Training, metrics: list[TrainStep], closing: Iterable[Float[Tensor, "_ d_in"]]
+    run: Run,
+    training: Training,
+    metrics: list[TrainStep],
+    closing: Iterable[Float[Tensor, "_ d_in"]],
+    others: Sequence[Training] = (),
 ) -> Outcome:
     """Sets the threshold on every other token of the `closing` batches, and writes the autoencoder and metrics.jsonl;
-    the facts hold its quality on the tokens between."""
+    the facts hold its quality on the tokens between. Those of other seeds are written beside it."""
     sae, last = training.sae, metrics[-1]
     tokens = torch.cat(list(closing)).to(sae.b_dec.device)
-    sae.calibrate(tokens[::2])
-    outputs = sae.save(run.sae_dir)
+    outputs = []
+    for number, each in enumerate((sae, *(other.sae for other in others))):
+        each.calibrate(tokens[::2])
+        outputs += each.save(run.seed_dir(number))
     kept = [step for step in metrics if step.step % METRICS_EVERY == 0 or step is last]
     write_text(run.metrics_path, "".join(json.dumps(step._asdict()) + "\n" for step in kept))
     facts = {
@@ -246,6 +255,7 @@ def finished(
         "group_sizes": list(sae.config.group_sizes),
         "steps": last.step,
         "tokens": last.tokens,
+        "n_seeds": 1 + len(others),
         "n_dead": last.n_dead,
         "dead_share": last.n_dead / sae.config.d_sae,
     }
