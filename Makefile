@@ -32,6 +32,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.synthetic
 	$(VENV)/bin/python -m benchmarks.discovery
 	$(VENV)/bin/python -m benchmarks.labels
+	$(VENV)/bin/python -m benchmarks.dead
 	$(VENV)/bin/python -m benchmarks.ablations
 	$(VENV)/bin/python -m benchmarks.suppression
 
@@ -43,6 +44,8 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
+	  --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.dead --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --curves k views --work bench-work/quick --results bench-work/quick

@@ -79,7 +79,7 @@ def points(n_steps: int) -> list[Point]:
         *(Point("k", str(k), {"k": k}) for k in (2, 4, 8, 16, 32)),
         *(Point("coarse neurons", str(n), {"group_sizes": (n, 2048 - n)}) for n in coarse),
         *(Point("pruning distance", f"{d:g}", score={"distance": d}) for d in (0.1, 0.3, 0.5, 0.7)),
-        *(Point("max frequency", f"{f:g}", score={"max_frequency": f}) for f in (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 1.0)),
+        *(Point("max frequency", f"{f:g}", score={"max_frequency": f}) for f in (0.02, 0.04, 0.05, 0.07, 0.1, 1.0)),
         *(Point("reach", f"{r:g}", score={"reach": r}) for r in (0.1, 0.2, 0.3, 0.5, 0.7)),
         *(Point("views", " + ".join(names), views=names)
           for names in (("clip",), ("tower",), ("pixels",), ("clip", "pixels"))),
