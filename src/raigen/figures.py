@@ -219,15 +219,15 @@ def rate_axis(rates: Sequence[float]) -> RateAxis:
     >>> rate_axis([0.004, 0.07]).end
     0.08
     """
-    end, values = linear_axis(100 * max(rates, default=0.0) or 100.0)
+    end, values = linear_axis(100 * max(rates, default=0.0) or 100.0, n_steps=4)  # more would touch in a narrow column
     end = min(end, 100.0)
     return RateAxis(end / 100, tuple(Mark(round(100 * v / end, 3), f"{v:g} %") for v in values if v <= end))
 
 
-def linear_axis(greatest: float) -> tuple[float, list[float]]:
-    """The round end of an axis that holds 0 to `greatest`, and up to six round values on it."""
+def linear_axis(greatest: float, n_steps: int = 5) -> tuple[float, list[float]]:
+    """The round end of an axis that holds 0 to `greatest`, and round values on it, at most `n_steps` above 0."""
     greatest = max(greatest, 1e-300)  # a fifth of the least numbers would be 0
-    raw = greatest / 5
+    raw = greatest / n_steps
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * (1 - 1e-9))
     count = math.ceil(greatest / step - 1e-9)
