@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
 from benchmarks.discovery import as_csv, summary
 from benchmarks.figures import ablation_figure, recall_figure, suppression_figure
-from benchmarks.intervals import interval_of
+from benchmarks.intervals import interval_of, shown
 from benchmarks.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
 
 N = 200
@@ -126,3 +126,8 @@ def test_signed_units_become_sparse_codes():
     codes = as_codes(tokens, k=2)
     assert codes.shape == (50, 8) and (codes >= 0).all()
     assert 0.05 < (codes == 0).mean() < 0.2  # .75 ** 8: no token of a picture is among the quarter that is kept
+
+
+def test_a_number_of_ten_keeps_its_naught():
+    assert shown({"mean": 0.8, "low": -0.05, "high": 20.35}) == ".80 [-.05, 20.35]"
+    assert shown({"mean": 10.0, "low": float("nan"), "high": float("nan")}) == "10.00"
