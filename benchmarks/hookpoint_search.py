@@ -107,7 +107,7 @@ def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray) -> Tr
         parts = {name.split("|")[2]: value for name, value in stored.items() if name.startswith(f"{path}|{seed}|")}
         scores = NeuronScores(**{name: parts[f"scores.{name}"] for name in NeuronScores._fields})
         found.append(Reading(parts["peaks"][readable], scores, parts["listed"], parts["concentration"],
-                             float(parts["dead_share"])))  # fmt: skip
+                             parts["dead_share"].item()))  # fmt: skip
     return Tried(path, path == DEFAULT, found)
 
 

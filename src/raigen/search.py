@@ -157,7 +157,7 @@ def reading(kept: Kept, views: Sequence[np.ndarray], sae_seed: int, device: torc
     tells nothing.
     Wholly black pictures, which show nothing, are left out. Raises RaigenError when no neuron fires often enough.
     """
-    config, shown, width = DiscoverConfig(max_frequency=1.0), views[-1].any(axis=1), kept.last.shape[2]
+    config, shown, width = DiscoverConfig(max_frequency=1.0), np.asarray(views[-1].any(axis=1)), kept.last.shape[2]
     train = TrainConfig(d_sae=NEURONS_PER_CHANNEL * width, tokens_per_batch=TOKENS_PER_BATCH, sae_seed=sae_seed)
     sae = trained(kept, train, device)
     with torch.inference_mode():
