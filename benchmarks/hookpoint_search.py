@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from safetensors.numpy import load_file, save_file
 from scipy.stats import spearmanr
 
@@ -34,7 +34,7 @@ from raigen.world.truth import RARE_SEEN_AT_MOST
 
 CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
 REPORTED_ON = HELD_OUT[:4]  # on which the score of neurons was not chosen, either
-TRUTHS = ("precision@10", "recall@20", "held")
+TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
 MIN_SHOWN = 5  # pictures
 DEFAULT = "unet.mid_block"
 MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
@@ -115,6 +115,7 @@ def truths(tried: Tried, truth: Truth) -> dict[str, float]:
     """The measures of truth at a hookpoint, the mean over its autoencoders.
 
     `held`: mean over the rare values that at least five pictures show of the average precision of the best neuron.
+    `interpretable`: share of the first ten whose top pictures share any value, twice as often as all do.
     """
     rate, count = truth.shows.mean(0), truth.shows.sum(0)
     rare = (rate <= RARE_SEEN_AT_MOST) & (count >= MIN_SHOWN)
@@ -132,7 +133,7 @@ def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for truth in TRUTHS:
         correlations = {
-            name: interval_of(np.array([agreement(rows, name, truth) for rows in by_prompt.values()]))
+            name: interval_of(known(np.array([agreement(rows, name, truth) for rows in by_prompt.values()])))
             | {"by prompt": {prompt: agreement(rows, name, truth) for prompt, rows in by_prompt.items()}}
             for name in ("rank", *MEASURES)
         }
@@ -147,6 +148,11 @@ def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             "at any": float(np.mean([np.mean(values) for values in every])),
         }
     return result
+
+
+def known(values: Float[np.ndarray, " prompt"]) -> Float[np.ndarray, " known"]:
+    """Those that are numbers."""
+    return values[np.isfinite(values)]
 
 
 def agreement(rows: Sequence[dict[str, Any]], name: str, truth: str) -> float:
