@@ -107,6 +107,23 @@ def test_a_rating_is_the_mean_over_both_autoencoders():
     assert (none.score, none.stability, none.n_listed) == (pytest.approx(0.06), 0.0, 1.0)
 
 
+def test_the_rank_is_the_mean_of_three():
+    def rated(path: str, score: float, stability: float, concentration: float, dead_share: float = 0.0):
+        return HookpointRating(path, False, None, score, concentration, stability, dead_share, 10.0)
+
+    ratings = [
+        HookpointRating("none", False, reason="why"),
+        rated("scored", 0.9, 0.5, 0.1),  # ranks 1, 3, 4
+        rated("steady", 0.5, 0.9, 0.5, 0.8),  # 2.5, 1.5, 2
+        rated("sharp", 0.5, 0.9, 0.6),  # 2.5, 1.5, 1
+        rated("last", 0.1, 0.1, 0.4),  # 4, 4, 3
+    ]
+    assert [rating.path for rating in ranked(ratings)] == ["sharp", "steady", "scored", "last", "none"]
+    assert [rating.rank for rating in ranked(ratings)] == [1, 2, 3, 4, None]
+    tied = [rated("less", 0.4, 0.9, 0.5), rated("more", 0.5, 0.9, 0.4)]
+    assert [rating.path for rating in ranked(tied)] == ["more", "less"]
+
+
 def test_places_that_are_filled_evenly_are_not_concentrated():
     assert concentration(np.ones((2, 8))) == 0
     assert concentration(np.eye(8)) == 1 - 1 / 8
@@ -176,6 +193,7 @@ def test_the_table(capsys):
 │      │ unet.[odd]               │  none │           │               │      │        │
 └──────┴──────────────────────────┴───────┴───────────┴───────────────┴──────┴────────┘
 unet.[odd]: hookpoint: no grid
+ranked by the mean of the ranks in score, stability and concentration; no label is looked at
 next: raigen audit 'a photo of a doctor' --model portraits --hookpoint unet.up_blocks.0
 """
     )

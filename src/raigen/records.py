@@ -73,7 +73,7 @@ class HookpointRating(NamedTuple):
     Means over both: `score`, in [0, 1], is the mean minority score of the first ten listed neurons, where one that is
     missing counts 0; `concentration`, in [0, 1], says on how few places their heatmaps lie in their top pictures;
     `stability`, in [0, 1], is the share of them that the other autoencoder lists, too; `dead_share` that of all neurons
-    that fire in no picture; `n_listed`, at most ten, how many there are. `rank` 1 is the best.
+    that fire in no picture; `n_listed`, at most ten, how many there are. `rank` 1 is the best: see `raigen.search`.
     """
 
     path: str

@@ -9,6 +9,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float, Int
 from PIL.Image import Image
+from scipy.stats import rankdata
 from torch import Tensor
 
 from raigen.activations import TokenBatch
@@ -35,6 +36,7 @@ NEURONS_PER_CHANNEL = 8  # half of what an audit takes
 TRAINING_TOKENS = 100_000  # kept of each hookpoint, about
 TOKENS_PER_BATCH = 128  # few, so that few tokens still make some 800 steps
 CALIBRATION_TOKENS = 8192
+RANKED_BY = ("score", "stability", "concentration")
 
 
 class Reading(NamedTuple):
@@ -153,9 +155,9 @@ def _tried(
 def reading(kept: Kept, views: Sequence[np.ndarray], sae_seed: int, device: torch.device) -> Reading:
     """Trains an autoencoder on the tokens and lists its neurons by the default score, from the pictures' `views`.
 
-    However frequent: among few pictures hardly any neuron is rare enough to be listed by `discover`, and an empty list
-    tells nothing.
-    Wholly black pictures, which show nothing, are left out. Raises RaigenError when no neuron fires often enough.
+    However frequent: among few pictures hardly any neuron is rare enough for `discover` to list it, and an empty list
+    tells nothing. Wholly black pictures, which show nothing, are left out. Raises RaigenError when no neuron fires
+    often enough.
     """
     config, shown, width = DiscoverConfig(max_frequency=1.0), np.asarray(views[-1].any(axis=1)), kept.last.shape[2]
     train = TrainConfig(d_sae=NEURONS_PER_CHANNEL * width, tokens_per_batch=TOKENS_PER_BATCH, sae_seed=sae_seed)
@@ -225,10 +227,15 @@ def shared(centroids: Float[np.ndarray, "listed width"], others: Float[np.ndarra
 
 
 def ranked(ratings: Sequence[HookpointRating]) -> list[HookpointRating]:
-    """The best first, those that could not be tried last; equal ones in their order."""
-    tried = sorted((rating for rating in ratings if rating.reason is None), key=lambda rating: -rating.score)
-    return [*(rating._replace(rank=rank) for rank, rating in enumerate(tried, 1)),
-            *(rating for rating in ratings if rating.reason is not None)]  # fmt: skip
+    """The best first: by the mean of the ranks in score, stability and concentration, then by score.
+
+    Equal values share the mean of their ranks. Those that could not be tried come last.
+    """
+    tried = [rating for rating in ratings if rating.reason is None]
+    ranks = np.sum([rankdata([-getattr(rating, name) for rating in tried]) for name in RANKED_BY], axis=0)
+    order = sorted(range(len(tried)), key=lambda index: (ranks[index], -tried[index].score))
+    best_first = [tried[index]._replace(rank=rank) for rank, index in enumerate(order, 1)]
+    return best_first + [rating for rating in ratings if rating.reason is not None]
 
 
 def _heatmaps(sae: MatryoshkaSAE, last: Float[Tensor, "image place d_in"], neuron: int) -> np.ndarray:

@@ -54,6 +54,7 @@ def print_search(ratings: list[HookpointRating], model: str, config: SearchConfi
     for rating in ratings:
         if rating.reason is not None:
             print(f"{rating.path}: {rating.reason}")
+    print("ranked by the mean of the ranks in score, stability and concentration; no label is looked at")
     command = ["raigen", "audit", config.prompt, "--model", model, "--hookpoint", ratings[0].path]
     print(f"next: {shlex.join(command)}")
 
