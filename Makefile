@@ -35,6 +35,8 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.dead
 	$(VENV)/bin/python -m benchmarks.ablations
 	$(VENV)/bin/python -m benchmarks.suppression
+	$(VENV)/bin/python -m benchmarks.hookpoint_search
+	$(VENV)/bin/python -m benchmarks.full_size
 
 # The same, much smaller: it shows that every part runs, and measures nothing.
 bench-quick: $(STAMP)

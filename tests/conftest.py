@@ -16,7 +16,7 @@ HOOKED = [
         "sae", "scores", "hierarchy", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion",
         "activations", "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
         "effects", "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick",
-        "study_page",
+        "study_page", "ear", "search",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

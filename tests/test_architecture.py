@@ -31,9 +31,9 @@ LEVELS = {
     "rivals": 2.25, "fresh": 2.25, "yardstick": 2.6, "matching": 2.7, "union": 2.75, "contrast": 1.5,
     "study_page": 2.75, "study_cards": 2.8,
     "page": 2.75, "exports": 2.75, "view": 3,
-    **dict.fromkeys(STAGES, 3), "survey": 3, "stream": 3.5, "plan": 3.75,
+    **dict.fromkeys(STAGES, 3), "survey": 3, "ear": 1.5, "stream": 3.5, "plan": 3.75,
     "world.train": 3,  # remakes the bundled model; nothing imports it
-    "audit": 4, "sweep": 4.25,
+    "audit": 4, "sweep": 4.25, "search": 4.25,
     "tables": 4, "progress": 4.5, "flags": 4.5, "cli": 5, "__init__": 5,
 }  # fmt: skip
 

@@ -13,8 +13,12 @@ from sklearn.metrics import average_precision_score
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
 from benchmarks.discovery import as_csv, summary
 from benchmarks.figures import ablation_figure, recall_figure, suppression_figure
+from benchmarks.hookpoint_search import agreement, truths
+from benchmarks.hookpoint_search import summary as search_summary
 from benchmarks.intervals import interval_of, shown
 from benchmarks.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
+from raigen.scores import NeuronScores
+from raigen.search import Reading, Tried
 
 N = 200
 
@@ -108,6 +112,38 @@ def test_every_arm_finds_a_planted_cluster():
     ):  # fmt: skip
         assert measure(listing, truth)["recall@50"] == 1
     assert measure(published(codes, embeddings), truth)["precision@10"] > 0
+
+
+def test_a_search_is_held_against_what_its_neurons_hold():
+    truth, values = world()
+    truth.shows[152:157, 3] = True  # five pictures show it: enough to count
+    blind = np.random.default_rng(0).random((N, 3))
+
+    def tried(path: str, peaks: np.ndarray) -> Tried:
+        n = peaks.shape[1]
+        found = NeuronScores(np.full(n, 0.1), np.zeros(n), np.zeros(n), np.eye(n))
+        return Tried(path, False, [Reading(peaks, found, np.arange(n), np.zeros(n), 0.0)] * 2)
+
+    seeing = truths(tried("seeing", truth.shows[:, [3, 2, 4]].astype(float)), truth)
+    assert seeing["held"] == 1 and seeing["interpretable"] == 2 / 3 and seeing["recall@20"] == 2 / 3
+    half = truths(tried("half", np.stack([values[:, 2], values[:, 4]], 1)), truth)["held"]
+    assert truths(tried("blind", blind), truth)["held"] < half < 1
+
+
+def test_the_agreement_of_a_search_with_the_truth():
+    rows = [
+        {"path": f"{rank}", "rank": rank, "is_default": rank == 2, "score": score, "dead_share": 0.1 * rank,
+         "stability": 1.0, "concentration": 0.1 * rank, "n_listed": 10.0,
+         **dict.fromkeys(("held", "interpretable", "precision@10", "recall@20"), truth)}
+        for rank, score, truth in ((1, 0.9, 0.5), (2, 0.8, 0.6), (3, 0.1, 0.2))
+    ]  # fmt: skip
+    assert agreement(rows, "rank", "held") == agreement(rows, "dead_share", "held") == pytest.approx(0.5)
+    assert agreement(rows, "concentration", "held") == pytest.approx(-0.5)
+    assert np.isnan(agreement(rows, "stability", "held"))
+    found = search_summary({"one": rows, "other": rows})["held"]
+    assert found["spearman"]["rank"]["mean"] == pytest.approx(0.5) and found["spearman"]["rank"]["n"] == 2
+    assert [found[f"at the {name}"] for name in ("first of the search", "default", "best")] == [0.5, 0.6, 0.6]
+    assert found["at any"] == pytest.approx(1.3 / 3)
 
 
 def test_figures_are_drawn_also_where_intervals_are_unknown(tmp_path):

@@ -46,8 +46,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • report      Writes the report, one HTML file.                            │
 │   • amplify     Brings attributes out, and measures what that does; makes no │
 │                 picture twice.                                               │
-│   • hookpoints  Lists the layers of a model that can be looked into, with    │
-│                 what all steps would take on disk.                           │
+│   • hookpoints  Lists the layers of a model that can be looked into, or      │
+│                 tries which is the best.                                     │
 │   • compare     Compares the runs of a study, or single runs: what one model │
 │                 hides that another shows.                                    │
 │   • review      Brings back what a person ticked on the review sheet; the    │

@@ -17,13 +17,14 @@ from raigen.config import (
     AuditConfig,
     CaptureConfig,
     CompareConfig,
-    HookpointsConfig,
+    SearchConfig,
 )
 from raigen.errors import RaigenError
 from raigen.flags import parse, values_of
 from raigen.presets import PRESETS, by_stage
 from raigen.progress import quiet_libraries, sweep_view, view
 from raigen.prompts import prompts_of
+from raigen.records import exhausted
 from raigen.run import Run
 from raigen.study import Study
 from raigen.sweep import default_study_dir, sweep
@@ -35,6 +36,7 @@ from raigen.tables import (
     print_hookpoints,
     print_plan,
     print_result,
+    print_search,
     print_study,
 )
 
@@ -57,7 +59,7 @@ def _main(args: list[str]) -> int:
     if name == "version":
         print(f"raigen {version('raigen')}")
     elif name == "hookpoints":
-        _list_hookpoints(command)
+        _search(command) if command.search else _list_hookpoints(command)
     elif name == "amplify":
         _amplify(command)
     elif name == "compare":
@@ -132,11 +134,18 @@ def _serve(place: Path, port: int) -> None:
 
 def _list_hookpoints(command: Any) -> None:
     quiet_libraries()
-    survey = import_module("raigen.survey").survey(command.model, HookpointsConfig(**values_of(command.options)))
+    survey = import_module("raigen.survey").survey(command.model, SearchConfig(**values_of(command.options)))
     licence = survey.licence or "no licence named"
     print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {licence}; {survey.n_steps} steps, "
           f"{survey.height} x {survey.width} pixels")  # fmt: skip
     print_hookpoints(survey.hookpoints, n_images=STAGE_CONFIGS["capture"]("x").n_images)
+
+
+def _search(command: Any) -> None:
+    config = SearchConfig(**values_of(command.options))
+    with view() as show:
+        found = exhausted(import_module("raigen.search").search(command.model, config), show)
+    print_search(found, command.model, config)
 
 
 def _amplify(command: Any) -> None:

@@ -115,6 +115,34 @@ class HookpointsConfig(LoadConfig):
 
 
 @dataclass(frozen=True)
+class SearchConfig(HookpointsConfig):
+    """For which pictures the hookpoints of a model are listed, and by which they are compared."""
+
+    prompt: str = "a photo of a doctor"
+    """With --search: what the pictures are of; not empty. The best hookpoint may depend on it."""
+    n_images: int = 300
+    """With --search: pictures to generate, at least 50."""
+    base_seed: int = 0
+    """With --search: picture i has the seed base_seed + i; at least 0."""
+    guidance_scale: float | None = None
+    """With --search: classifier-free guidance; None takes the model's own default."""
+    batch_size: int = 16
+    """With --search: pictures generated at once, at least 1."""
+    embedder: str | None = None
+    """With --search: a folder or Hub id of a CLIP model; None is the bundled one for `portraits`, else
+    `openai/clip-vit-large-patch14`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.capture("portraits")  # which checks the rest
+
+    def capture(self, model: str) -> CaptureConfig:
+        """The same pictures, as the stage `capture` would be told to make them."""
+        shared = {f.name for f in fields(CaptureConfig)}
+        return CaptureConfig(model=model, **{f.name: getattr(self, f.name) for f in fields(self) if f.name in shared})
+
+
+@dataclass(frozen=True)
 class SAEConfig:
     """The shape of a Matryoshka sparse autoencoder."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -103,17 +103,29 @@ def generate(
     """
     if not seeds:
         raise RaigenError("seeds: expected at least one; got none")
-    with _memory(pipe, len(seeds)):
-        if hookpoint is None:
-            return Generated(_call(pipe, prompt, seeds, settings), None, None, ())
-        layout = layout_of(pipe, prompt, settings, hookpoint)
-        collector = Collector(hookpoint.path, seeds, step_indices)
-        listener = Listener(hookpoint, layout, collector, len(seeds))
-        with listener.listening(denoiser_of(pipe, hookpoint)):
-            images = _call(pipe, prompt, seeds, settings)
-        listener.end_step()
+    if hookpoint is None:
+        return Generated(heard(pipe, prompt, seeds, settings, ()), None, None, ())
+    layout = layout_of(pipe, prompt, settings, hookpoint)
+    collector = Collector(hookpoint.path, seeds, step_indices)
+    images = heard(pipe, prompt, seeds, settings, [Listener(hookpoint, layout, collector, len(seeds))])
     activations, steps = collector.collected()
     return Generated(images, activations, layout.grid, steps)
+
+
+def heard(
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, listeners: Sequence[Listener]
+) -> list[Image]:
+    """Makes one picture of `prompt` per seed while all `listeners`, new ones, visit what their modules put out.
+
+    Raises RaigenError as `generate` does.
+    """
+    with _memory(pipe, len(seeds)), ExitStack() as ears:
+        for listener in listeners:
+            ears.enter_context(listener.listening(denoiser_of(pipe, listener.hookpoint)))
+        images = _call(pipe, prompt, seeds, settings)
+    for listener in listeners:
+        listener.end_step()
+    return images
 
 
 def make_pictures(

@@ -15,7 +15,7 @@ from tyro.conf import (
     UseAppendAction,
 )
 
-from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, CompareConfig, HookpointsConfig
+from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AskConfig, CompareConfig, SearchConfig
 from raigen.presets import PRESETS
 
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
@@ -33,7 +33,8 @@ COMPARE_HELP = "Compares the runs of a study, or single runs: what one model hid
 COMPARED_HELP = "A study folder, or two run folders or more."
 COMPARISON_HELP = "For single runs: the new folder in which the comparison is written."
 PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few pictures; writes nothing."
-HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, with what all steps would take on disk."
+HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, or tries which is the best."
+SEARCH_HELP = "Make pictures, train two small autoencoders on each layer, and rank the layers by what these find."
 MODEL_HELP = "`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."
 MODELS_HELP = f"{MODEL_HELP} Several, one flag each, make a study. (default: portraits)"
 PROMPTS_HELP = "More prompts: `professions`, `scenes`, or a text file with one a line. They make a study."
@@ -76,10 +77,11 @@ def parse(args: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> Any
     commands.append(_command("plan", PLAN_HELP, {"prompt": prompt, "preset": preset, **audit_flags}))
     commands += _stage_commands(flags, run, run_dir)
     model = (Annotated[Positional[str], tyro.conf.arg(help=MODEL_HELP)],)
-    options = _unchecked(HookpointsConfig, (), {})
+    search = (Annotated[bool, tyro.conf.arg(help=SEARCH_HELP)], False)
+    options = _unchecked(SearchConfig, (), {})
     amplify = _unchecked(AmplifyConfig, (), {})
     commands.append(_command("amplify", AMPLIFY_HELP, {"run": run, "options": amplify}))
-    commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "options": options}))
+    commands.append(_command("hookpoints", HOOKPOINTS_HELP, {"model": model, "search": search, "options": options}))
     places_of = (Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(help=COMPARED_HELP)],)
     made = (Annotated[Path | None, tyro.conf.arg(help=COMPARISON_HELP)], None)
     options = _unchecked(CompareConfig, (), {})

@@ -67,6 +67,26 @@ class HookpointCost(NamedTuple):
     is_default: bool
 
 
+class HookpointRating(NamedTuple):
+    """What two small autoencoders found at a module, without labels; None where it could not be tried, and why.
+
+    Means over both: `score`, in [0, 1], is the mean minority score of the first ten listed neurons, where one that is
+    missing counts 0; `concentration`, in [0, 1], says on how few places their heatmaps lie in their top pictures;
+    `stability`, in [0, 1], is the share of them that the other autoencoder lists, too; `dead_share` that of all neurons
+    that fire in no picture; `n_listed`, at most ten, how many there are. `rank` 1 is the best: see `raigen.search`.
+    """
+
+    path: str
+    is_default: bool
+    rank: int | None = None
+    score: float = 0.0
+    concentration: float = 0.0
+    stability: float = 0.0
+    dead_share: float = 0.0
+    n_listed: float = 0.0
+    reason: str | None = None
+
+
 @dataclass(frozen=True)
 class Presence:
     """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`.

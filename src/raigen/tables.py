@@ -1,6 +1,7 @@
 """Prints results as tables on stdout."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raigen.config import AuditConfig
-from raigen.records import Causal, HookpointCost, Presence, RareAttribute
+from raigen.config import AuditConfig, SearchConfig
+from raigen.records import Causal, HookpointCost, HookpointRating, Presence, RareAttribute
 from raigen.run import Run
 from raigen.study import Study
 from raigen.wording import duration, times
@@ -31,6 +32,31 @@ def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
         name = f"{cost.path} (default)" if cost.is_default else cost.path
         table.add_row(*map(escape, (name, grid, str(cost.d_in) if cost.grid else "", *sizes)))
     _console().print(table)
+
+
+def print_search(ratings: list[HookpointRating], model: str, config: SearchConfig) -> None:
+    """What was found at each hookpoint, the best first; why the others could not be tried; what to type next."""
+    print(f"{config.n_images} pictures of “{config.prompt}”, two autoencoders for each hookpoint")
+    table = Table()
+    table.add_column("rank", justify="right")
+    table.add_column("hookpoint")
+    for name in ("score", "stability", "concentration", "dead", "listed"):
+        table.add_column(name, justify="right")
+    for rating in ratings:
+        name = f"{rating.path} (default)" if rating.is_default else rating.path
+        if rating.rank is None:
+            table.add_row("", escape(name), "none", "", "", "", "")
+            continue
+        shares = (rating.stability, rating.concentration, rating.dead_share)
+        cells = (f"{rating.score:.3f}", *(f"{share:.0%}" for share in shares), f"{rating.n_listed:g}")
+        table.add_row(*map(escape, (str(rating.rank), name, *cells)))
+    _console().print(table)
+    for rating in ratings:
+        if rating.reason is not None:
+            print(f"{rating.path}: {rating.reason}")
+    print("ranked by the mean of the ranks in score, stability and concentration; no label is looked at")
+    command = ["raigen", "audit", config.prompt, "--model", model, "--hookpoint", ratings[0].path]
+    print(f"next: {shlex.join(command)}")
 
 
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
