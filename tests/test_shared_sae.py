@@ -3,7 +3,6 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import torch
 from tiny import clip_folder, sd_folder  # noqa: F401  # fixtures
@@ -12,14 +11,15 @@ from raigen import stream
 from raigen.audit import run_stage, walk
 from raigen.cli import main
 from raigen.config import AuditConfig
-from raigen.elsewhere import rates
+from raigen.elsewhere import COLUMNS, as_csv, rates
 from raigen.errors import RaigenError
-from raigen.records import RareAttribute
+from raigen.records import Presence, RareAttribute
 from raigen.run import Run, write_tensors
 from raigen.sae import MatryoshkaSAE
 from raigen.shared_sae import share, sharers
 from raigen.study import Study
 from raigen.sweep import sweep
+from raigen.tables import print_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 N_IMAGES, N_STEPS, N_TOKENS = 50, 3, 16
@@ -152,7 +152,7 @@ def test_a_study_goes_through_all_stages_and_tells_the_rates_elsewhere(sd_folder
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * sum(len(run.attributes) for run in runs) > 0
     assert {row["under"] for row in rows} == set(PROMPTS) and all(0 <= float(row["rate"]) <= 1 for row in rows)
-    capsys.readouterr()
+    assert "fires most under" in capsys.readouterr().out
     assert main([*args, "--shared-sae"]) == 0
     assert capsys.readouterr().err.splitlines()[-1].endswith("done before")
     assert main(args) == 2
@@ -198,4 +198,19 @@ def test_rates_are_those_of_clear_firing_by_the_mark_of_the_own_prompt(whole):
     assert found == pytest.approx({
         (doctor, doctor): 11 / 20, (doctor, nurse): 5 / 20, (nurse, nurse): 15 / 20, (nurse, doctor): 8 / 20,
     })  # fmt: skip
-    assert rates(runs[:1]) == [] and np.all([row["model"] for row in rates(runs)])
+    assert rates(runs[:1]) == []
+
+
+def test_the_table_of_a_study_says_under_which_prompt_a_neuron_fires_most(tmp_path, capsys):
+    study = Study.create(tmp_path / "s")
+    (entry, *_) = study.enroll(PROMPTS, ["m"], {})
+    presence = Presence(0.01, 0.003, 0.029, 3, 300, 0, "judge", "wilson")
+    Run.create(study.dir_of(entry)).write_attributes(
+        [RareAttribute(1, 7, 0.9, 0.1, 0.8, (), "a cat", presence=presence)]
+    )
+    told = [dict(zip(COLUMNS, ("m", PROMPTS[0], 1, 7, "a cat", under, rate), strict=True))
+            for under, rate in ((PROMPTS[0], 0.02), ("a rare one", 0.01), (PROMPTS[1], 0.125))]  # fmt: skip
+    study.rates_path.write_text(as_csv(told))
+    print_study(study)
+    out = capsys.readouterr().out
+    assert "12.5%" in out and "here 2.0%" in out and "a rare one" not in out
