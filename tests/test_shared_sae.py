@@ -213,4 +213,4 @@ def test_the_table_of_a_study_says_under_which_prompt_a_neuron_fires_most(tmp_pa
     study.rates_path.write_text(as_csv(told))
     print_study(study)
     out = capsys.readouterr().out
-    assert "12.5%" in out and "here 2.0%" in out and "a rare one" not in out
+    assert "12.5%" in out and "2.0%)" in out and "a rare one" not in out

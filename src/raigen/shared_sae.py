@@ -140,4 +140,5 @@ def _adopted(run: Run, config: AuditConfig, owner: Run) -> Iterator[Step]:
         files = owner.manifest["stages"]["train"]["outputs"]
         for file in files:
             write_bytes(run.dir / file, (owner.dir / file).read_bytes())
+        run.checkpoint_path.unlink(missing_ok=True)  # of a training of other prompts that was stopped
         run.finish("train", Outcome([run.dir / file for file in files], owner.facts_of("train")), 0.0)
