@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.labels
 	$(VENV)/bin/python -m benchmarks.dead
 	$(VENV)/bin/python -m benchmarks.ablations
+	$(VENV)/bin/python -m benchmarks.shared_sae
 	$(VENV)/bin/python -m benchmarks.suppression
 	$(VENV)/bin/python -m benchmarks.hookpoint_search
 	$(VENV)/bin/python -m benchmarks.full_size
@@ -51,6 +52,8 @@ bench-quick: $(STAMP)
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --curves k views --work bench-work/quick --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.shared_sae --prompts "a photo of a doctor" "a photo of a nurse" --n-images 150 \
+	  --larger 2 --timed 1 --work bench-work/quick --own bench-work/quick/shared-sae --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick
 
 $(STAMP): pyproject.toml constraints.txt

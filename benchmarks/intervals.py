@@ -20,8 +20,8 @@ def interval_of(means: Float[np.ndarray, " seed"]) -> dict[str, float]:
 def shown(value: dict[str, float]) -> str:
     """`.80 [.75, .85]`, or the mean alone where there is no interval.
 
-    >>> shown({"mean": 0.8, "low": -0.05, "high": 10.2})
-    '.80 [-.05, 10.20]'
+    >>> shown({"mean": 10.0, "low": -0.25, "high": 0.5})
+    '10.00 [-.25, .50]'
     """
     mean, low, high = (re.sub(r"^(-?)0\.", r"\1.", f"{value[name]:.2f}") for name in ("mean", "low", "high"))
     return mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"

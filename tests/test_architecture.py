@@ -33,7 +33,7 @@ LEVELS = {
     "page": 2.75, "exports": 2.75, "view": 3,
     **dict.fromkeys(STAGES, 3), "survey": 3, "ear": 1.5, "stream": 3.5, "plan": 3.75,
     "world.train": 3,  # remakes the bundled model; nothing imports it
-    "audit": 4, "sweep": 4.25, "search": 4.25,
+    "audit": 4, "shared_sae": 4.1, "elsewhere": 4.15, "sweep": 4.25, "search": 4.25,
     "tables": 4, "progress": 4.5, "flags": 4.5, "cli": 5, "__init__": 5,
 }  # fmt: skip
 

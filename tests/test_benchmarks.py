@@ -5,11 +5,13 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
+from benchmarks import shared_sae
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
 from benchmarks.discovery import as_csv, summary
 from benchmarks.figures import ablation_figure, recall_figure, suppression_figure
@@ -167,3 +169,27 @@ def test_signed_units_become_sparse_codes():
 def test_a_number_of_ten_keeps_its_naught():
     assert shown({"mean": 0.8, "low": -0.05, "high": 20.35}) == ".80 [-.05, 20.35]"
     assert shown({"mean": 10.0, "low": float("nan"), "high": float("nan")}) == "10.00"
+
+
+def test_shared_and_single_are_compared_prompt_by_prompt():
+    rows = [{"prompt": p, "arm": a, "measure": "m", "value": v} for p, a, v in (
+        ("x", shared_sae.APART, 0.25), ("y", shared_sae.APART, 0.5), ("z", shared_sae.APART, np.nan),
+        ("x", "shared", 0.5), ("y", "shared", 0.5), ("z", "shared", 0.5),
+    )]  # fmt: skip
+    found = shared_sae.differences(rows)
+    assert list(found) == ["shared"] and found["shared"]["m"]["mean"] == 0.125 and found["shared"]["m"]["n"] == 2
+
+
+def test_rates_elsewhere_go_by_the_mark_of_the_own_prompt():
+    codes = {"x": np.array([[8.0]] * 10 + [[1.0]] * 10), "y": np.array([[2.0], [1.9]]), "z": np.array([[0.0], [9.0]])}
+    here, elsewhere = shared_sae.rates(codes, "x")
+    assert (here[0], elsewhere[0]) == (0.5, 0.5)
+
+
+def test_a_share_of_the_positions_of_every_step_is_drawn():
+    activations = torch.cartesian_prod(torch.arange(3), torch.arange(4), torch.arange(8)).view(3, 4, 8, 3).half()
+    thinned = shared_sae._thinned(activations, 0.25, seed=0)
+    assert thinned.shape == (3, 4, 2, 3)
+    assert torch.equal(thinned[..., :2], activations[:, :, :2, :2])  # of each picture and step
+    places = thinned[..., 2]
+    assert (places[..., 0] != places[..., 1]).all() and len(places.flatten(0, 1).unique(dim=0)) > 6

@@ -126,7 +126,8 @@ def test_epochs_replay_the_source_and_small_memory_is_enough(tmp_path):
     activations = torch.randn(60, 2, 4, 8, generator=torch.Generator().manual_seed(0))
     asked = []
 
-    def source(first):
+    def source(firsts):
+        (first,) = firsts
         asked.append(first)
         yield Part([], None, (), Tick(0, 60))
         for start in range(first, 60, 10):

@@ -34,12 +34,14 @@ class Chunk(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The activations of a few images as they are made (none yet, at the start), and how far the making has come."""
+    """The activations of a few images as they are made (none yet, at the start), and how far the making has come;
+    where several runs are made in turns, of which of them, from 0."""
 
     indices: list[int]
     activations: Float[Tensor, "image step token d_in"] | None
     step_indices: tuple[int, ...]
     tick: Tick
+    run: int = 0
 
 
 class _Shard(NamedTuple):

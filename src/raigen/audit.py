@@ -1,7 +1,7 @@
 """Walks one run through the stages: skips what is done, resumes what is not."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -69,7 +69,7 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
         if streamed:
             yield from _streamed_steps(run, config)
         for name in STAGES[2:] if streamed else STAGES:
-            yield from _steps(run, name, getattr(config, name))
+            yield from steps(run, name, getattr(config, name))
 
 
 def run_stage(
@@ -85,7 +85,7 @@ def run_stage(
             run.facts_of(earlier)
         if redo:
             run.forget(name)
-        for step in _steps(run, name, config):
+        for step in steps(run, name, config):
             if on_tick is not None:
                 on_tick(step)
 
@@ -99,12 +99,12 @@ def default_run_dir(prompt: str) -> Path:
     return Path("runs") / slug(prompt)
 
 
-def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
+def steps(run: Run, name: str, config: Any) -> Iterator[Step]:
     if run.is_done(name, config):
         yield Step(name, "skipped")
         return
     started = time.monotonic()
-    with _begun(run, {name: config}):
+    with begun(run, {name: config}):
         yield Step(name, "begun")
         outcome = yield from mapped(_ticks(run, name, config), lambda tick: Step(name, "running", tick))
         run.finish(name, outcome, time.monotonic() - started)
@@ -112,7 +112,7 @@ def _steps(run: Run, name: str, config: Any) -> Iterator[Step]:
 
 
 @contextmanager
-def _begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
+def begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
     """Notes that stages begin. A first try that made no file (a mistyped model, say) is forgotten, lest it bind the
     folder to its configuration."""
     first = next(iter(configs))
@@ -142,8 +142,8 @@ def _training(
     from raigen.capture import captured
     from raigen.stream import train_on_stream
 
-    def source(first: int) -> Iterator["Part"]:
-        captures.append((yield from captured(run, capturing, first)))
+    def source(firsts: Sequence[int]) -> Iterator["Part"]:
+        captures.append((yield from captured(run, capturing, firsts[0])))
 
     return train_on_stream(run, config, capturing.n_images, source)
 
@@ -158,7 +158,7 @@ def _streamed_steps(run: Run, config: AuditConfig) -> Iterator[Step]:
     """Capture and train as one."""
     captures: list[Outcome] = []
     started = time.monotonic()
-    with _begun(run, {"capture": config.capture, "train": config.train}):
+    with begun(run, {"capture": config.capture, "train": config.train}):
         yield Step("capture", "begun")
         ticks = _training(run, config.train, config.capture, captures)
         outcome = yield from mapped(ticks, lambda tick: Step("capture", "running", tick))

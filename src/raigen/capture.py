@@ -37,13 +37,15 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
     return mapped(captured(run, config), lambda part: part.tick)
 
 
-def captured(run: Run, config: CaptureConfig, again_from: int | None = None) -> Generator[Part, None, Outcome]:
+def captured(
+    run: Run, config: CaptureConfig, again_from: int | None = None, pipe: DiffusionPipeline | None = None
+) -> Generator[Part, None, Outcome]:
     """`capture`, yielding the activations of every batch as it is made, at all steps.
 
     With `again_from`, all pictures from that one on are made, also those that are there: their activations are wanted
-    again. What is there is not written again.
+    again. What is there is not written again. `pipe` is the pipeline of `config`, where it is loaded already.
     """
-    pipe = load_pipeline(config.model, config.device, config)
+    pipe = pipe or load_pipeline(config.model, config.device, config)
     settings = defaults(pipe, config.model, config)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
     model_facts = _model_facts(pipe, config, hookpoint)

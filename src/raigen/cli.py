@@ -87,7 +87,7 @@ def _audit(command: Any, args: list[str]) -> None:
     models = list(dict.fromkeys(command.model or (of_preset,)))
     # The whole configuration is checked before a folder is made.
     configs = [_config_of(command, args, prompt, model=model) for prompt in prompts for model in models]
-    if len(configs) > 1 or command.prompts or command.study:
+    if len(configs) > 1 or command.prompts or command.study or command.shared_sae:
         _sweep(command, configs[0], list(prompts), models)
         return
     run = Run.create(command.run_dir or default_run_dir(configs[0].capture.prompt))
@@ -102,7 +102,8 @@ def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[s
         raise RaigenError("run_dir: a study has a folder for each of its runs; name the study's own with --study DIR")
     study = Study.create(command.study or default_study_dir(prompts, command.prompts))
     with sweep_view() as show:
-        for news in sweep(study, config, prompts, models, command.redo, command.workers, command.ray):
+        ways = (command.redo, command.workers, command.ray, command.shared_sae)
+        for news in sweep(study, config, prompts, models, *ways):
             show(news)
     print_study(study)
 

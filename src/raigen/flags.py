@@ -41,6 +41,7 @@ PROMPTS_HELP = "More prompts: `professions`, `scenes`, or a text file with one a
 STUDY_HELP = "The folder of the study: a run for every prompt and model. (default: studies/PROMPTS)"
 WORKERS_HELP = "Runs of a study that go on at once, each in a process of its own."
 RAY_HELP = "Spreads the runs of a study over the Ray cluster at this address, such as `auto` or HOST:6379."
+SHARED_SAE_HELP = "One autoencoder for all prompts of a model, trained on the pictures of all, in place of one each."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
 REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
 FILE_HELP = "The file that review.html downloads."
@@ -109,6 +110,7 @@ def _many() -> dict[str, tuple[Any, Any]]:
         "study": (Annotated[Path | None, tyro.conf.arg(help=STUDY_HELP, help_behavior_hint="")], None),
         "workers": (Annotated[int, tyro.conf.arg(help=WORKERS_HELP)], 1),
         "ray": (Annotated[str | None, tyro.conf.arg(help=RAY_HELP)], None),
+        "shared_sae": (Annotated[bool, tyro.conf.arg(help=SHARED_SAE_HELP)], False),
     }  # fmt: skip
 
 

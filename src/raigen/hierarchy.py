@@ -47,9 +47,13 @@ def fires(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> B
     >>> fires(np.array([[8.0, 1.0], [1.0, 0.0]])).tolist()
     [[True, True], [False, False]]
     """
+    return (codes > 0) & (codes >= clear_from(codes, share))
+
+
+def clear_from(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> Float[np.ndarray, " neuron"]:
+    """The code from which each neuron fires clearly, as `fires` has it."""
     n_top = min(N_STRONGEST, len(codes))
-    strongest = np.partition(codes, -n_top, axis=0)[-n_top:].mean(axis=0)
-    return (codes > 0) & (codes >= share * strongest)
+    return share * np.partition(codes, -n_top, axis=0)[-n_top:].mean(axis=0)
 
 
 def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Kinship]:

@@ -1,8 +1,9 @@
-"""Trains the autoencoder of a run while its pictures are made, so that the training set touches no disk."""
+"""Trains an autoencoder while pictures are made, so that the training set touches no disk."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from safetensors import SafetensorError
@@ -16,31 +17,39 @@ from raigen.run import Run, write_tensors
 from raigen.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, trainings_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two
-Source = Callable[[int], Iterator[Part]]
+Source = Callable[[Sequence[int]], Iterator[Part]]
 
 
-def train_on_stream(run: Run, config: TrainConfig, n_images: int, source: Source) -> Generator[Tick, None, Outcome]:
-    """The stage `train` on activations as they come; `source(i)` gives those of all pictures from the i-th on.
+def train_on_stream(
+    run: Run, config: TrainConfig, n_images: int, source: Source, prompts: Sequence[str] = ("",)
+) -> Generator[Tick, None, Outcome]:
+    """The stage `train` on activations as they come; `source([i])` gives those of all pictures from the i-th on.
+
+    With several `prompts`, each of a run of so many pictures, the autoencoder is that of all of them, kept in the first
+    `run`: `source` takes as many first pictures and gives parts of all runs in turns. A neuron of one prompt is asked
+    for so much more seldom, and the dead clock waits so much longer.
 
     Tokens pass through a reservoir of bounded memory, each once per epoch; from the second epoch on, the pictures are
     made again from their seeds. Every minute, between two batches of pictures, everything is written down; stopped at
     any point and started again with the same batches, it comes to the same weights, bit for bit on a CPU.
     """
-    stream = _Stream(run, config, n_images)
-    first_epoch, first = stream.restore()
+    stream = _Stream(run, config, n_images, prompts)
+    first_epoch, firsts = stream.restore()
     written = time.monotonic()
     for epoch in range(first_epoch, config.epochs):
-        for part in source(first):
+        for part in source(tuple(firsts)):
             if part.activations is not None:
                 stream.take(part)
+                firsts[part.run] = part.indices[-1] + 1
                 if time.monotonic() - written > CHECKPOINT_SECONDS:
-                    stream.keep(epoch, part.indices[-1] + 1)
+                    stream.keep(epoch, firsts)
                     written = time.monotonic()
             note = note_of(stream.metrics[-1]) if stream.metrics else "mixing"
             yield Tick(part.tick.done, part.tick.total, f"{part.tick.note}, {note}" if part.tick.note else note)
-        first = 0
+        firsts = [0] * len(prompts)
+    n_all = n_images * len(prompts)
     for step in stream.drain():
-        yield Tick(n_images, n_images, note_of(step))
+        yield Tick(n_all, n_all, note_of(step))
     outcome = stream.end()
     run.checkpoint_path.unlink(missing_ok=True)
     return outcome
@@ -72,6 +81,15 @@ def drawn(part: Part, config: TrainConfig) -> TokenBatch:
     return TokenBatch(tokens, torch.tensor(part.indices).repeat_interleave(len(tokens) // len(part.indices)))
 
 
+def patient(config: TrainConfig, n_prompts: int) -> TrainConfig:
+    """With a dead clock that waits `n_prompts` times as long."""
+    return replace(
+        config,
+        dead_after_tokens=config.dead_after_tokens * n_prompts,
+        dead_after_images=config.dead_after_images * n_prompts,
+    )
+
+
 def _drawn(image: torch.Tensor, index: int, config: TrainConfig) -> torch.Tensor:
     """Some steps of [step, token, d_in], and some positions of each: [token, d_in]."""
     generator = torch.Generator().manual_seed(config.sae_seed * 1_000_003 + index)
@@ -86,8 +104,8 @@ class _Stream:
     """The trainings, one for each seed, and the reservoir before them; all are made when the first part tells the width
     of a token."""
 
-    def __init__(self, run: Run, config: TrainConfig, n_images: int):
-        self.run, self.config, self.n_images = run, config, n_images
+    def __init__(self, run: Run, config: TrainConfig, n_images: int, prompts: Sequence[str]):
+        self.run, self.config, self.n_images, self.prompts = run, config, n_images, prompts
         self.metrics: list[TrainStep] = []
         self.trainings: list[Training] = []
         self.reservoir: Reservoir | None = None
@@ -98,10 +116,11 @@ class _Stream:
     def take(self, part: Part) -> None:
         """Trains on what a part pushes out of the reservoir."""
         batch = drawn(part, self.config)
+        images = batch.images + part.run * self.n_images
         if self.reservoir is None:
             self._begin(batch.tokens.shape[1], len(batch.tokens) // len(part.indices))
         assert self.reservoir is not None
-        for _ in self._train(self.reservoir.add(batch.tokens, batch.images)):
+        for _ in self._train(self.reservoir.add(batch.tokens, images)):
             pass
 
     def drain(self) -> Iterator[TrainStep]:
@@ -117,25 +136,29 @@ class _Stream:
         outputs, facts = finished(self.run, first, self.metrics, self.closing, others)
         return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
 
-    def keep(self, epoch: int, first: int) -> None:
-        """Writes down where the training stands: `first` is the next picture."""
+    def keep(self, epoch: int, firsts: Sequence[int]) -> None:
+        """Writes down where the training stands: `firsts` are the next pictures of each run."""
         assert self.reservoir is not None
         tensors = {}
         for number, training in enumerate(self.trainings):
             tensors |= {f"training-{number}.{name}": value for name, value in training.state().items()}
         tensors |= {f"reservoir.{name}": value for name, value in self.reservoir.state().items()}
-        tensors["place"] = torch.tensor([epoch, first])
+        tensors["place"] = torch.tensor([epoch, *firsts])
+        tensors["prompts"] = self._prompts_as_bytes()
         tensors["tokens_per_image"] = torch.tensor(self.tokens_per_image)
         tensors["metrics"] = torch.tensor([[*step[:2], *step.fvu, *step[3:]] for step in self.metrics]).double()
         write_tensors(self.run.checkpoint_path, tensors)
 
-    def restore(self) -> tuple[int, int]:
-        """Goes back to what was written down; returns the epoch and the next picture. From the start where nothing or
-        a broken file is there."""
+    def restore(self) -> tuple[int, list[int]]:
+        """Goes back to what was written down; returns the epoch and the next pictures. From the start where nothing, a
+        broken file, or one of other prompts is there."""
+        start = 0, [0] * len(self.prompts)
         try:
             kept = load_file(self.run.checkpoint_path)
         except (FileNotFoundError, SafetensorError):
-            return 0, 0
+            return start
+        if not torch.equal(kept.get("prompts", torch.empty(0, dtype=torch.uint8)), self._prompts_as_bytes()):
+            return start
         self._begin(kept["reservoir.tokens"].shape[1], int(kept["tokens_per_image"]))
         assert self.reservoir is not None
         for number, training in enumerate(self.trainings):
@@ -143,17 +166,21 @@ class _Stream:
         self.reservoir.restore(below(kept, "reservoir."))
         for step, loss, *fvu, l0, n_dead, tokens in kept["metrics"].tolist():
             self.metrics.append(TrainStep(int(step), loss, fvu, l0, int(n_dead), int(tokens)))
-        epoch, first = kept["place"].tolist()
-        return epoch, first
+        epoch, *firsts = kept["place"].tolist()
+        return epoch, firsts
 
     def _begin(self, d_in: int, tokens_per_image: int) -> None:
         self.tokens_per_image = tokens_per_image
-        self.trainings = trainings_of(self.run, self.config, d_in, self.n_images)
+        n_images = self.n_images * len(self.prompts)
+        self.trainings = trainings_of(self.run, patient(self.config, len(self.prompts)), d_in, n_images)
         generator = torch.Generator().manual_seed(self.config.sae_seed)
-        capacity = reservoir_capacity(self.config, d_in, self.n_images * tokens_per_image)
-        batch = self.config.batch_of(self.n_images * tokens_per_image * self.config.epochs)
+        capacity = reservoir_capacity(self.config, d_in, n_images * tokens_per_image)
+        batch = self.config.batch_of(n_images * tokens_per_image * self.config.epochs)
         self.reservoir = Reservoir(capacity, batch, d_in, generator)
         self.closing = deque(maxlen=n_closing_batches(batch))
+
+    def _prompts_as_bytes(self) -> torch.Tensor:
+        return torch.tensor(list("\n".join(self.prompts).encode()), dtype=torch.uint8)
 
     def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:
         for batch in batches:

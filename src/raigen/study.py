@@ -55,6 +55,7 @@ class Study:
     verdicts_path = property(lambda self: self.dir / "verdicts.jsonl")
     table_path = property(lambda self: self.dir / "comparison.csv")
     report_path = property(lambda self: self.dir / "report.html")
+    rates_path = property(lambda self: self.dir / "rates.csv")
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Prints results as tables on stdout."""
 
+import csv
 import json
 import shlex
 import sys
@@ -13,7 +14,7 @@ from rich.table import Table
 from raigen.config import AuditConfig, SearchConfig
 from raigen.records import Causal, HookpointCost, HookpointRating, Presence, RareAttribute
 from raigen.run import Run
-from raigen.study import Study
+from raigen.study import Entry, Study
 from raigen.wording import duration, times
 
 if TYPE_CHECKING:
@@ -108,13 +109,16 @@ def print_result(run: Run) -> None:
 
 
 def print_study(study: Study) -> None:
-    """Of each run how much it listed, what is rarest there, and where it lies."""
-    table = Table()
-    for name in ("prompt", "model", "listed", "named", "rarest", "presence", "folder"):
+    """Of each run how much it listed, what is rarest there (with a shared autoencoder also under which other prompt the
+    neuron fires most often), and where it lies."""
+    table, is_shared = Table(), study.rates_path.is_file()
+    elsewhere = ("fires most under",) if is_shared else ()
+    for name in ("prompt", "model", "listed", "named", "rarest", "presence", *elsewhere, "folder"):
         table.add_column(name, justify="right" if name in ("listed", "named", "presence") else "left")
     for entry in study.entries:
         run = Run(study.dir_of(entry)) if (study.dir_of(entry) / "run.json").is_file() else None
-        table.add_row(*map(escape, (entry.prompt, entry.model, *_run_cells(run), entry.folder)))
+        under = (_most_under(study, entry, _rarest(run)),) if is_shared else ()
+        table.add_row(*map(escape, (entry.prompt, entry.model, *_run_cells(run), *under, entry.folder)))
     _console().print(table)
     print(f"what the models differ in: raigen compare {study.dir}")
 
@@ -139,11 +143,33 @@ def print_comparison(study: Study) -> None:
     print(f"report: {study.report_path}")
 
 
+def _rarest(run: Run | None) -> RareAttribute | None:
+    """Of the named attributes the one that fresh pictures show least often."""
+    if run is None or not run.attributes_path.is_file():
+        return None
+    measured = [a for a in run.attributes if a.label and a.presence and a.presence.n]
+    return min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
+
+
+def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> str:
+    """Of the prompts that share an autoencoder, but for the entry's own, that under which the neuron fires most."""
+    if attribute is None:
+        return ""
+    with study.rates_path.open(encoding="utf-8", newline="") as file:
+        key = (entry.model, entry.prompt, str(attribute.neuron))
+        rows = [row for row in csv.DictReader(file) if (row["model"], row["prompt"], row["neuron"]) == key]
+    shares = {row["under"]: float(row["rate"]) for row in rows}
+    here = shares.pop(entry.prompt, 0.0)
+    if not shares:
+        return ""
+    most = max(shares, key=lambda prompt: shares[prompt])
+    return f"{most}: {shares[most]:.1%} (here {here:.1%})"
+
+
 def _run_cells(run: Run | None) -> list[str]:
     if run is None or not run.attributes_path.is_file():
         return ["not done", "", "", ""]
-    measured = [a for a in run.attributes if a.label and a.presence and a.presence.n]
-    rarest = min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
+    rarest = _rarest(run)
     named = sum(attribute.label is not None for attribute in run.attributes)
     return [
         str(len(run.attributes)), str(named), (rarest.label or "") if rarest else "",
