@@ -169,7 +169,7 @@ def found_again(
     [True, False]
     """
     standing = other.centroids[_standing_out(other, percentile, max_frequency)]
-    return (1 - listed @ standing.T < distance).any(axis=1)
+    return np.asarray((1 - listed @ standing.T < distance).any(axis=1))
 
 
 def _standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:
