@@ -12,7 +12,7 @@ from raigen.hierarchy import clear_from
 from raigen.run import Run
 from raigen.shared_sae import sharers
 
-COLUMNS = ("model", "prompt", "rank", "neuron", "label", "under", "rate")
+COLUMNS: tuple[str, ...] = ("model", "prompt", "rank", "neuron", "label", "under", "rate")
 
 
 def rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
