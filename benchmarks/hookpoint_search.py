@@ -34,7 +34,7 @@ from raigen.world.planted import control_values
 from raigen.world.truth import RARE_SEEN_AT_MOST
 
 CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
-REPORTED_ON = HELD_OUT[:4]  # on which the score of neurons was not chosen, either
+REPORTED_ON = HELD_OUT[:2]  # on which the score of neurons was not chosen, either
 TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
 MIN_SHOWN = 5  # pictures
 DEFAULT = "unet.mid_block"
