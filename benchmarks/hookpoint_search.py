@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 import tyro
 from jaxtyping import Bool, Float
 from safetensors.numpy import load_file, save_file
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from benchmarks.discovery import HELD_OUT
 from benchmarks.intervals import interval_of, without_nan
@@ -33,7 +34,7 @@ from raigen.world.planted import control_values
 from raigen.world.truth import RARE_SEEN_AT_MOST
 
 CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
-REPORTED_ON = HELD_OUT[:4]  # on which the score of neurons was not chosen, either
+REPORTED_ON = HELD_OUT[:2]  # on which the score of neurons was not chosen, either
 TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
 MIN_SHOWN = 5  # pictures
 DEFAULT = "unet.mid_block"
@@ -142,12 +143,24 @@ def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         every = [[row[truth] for row in rows] for rows in by_prompt.values()]
         result[truth] = {
             "spearman": correlations,
+            "mean ranks": {
+                " + ".join(names): interval_of(known(np.array([of_ranks(r, names, truth) for r in by_prompt.values()])))
+                for size in (2, 3, 4)
+                for names in combinations(MEASURES[:4], size)
+            },
             "at the first of the search": float(np.mean(chosen)),
             "at the default": float(np.mean(default)),
             "at the best": float(np.mean([max(values) for values in every])),
             "at any": float(np.mean([np.mean(values) for values in every])),
         }
     return result
+
+
+def of_ranks(rows: Sequence[dict[str, Any]], names: Sequence[str], truth: str) -> float:
+    """Spearman's correlation of the mean of the ranks in some measures with a truth, over hookpoints."""
+    signed = [[row[name] * (-1 if name == "dead_share" else 1) for row in rows] for name in names]
+    ranks = np.sum([rankdata(values) for values in signed], axis=0)
+    return agreement([row | {"mean": rank} for row, rank in zip(rows, ranks, strict=True)], "mean", truth)
 
 
 def known(values: Float[np.ndarray, " prompt"]) -> Float[np.ndarray, " known"]:

@@ -143,6 +143,7 @@ def test_the_agreement_of_a_search_with_the_truth():
     assert agreement(rows, "concentration", "held") == pytest.approx(-0.5)
     assert np.isnan(agreement(rows, "stability", "held"))
     found = search_summary({"one": rows, "other": rows})["held"]
+    assert found["mean ranks"]["score + dead_share"]["mean"] == pytest.approx(0.5)
     assert found["spearman"]["rank"]["mean"] == pytest.approx(0.5) and found["spearman"]["rank"]["n"] == 2
     assert [found[f"at the {name}"] for name in ("first of the search", "default", "best")] == [0.5, 0.6, 0.6]
     assert found["at any"] == pytest.approx(1.3 / 3)
