@@ -166,6 +166,7 @@ def test_what_cannot_be_shared_is_said_at_once(tmp_path, capsys):
         ([*PROMPTS, "--store"], "shared_sae: expected none with --store"),
         ([*PROMPTS, "--ray", "auto"], "shared_sae: expected none with a Ray cluster"),
     ):
+        assert not (tmp_path / "s").exists()
         assert main(["audit", *args, *study]) == 2
         assert capsys.readouterr().err.startswith(f"raigen: {message}")
     assert not json.loads((tmp_path / "s" / "study.json").read_text())["runs"]

@@ -26,6 +26,7 @@ from raigen.progress import quiet_libraries, sweep_view, view
 from raigen.prompts import prompts_of
 from raigen.records import exhausted
 from raigen.run import Run
+from raigen.shared_sae import check_shareable
 from raigen.study import Study
 from raigen.sweep import default_study_dir, sweep
 from raigen.tables import (
@@ -100,6 +101,8 @@ def _audit(command: Any, args: list[str]) -> None:
 def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[str]) -> None:
     if command.run_dir is not None:
         raise RaigenError("run_dir: a study has a folder for each of its runs; name the study's own with --study DIR")
+    if command.shared_sae:
+        check_shareable(prompts, config)  # before a folder is made
     study = Study.create(command.study or default_study_dir(prompts, command.prompts))
     with sweep_view() as show:
         ways = (command.redo, command.workers, command.ray, command.shared_sae)
