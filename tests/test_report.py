@@ -73,11 +73,12 @@ def test_ten_attributes_fit_in_three_megabytes(whole: Run) -> None:
 def test_the_summary_says_the_numbers_in_words(whole: Run) -> None:
     text = text_of(whole)
     assert (
-        "In 60 pictures that the model portraits made for this prompt, raigen found 4 candidates for a rare attribute; "
-        "3 could be named. The rarest, “holding a cat”, was seen in none of 300 fresh pictures (95 % "
+        "In 60 pictures that the model “portraits” made for this prompt, raigen found 4 candidates for a rare "
+        "attribute; 3 could be named. Of these, fresh pictures least often show “holding a cat”: it was seen in none "
+        "of 300 fresh pictures (95 % "
         "interval 0\N{EN DASH}1.2 %)."
     ) in text
-    assert "Here the truth is known: 3 of 4 candidates are hits." in text
+    assert "test model of a drawn world: 3 of 4 candidates are hits, " in text
 
 
 def test_a_run_without_names_and_rates_has_a_report(tmp_path: Path) -> None:

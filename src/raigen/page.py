@@ -19,6 +19,7 @@ from raigen.review import tasks
 from raigen.run import Run
 from raigen.stats import q_rarer
 from raigen.wording import DASH
+from raigen.world.attributes import BY_NAME
 
 # Of few marks, for the narrow screen.
 FULL_AXIS = figures.RateAxis(1.0, tuple(figures.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
@@ -185,7 +186,9 @@ def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | No
             f"{run.truth_path}: expected the neurons of {run.attributes_path.name}, in their order; got others. "
             f"Make it again with: raigen evaluate {run.dir} --redo evaluate"
         )
-    return truth
+    for entry, attribute in zip(truth["attributes"], attributes, strict=True):
+        entry["right"] = entry["hit"] and attribute.label == BY_NAME[entry["value"]].phrase
+    return truth | {"n_right": sum(entry["right"] for entry in truth["attributes"])}
 
 
 def _run_card(run: Run) -> list[dict[str, Any]]:

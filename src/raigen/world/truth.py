@@ -33,7 +33,12 @@ def truth_of(
     for name in rare_values(prompt):
         planted.setdefault(shares[name], []).append(name)
     recall = [
-        {"band": f"{100 * share:g} %", "planted": len(names), "found": len(found.intersection(names))}
+        {
+            "band": f"{100 * share:g} %",
+            "planted": len(names),
+            "found": len(found.intersection(names)),
+            "missed": [name for name in names if name not in found],
+        }
         for share, names in sorted(planted.items())
     ]
     return {
