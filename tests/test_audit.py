@@ -259,7 +259,10 @@ def test_an_audit_that_finds_nothing_rare_says_so(whole, capsys):
     assert main([*args, "--redo", "discover", "--max-frequency", "1e-9"]) == 0
     out = capsys.readouterr().out
     assert "No neuron is both rare and distinct enough to be listed." in out
-    assert "--redo discover --max-frequency .2" in out
+    hint = out.split("--redo discover --max-frequency ")[1].split()[0]
+    assert main([*args, "--redo", "discover", "--max-frequency", hint]) == 0  # what it says is true
+    assert run.attributes
+    assert main([*args, "--redo", "discover", "--max-frequency", "1e-9"]) == 0
     assert run.attributes == []
     page = run.report().read_text(encoding="utf-8")
     assert "no candidate for a rare attribute" in page

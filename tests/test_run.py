@@ -324,3 +324,26 @@ def test_fresh_pictures_outlive_another_judge_but_not_another_capture(tmp_path):
     assert (run.fresh_dir / "000000.png").exists()
     run.forget("capture")
     assert not run.fresh_samples_path.exists()
+
+
+def test_a_broken_list_is_named_with_the_stage_that_makes_it(tmp_path):
+    run = Run.create(tmp_path / "run")
+    for path in (run.attributes_path, run.annotations_path, run.samples_path):
+        path.write_text('[{"rank": 1, "neu')
+    with pytest.raises(RaigenError, match=r"attributes\.json: expected whole JSON; .* --redo discover$"):
+        _ = run.attributes
+    with pytest.raises(RaigenError, match=r"annotations\.jsonl: expected whole JSON; .* --redo annotate$"):
+        run.read_lines(run.annotations_path, "annotate")
+    with pytest.raises(RaigenError, match=rf"raigen capture {run.dir}$"):  # which keeps the pictures that are whole
+        run.samples()
+
+
+def test_autoencoders_of_other_seeds_go_with_the_training_even_when_it_noted_none(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.begin("capture", DOCTOR)
+    run.begin("train", TrainConfig(n_seeds=2))
+    run.seed_dir(1).mkdir(parents=True)
+    (run.seed_dir(1) / "config.json").write_text("{}")
+    assert run.seed_dirs() == [run.seed_dir(1)]
+    run.forget("train")
+    assert run.seed_dirs() == []

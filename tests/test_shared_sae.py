@@ -157,6 +157,10 @@ def test_a_study_goes_through_all_stages_and_tells_the_rates_elsewhere(sd_folder
     assert capsys.readouterr().err.splitlines()[-1].endswith("done before")
     assert main(args) == 2
     assert "this study has shared_sae = True, now asked for False" in capsys.readouterr().err
+    assert main(["audit", "a photo of a cat", *args[1:], "--shared-sae"]) == 2  # and is not added in vain
+    error = capsys.readouterr().err
+    assert error.count("is shared by") == 1 and "now asked for one shared by “a photo of a cat”" in error
+    assert len(Study(tmp_path / "s").entries) == 2 and not list((tmp_path / "s").glob("*cat*"))
 
 
 def test_what_cannot_be_shared_is_said_at_once(tmp_path, capsys):

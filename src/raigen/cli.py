@@ -44,13 +44,15 @@ from raigen.tables import (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what `argv` says; the exit status. 0: done. 2: a mistake a person can mend. 130: stopped by Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
+        return _main(args)
     except RaigenError as error:
         print(f"raigen: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nraigen: stopped; the same command goes on from here", file=sys.stderr)
+        ahead = "starts over" if args[0] == "hookpoints" else "goes on from here"  # which keeps nothing
+        print(f"\nraigen: stopped; the same command {ahead}", file=sys.stderr)
         return 130
 
 

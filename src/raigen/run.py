@@ -111,7 +111,7 @@ class Run:
     @property
     def attributes(self) -> list[RareAttribute]:
         """The listed attributes, by falling minority score. Raises RaigenError before `discover` has run."""
-        entries = json.loads(self.read_text(self.attributes_path, "discover"))
+        entries = self._parsed(self.read_text(self.attributes_path, "discover"), self.attributes_path, "discover")
         return [RareAttribute.from_json(entry) for entry in entries]
 
     def write_attributes(self, attributes: Iterable[RareAttribute]) -> None:
@@ -224,6 +224,8 @@ class Run:
             self.samples_path.unlink(missing_ok=True)
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
+            for folder in self.seed_dirs():  # also those of a training that was stopped before it noted them
+                shutil.rmtree(folder)
             self.fresh_samples_path.unlink(missing_ok=True)
         for made in (self.amplified_dir, self.compared_dir, self.asked_root_dir):  # the first of an autoencoder, too
             if stage in ("capture", "train") and made.is_dir():
@@ -244,7 +246,17 @@ class Run:
 
     def read_lines(self, path: Path, stage: str) -> list[dict[str, Any]]:
         """The entries of a JSONL file that `stage` makes. Raises RaigenError as `read_text` does."""
-        return [json.loads(line) for line in self.read_text(path, stage).splitlines()]
+        return [self._parsed(line, path, stage) for line in self.read_text(path, stage).splitlines()]
+
+    def _parsed(self, text: str, path: Path, stage: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            redo = "" if stage == "capture" else f" --redo {stage}"  # a capture keeps the pictures that are whole
+            raise RaigenError(
+                f"{path}: expected whole JSON; it is broken ({error}). "
+                f"Make it again with: raigen {stage} {self.dir}{redo}"
+            ) from error
 
     def read_tensors(self, path: Path, stage: str) -> dict[str, "Tensor"]:
         """The tensors of a safetensors file that `stage` makes. Raises RaigenError when it is missing or broken."""

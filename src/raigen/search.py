@@ -79,8 +79,8 @@ def readings(
     model: str, config: SearchConfig, see: Callable[[list[Image]], object]
 ) -> Generator[Step, None, list[Tried]]:
     """What a search rates; `see` is shown the pictures as they are made."""
-    views = Views(Embedder(config.embedder or default_embedder(model)))  # missing weights: before anything is spent
     pipe = load_pipeline(model, config.device, config)
+    views = Views(Embedder(config.embedder or default_embedder(model)))  # missing weights: before anything is spent
     settings = defaults(pipe, model, config.capture(model))
     points, default = candidates(pipe), find_hookpoint(pipe)
     found = dict(zip(points, layouts(pipe, config.prompt, settings, points), strict=True))

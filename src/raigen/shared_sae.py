@@ -52,6 +52,15 @@ def check_shareable(prompts: Sequence[str], config: AuditConfig) -> None:
                           "leave out one of the two")  # fmt: skip
 
 
+def check_sharers(run: Run, prompts: Sequence[str]) -> None:
+    """Raises RaigenError where the autoencoder of a run is not shared by just these prompts."""
+    wanted, found = set(prompts), set(sharers(run))
+    if wanted != found:
+        whose = "is its own" if not found else f"is shared by {_listed(found)}"
+        raise RaigenError(f"{run.dir}: its autoencoder {whose}, now asked for one shared by {_listed(wanted)}. Choose "
+                          "another --study, or add --redo train to train one anew")  # fmt: skip
+
+
 def sharers(run: Run) -> tuple[str, ...]:
     """The prompts that share the autoencoder of a run; none where it is its own, or there is none."""
     record = run.manifest["stages"].get("train", {})
@@ -62,11 +71,7 @@ def _is_trained(run: Run, config: AuditConfig, configs: Sequence[AuditConfig]) -
     """Whether a run has the autoencoder of all prompts."""
     if not (run.is_done("capture", config.capture) and run.is_done("train", config.train)):
         return False
-    wanted, found = {other.capture.prompt for other in configs}, set(sharers(run))
-    if wanted != found:
-        whose = "is its own" if not found else f"is shared by {_listed(found)}"
-        raise RaigenError(f"{run.dir}: its autoencoder {whose}, now asked for one shared by {_listed(wanted)}. Choose "
-                          "another --study, or add --redo train to train one anew")  # fmt: skip
+    check_sharers(run, [other.capture.prompt for other in configs])
     return True
 
 

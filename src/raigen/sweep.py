@@ -10,7 +10,7 @@ from raigen.cluster import spread_over
 from raigen.config import STAGES, AuditConfig, identity
 from raigen.errors import RaigenError
 from raigen.run import Run, write_text
-from raigen.shared_sae import check_shareable, share
+from raigen.shared_sae import check_shareable, check_sharers, share, sharers
 from raigen.study import Entry, Study, slug
 from raigen.workers import spread
 
@@ -65,6 +65,9 @@ def sweep(
         anew = STAGES[STAGES.index(redo) :] if redo else ()
         options = shared(config)
         options["train"]["shared_sae"] = shared_sae
+        if shared_sae and redo not in STAGES[:2]:
+            for run in (run for run in _begun(study, prompts, models) if sharers(run)):
+                check_sharers(run, prompts)  # before a prompt is added in vain
         entries = study.enroll(prompts, models, options, anew)
         jobs = [(study.dir_of(e), _config_of(config, e), redo) for e in entries]
         failed = []
@@ -77,6 +80,13 @@ def sweep(
     if failed:
         count = f"{len(failed)} of {len(jobs)} runs"
         raise RaigenError(f"{count} failed; the same command goes on with them. " + "; ".join(failed))
+
+
+def _begun(study: Study, prompts: Sequence[str], models: Sequence[str]) -> Iterator[Run]:
+    """The runs of the study for these prompts and models that are there."""
+    for entry in study.entries:
+        if entry.prompt in prompts and entry.model in models and (study.dir_of(entry) / "run.json").is_file():
+            yield Run(study.dir_of(entry))
 
 
 def shared(config: AuditConfig) -> dict[str, dict[str, Any]]:

@@ -182,7 +182,11 @@ def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
     print(f"Rare for “{run.config_of('capture').prompt}”")
     if not run.attributes:
         print("No neuron is both rare and distinct enough to be listed.")
-        print("To list what is less rare, run the audit again with: --redo discover --max-frequency .2")
+        from raigen.page import next_frequency
+
+        lowest = next_frequency(run)
+        if lowest is not None:
+            print(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
         return
     _console().print(_table(run, truth))
 
