@@ -151,5 +151,5 @@ def test_the_command_says_its_address_and_stops_on_ctrl_c(place: Path) -> None:
     port = int(address.removeprefix("http://127.0.0.1:").rstrip("/"))
     assert get(port, "/b/report.html")[1] == "<!doctype html>the report" and get(port, "/a%20doctor/run.json")[0] == 404
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
