@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.cells import activations_of, capture, cell_of, encode, token_batches
+from benchmarks.cells import CALIBRATION_TOKENS, activations_of, capture, cell_of, encode, token_batches
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Listing, Truth, verdicts
 from raigen.config import TrainConfig
@@ -76,7 +76,7 @@ def trained(activations: torch.Tensor, config: TrainConfig, batch: int) -> tuple
     for step in fit(sae, token_batches(activations, batch, 1, config.sae_seed), config, training):
         if step.step % EVERY == 0:
             called.append(training.dead.numpy().copy())
-    sae.calibrate(next(token_batches(activations, 8192, 1, config.sae_seed)).tokens)
+    sae.calibrate(next(token_batches(activations, CALIBRATION_TOKENS, 1, config.sae_seed)).tokens)
     return sae.eval(), np.array(called)
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -136,11 +136,13 @@ def write_results(options: Options, rows: list[dict]) -> None:
         print(f"\n{title}\n{table(result)}")
 
 
-def table(result: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(
+    result: dict[str, dict[str, dict[str, float]]], measures: Sequence[str] = SHOWN, rows_are: str = "arm"
+) -> str:
     """A Markdown table, arms x measures: mean [low, high]."""
-    lines = ["| arm | " + " | ".join(SHOWN) + " |", "|---" * (1 + len(SHOWN)) + "|"]
+    lines = [f"| {rows_are} | " + " | ".join(measures) + " |", "|---" * (1 + len(measures)) + "|"]
     for arm, values in result.items():
-        cells = [shown(values[name]) for name in SHOWN]
+        cells = [shown(values[name]) for name in measures]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from benchmarks.arms import MIN_IMAGES, N_LISTED, eligible
 from benchmarks.cells import Cell, activations_of, capture, cell_of, encode, trained
-from benchmarks.discovery import RESULTS, as_csv, summary
-from benchmarks.intervals import interval_of, shown, without_nan
+from benchmarks.discovery import RESULTS, as_csv, summary, table
+from benchmarks.intervals import interval_of, without_nan
 from benchmarks.measures import Listing, Truth, measure
 from raigen.config import DiscoverConfig, TrainConfig
-from raigen.hierarchy import clear_from
+from raigen.hierarchy import clear_from, reaches
 from raigen.run import Run, write_text
 from raigen.scores import coherence_scores, prune
+from raigen.stream import patient
 from raigen.world.attributes import PROMPTS
 
 SHOWN = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "redundancy",
@@ -71,14 +72,12 @@ class Form(NamedTuple):
 def forms(n_prompts: int, d_in: int, larger: int) -> list[Form]:
     """Every shared form. A neuron of one prompt is asked for by one picture of `n_prompts`: the dead clock waits so
     much longer."""
-    plain = TrainConfig()
-    patient = replace(plain, dead_after_tokens=plain.dead_after_tokens * n_prompts,
-                      dead_after_images=plain.dead_after_images * n_prompts)  # fmt: skip
-    many = replace(patient, d_sae=larger * plain.sae_config(d_in).d_sae)
+    plain = patient(TrainConfig(), n_prompts)
+    many = replace(plain, d_sae=larger * plain.sae_config(d_in).d_sae)
     return [
-        Form("shared, cost of one", patient, 1 / n_prompts),
-        Form("shared", patient),
-        Form("shared, batches of 256", replace(patient, tokens_per_batch=256)),
+        Form("shared, cost of one", plain, 1 / n_prompts),
+        Form("shared", plain),
+        Form("shared, batches of 256", replace(plain, tokens_per_batch=256)),
         Form(f"shared, {larger} x neurons", many),
     ]
 
@@ -152,7 +151,7 @@ def rates(codes: dict[str, np.ndarray], prompt: str) -> tuple[np.ndarray, np.nda
     """In which share of the pictures of `prompt` each neuron fires clearly, and in which of those of the others, on
     average: as clearly as in its strongest pictures of `prompt`."""
     least = clear_from(codes[prompt])
-    shares = {name: ((own > 0) & (own >= least)).mean(0) for name, own in codes.items()}
+    shares = {name: reaches(own, least).mean(0) for name, own in codes.items()}
     return shares[prompt], np.mean([shares[other] for other in codes if other != prompt], axis=0)
 
 
@@ -173,9 +172,7 @@ def write_results(options: Options, rows: list[dict], costs: dict[str, float]) -
               "mean over prompts": means, f"less {APART}": differences(rows)}  # fmt: skip
     write_text(options.results / f"{options.name}.csv", as_csv(rows))
     write_text(options.results / f"{options.name}.json", json.dumps(without_nan(result), indent=1) + "\n")
-    print("| form | " + " | ".join(SHOWN) + " |\n" + "|---" * (1 + len(SHOWN)) + "|")
-    for arm, values in means.items():
-        print(f"| {arm} | " + " | ".join(shown(values[name]) for name in SHOWN) + " |")
+    print(table(means, SHOWN, "form"))
 
 
 def differences(rows: list[dict]) -> dict[str, dict[str, dict[str, float]]]:

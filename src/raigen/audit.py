@@ -100,6 +100,7 @@ def default_run_dir(prompt: str) -> Path:
 
 
 def steps(run: Run, name: str, config: Any) -> Iterator[Step]:
+    """One stage of a run that the caller has locked: skipped where it is done, else begun, told and finished."""
     if run.is_done(name, config):
         yield Step(name, "skipped")
         return

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from raigen.hierarchy import clear_from
+from raigen.hierarchy import clear_from, reaches
 from raigen.run import Run
 from raigen.shared_sae import sharers
 
@@ -32,8 +32,7 @@ def rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
             continue
         least = clear_from(codes[run.dir][:, neurons])
         for other in (run, *others):
-            ours = codes[other.dir][:, neurons]
-            shares = ((ours > 0) & (ours >= least)).mean(axis=0).tolist()
+            shares = reaches(codes[other.dir][:, neurons], least).mean(axis=0).tolist()
             for attribute, rate in zip(run.attributes, shares, strict=True):
                 values = (attribute.rank, attribute.neuron, attribute.label, other.config_of("capture").prompt, rate)
                 found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))

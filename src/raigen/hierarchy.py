@@ -47,7 +47,14 @@ def fires(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> B
     >>> fires(np.array([[8.0, 1.0], [1.0, 0.0]])).tolist()
     [[True, True], [False, False]]
     """
-    return (codes > 0) & (codes >= clear_from(codes, share))
+    return reaches(codes, clear_from(codes, share))
+
+
+def reaches(
+    codes: Float[np.ndarray, "image neuron"], least: Float[np.ndarray, " neuron"]
+) -> Bool[np.ndarray, "image neuron"]:
+    """In which pictures each neuron fires, and at least as strongly as `least`: a code of 0 reaches nothing."""
+    return (codes > 0) & (codes >= least)
 
 
 def clear_from(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> Float[np.ndarray, " neuron"]:

@@ -15,7 +15,7 @@ import numpy as np
 from raigen import figures
 from raigen.config import STAGES, ReportConfig
 from raigen.errors import RaigenError
-from raigen.records import Presence, RareAttribute
+from raigen.records import Presence, RareAttribute, rarest
 from raigen.review import tasks
 from raigen.run import Run
 from raigen.stats import q_rarer
@@ -66,7 +66,7 @@ def page_of(
         "confidence": run.config_of("evaluate").confidence,
         "was_named": _has_finished(run, "annotate"),
         "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
-        "rarest": _rarest(attributes),
+        "rarest": rarest(attributes),
         "chart": chart,
         "dot_box": figures.DOT_BOX,
         "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in figures.color_map(9).tolist()],
@@ -174,12 +174,6 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         if missing := sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {}))):
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
-
-
-def _rarest(attributes: Sequence[RareAttribute]) -> RareAttribute | None:
-    """The named attribute with the lowest measured rate, if any was measured."""
-    measured = [a for a in attributes if a.label is not None and a.presence is not None and a.presence.n]
-    return min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
 
 
 def _has_finished(run: Run, stage: str) -> bool:

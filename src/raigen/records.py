@@ -1,6 +1,6 @@
 """What the stages hand to each other: progress, outcomes, pictures, attributes with their rates."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -211,6 +211,12 @@ class RareAttribute:
             "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
         })  # fmt: skip
+
+
+def rarest(attributes: Sequence[RareAttribute]) -> RareAttribute | None:
+    """The named attribute with the lowest measured rate, if any was measured."""
+    measured = [a for a in attributes if a.label is not None and a.presence is not None and a.presence.n]
+    return min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
 
 
 SUGGESTED = ("suggested_rate", "suggested_low", "suggested_high", "suggested_hits", "suggested_n", "suggested_unscored",

@@ -168,8 +168,14 @@ def found_again(
     >>> found_again(np.array([[0.0, 1.0], [1.0, 0.0]]), scores, percentile=50.0).tolist()
     [True, False]
     """
-    standing = other.centroids[_standing_out(other, percentile, max_frequency)]
-    return np.asarray((1 - listed @ standing.T < distance).any(axis=1))
+    return near_any(listed, other.centroids[_standing_out(other, percentile, max_frequency)], distance)
+
+
+def near_any(
+    centroids: Float[np.ndarray, "one width"], others: Float[np.ndarray, "other width"], distance: float
+) -> Bool[np.ndarray, " one"]:
+    """Which centroids are nearer to one of the others than `distance`, a cosine distance; to none of none."""
+    return np.asarray((1 - centroids @ others.T < distance).any(axis=1))
 
 
 def _standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:

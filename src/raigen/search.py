@@ -25,7 +25,7 @@ from raigen.listener import Layout, Listener
 from raigen.loading import load_pipeline, resolve_device
 from raigen.records import HookpointRating, Tick, mapped
 from raigen.sae import MatryoshkaSAE
-from raigen.scores import NeuronScores, prune, strongest
+from raigen.scores import NeuronScores, near_any, prune, strongest
 from raigen.train import fit
 
 T = TypeVar("T")
@@ -220,10 +220,8 @@ def shared(centroids: Float[np.ndarray, "listed width"], others: Float[np.ndarra
     >>> shared(np.eye(2), np.array([[0.8, 0.6]]))
     1.0
     """
-    if not len(centroids) or not len(others):
-        return 0.0
-    nearest = (centroids @ others.T).max(axis=1)
-    return float((1 - nearest < DiscoverConfig().pruning(1).distance).mean())
+    found = near_any(centroids, others, DiscoverConfig().pruning(1).distance)
+    return float(found.mean()) if len(found) else 0.0
 
 
 def ranked(ratings: Sequence[HookpointRating]) -> list[HookpointRating]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raigen.config import AuditConfig, SearchConfig
-from raigen.records import Causal, HookpointCost, HookpointRating, Presence, RareAttribute
+from raigen.records import Causal, HookpointCost, HookpointRating, Presence, RareAttribute, rarest
 from raigen.run import Run
 from raigen.study import Entry, Study
 from raigen.wording import duration, times
@@ -144,11 +144,7 @@ def print_comparison(study: Study) -> None:
 
 
 def _rarest(run: Run | None) -> RareAttribute | None:
-    """Of the named attributes the one that fresh pictures show least often."""
-    if run is None or not run.attributes_path.is_file():
-        return None
-    measured = [a for a in run.attributes if a.label and a.presence and a.presence.n]
-    return min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
+    return rarest(run.attributes) if run is not None and run.attributes_path.is_file() else None
 
 
 def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> str:
@@ -169,11 +165,11 @@ def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> 
 def _run_cells(run: Run | None) -> list[str]:
     if run is None or not run.attributes_path.is_file():
         return ["not done", "", "", ""]
-    rarest = _rarest(run)
+    attribute = rarest(run.attributes)
     named = sum(attribute.label is not None for attribute in run.attributes)
     return [
-        str(len(run.attributes)), str(named), (rarest.label or "") if rarest else "",
-        presence(rarest.presence) if rarest else "",
+        str(len(run.attributes)), str(named), (attribute.label or "") if attribute else "",
+        presence(attribute.presence) if attribute else "",
     ]  # fmt: skip
 
 
