@@ -12,7 +12,8 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
 from benchmarks import shared_sae
-from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published
+from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published, told
+from benchmarks.cells import Cell
 from benchmarks.discovery import as_csv, summary
 from benchmarks.figures import ablation_figure, recall_figure, suppression_figure
 from benchmarks.hookpoint_search import agreement, truths
@@ -51,6 +52,16 @@ def test_a_unit_hits_the_rare_value_that_its_top_pictures_share():
     assert result["control hits"] == 1 and result["interpretable"] == 3 / 5
     assert result["presence"] == pytest.approx((0.5 + 0.05 + 0.06) / 3) and result["rate correlation"] == 1
     assert result["listed"] == 5
+
+
+def test_a_probe_that_is_told_the_truth_finds_what_the_activations_hold_and_nothing_else():
+    truth, values = world()
+    rng = np.random.default_rng(0)
+    held = np.concatenate([values[:, 2:3], rng.normal(size=(N, 9)) * 0.1], 1).reshape(N, 5, 2).astype(np.float32)
+    cell = Cell("a photo of a doctor", 0, np.ones(N, bool), truth.shows, {}, held)
+    listing = told(cell, seed=0)
+    assert listing.rates.tolist() == [0.06, 0.05, 0.01]
+    assert verdicts(listing, truth).hit.tolist() == [-1, 2, -1]
 
 
 def test_a_list_of_one_value_over_and_over_is_redundant():
