@@ -44,6 +44,8 @@ class Point(NamedTuple):
     scoring_step: int = -1
     training_steps: tuple[int, ...] | None = None
     hookpoint: str | None = None
+    streamed: bool = False
+    """Mixed while pictures come, as an audit without a store does."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ def points(n_steps: int) -> list[Point]:
         Point("training steps", "last", training_steps=(last,)),
         Point("training steps", "last half", training_steps=tuple(range(n_steps // 2, n_steps))),
         Point("training steps", "every third", training_steps=tuple(range(last % 3, n_steps, 3))),
+        Point("stream", "store"),
+        Point("stream", "stream", streamed=True),
+        *(Point("stream", f"{n} of 64 positions", {"tokens_per_step": n}, streamed=True) for n in (32, 16)),
+        Point("stream", "5 of 10 steps", {"steps_per_image": 5}, streamed=True),
         *(Point("hookpoint", path, hookpoint=path) for path in HOOKPOINTS),
         *(Point("k", str(k), {"k": k}) for k in (2, 4, 8, 16, 32)),
         *(Point("coarse neurons", str(n), {"group_sizes": (n, 2048 - n)}) for n in coarse),
@@ -133,7 +139,8 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
     else:
         used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
         readable = torch.from_numpy(cell.readable)
-        codes = encode(trained(used, config), activations[readable, point.scoring_step].float().numpy())
+        sae = trained(used, config, streamed=point.streamed)
+        codes = encode(sae, activations[readable, point.scoring_step].float().numpy())
     peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
     found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
     return measure(found, Truth(cell.shows, cell.controls))

@@ -10,12 +10,15 @@ from jaxtyping import Bool, Float
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from raigen.activations import ActivationStore, TokenBatch
+from raigen.activations import ActivationStore, Part, TokenBatch
 from raigen.audit import run_stage
 from raigen.config import CaptureConfig, SAEConfig, TrainConfig
 from raigen.embed import Embedder
+from raigen.records import Tick
+from raigen.reservoir import Reservoir
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
+from raigen.stream import drawn, reservoir_capacity
 from raigen.train import fit
 from raigen.world.attributes import VALUE_NAMES
 from raigen.world.judge import judge
@@ -101,13 +104,35 @@ def token_batches(activations: Tensor, size: int, epochs: int, seed: int) -> Ite
             yield TokenBatch(flat[rows].float(), rows // per_image)
 
 
+def streamed_batches(activations: Tensor, config: TrainConfig, at_once: int = 16) -> Iterator[TokenBatch]:
+    """The tokens as an audit without a store trains on them: `at_once` pictures after the other, of each the steps and
+    positions that `config` has drawn, mixed in its reservoir."""
+    n_images, n_steps, n_tokens, d_in = activations.shape
+    per_image = min(config.steps_per_image or n_steps, n_steps) * min(config.tokens_per_step or n_tokens, n_tokens)
+    capacity = reservoir_capacity(config, d_in, n_images * per_image)
+    generator = torch.Generator().manual_seed(config.sae_seed)
+    reservoir = Reservoir(capacity, config.batch_of(n_images * per_image), d_in, generator)
+    for indices in torch.arange(n_images).split(at_once):
+        part = Part(indices.tolist(), activations[indices], tuple(range(n_steps)), Tick(0, n_images))
+        batch = drawn(part, config)
+        yield from reservoir.add(batch.tokens, batch.images)
+    yield from reservoir.drain()
+
+
 def trained(
-    activations: Tensor, config: TrainConfig, shape: SAEConfig | None = None, untrained: bool = False
+    activations: Tensor,
+    config: TrainConfig,
+    shape: SAEConfig | None = None,
+    untrained: bool = False,
+    streamed: bool = False,
 ) -> MatryoshkaSAE:
-    """An autoencoder trained on these activations; `untrained` leaves it as initialised, with a threshold for its k."""
+    """An autoencoder trained on these activations, in random order, or `streamed` as an audit without a store does;
+    `untrained` leaves it as initialised, with a threshold for its k."""
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
     size = config.batch_of(activations[..., 0].numel() * config.epochs)
     batches = token_batches(activations, size, config.epochs, config.sae_seed)
+    if streamed:
+        batches = streamed_batches(activations, config)
     if untrained:
         tokens = next(batches).tokens
         sae.initialise(tokens, torch.Generator().manual_seed(config.sae_seed))

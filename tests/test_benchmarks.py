@@ -13,13 +13,14 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks import shared_sae
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published, told
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, streamed_batches
 from benchmarks.discovery import as_csv, summary
 from benchmarks.figures import ablation_figure, recall_figure, suppression_figure
 from benchmarks.hookpoint_search import agreement, truths
 from benchmarks.hookpoint_search import summary as search_summary
 from benchmarks.intervals import interval_of, shown
 from benchmarks.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
+from raigen.config import TrainConfig
 from raigen.scores import NeuronScores
 from raigen.search import Reading, Tried
 
@@ -62,6 +63,16 @@ def test_a_probe_that_is_told_the_truth_finds_what_the_activations_hold_and_noth
     listing = told(cell, seed=0)
     assert listing.rates.tolist() == [0.06, 0.05, 0.01]
     assert verdicts(listing, truth).hit.tolist() == [-1, 2, -1]
+
+
+def test_a_stream_holds_what_the_settings_draw_from_every_picture_once():
+    activations = torch.arange(6 * 4 * 8, dtype=torch.float32).view(6, 4, 8, 1)
+    batches = list(streamed_batches(activations, TrainConfig(tokens_per_batch=5), at_once=4))
+    assert sorted(torch.cat([batch.tokens for batch in batches]).flatten().tolist()) == list(range(6 * 4 * 8))
+    few = list(streamed_batches(activations, TrainConfig(tokens_per_batch=5, steps_per_image=2, tokens_per_step=4)))
+    tokens = torch.cat([batch.tokens for batch in few]).flatten().long()
+    assert torch.equal(torch.cat([batch.images for batch in few]), tokens // (4 * 8))  # as far as they were drawn from
+    assert len(tokens.unique()) == len(tokens) == 6 * 2 * 4
 
 
 def test_a_list_of_one_value_over_and_over_is_redundant():
