@@ -4,7 +4,7 @@ DEMO_FLAGS ?=
 VENV := .venv
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo demo-study test check bench bench-quick _browser
+.PHONY: demo demo-study test check bench bench-quick neighbours _browser
 
 demo: $(STAMP)
 	@$(VENV)/bin/raigen audit "a photo of a doctor" $(DEMO_FLAGS)
@@ -62,6 +62,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
+
+# What is written for SAELens, read by SAELens itself: installed for this alone, in an environment of its own. It brings a
+# torchvision, which must fit the torch it finds, and does without.
+neighbours:
+	$(PYTHON) -m venv .venv-neighbours
+	.venv-neighbours/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours]'
+	.venv-neighbours/bin/python -m pip uninstall --quiet --yes torchvision
+	.venv-neighbours/bin/pytest tests/test_interchange.py
 
 # The tests open the report in a real browser.
 _browser:

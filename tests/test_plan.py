@@ -50,6 +50,8 @@ def test_a_store_and_epochs_change_the_plan(sd_folder):  # noqa: F811
     )
     assert stored.disk_activations == 3 * plain.disk_activations
     assert twice.tokens == 2 * 50 * 2 * 5 and plain.tokens == 50 * 3 * 16
+    in_reservoir, at_the_end = (2 * 16 + 8) * (50 * 3 * 16 // 4 - 256), 4 * 16 * (50 * 3 * 16 - 50 * 2 * 5)
+    assert plain.memory - twice.memory == in_reservoir + at_the_end
 
 
 def test_the_command_prints_it_and_leaves_no_folder(sd_folder, tmp_path, monkeypatch, capsys):  # noqa: F811

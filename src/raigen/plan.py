@@ -15,7 +15,7 @@ from raigen.pictures import as_png
 from raigen.sae import MatryoshkaSAE
 from raigen.stats import images_needed, rarest_rate
 from raigen.stream import bytes_per_token, reservoir_capacity
-from raigen.train import fit
+from raigen.train import CLOSING_TOKENS, fit
 
 PROBE_IMAGES = 4  # at most; a larger batch is as fast per picture or faster
 PROBE_STEPS = 3  # of training; the first warms up
@@ -27,8 +27,8 @@ class AuditPlan(NamedTuple):
     """What an audit takes: seconds, bytes, tokens; and the rarest rate that it can show ten times, at 95 %.
 
     Seconds and picture sizes are measured on a few pictures and steps; `memory` counts weights, the autoencoder with
-    its gradients and moments, and the reservoir, not what the pipeline needs while it runs. Every listed attribute
-    counts as named, so that pictures of its suggested prompt are made.
+    its gradients and moments, the reservoir and the tokens on which training ends, not what the pipeline needs while it
+    runs. Every listed attribute counts as named, so that pictures of its suggested prompt are made.
     """
 
     settings: Settings
@@ -107,6 +107,8 @@ def _memory(pipe: DiffusionPipeline, d_in: int, tokens: int, config: AuditConfig
     sae = config.train.sae_config(d_in)
     autoencoder = 4 * 4 * (2 * sae.d_in * sae.d_sae + sae.d_in + sae.d_sae)  # weights, gradients, two moments
     per_epoch, per_token = tokens // config.train.epochs, bytes_per_token(d_in)
+    closing = 4 * d_in * min(CLOSING_TOKENS, per_epoch)
+    mixed = reservoir_capacity(config.train, d_in, per_epoch) * per_token
     if config.capture.store:
-        return weights + autoencoder + min(per_epoch * per_token, MEMORY_BOUND)
-    return weights + autoencoder + reservoir_capacity(config.train, d_in, per_epoch) * per_token
+        mixed = min(per_epoch * per_token, MEMORY_BOUND)
+    return weights + autoencoder + closing + mixed
