@@ -308,7 +308,7 @@ def test_the_written_layout_names_every_field(record, heading):
     assert [name for name in names if f"`{name}`" not in section] == []
 
 
-def test_fresh_pictures_outlive_another_judge_but_not_another_capture(tmp_path):
+def test_fresh_pictures_outlive_another_judge_and_training_but_not_another_capture(tmp_path):
     run = Run.create(tmp_path / "run")
     for stage in STAGES[:5]:
         config = STAGE_CONFIGS[stage](**({"prompt": "a photo of a doctor"} if stage == "capture" else {}))
@@ -321,9 +321,13 @@ def test_fresh_pictures_outlive_another_judge_but_not_another_capture(tmp_path):
         run.finish(stage, Outcome(outputs, {}), 1.0)
     run.forget("annotate")
     assert not run.presence_path.exists() and run.fresh_samples_path.exists()
-    assert (run.fresh_dir / "000000.png").exists()
+    write_text(run.compared_samples_path, "x")
+    write_text(run.amplification_path("3-steer"), "x")
+    run.forget("train")  # none of these pictures hangs on the autoencoder; what was steered does
+    assert run.fresh_samples_path.exists() and (run.fresh_dir / "000000.png").exists()
+    assert run.compared_samples_path.exists() and not run.amplified_dir.exists()
     run.forget("capture")
-    assert not run.fresh_samples_path.exists()
+    assert not run.fresh_samples_path.exists() and not run.compared_dir.exists()
 
 
 def test_a_broken_list_is_named_with_the_stage_that_makes_it(tmp_path):

@@ -222,13 +222,14 @@ class Run:
                     path.unlink(missing_ok=True)
         if stage == "capture":
             self.samples_path.unlink(missing_ok=True)
+            self.fresh_samples_path.unlink(missing_ok=True)
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
             for folder in self.seed_dirs():  # also those of a training that was stopped before it noted them
                 shutil.rmtree(folder)
-            self.fresh_samples_path.unlink(missing_ok=True)
-        for made in (self.amplified_dir, self.compared_dir, self.asked_root_dir):  # the first of an autoencoder, too
-            if stage in ("capture", "train") and made.is_dir():
+        of_pictures, of_autoencoder = (self.compared_dir, self.asked_root_dir), (self.amplified_dir,)
+        for made in {"capture": of_pictures + of_autoencoder, "train": of_autoencoder}.get(stage, ()):
+            if made.is_dir():
                 shutil.rmtree(made)
         self._write_manifest(manifest)
 
