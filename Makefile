@@ -4,7 +4,7 @@ DEMO_FLAGS ?=
 VENV := .venv
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo demo-study test check bench bench-quick neighbours _browser
+.PHONY: demo demo-study test check bench bench-quick extras _browser
 
 demo: $(STAMP)
 	@$(VENV)/bin/raigen audit "a photo of a doctor" $(DEMO_FLAGS)
@@ -63,13 +63,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-# What is written for SAELens, read by SAELens itself: installed for this alone, in an environment of its own. It brings a
-# torchvision, which must fit the torch it finds, and does without.
-neighbours:
-	$(PYTHON) -m venv .venv-neighbours
-	.venv-neighbours/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours]'
-	.venv-neighbours/bin/python -m pip uninstall --quiet --yes torchvision
-	.venv-neighbours/bin/pytest tests/test_interchange.py
+# The tests that need an extra (SAELens, Ray, pyarrow), in an environment of its own. What SAELens brings along wants a
+# torchvision that fits the torch it finds, and does without any.
+extras: _browser
+	$(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours,ray,export]'
+	.venv-extras/bin/python -m pip uninstall --quiet --yes torchvision
+	.venv-extras/bin/pytest tests/test_interchange.py tests/test_study.py tests/test_exports.py tests/test_brought.py
 
 # The tests open the report in a real browser.
 _browser:
