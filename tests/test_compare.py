@@ -22,6 +22,7 @@ from raigen.compare import plan as plan_of
 from raigen.comparisons import KINDS, Change, Compared, Finding
 from raigen.config import AnnotateConfig, CaptureConfig, CompareConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.contrast import changes_of, kind_of, verdict_when_asked
+from raigen.elsewhere import COLUMNS, as_csv
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
 from raigen.fresh import first_seed
@@ -155,6 +156,18 @@ def test_the_same_comparison_again_is_the_same(study, two):
     assert turned == {TURBAN: "better", CAT: "new", SNOW: "same", "with a beard": "same"}
     raigen.compare(study.dir, judge="portraits", n_asked_images=0)
     assert study.comparison_path.read_bytes() == before
+
+
+def test_a_shared_autoencoder_is_told_by_prompt(study):
+    assert "shared-title" not in study.report_path.read_text()
+    rates = [("old", DOCTOR, 1, 7, TURBAN, under, rate) for under, rate in ((DOCTOR, 0.031), ("a <b>", 0.42))]
+    study.rates_path.write_text(as_csv(dict(zip(COLUMNS, row, strict=True)) for row in rates))
+    html = raigen.compare(study, judge="portraits", n_asked_images=0).report_path.read_text()
+    (section,) = re.findall(r'<section id="shared".*?</section>', html, flags=re.S)
+    assert "a &lt;b&gt;" in section and "<b>" not in section
+    assert re.findall(r"([\d.]+)\s%", section[section.index("<tbody>") :]) == ["3.1", "42"]
+    study.rates_path.unlink()
+    raigen.compare(study, judge="portraits", n_asked_images=0)
 
 
 def test_clip_has_one_yardstick_for_all_models(two, tmp_path):

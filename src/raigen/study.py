@@ -1,5 +1,6 @@
 """Owns a study folder: which runs belong to it, and every path beside them."""
 
+import csv
 import json
 import os
 import re
@@ -129,6 +130,14 @@ class Study:
         """
         found = list(rows(self.comparison()))
         return {name: [row[name] for row in found] for name in COLUMNS}
+
+    def neuron_rates(self) -> list[dict[str, Any]]:
+        """What rates.csv says: how often listed neurons fire under every prompt that shares their autoencoder (columns
+        `raigen.elsewhere.COLUMNS`, `rate` as a number); empty where none is shared."""
+        if not self.rates_path.is_file():
+            return []
+        with self.rates_path.open(encoding="utf-8", newline="") as file:
+            return [row | {"rate": float(row["rate"])} for row in csv.DictReader(file)]
 
     def comparison(self) -> dict[str, Any]:
         """What comparison.json holds. Raises RaigenError before the study was compared."""

@@ -43,6 +43,7 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
         "n_told": len(told),
         "axis": figures.rate_axis([cell["presence"]["high"] for cell in cells.values() if cell["presence"]["n"]]),
         "strips": _strips(entry, judged, config),
+        "shared": _shared(study),
         "unscored": _unscored(judged),
         "runs": [{"prompt": e.prompt, "model": e.model, "link": f"{quote(e.folder)}/report.html",
                   "n_listed": len(judged[e.prompt, e.model].run.attributes)}
@@ -60,6 +61,18 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
     """
     short = {model: Path(model).name or model for model in models}
     return short if len(set(short.values())) == len(models) else {model: model for model in models}
+
+
+def _shared(study: Study) -> list[dict[str, Any]]:
+    """For each model whose prompts share an autoencoder, how often every listed neuron fires under each of them."""
+    tables: dict[str, dict[str, Any]] = {}
+    for row in study.neuron_rates():
+        table = tables.setdefault(row["model"], {"model": row["model"], "under": [], "rows": {}})
+        if row["under"] not in table["under"]:
+            table["under"].append(row["under"])
+        of_neuron = table["rows"].setdefault((row["prompt"], row["neuron"]), row | {"rates": {}})
+        of_neuron["rates"][row["under"]] = row["rate"]
+    return [table | {"rows": list(table["rows"].values())} for table in tables.values()]
 
 
 def _cells(entry: Mapping[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Prints results as tables on stdout."""
 
-import csv
 import json
 import shlex
 import sys
@@ -151,10 +150,9 @@ def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> 
     """Of the prompts that share an autoencoder, but for the entry's own, that under which the neuron fires most."""
     if attribute is None:
         return ""
-    with study.rates_path.open(encoding="utf-8", newline="") as file:
-        key = (entry.model, entry.prompt, str(attribute.neuron))
-        rows = [row for row in csv.DictReader(file) if (row["model"], row["prompt"], row["neuron"]) == key]
-    shares = {row["under"]: float(row["rate"]) for row in rows}
+    key = (entry.model, entry.prompt, str(attribute.neuron))
+    rows = [row for row in study.neuron_rates() if (row["model"], row["prompt"], row["neuron"]) == key]
+    shares = {row["under"]: row["rate"] for row in rows}
     here = shares.pop(entry.prompt, 0.0)
     if not shares:
         return ""
