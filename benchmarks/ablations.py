@@ -16,7 +16,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.arms import coherent
+from benchmarks.arms import coherent, published
 from benchmarks.cells import Cell, activations_of, capture, cell_of, codes_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
@@ -46,6 +46,15 @@ class Point(NamedTuple):
     hookpoint: str | None = None
     streamed: bool = False
     """Mixed while pictures come, as an audit without a store does."""
+    by_paper: bool = False
+    """The published score of the coarse neurons."""
+
+    @property
+    def trains_as_usual(self) -> bool:
+        """Whether the autoencoder is the default one for so many pictures."""
+        usual = Point(self.curve, self.place, score=self.score, views=self.views, coarse_only=self.coarse_only,
+                      n_images=self.n_images, by_paper=self.by_paper)  # fmt: skip
+        return self == usual
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ def points(n_steps: int) -> list[Point]:
     coarse = (102, 205, 410, 820)
     return [
         *(Point("number of images", str(n), n_images=n) for n in (100, 300, 1000, 5000)),
+        *(Point("number of images", f"{n}, published", n_images=n, by_paper=True) for n in (1000, 5000)),
         *(Point("scoring step", str(step + 1), scoring_step=step) for step in range(0, n_steps, 3)),
         Point("training steps", "all"),
         Point("training steps", "last", training_steps=(last,)),
@@ -133,16 +143,22 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
     """Trains and scores one point on one cell."""
     cell, activations = _material(options, point, prompt, seed)
     config = replace(TrainConfig(), **point.train)
-    if point._replace(score={}, views=(), coarse_only=False) == Point(point.curve, point.place, views=()):
+    if point.trains_as_usual:
         run = capture(options.work, prompt, seed, options.n_images)
-        codes = codes_of(run, cell, activations, "matryoshka-0", config)  # of the discovery benchmark
+        of = "" if point.n_images in (None, options.n_images) else f"-of-{point.n_images}"
+        codes = codes_of(
+            run, cell, activations, f"matryoshka-0{of}", config
+        )  # matryoshka-0: of the discovery benchmark
     else:
         used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
         readable = torch.from_numpy(cell.readable)
         sae = trained(used, config, streamed=point.streamed)
         codes = encode(sae, activations[readable, point.scoring_step].float().numpy())
-    peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
-    found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
+    if point.by_paper:
+        found = published(codes.mean[:, : codes.n_coarse], cell.embeddings["clip"])
+    else:
+        peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
+        found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
     return measure(found, Truth(cell.shows, cell.controls))
 
 
