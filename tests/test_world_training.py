@@ -2,19 +2,26 @@
 
 import itertools
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made import portrait, save
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from raigen.config import CaptureConfig
+from raigen.diffusion import Settings
 from raigen.errors import RaigenError
 from raigen.loading import load_pipeline, model_path
+from raigen.records import Outcome, Sample
+from raigen.run import Run, write_text
 from raigen.world.attributes import BY_NAME, PROFESSIONS, PROMPTS, VALUES
 from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
-from raigen.world.train import unet, vae, variant
+from raigen.world.train import quality, unet, vae, variant
 from raigen.world.train.clip import ranking_loss
 from raigen.world.train.data import decode, encode, pictures
 from raigen.world.train.judge import disturbed, garbage
@@ -207,3 +214,23 @@ def test_a_variant_is_a_pipeline_with_what_was_planted(tmp_path, monkeypatch, ca
         variant.make_variant("narrower", folder, ["doctor"], steps=2, n_drawings=12)
     variant.report(folder, 4)
     assert "turban           planted   1.0% ->  12.0%   seen" in capsys.readouterr().out
+
+
+def test_the_card_takes_pictures_that_are_there_each_seed_once(tmp_path):
+    settings = Settings(10, 1.5, 64, 64)
+    facts = {"model": "portraits", **settings._asdict()}
+    for name, base, given in (("a", 0, facts), ("b", 1, facts), ("c", 7, facts | {"guidance_scale": 3.0})):
+        run = Run.create(tmp_path / name)
+        run.begin("capture", CaptureConfig(PROMPTS[0]))
+        samples = [
+            save(run, Sample(i, PROMPTS[0], base + i, f"images/{i:06d}.png", ""), portrait(base + i, None))
+            for i in (0, 1)
+        ]
+        write_text(run.samples_path, "".join(json.dumps(sample._asdict()) + "\n" for sample in samples))
+        run.finish("capture", Outcome([], given), 1.0)
+    images = quality.captured(tmp_path, PROMPTS[0], settings, 3)
+    assert [image.tobytes() for image in images] == [
+        Image.open(BytesIO(portrait(seed, None))).tobytes() for seed in range(3)
+    ]
+    with pytest.raises(RaigenError, match="expected 4 pictures of 'a photo of a doctor'; found 3"):
+        quality.captured(tmp_path, PROMPTS[0], settings, 4)

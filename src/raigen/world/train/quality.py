@@ -62,21 +62,24 @@ def measure(
 
 
 def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Image.Image]:
-    """The first pictures of this prompt from the captures of the bundled model below `runs`, made with `settings`.
+    """The first pictures of this prompt from the captures of the bundled model below `runs`, made with `settings`, each
+    seed once.
 
     Raises RaigenError when there are fewer than `count`.
     """
-    images, wanted = [], {"model": BUNDLED, **settings._asdict()}
+    images: dict[int, Image.Image] = {}
+    wanted = {"model": BUNDLED, **settings._asdict()}
     for manifest in sorted(runs.rglob("run.json")):
         run = Run(manifest.parent)
         record = run.manifest["stages"].get("capture", {})
         if record.get("finished") and record["config"]["prompt"] == prompt:
             facts = run.facts_of("capture")
             if all(facts[name] == value for name, value in wanted.items()):
-                images += [run.read_image(sample) for sample in run.samples()[: count - len(images)]]
+                new = [sample for sample in run.samples() if sample.seed not in images]
+                images |= {sample.seed: run.read_image(sample) for sample in new[: count - len(images)]}
     if len(images) < count:
         raise RaigenError(f"{runs}: expected {count} pictures of {prompt!r}; found {len(images)}")
-    return images
+    return list(images.values())
 
 
 def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
