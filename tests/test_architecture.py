@@ -18,7 +18,7 @@ LEVELS = {
     "axes": 0.75, "comparisons": 0.25, "study": 0.75, "workers": 0, "cluster": 0.1, "synonyms": 1,
     "wording": 0, "markup": 0.5,  # below the pages that are made of them
     "ragged": 0.5,  # below the autoencoder, which is made of it
-    "sae": 1, "scores": 1, "measures": 0.75, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
+    "sae": 1, "dead": 1, "scores": 1, "measures": 0.75, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
     "answers": 1, "hierarchy": 1, "detection": 1.25, "calibration": 1.25,  # both built on stats
     "interchange": 1.25,
     "listener": 1.25, "probe": 1.5,  # each builds on the one before

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from raigen.activations import ActivationStore, TokenBatch
 from raigen.config import TrainConfig
+from raigen.dead import DeadClock
 from raigen.errors import RaigenError
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
-from raigen.train import DeadClock, Training, fit, inference_quality, train
+from raigen.train import Training, fit, inference_quality, train
 
 FREQUENT, RARE = 16, 8
 
