@@ -53,7 +53,7 @@ class DeadClock:
     def dead(self) -> Bool[Tensor, " d_sae"]:
         """Which neurons are dead now."""
         dead = self._tokens >= self.after_tokens
-        if self._seen_at:
+        if self._seen_at and dead.any():
             seen_at = torch.tensor(list(self._seen_at.values())).sort().values
             images = len(seen_at) - torch.searchsorted(seen_at, self._fired_at, right=True)
             dead &= images >= self.after_images
