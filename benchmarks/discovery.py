@@ -32,7 +32,10 @@ SHOWN = (
     "precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "listed",
     "redundancy", "control hits", "interpretable", "presence", "rate correlation", "matched AP",
 )  # fmt: skip
-DRAWN = ("coherent", "published", "published, ten images", "random order", "CLIP clusters", "ICA of looks")
+DRAWN = (
+    "told the truth", "coherent", "coherent, to 10 %", "published", "published, ten images", "random order",
+    "CLIP clusters", "ICA of looks",
+)  # fmt: skip
 CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))  # by seed 0 alone
 HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 
