@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
-from benchmarks import shared_sae
+from benchmarks import false_alarms, shared_sae
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published, told
 from benchmarks.cells import Cell, streamed_batches
 from benchmarks.discovery import as_csv, summary
@@ -21,6 +21,7 @@ from benchmarks.hookpoint_search import summary as search_summary
 from benchmarks.intervals import interval_of, shown
 from benchmarks.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
 from raigen.config import TrainConfig
+from raigen.errors import RaigenError
 from raigen.scores import NeuronScores
 from raigen.search import Reading, Tried
 
@@ -216,3 +217,16 @@ def test_a_share_of_the_positions_of_every_step_is_drawn():
     assert torch.equal(thinned[..., :2], activations[:, :, :2, :2])  # of each picture and step
     places = thinned[..., 2]
     assert (places[..., 0] != places[..., 1]).all() and len(places.flatten(0, 1).unique(dim=0)) > 6
+
+
+def test_two_sets_of_one_model_hold_no_picture_twice_and_a_difference_is_called():
+    column = np.arange(600.0)
+    seen = {"a": np.repeat(column[:, None], len(false_alarms.VALUE_NAMES), 1)}
+    shows = false_alarms.split(seen, 300, np.random.default_rng(0))
+    name = false_alarms.VALUE_NAMES[3]
+    assert sorted([*shows[name, "a", "one"], *shows[name, "a", "other"]]) == column.tolist()
+    alike = {key: (np.arange(300) % 10 == 0).astype(float) for key in shows}
+    assert false_alarms.alarms_of(alike, ("a",)) == 0
+    assert false_alarms.alarms_of(alike | {(name, "a", "one"): np.ones(300)}, ("a",)) == 1
+    with pytest.raises(RaigenError, match="at most half of the 600 pictures of 'a'; got 301"):
+        false_alarms.split(seen, 301, np.random.default_rng(0))
