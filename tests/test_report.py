@@ -215,7 +215,7 @@ def test_a_label_has_its_score_or_the_reason_why_not(whole: Run) -> None:
     assert "portraits judge sees it in 9 of 11 other pictures" in text and f"; 1 unscored: {score}" in text
     assert re.search(rf"control, .* of neuron 55: balanced accuracy 0\.47 \(0\.30{DASH}0\.60\), AUROC 0\.45", text)
     assert text.count("For control, the same label") == 3
-    assert "None: it has no label." in text and "clarity 0.61, redundancy 0.72, polysemanticity 0.13" in text
+    assert "Not scored: it has no label." in text and "clarity 0.61, redundancy 0.72, polysemanticity 0.13" in text
 
 
 def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole: Run, tmp_path: Path) -> None:
