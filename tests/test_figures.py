@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -91,7 +91,7 @@ def test_the_scatter_places_a_worked_example() -> None:
     chart = figures.scatter(frequency, far, np.array([False, True, True]))
     left, right = chart.pins
     assert left.top == 0 and right.top == 50 and 0 < left.left < right.left < 100
-    assert chart.dots.count("M") == 1 and chart.dots.startswith("M977 1000")
+    assert chart.dots == ("M977 1000h.1", "", "", "")
     assert [mark.text for mark in chart.x_marks] == ["1 %", "3 %", "10 %", "30 %", "100 %"]
     assert chart.x_marks[0].at == left.left and chart.x_marks[2].at == right.left
     assert [(mark.at, mark.text) for mark in chart.y_marks] == [(0, "0"), (25, "0.1"), (50, "0.2"), (75, "0.3"),
@@ -103,9 +103,33 @@ def test_the_scatter_places_a_worked_example() -> None:
 def test_the_scatter_holds_every_neuron(neurons: list[tuple[float, float, bool]]) -> None:
     frequency, far, listed = (np.array([n[i] for n in neurons], dtype) for i, dtype in enumerate((float, float, bool)))
     chart = figures.scatter(frequency, far, listed)
-    assert chart.dots.count("M") == (~listed).sum() and len(chart.pins) == listed.sum()
+    assert "".join(chart.dots).count("M") == (~listed).sum() and len(chart.pins) == listed.sum()
     assert all(0 <= pin.left <= 100 and -0.01 <= pin.top <= 100 for pin in chart.pins)
+    assert all(0 <= pin.true_left <= 100 and -0.01 <= pin.true_top <= 100 for pin in chart.pins)
     assert all(0 <= mark.at <= 100 for mark in chart.x_marks)
+
+
+@given(st.lists(st.tuples(st.floats(20, 80), st.floats(20, 80)), max_size=20), st.integers(1, 5))
+@settings(deadline=None, max_examples=20)
+def test_numbers_stand_apart_and_lone_ones_stay(places: list[tuple[float, float]], n_alike: int) -> None:
+    at = np.array([place for place in places for _ in range(n_alike)][:20], float).reshape(-1, 2)
+    moved = figures.spread(at)
+    gaps = (moved[:, None] - moved) / figures.APART
+    far = np.hypot(gaps[..., 0], gaps[..., 1]) + 2 * np.eye(len(at))
+    assert far.min(initial=2.0) > 0.85 and moved.min(initial=0.0) >= 0 and moved.max(initial=0.0) <= 100
+    before = (at[:, None] - at) / figures.APART
+    alone = (np.hypot(before[..., 0], before[..., 1]) + 9 * np.eye(len(at)) > 6).all(axis=1)
+    assert (moved[alone] == at[alone]).all() and (figures.spread(at) == moved).all()
+
+
+def test_what_was_moved_knows_its_true_place() -> None:
+    frequency, far = np.array([0.5, 0.01, 0.01, 0.1]), np.array([0.4, 0.2, 0.2, 0.2])
+    first, second, lone = figures.scatter(frequency, far, np.array([False, True, True, True])).pins
+    assert (first.true_left, first.true_top) == (second.true_left, second.true_top) != (first.left, first.top)
+    assert first.is_aside and second.is_aside and not lone.is_aside and lone.left == lone.true_left
+    for pin in (first, second):  # its number hides the place no more
+        away = ((pin.left - pin.true_left) / figures.APART[0], (pin.top - pin.true_top) / figures.APART[1])
+        assert math.hypot(*away) > 0.65
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1.5])

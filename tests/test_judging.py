@@ -379,7 +379,10 @@ def test_a_label_is_scored_where_its_neuron_fires_and_where_it_does_not(run, ser
     for model, name in judges.items():
         through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=(model,)))
         first, cats, nothing = [json.loads(line) for line in run.label_scores_path.read_text().splitlines()]
-        assert first["why_not"] == "of pictures it was not named by, it fires strongly in only 0"
+        assert first["why_not"] == (
+            "apart from the 10 pictures it was named by, the neuron fires strongly in only 0 of 60, and 5 are needed: "
+            "some 90 audited pictures would give that many, if it goes on so"
+        )
         assert "auroc" not in first
         assert nothing["why_not"] == "it has no label" and nothing["clarity"] is not None
         assert (cats["neuron"], cats["judge"], cats["why_not"]) == (neuron, name, None)

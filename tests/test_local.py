@@ -1,19 +1,7 @@
 """A local image-text-to-text model is asked in this process: a tiny real one, taught two answers in code."""
 
 import pytest
-import torch
-from PIL import Image
-from tiny import PIXELS, WIDTH
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from tiny_vlm import ANSWERS, BLUE, RED, save_model
 
 from raigen.address import address_of
 from raigen.answers import Answers
@@ -23,71 +11,12 @@ from raigen.local import Local
 from raigen.questions import Question, read_presence
 from raigen.vlm import Job, ask_all
 
-RED, BLUE = Image.new("RGB", (20, 20), (230, 20, 20)), Image.new("RGB", (20, 20), (20, 20, 230))
-ANSWERS = {"yes": '{"answer": "yes"}', "no": '{"answer": "no"}'}
 QUESTION = Question("Red?", {"properties": {"answer": {}}}, 20)
-TEMPLATE = (
-    "{% for message in messages %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
-)
-
-
-def processor(template: str | None = TEMPLATE) -> LlavaProcessor:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
-    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokens, eos_token="<eos>", pad_token="<pad>", extra_special_tokens=["<image>"]
-    )
-    size = {"height": PIXELS, "width": PIXELS}
-    return LlavaProcessor(
-        CLIPImageProcessorPil(size={"shortest_edge": PIXELS}, crop_size=size), tokenizer, patch_size=8,
-        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=template,
-    )  # fmt: skip
-
-
-def llava(tools: LlavaProcessor) -> LlavaForConditionalGeneration:
-    torch.manual_seed(0)
-    vision = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=2 * WIDTH, projection_dim=WIDTH, num_hidden_layers=1,
-        num_attention_heads=2, image_size=PIXELS, patch_size=8,
-    )  # fmt: skip
-    text = LlamaConfig(
-        vocab_size=len(tools.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=512, pad_token_id=tools.tokenizer.pad_token_id,
-        eos_token_id=tools.tokenizer.eos_token_id, bos_token_id=None,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, vision_feature_layer=-1, image_seq_length=4,
-        image_token_id=tools.tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
-    return LlavaForConditionalGeneration(config)
-
-
-def taught(model: LlavaForConditionalGeneration, tools: LlavaProcessor) -> LlavaForConditionalGeneration:
-    """The model after some steps on the two answers, one for each color."""
-    examples = []
-    for image, verdict in ((RED, "yes"), (BLUE, "no")):
-        examples.append(tools(images=[image], text=f"<image>Red?>{ANSWERS[verdict]}<eos>", return_tensors="pt"))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        loss = sum(model(**example, labels=example["input_ids"]).loss for example in examples)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss.item() < 0.1:
-            break
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    tools = processor()
-    folder = tmp_path_factory.mktemp("models") / "llava"
-    taught(llava(tools), tools).save_pretrained(folder)
-    tools.save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("models") / "llava", QUESTION)
 
 
 def test_it_says_what_it_was_taught(folder, tmp_path):
@@ -102,9 +31,7 @@ def test_it_says_what_it_was_taught(folder, tmp_path):
 
 
 def test_random_weights_give_no_verdict(tmp_path):
-    tools = processor()
-    llava(tools).save_pretrained(tmp_path)
-    tools.save_pretrained(tmp_path)
+    save_model(tmp_path)
     reply = Local(address_of(f"transformers:{tmp_path}")).ask([RED, BLUE], QUESTION)
     assert read_presence(reply.text) is None and 1 <= reply.tokens_out <= 20
 
@@ -112,8 +39,6 @@ def test_random_weights_give_no_verdict(tmp_path):
 def test_a_model_that_cannot_be_asked_is_told(tmp_path):
     with pytest.raises(RaigenError, match="transformers:nowhere: expected an image-text-to-text model"):
         Local(address_of("transformers:nowhere"))
-    tools = processor(None)
-    llava(tools).save_pretrained(tmp_path)
-    tools.save_pretrained(tmp_path)
+    save_model(tmp_path, template=None)
     with pytest.raises(RaigenError, match="expected a chat model; it has no chat template"):
         Local(address_of(f"transformers:{tmp_path}"))

@@ -1,5 +1,6 @@
 """The report, opened as a reader opens it: from a file, in a browser, without a network."""
 
+import csv
 import io
 import json
 import re
@@ -34,6 +35,7 @@ from raigen.page import DASH
 from raigen.records import Presence, Sample
 from raigen.run import Run, write_tensors, write_text
 from raigen.stats import q_rarer
+from raigen.wording import q_text
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_the_summary_says_the_numbers_in_words(whole: Run) -> None:
         "In 60 pictures that the model “portraits” made for this prompt, raigen found 4 candidates for a rare "
         "attribute; 3 could be named. Of these, fresh pictures least often show “holding a cat”: it was seen in none "
         "of 300 fresh pictures (95 % "
-        "interval 0\N{EN DASH}1.2 %)."
+        "interval 0\N{EN DASH}1.2 %). Of 3 attributes that were measured, 3 are shown to be under 5 %."
     ) in text
     assert "test model of a drawn world: 3 of 4 candidates are hits, " in text
 
@@ -209,11 +211,11 @@ def test_the_name_stands_beside_what_it_rests_on(tmp_path: Path) -> None:
 
 def test_a_label_has_its_score_or_the_reason_why_not(whole: Run) -> None:
     text = text_of(whole)
-    score = f"Balanced accuracy 0.86 (0.70{DASH}0.95), AUROC 0.90 (0.77{DASH}0.97)"
-    assert f"{score}: portraits judge sees it in 9 of 11 other pictures" in text
+    score = f"balanced accuracy 0.86 (0.70{DASH}0.95), AUROC 0.90 (0.77{DASH}0.97)."
+    assert "portraits judge sees it in 9 of 11 other pictures" in text and f"; 1 unscored: {score}" in text
     assert re.search(rf"control, .* of neuron 55: balanced accuracy 0\.47 \(0\.30{DASH}0\.60\), AUROC 0\.45", text)
     assert text.count("For control, the same label") == 3
-    assert "None: it has no label." in text and "clarity 0.61, redundancy 0.72, polysemanticity 0.13" in text
+    assert "Not scored: it has no label." in text and "clarity 0.61, redundancy 0.72, polysemanticity 0.13" in text
 
 
 def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole: Run, tmp_path: Path) -> None:
@@ -249,8 +251,38 @@ def test_given_attributes_have_a_section_with_rates_of_every_judge(tmp_path: Pat
 def test_rarer_than_is_tested_over_all_that_were_judged(whole: Run) -> None:
     measured = [a.presence for a in whole.attributes if a.presence]
     expected = q_rarer([p.hits for p in measured], [p.n for p in measured], 0.05)
-    found = re.findall(r"q = ([\d.e-]+), over 3 attributes", text_of(whole))
-    assert found == [f"{q:.2g}" for q in expected]
+    found = re.findall(r"rate is shown to be under 5\s% \(q (.+?), over 3 attributes\)", text_of(whole))
+    assert found == [q_text(q) for q in expected]
+
+
+def test_what_is_not_shown_to_be_rare_is_said_so_in_words(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n_attributes=3)
+    first, second, third = run.attributes
+    often = replace(second, presence=replace(second.presence, rate=0.04, hits=12, low=0.02, high=0.07))
+    write_text(run.attributes_path, json.dumps([asdict(a) for a in (first, often, third)]))
+    write(run)
+    rows = re.findall(r"<tr data-words.*?</tr>", run.report().read_text(), re.S)
+    cells = [re.findall(r'data-value="([\d.e-]+)">(?:<b>)?(yes|not shown)\b', row) for row in rows]
+    q_values = q_rarer([2, 12, 0], [300] * 3, 0.05)
+    assert [(float(q), words) for ((q, words),) in cells] == [
+        (pytest.approx(q), "yes" if q <= 0.05 else "not shown") for q in q_values
+    ]
+    assert [words for ((_, words),) in cells] == ["yes", "not shown", "yes"]
+    text = text_of(run)
+    assert "Of 3 attributes that were measured, 2 are shown to be under 5" in text
+    assert text.count("rate is not shown to be under 5") == 1
+
+
+def test_every_word_of_the_trade_is_explained(whole: Run) -> None:
+    body, reading = re.split("How to read this page", text_of(whole))[-2:]
+    for word in ("AUROC", "Clopper-Pearson", "q"):
+        assert re.search(rf"\b{word}\b", body), f"{word} is not on the page"
+    for word in ("AUROC", "Clopper-Pearson", "Wilson", "q says how surely", "two-sided detection score", "raw,",
+                 "Rare and distinct (minority score)", "Pictures like it", "When asked for"):  # fmt: skip
+        assert word in reading
+    first = body.index("AUROC")
+    assert body[first:].startswith("AUROC: how well two kinds of pictures are told apart")
+    assert "estimated from likeness among the 60 audited pictures" in body and "The rate to quote" in body
 
 
 @pytest.mark.parametrize("noise", [0, 40])
@@ -377,6 +409,44 @@ def test_a_pin_shows_its_attribute_on_focus_and_leads_to_it(page: Chrome) -> Non
     assert page.switch_to.active_element == pin and tip.is_displayed() and HOSTILE in tip.text
     pin.send_keys(Keys.ENTER)
     assert page.current_url == pin.get_attribute("href")
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A report in which five candidates share one place in the overview."""
+    run = make_run(tmp_path_factory.mktemp("runs") / "crowded", n_attributes=6)
+    listed = {a.neuron for a in run.attributes[:5]}
+    rows = list(csv.DictReader(run.neurons_path.read_text().splitlines()))
+    moved = [
+        row | ({"frequency": 0.01, "distinctiveness": 0.3} if int(row["neuron"]) in listed else {}) for row in rows
+    ]
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(moved)
+    write_text(run.neurons_path, text.getvalue())
+    write(run)
+    return run
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_candidates_that_coincide_can_all_be_pointed_at(browser: Chrome, crowded: Run, width: int) -> None:  # noqa: F811
+    view(browser, width)
+    browser.get(crowded.report().resolve().as_uri())
+    reached = browser.execute_script("""
+        return [...document.querySelectorAll('.pin')].map((pin) => {
+            pin.scrollIntoView({block: 'center'});
+            const box = pin.getBoundingClientRect();
+            const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return hit !== null && hit.closest('.pin') === pin;
+        });""")
+    assert reached == [True] * 6
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".aside .true")) == 5
+    assert (crowded.figures_dir / "overview.svg").read_text().count('class="true"') == 5
+    for pin in browser.find_elements(By.CSS_SELECTOR, ".pin"):
+        browser.execute_script("arguments[0].focus({focusVisible: true})", pin)
+        assert pin.find_element(By.CSS_SELECTOR, ".tip").is_displayed()
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("width", [375, 800, 1280])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from vlm_server import KEY, cut, hang, serving
+from vlm_server import KEY, cut, hang, picture_of, serving
 
 from raigen.address import address_of
 from raigen.answers import Answers, NoReplyError, Reply
@@ -258,6 +258,26 @@ def test_a_parameter_that_is_refused_by_name_is_left_out(server, pictures, tmp_p
     results = asked(server, pictures[:2], tmp_path)
     assert {(r.reply.rung, r.reply.yes_share) for r in results.values()} == {("json_schema", None)}
     assert len(server.requests) == 6 + 3 and server.requests[-1]["max_completion_tokens"] == 300
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["text", "list"])
+def test_a_reason_in_another_form_is_understood_and_told(server, pictures, tmp_path, as_list):
+    """FastAPI's `detail`, as `transformers serve` and others refuse: a text, or pydantic's list with what was sent."""
+
+    def fault(request, count, handler):
+        if "logprobs" in request:
+            reason = {"loc": ["body", "logprobs"], "msg": "Extra inputs are not permitted", "input": request}
+            detail = [reason] if as_list else "Unexpected fields in the request: {'logprobs'}"
+            return handler.send(422, {"detail": detail}) or True
+        small = picture_of(request).height < 256
+        return (handler.send(400, {"detail": f"too small {KEY}"}) or True) if small else None
+
+    server.fault = fault
+    results = asked(server, [*pictures[:2], Image.new("RGB", (64, 32))], tmp_path, ["bald"], concurrency=1)
+    assert "logprobs" in server.requests[0] and "temperature" in server.requests[1]
+    assert [result.reply and result.reply.rung for result in results.values()] == ["json_schema"] * 2 + [None]
+    assert results[2, "bald"].reason == "no reply: BadRequestError: Error code: 400 - too small ***"
+    assert len(server.requests) == 4
 
 
 def test_a_picture_that_the_server_will_not_take_costs_the_others_nothing(server, pictures, tmp_path):

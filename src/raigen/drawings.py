@@ -54,10 +54,10 @@ def draw(run: Run, page: Mapping[str, Any]) -> list[Path]:
 def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[str, Any]]]:
     """The name, kind, frame and content of each."""
     prompt, box, scale = page["prompt"], {"dot_box": page["dot_box"]}, 100 / page["dot_box"]
-    pins = [{**card["pin"]._asdict(), "rank": card["attribute"].rank} for card in page["cards"]]
+    pins = [{"at": card["pin"], "rank": card["attribute"].rank} for card in page["cards"]]
     frame = Frame(f"Neurons for “{prompt}”", "more distinct ↑", f"share of {page['share_of']} (logarithmic)")
     # Circles here: what turns SVG into PNG squeezes strokes with their box.
-    dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", page["chart"].dots)]
+    dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", "".join(page["chart"].dots))]
     yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, "dots": dots}
     rows = [
         {"name": _short(a.label), "presence": a.presence}

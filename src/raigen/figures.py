@@ -13,6 +13,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 # activation look like equal steps of color, and the lightness alone carries the order (for print and color blindness).
 EMBER = np.array([(0.36, 0.08, -0.10), (0.51, 0.17, 0.00), (0.68, 0.135, 0.11), (0.92, -0.01, 0.13)])
 DOT_BOX = 1000  # the square in which the path of the scatter's dots is drawn
+LAYERS = 4  # of the dots of the scatter
+# How far apart two numbers stand in the scatter at least, in percent of its width and height: about their own size in a
+# narrow one (300 x 320 pixels).
+APART = (5.5, 6.5)
+CLEAR = 0.7  # of that distance, between a number and a true place that was left
+ASIDE = 0.2  # of that distance: what was moved further has a line to its true place
+ROUNDS = 200  # of moving them apart, at most
+GOLDEN_ANGLE = math.pi * (3 - 5**0.5)  # turned by it again and again, no two directions are alike
 HALF_DECADES = (1, 3)  # the marks of a logarithmic axis: 1 %, 3 %, 10 %, 30 % ...
 PIXEL_ART = 96  # pictures up to this many pixels are enlarged by whole pixels, not smoothed
 SMALL, LARGE = 256, 1664  # pixels of the longer side: what a vision-language model is shown at least, and at most
@@ -27,20 +35,29 @@ class Mark(NamedTuple):
 
 
 class Pin(NamedTuple):
-    """The place of one listed neuron, in percent of the chart from its left and from its top."""
+    """One listed neuron, in percent of the chart from its left and from its top: where its number stands, and its true
+    place, from which the number was moved if it would hide another."""
 
     left: float
     top: float
+    true_left: float
+    true_top: float
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the number was moved so far that its true place must be shown."""
+        return math.hypot((self.left - self.true_left) / APART[0], (self.top - self.true_top) / APART[1]) > ASIDE
 
 
 class Scatter(NamedTuple):
     """Frequency (logarithmic, rare at the left) against distinctiveness (linear from 0, far at the top).
 
-    `dots` is an SVG path of zero-length strokes, one for each neuron that is not listed, in a square of `DOT_BOX`;
-    `pins` are the listed ones, in the order in which they came.
+    `dots` are SVG paths of zero-length strokes, one for each neuron that is not listed, in a square of `DOT_BOX`; in
+    several layers, for what one path draws twice is no darker. `pins` are the listed ones, in the order in which they
+    came.
     """
 
-    dots: str
+    dots: tuple[str, ...]
     pins: tuple[Pin, ...]
     x_marks: tuple[Mark, ...]
     y_marks: tuple[Mark, ...]
@@ -185,15 +202,50 @@ def scatter(
     left = 100 * (np.log10(np.maximum(frequency, 1e-12)) - low) / (0.05 - low)  # ends a little after 100 %
     down = 100 * (1 - distinctiveness / top)
     scale = DOT_BOX / 100
-    dots = "".join(f"M{x * scale:.0f} {y * scale:.0f}h.1" for x, y in zip(left[~listed], down[~listed], strict=True))
-    pins = tuple(Pin(round(float(x), 2), round(float(y), 2)) for x, y in zip(left[listed], down[listed], strict=True))
+    dots = [f"M{x * scale:.0f} {y * scale:.0f}h.1" for x, y in zip(left[~listed], down[~listed], strict=True)]
+    true = np.stack([left[listed], down[listed]], axis=1)
+    places = np.concatenate([spread(true), true], axis=1).round(2).tolist()
     values = [digit * 10.0**power for power in range(math.floor(low), 1) for digit in HALF_DECADES]
     x_marks = tuple(
         Mark(round(100 * (math.log10(v) - low) / (0.05 - low), 2), f"{v * 100:g} %")
         for v in values
         if low < math.log10(v) <= 1e-9
     )
-    return Scatter(dots, pins, x_marks, tuple(Mark(100 * at / top, f"{at:g}") for at in y_marks))
+    layers, pins = tuple("".join(dots[layer::LAYERS]) for layer in range(LAYERS)), tuple(Pin(*at) for at in places)
+    return Scatter(layers, pins, x_marks, tuple(Mark(100 * at / top, f"{at:g}") for at in y_marks))
+
+
+def spread(places: Float[np.ndarray, "pin 2"]) -> Float[np.ndarray, "pin 2"]:
+    """Moves pins apart, until no two are nearer than `APART` and none hides a true place from which one was moved, or
+    `ROUNDS` are over. Places are percent from the left and from the top of the chart, which none leaves; what is alone
+    stays, and the same places always move alike.
+
+    >>> spread(np.array([[50.0, 50.0], [50.0, 50.0], [90.0, 10.0]])).round(1).tolist()
+    [[53.8, 49.6], [46.9, 52.7], [90.0, 10.0]]
+    """
+    turns, box, true = GOLDEN_ANGLE * np.arange(len(places)), 100 / np.array(APART), places / APART
+    # What coincides has no direction in which to part: every pin leans a hair towards one of its own.
+    hair, at = 1e-9 * np.stack([np.cos(turns), np.sin(turns)], axis=1), true
+    is_near = np.hypot(*np.moveaxis(true[:, None] - true, 2, 0)) < 1
+    left = true[is_near.sum(axis=1) > 1]  # each is near itself
+    for _ in range(ROUNDS):
+        at = at + hair
+        steps = np.concatenate([_steps(at, at, 1.0) / 2, _steps(at, left, CLEAR)], axis=1)
+        far = np.hypot(steps[..., 0], steps[..., 1])
+        if far.max(initial=0.0) < 0.02:
+            break
+        at = np.clip(at + steps.sum(axis=1) / np.maximum((far > 0).sum(axis=1, keepdims=True), 1), 0, box)
+    moved = at * APART
+    return np.where(np.abs(moved - places) < 0.01, places, moved)
+
+
+def _steps(
+    at: Float[np.ndarray, "pin 2"], others: Float[np.ndarray, "other 2"], least: float
+) -> Float[np.ndarray, "pin other 2"]:
+    """The step of each pin that would bring it `least` away from each of the others; 0 where it is."""
+    gaps = at[:, None] - others
+    far = np.maximum(np.hypot(gaps[..., 0], gaps[..., 1]), 1e-12)
+    return (np.maximum(least - far, 0) / far)[..., None] * gaps
 
 
 def histogram(values: Float[np.ndarray, " value"], n_bins: int = 20) -> Histogram:

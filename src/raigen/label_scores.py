@@ -1,5 +1,6 @@
 """Scores labels on audited pictures that did not make them: does a judge see the label where the neuron fires?"""
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ from jaxtyping import Float
 
 from raigen.answers import Answers
 from raigen.config import EvaluateConfig
-from raigen.detection import HeldOut, detection, held_out
+from raigen.detection import STRONGLY, HeldOut, detection, held_out
+from raigen.hierarchy import fires
 from raigen.judges import Subject, Verdicts, presence_jobs, verdicts_of
 from raigen.measures import clarity, polysemanticity, redundancy
 from raigen.records import RareAttribute, Sample, Tick
@@ -122,11 +124,29 @@ def _chosen(
         chosen = held_out(strength, material.embeddings, unusable, config.n_label_images, base + attribute.neuron)
         n_silent = len(chosen.hard) + len(chosen.random)
         if len(chosen.active) < FEWEST:
-            yield attribute, None, f"of pictures it was not named by, it fires strongly in only {len(chosen.active)}"
+            n_strong = int(fires(strength[:, None], STRONGLY).sum())
+            yield attribute, None, _too_few(len(chosen.active), len(attribute.top_images), n_strong, len(strength))
         elif n_silent < FEWEST:
             yield attribute, None, f"it is silent in only {n_silent} pictures"
         else:
             yield attribute, chosen, None
+
+
+def _too_few(n_active: int, n_top: int, n_strong: int, n_images: int) -> str:
+    """Why there is no score where `n_strong` of `n_images` pictures make the neuron fire strongly, among them `n_top`
+    that it was named by; and from how many pictures on there should be one.
+
+    >>> _too_few(2, 10, 12, 1000).split(": ")[1]
+    'some 1,300 audited pictures would give that many, if it goes on so'
+    """
+    needed = n_images * (n_top + FEWEST) / max(n_strong, 1)
+    step = 10 ** max(math.floor(math.log10(needed)) - 1, 0)  # two digits, rounded up
+    needed = math.ceil(needed / step) * step
+    return (
+        f"apart from the {n_top} pictures it was named by, the neuron fires strongly in only {n_active} of "
+        f"{n_images:,}, and {FEWEST} are needed: some {needed:,.0f} audited pictures would give that many, if it goes "
+        "on so"
+    )
 
 
 def _scored(verdicts: Verdicts, chosen: HeldOut, samples: Sequence[Sample], confidence: float) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from raigen.world.attributes import BY_NAME
 
 # Of few marks, for the narrow screen.
 FULL_AXIS = figures.RateAxis(1.0, tuple(figures.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
+SURE = 0.05  # of q, up to which an attribute is called shown to be rarer
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
 
 # What the frequency of a neuron counts, under each score.
@@ -85,6 +86,8 @@ def page_of(
         "given": given,
         "rarer_than": config.rarer_than,
         "n_tested": len(q_values),
+        "n_rarer": sum(q <= SURE for q in q_values.values()),
+        "sure": SURE,
         "axis": figures.rate_axis(_ends(attributes, given)),
         "truth": _truth(run, attributes),
         "stages": _run_card(run),

@@ -107,7 +107,7 @@ class Server:
                 )
                 return reply_of(completion, rung)
             except self._refusals as error:
-                named = {name for name in ("temperature", "max_tokens", "logprobs") if name in str(error)}
+                named = {name for name in ("temperature", "max_tokens", "logprobs") if name in words_of(error)}
                 if named <= self._refused:
                     raise
                 log.info("%s does not take %s", self._address.name, ", ".join(sorted(named - self._refused)))
@@ -139,7 +139,7 @@ class Server:
 
     def _said(self, error: Exception) -> str:
         """The words of an error in one line, without the key: servers repeat it."""
-        words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = " ".join(f"{type(error).__name__}: {words_of(error)}".split())
         return (words.replace(self._key, "***") if self._key else words)[:300]
 
 
@@ -149,6 +149,19 @@ def data_uri(image: Image.Image) -> str:
     kind = "png" if max(image.size) <= PIXEL_ART else "jpeg"
     shown.save(buffer, kind, **({"quality": 92} if kind == "jpeg" else {}))
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def words_of(error: Exception) -> str:
+    """The words of an error, with what the client leaves out of them: a reason in no `message`, as FastAPI gives it.
+
+    Of pydantic's complaints only the place and the reason: what was sent (`input`) would name every parameter.
+    """
+    body = getattr(error, "body", None)
+    detail = body.get("detail") if isinstance(body, dict) else body
+    if isinstance(detail, list):
+        complaints = [entry for entry in detail if isinstance(entry, dict)]
+        detail = "; ".join(f"{entry.get('loc', '')} {entry.get('msg', '')}" for entry in complaints)
+    return f"{error} - {detail}" if isinstance(detail, str) and detail else str(error)
 
 
 def reply_of(completion: Any, rung: str) -> Reply:
