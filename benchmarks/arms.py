@@ -102,7 +102,7 @@ def told(cell: Cell, seed: int, folds: int = 5) -> Listing:
     rows = (rows - rows.mean(0)) / rows.std()
     split = KFold(folds, shuffle=True, random_state=seed)
     scores = cross_val_predict(Ridge(alpha=100.0), rows, cell.shows[:, rare].astype(np.float64), cv=split)
-    return Listing(scores, rates[rare])
+    return Listing(np.asarray(scores), rates[rare])
 
 
 def as_codes(tokens: Float[np.ndarray, "image token unit"], k: int) -> Float[np.ndarray, "image unit"]:
