@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.suppression
 	$(VENV)/bin/python -m benchmarks.amplification
 	$(VENV)/bin/python -m benchmarks.steering_overhead
+	$(VENV)/bin/python -m benchmarks.paper_protocol
 	$(VENV)/bin/python -m benchmarks.hookpoint_search
 	$(VENV)/bin/python -m benchmarks.full_size
 
@@ -61,6 +62,9 @@ bench-quick: $(STAMP)
 	  --n-images 8 --n-selected 2 --most-per-selected 10 --n-fresh-images 20 --source bench-work/quick \
 	  --work bench-work/quick/amplification --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.steering_overhead --batch-size 2 --rounds 2 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.paper_protocol --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
+	  --n-images 8 --n-likely 2 --n-angles 8 --n-fresh-images 20 --source bench-work/quick \
+	  --work bench-work/quick/amplification --results bench-work/quick
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -100,6 +100,9 @@ def timed(
                 generate(pipe, options.prompt, range(options.batch_size), settings)
             if number:
                 seconds[name].append(clock(pipe) - started)
+        if number:
+            print(f"round {number}: " + ", ".join(f"{name} {found[-1]:.2f} s" for name, found in seconds.items()),
+                  flush=True)  # fmt: skip
     return seconds
 
 
