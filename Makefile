@@ -37,6 +37,9 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.ablations
 	$(VENV)/bin/python -m benchmarks.shared_sae
 	$(VENV)/bin/python -m benchmarks.suppression
+	$(VENV)/bin/python -m benchmarks.amplification
+	$(VENV)/bin/python -m benchmarks.steering_overhead
+	$(VENV)/bin/python -m benchmarks.paper_protocol
 	$(VENV)/bin/python -m benchmarks.hookpoint_search
 	$(VENV)/bin/python -m benchmarks.full_size
 
@@ -58,6 +61,13 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.shared_sae --prompts "a photo of a doctor" "a photo of a nurse" --n-images 150 \
 	  --larger 2 --timed 1 --work bench-work/quick --own bench-work/quick/shared-sae --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.amplification --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
+	  --n-images 8 --n-selected 2 --most-per-selected 10 --n-fresh-images 20 --source bench-work/quick \
+	  --work bench-work/quick/amplification --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.steering_overhead --batch-size 2 --rounds 2 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.paper_protocol --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
+	  --n-images 8 --n-likely 2 --n-angles 8 --n-fresh-images 20 --source bench-work/quick \
+	  --work bench-work/quick/amplification --results bench-work/quick
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import binom
 from scipy.stats import t as student
 
 
@@ -15,6 +16,23 @@ def interval_of(means: Float[np.ndarray, " seed"]) -> dict[str, float]:
     mean, n = float(means.mean()), len(means)
     half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def median_interval(values: Float[np.ndarray, " value"]) -> dict[str, float]:
+    """Median (under `mean`) with the 95 % interval between two order statistics, of independent values; without an
+    interval for fewer than six. Infinite values count as large ones.
+
+    >>> median_interval(np.array([1.0, 2, 3, 4, 5, np.inf]))
+    {'mean': 3.5, 'low': 1.0, 'high': inf, 'n': 6}
+    """
+    ordered, n = np.sort(values), len(values)
+    if not n:
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    below = int(binom.ppf(0.025, n, 0.5))  # P(fewer than `below` lie under the median) <= .025
+    known = below >= 1
+    low, high = (float(ordered[below - 1]), float(ordered[n - below])) if known else (float("nan"), float("nan"))
+    middle = (float(ordered[(n - 1) // 2]) + float(ordered[n // 2])) / 2
+    return {"mean": middle, "low": low, "high": high, "n": n}
 
 
 def shown(value: dict[str, float]) -> str:
@@ -28,9 +46,9 @@ def shown(value: dict[str, float]) -> str:
 
 
 def without_nan(data: Any) -> Any:
-    """Lists and dicts with None for NaN, which JSON does not know."""
+    """Lists and dicts with None for NaN and infinity, which JSON does not know."""
     if isinstance(data, dict):
         return {key: without_nan(value) for key, value in data.items()}
     if isinstance(data, list):
         return [without_nan(value) for value in data]
-    return None if isinstance(data, float) and np.isnan(data) else data
+    return None if isinstance(data, float) and not np.isfinite(data) else data

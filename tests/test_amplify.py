@@ -13,6 +13,7 @@ from tiny import clip_folder, sd_folder  # noqa: F401  # fixtures
 import raigen
 from raigen import looking, methods
 from raigen.activations import ActivationStore
+from raigen.audit import run_stage
 from raigen.cli import main
 from raigen.config import AmplifyConfig, SAEConfig
 from raigen.diffusion import Generated
@@ -146,12 +147,28 @@ def test_select_keeps_the_strongest_of_its_pool_and_costs_what_it_made(run, made
     assert point["unsteered_cost"] == 3 and point["fidelity"]["mean"] == pytest.approx(1)
 
 
-def test_select_sees_a_picture_as_discovery_does(run):
+@pytest.mark.parametrize("score", ["coherent", "published"])
+def test_select_sees_a_picture_as_discovery_does(run, score):
+    if score == "published":  # which takes the mean over the positions, of coarse neurons only
+        run_stage(run, "discover", replace(run.config_of("discover"), score=score), redo=True)
     store = ActivationStore(run.activations_dir)
     stored = torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])]).float()
-    codes = Studio(run, AmplifyConfig(attribute=2))._codes_of(Generated([], stored[:, None], None, ()))
+    studio = Studio(run, AmplifyConfig(attribute=2))
+    codes = studio._codes_of(Generated([], stored[:, None], None, ()))
     kept = run.read_tensors(run.codes_path, "discover")["image_codes"]
     assert (kept > 0).any() and torch.allclose(codes, kept, atol=1e-5)
+
+
+def test_codes_of_another_score_are_not_taken_for_those_of_this_one(run, made):
+    raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
+    run_stage(run, "discover", replace(run.config_of("discover"), score="published"), redo=True)
+    run_stage(run, "annotate", run.config_of("annotate"))
+    labelled(run, "holding a cat", "in the snow", None)
+    (entry,) = raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
+    (means,) = (run.amplified_dir / "base").glob("*/means.safetensors")
+    codes = run.read_tensors(means, "amplify")["codes"][:, entry["neuron"]].numpy()
+    kept = [int(file[-10:-4]) for file in entry["points"][0]["files"]]
+    assert min(codes[kept]) >= max(np.delete(codes, kept))
 
 
 def test_a_share_of_the_suggested_prompt(run, made, judged):

@@ -1,8 +1,11 @@
 """Steering: what is added, where, in which step and branch; and that nothing of it stays."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload, cpu_offload_with_hook
 from families import flux
 from tiny import stable_diffusion
 
@@ -10,7 +13,7 @@ import raigen
 from raigen.config import SAEConfig
 from raigen.diffusion import Settings, generate, layout_of
 from raigen.errors import RaigenError
-from raigen.hookpoint import find_hookpoint
+from raigen.hookpoint import candidates, find_hookpoint
 from raigen.sae import MatryoshkaSAE
 from raigen.steering import pushed, scales_of
 
@@ -151,6 +154,106 @@ def test_a_transformer_is_steered_at_its_image_tokens_only():
             handle.remove()
     text, image = ((heard[len(heard) // 2][part] - heard[0][part]).abs().amax() for part in (0, 1))
     assert text == 0 and image > 1
+
+
+def loaded(dtype: torch.dtype = torch.float32):
+    made = stable_diffusion().to(dtype)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def wrapped():
+    made = loaded()
+    made.unet = torch.compile(made.unet, backend="eager")
+    return made
+
+
+def compiled_in_place():
+    made = loaded()
+    made.unet.mid_block.compile(backend="eager")  # as diffusers' `compile_repeated_blocks` does
+    return made
+
+
+def offloaded():
+    """Weights come from a store, layer by layer: as `enable_sequential_cpu_offload` does, with a CPU to compute on."""
+    made = loaded()
+    for part in (made.unet, made.vae, made.text_encoder):
+        cpu_offload(part, torch.device("cpu"))
+    return made
+
+
+def offloaded_by_part():
+    """One part at a time where it computes: as `enable_model_cpu_offload` does, with a CPU to compute on."""
+    made, before = loaded(), None
+    for part in (made.text_encoder, made.unet, made.vae):
+        _, before = cpu_offload_with_hook(part, torch.device("cpu"), prev_module_hook=before)
+    return made
+
+
+@pytest.fixture(scope="module")
+def fresh_compiler() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def expected(sae) -> dict[str, np.ndarray]:
+    """The pictures of the plain pipeline: unsteered, and steered by either method."""
+    pipe = loaded()
+    return {"plain": pixels(generate(pipe, PROMPT, SEEDS, SETTINGS)), **steered_pixels(pipe, sae, 20.0)}
+
+
+def steered_pixels(pipe, sae, strength: float, settings: Settings = SETTINGS) -> dict[str, np.ndarray]:
+    """Pictures by method, without looking inside as a user would make them."""
+    found = {}
+    for method in ("steer", "set"):
+        with raigen.steering(pipe, sae, {5: strength}, method=method, settings=settings):
+            found[method] = pixels(generate(pipe, PROMPT, SEEDS, settings))
+    return found
+
+
+@pytest.mark.parametrize("make", [wrapped, compiled_in_place, offloaded, offloaded_by_part])
+def test_a_pipeline_that_was_compiled_or_offloaded_is_steered_as_the_plain_one_is(
+    make: Callable, sae, expected, fresh_compiler
+):
+    pipe = make()
+    plain = pixels(generate(pipe, PROMPT, SEEDS, SETTINGS))  # first: what is compiled now knows of no hook
+    steered = steered_pixels(pipe, sae, 20.0)
+    for method, found in steered.items():
+        assert np.array_equal(found, expected[method]) and not np.array_equal(found, plain)
+    assert np.array_equal(plain, expected["plain"])
+    assert all(np.array_equal(found, plain) for found in steered_pixels(pipe, sae, 0.0).values())
+    assert np.array_equal(pixels(generate(pipe, PROMPT, SEEDS, SETTINGS)), plain) and hooks(pipe) == 0
+
+
+def test_the_modules_of_a_compiled_denoiser_keep_their_paths():
+    assert find_hookpoint(wrapped()).path == find_hookpoint(wrapped(), "unet.mid_block").path == "unet.mid_block"
+    assert [point.path for point in candidates(wrapped())] == [point.path for point in candidates(loaded())]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("seeds", [[3], [3, 4, 5]])
+def test_half_precision_is_steered_in_every_batch_and_with_and_without_guidance(sae, dtype, guidance, seeds):
+    pipe, settings = loaded(dtype), SETTINGS._replace(guidance_scale=guidance)
+
+    def states(strength: float, method: str = "steer") -> tuple[torch.Tensor, np.ndarray]:
+        heard = []
+        with raigen.steering(pipe, sae, {5: strength}, method=method, settings=settings):
+            handle = pipe.unet.mid_block.register_forward_hook(lambda module, args, output: heard.append(output))
+            found = pixels(generate(pipe, PROMPT, seeds, settings))
+            handle.remove()
+        return heard[0], found
+
+    plain, pictures = states(0.0)
+    assert np.array_equal(pictures, pixels(generate(pipe, PROMPT, seeds, settings)))
+    assert np.array_equal(states(0.0, "set")[1], pictures)
+    steered, others = states(20.0)
+    moved = (steered - plain).float()[-len(seeds) :]  # the branch that is told the prompt
+    wanted = (20 * sae.W_dec[5].detach())[:, None, None].expand_as(moved)
+    torch.testing.assert_close(moved, wanted, atol=20 * torch.finfo(dtype).eps, rtol=0)
+    assert steered.dtype == dtype and torch.equal(steered[: -len(seeds)], plain[: -len(seeds)])
+    assert not np.array_equal(others, pictures)
 
 
 @pytest.mark.parametrize(

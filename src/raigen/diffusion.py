@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raigen.config import CaptureConfig
 from raigen.errors import RaigenError
-from raigen.hookpoint import Hookpoint, denoiser_of
+from raigen.hookpoint import Hookpoint, calling_hooks, denoiser_of
 from raigen.listener import Collector, Layout, Listener
 from raigen.loading import arguments_of, model_path
 from raigen.probe import Probe
@@ -146,7 +146,7 @@ def layouts(
     """
     found: list[Layout | RaigenError] = []
     try:
-        with _memory(pipe, 1):
+        with _memory(pipe, 1), calling_hooks(denoiser_of(pipe, hookpoints[0])):
             probe = Probe(
                 lambda text: _call(pipe, text, [0], settings),
                 denoiser_of(pipe, hookpoints[0]),

@@ -102,11 +102,8 @@ def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float
     few of them. For the published score their mean, of the coarse neurons only."""
     found = []
     for chunk in store.step(store.step_indices[-1]):
-        if score == "published":
-            tokens = chunk.activations.to(sae.W_enc.device)
-            found.append(torch.stack([sae.encode(image, groups=1).mean(0) for image in tokens]))
-        else:
-            found.append(sae.peaks(chunk.activations))
+        by_mean = score == "published"
+        found.append(sae.means(chunk.activations, groups=1) if by_mean else sae.peaks(chunk.activations))
     return torch.cat(found).float().cpu().numpy()
 
 

@@ -2,13 +2,16 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from raigen.errors import RaigenError
 
+COMPILED = "_orig_mod"  # where `torch.compile` keeps the module that it wraps
 MAX_LISTED = 5  # candidates from one list of blocks: its neighbours differ little
 
 
@@ -20,7 +23,7 @@ class Hookpoint(NamedTuple):
 
 
 def find_hookpoint(pipe: DiffusionPipeline, path: str | None = None) -> Hookpoint:
-    """The module at a dotted `path` below the pipeline, such as `unet.mid_block`.
+    """The module at a dotted `path` below the pipeline, such as `unet.mid_block`, compiled or not.
 
     None is the middle block of a U-Net; of a transformer the middle one of `transformer_blocks`, or of its longest list
     of blocks; and the last of the joint blocks where `single_transformer_blocks` follow them, as published for FLUX.1
@@ -28,7 +31,11 @@ def find_hookpoint(pipe: DiffusionPipeline, path: str | None = None) -> Hookpoin
     """
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     path = path or _default_path(pipe)
-    known = {name: part for root, module in modules.items() for name, part in module.named_modules(prefix=root)}
+    known = {
+        name.replace(f".{COMPILED}", ""): part
+        for root, module in modules.items()
+        for name, part in module.named_modules(prefix=root)
+    }
     if path not in known:
         near = difflib.get_close_matches(path, known, n=5, cutoff=0.3)
         raise RaigenError(f"hookpoint: {type(pipe).__name__} has no module {path!r}; near it: {', '.join(near)}")
@@ -45,7 +52,7 @@ def candidates(pipe: DiffusionPipeline) -> list[Hookpoint]:
     default = find_hookpoint(pipe)
     name = default.path.split(".")[0]
     found = {}
-    for child, module in pipe.components[name].named_children():
+    for child, module in uncompiled(pipe.components[name]).named_children():
         if child == "mid_block":
             found[f"{name}.{child}"] = module
     for child, blocks in _lists(pipe.components[name]).items():
@@ -71,5 +78,17 @@ def _default_path(pipe: DiffusionPipeline) -> str:
 
 
 def _lists(denoiser: object) -> Mapping[str, nn.ModuleList]:
-    children = denoiser.named_children() if isinstance(denoiser, nn.Module) else ()
+    children = uncompiled(denoiser).named_children() if isinstance(denoiser, nn.Module) else ()
     return {name: child for name, child in children if isinstance(child, nn.ModuleList) and len(child)}
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return getattr(module, COMPILED, module)
+
+
+def calling_hooks(denoiser: nn.Module) -> AbstractContextManager[Any]:
+    """Within it a denoiser that `torch.compile` has seen runs uncompiled: what was compiled before a hook was
+    registered need not call it (torch, "nn.Module hooks support")."""
+    compiled = any(hasattr(part, COMPILED) or part._compiled_call_impl is not None for part in denoiser.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

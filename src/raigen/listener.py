@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raigen.errors import RaigenError
-from raigen.hookpoint import Hookpoint
+from raigen.hookpoint import Hookpoint, calling_hooks
 
 Sample = Tensor | list[Tensor]  # the noisy pictures a denoiser is given: one row, or one item, for each
 
@@ -123,14 +123,16 @@ class Listener:
 
     @contextmanager
     def listening(self, denoiser: nn.Module) -> Iterator[None]:
-        """Listens to the denoiser and to the module in it; leaves no hook behind."""
+        """Listens to the denoiser and to the module in it; leaves no hook behind. A compiled denoiser runs uncompiled
+        meanwhile."""
         handles = [
             denoiser.register_forward_pre_hook(self._begin_call, with_kwargs=True),
             self.hookpoint.module.register_forward_hook(self._hear),
             denoiser.register_forward_hook(self._end_call),
         ]
         try:
-            yield
+            with calling_hooks(denoiser):
+                yield
         finally:
             for handle in handles:
                 handle.remove()

@@ -80,6 +80,7 @@ class Studio:
         self.sae = MatryoshkaSAE.load(run.sae_dir)
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
         self._mask, self.mask_hash = _read_mask(config.mask)
+        self._by_mean = run.config_of("discover").score == "published"
         self.first_seed = SEEDS_FROM + self.capture.base_seed
 
     @cached_property
@@ -117,7 +118,7 @@ class Studio:
         folder = self.folder(name, recipe)
         listed, made_path = folder / "samples.jsonl", folder / "recipe.json"
         samples = whole_samples(self.run, listed, folder, recipe.prompt, self.first_seed)
-        codes = None if recipe.neurons else _Codes(folder / "codes.safetensors", self.sae.config.d_sae)
+        codes = None if recipe.neurons else self._kept_codes(folder)
         if codes is not None:
             samples = {index: sample for index, sample in samples.items() if codes.has(index)}
         missing = [index for index in indices if index not in samples]
@@ -140,8 +141,12 @@ class Studio:
     def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " picture"]:
         """How strongly a neuron fires on each of the first `n` pictures of a recipe without neurons, [picture], once
         they are made."""
-        kept = _Codes(self.folder(name, recipe) / "codes.safetensors", self.sae.config.d_sae)
-        return kept.values[:n, neuron].numpy()
+        return self._kept_codes(self.folder(name, recipe)).values[:n, neuron].numpy()
+
+    def _kept_codes(self, folder: Path) -> "_Codes":
+        """Codes as discovery scored them: those of another score are in a file of their own."""
+        name, width = ("means", self.sae.group_bounds[1]) if self._by_mean else ("codes", self.sae.config.d_sae)
+        return _Codes(folder / f"{name}.safetensors", width)
 
     def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
         point = find_hookpoint(self.pipe, self.facts["hookpoint"])
@@ -164,9 +169,11 @@ class Studio:
         return generated
 
     def _codes_of(self, generated: Generated) -> Float[Tensor, "picture neuron"]:
+        """One code of each neuron in each picture, as discovery takes it for its score."""
         assert generated.activations is not None  # a hookpoint was given
-        with torch.no_grad():  # the largest over the positions, as for the default score: small things are in few
-            return self.sae.peaks(generated.activations[:, -1])
+        last = generated.activations[:, -1]
+        with torch.no_grad():
+            return self.sae.means(last, groups=1) if self._by_mean else self.sae.peaks(last)
 
     def _described(self, recipe: Recipe) -> str:
         """All that decides the pictures, as JSON: the recipe, the model, its settings, the autoencoder."""

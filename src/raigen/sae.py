@@ -103,6 +103,13 @@ class MatryoshkaSAE(nn.Module):
         """
         return torch.stack([self.encode(tokens.to(self.W_enc.device)).amax(0) for tokens in activations])
 
+    def means(
+        self, activations: Float[Tensor, "picture token d_in"], groups: int | None = None
+    ) -> Float[Tensor, "picture neuron"]:
+        """The mean code over the positions of each picture, of the neurons of the first `groups` groups; None is all.
+        Raises as `encode` does."""
+        return torch.stack([self.encode(tokens.to(self.W_enc.device), groups).mean(0) for tokens in activations])
+
     def decode(self, codes: Float[Tensor, "token s"], groups: int | None = None) -> Float[Tensor, "token d_in"]:
         """codes W_dec + b_dec from the neurons of the first `groups` groups; 0 is the bias only, None is all."""
         end = self.group_bounds[-1 if groups is None else groups]
