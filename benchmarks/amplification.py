@@ -36,7 +36,7 @@ from PIL import Image
 
 import raigen
 from benchmarks.audits import BATCH, COLUMN_OF, Aim, aims_of, audited
-from benchmarks.goals import goals, mixed, row_of
+from benchmarks.goals import CURVES, goals, mixed, row_of
 from benchmarks.intervals import shown, without_nan
 from raigen.errors import RaigenError
 from raigen.records import RareAttribute
@@ -46,7 +46,8 @@ from raigen.world.judge import judge
 from raigen.world.planted import profession_of
 from raigen.world.truth import SHARED_BY_AT_LEAST
 
-METHODS = ("identity", "prompt", "steer", "set", "random-direction", "random-neuron", "select")
+METHODS = ("identity", "prompt", "contrast", "random-pattern", "random-contrast", "steer", "set", "random-direction",
+           "random-neuron", "select")  # fmt: skip
 TRAINING_SECONDS = 0.4  # of one core, for each audited picture
 
 
@@ -67,9 +68,9 @@ class Options:
     n_images: int = 200
     """Pictures of each point."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Of steering; `set` and the controls are tried at 1."""
+    """Of `steer` and `contrast`; `set` and the controls are tried at 1."""
     methods: tuple[str, ...] = METHODS
-    """Which to try; `identity` is strength 0, and `steer` has every one of `strengths`."""
+    """Which to try; `identity` is strength 0; `steer` and `contrast` have every one of `strengths`."""
     mix: bool = True
     """Mixes two attributes of each prompt."""
     targets: tuple[float, float] = (0.1, 0.2)
@@ -107,8 +108,9 @@ def main(options: Options) -> None:
 
 def estimate(options: Options) -> str:
     """What a whole run takes, without what is finished already."""
-    points = {"prompt": 1, "steer": len(options.strengths), "set": 1, "random-direction": 1, "random-neuron": 1}
-    per_attribute = options.n_images * sum(n for method, n in points.items() if method in options.methods)
+    points = {method: len(options.strengths) if method in CURVES else 1 for method in METHODS}
+    points["identity"] = points["select"] = 0  # of few pictures, and of those shared by all attributes
+    per_attribute = options.n_images * sum(points[method] for method in options.methods)
     pool = options.n_selected * min(50, options.most_per_selected) if "select" in options.methods else 0
     shared = options.n_fresh_images + 100 + options.n_images + pool + (2 * options.n_images if options.mix else 0)
     pictures = options.n_attributes * per_attribute + shared
@@ -152,7 +154,7 @@ def asked_of(options: Options, aim: Aim, method: str) -> dict[str, Any]:
     if method == "identity":
         # As many as the first batch of unsteered ones: bit for bit is promised of equal batches.
         n_images, strength, real = min(BATCH, options.n_images), (0.0,), "steer"
-    elif method == "steer":
+    elif method in CURVES:
         strength = options.strengths
     elif method == "select":
         assert aim.attribute.presence is not None  # `cell_of` asked
@@ -187,9 +189,9 @@ def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str
         "fresh": {"hits": presence.hits, "n": presence.n},
     }  # fmt: skip
     if method == "identity":
-        (set_to,) = raigen.amplify(run, **dict(asked, method="set"))
+        others = [raigen.amplify(run, **dict(asked, method=name))[0] for name in ("set", "contrast")]
         base = bytes_of(run, entry["base"])
-        same = [bytes_of(run, point) == base for found in (entry, set_to) for point in found["points"]]
+        same = [bytes_of(run, point) == base for found in (entry, *others) for point in found["points"]]
         return cell | {"identical": all(same), "n": asked["n_images"]}
     points = [point for point in entry["points"] if point["strength"] in asked["strength"]]
     cell["points"] = [
@@ -269,8 +271,13 @@ def table(rows: list[dict], mixtures: list[dict]) -> str:
     for name, held in goals(rows, mixtures).items():
         met = {True: "yes", False: "no", None: ""}[held["met"]]
         lines.append(f"| {name} | {held['wanted']} | {shown(held)} | {held['n']} | {met} |")
-    columns = ("prompt", "steer, best", "set", "random-direction", "random-neuron", "select")
-    lines += ["", "| prompt | attribute | fresh | unsteered | " + " | ".join(columns) + " |", "|---" * 10 + "|"]
+    columns = ("prompt", "contrast, best", "random-pattern", "random-contrast", "steer, best", "set", "random-direction",
+               "random-neuron", "select")  # fmt: skip
+    lines += [
+        "",
+        "| prompt | attribute | fresh | unsteered | " + " | ".join(columns) + " |",
+        "|---" * (4 + len(columns)) + "|",
+    ]
     for row in rows:
         found = [row["points"].get(name) for name in columns]
         points = [f"{point['presence']:.2f} ({point['lift']['lift']:.1f}x)" if point else "" for point in found]

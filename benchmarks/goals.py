@@ -12,6 +12,7 @@ from raigen.stats import rate_interval, ratio_interval
 
 RARE = 0.05  # of fresh pictures, at most, for an attribute to count as rare
 READABLE, RIGHT = 0.95, 0.90  # shares that steered pictures must keep
+CURVES = ("contrast", "steer")  # methods with several strengths, of which the best is counted
 REFERENCE = 1.0  # the strength at which controls are held beside steering
 
 
@@ -97,13 +98,15 @@ def row_of(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {name: first[name] for name in ("prompt", "rank", "neuron", "label", "named by", "top share")}
     row |= {"fresh": fresh[0] / fresh[1], "unsteered": unsteered[0] / unsteered[1], "n unsteered": unsteered[1]}
     row["points"] = points = {}
-    for method in ("prompt", "set", "random-direction", "random-neuron", "steer"):
+    for method in ("prompt", "set", "random-direction", "random-neuron", "random-pattern", "random-contrast", *CURVES):
         for point in cells.get(method, {}).get("points", []):
-            name = f"steer {point['strength']:g}" if method == "steer" else method
+            name = f"{method} {point['strength']:g}" if method in CURVES else method
             points[name] = point_of(Seen.of(point), unsteered)
-    if "steer" in cells:
-        seen, strengths = at_best(base, {point["strength"]: Seen.of(point) for point in cells["steer"]["points"]})
-        points["steer, best"] = point_of(seen, unsteered) | {"strengths": strengths}
+    for method in CURVES:
+        if method not in cells:
+            continue
+        seen, strengths = at_best(base, {point["strength"]: Seen.of(point) for point in cells[method]["points"]})
+        points[f"{method}, best"] = point_of(seen, unsteered) | {"strengths": strengths}
     if "identity" in cells:
         row["identical at 0"] = cells["identity"]["identical"]
     if cells.get("select", {}).get("points"):
@@ -144,9 +147,9 @@ def goals(rows: Sequence[dict[str, Any]], mixtures: Sequence[dict[str, Any]]) ->
     rare = [row for row in rows if row["fresh"] <= RARE]
     found = {
         "prompt: median presence": median(values(rare, "prompt", "presence"), ">= .60", lambda m: m >= 0.6),
-        "steer: median lift at the best strength": median(lifts(rare, "steer, best"), ">= 8", lambda m: m >= 8),
-        "steer: readable": mean(rare, "steer, best", "readable", ">= .95", lambda m: m >= READABLE),
-        "steer: right profession": mean(rare, "steer, best", "right profession", ">= .90", lambda m: m >= RIGHT),
+        **{name: held for method in CURVES for name, held in _of_curve(rare, method).items()},
+        "random pattern at 1: median lift": median(lifts(rare, "random-pattern"), "<= 1.5", lambda m: m <= 1.5),
+        "contrast of a random neuron at 1: median lift": median(lifts(rare, "random-contrast"), "", None),
         "steer at 1: median lift": median(lifts(rare, f"steer {REFERENCE:g}"), "", None),
         "set at 1: median lift": median(lifts(rare, "set"), "", None),
         "random direction at 1: median lift": median(lifts(rare, "random-direction"), "<= 1.5", lambda m: m <= 1.5),
@@ -163,6 +166,17 @@ def goals(rows: Sequence[dict[str, Any]], mixtures: Sequence[dict[str, Any]]) ->
         "mix: targets within the interval": share([mixture["hit"] for mixture in mixtures], 0.95),
     }
     return found
+
+
+def _of_curve(rare: Sequence[dict[str, Any]], method: str) -> dict[str, dict[str, Any]]:
+    """The goals of a method at its best strength."""
+    best = f"{method}, best"
+    return {
+        f"{method}: median lift at the best strength": median(lifts(rare, best), ">= 8", lambda m: m >= 8),
+        f"{method}: median presence there": median(values(rare, best, "presence"), "", None),
+        f"{method}: readable": mean(rare, best, "readable", ">= .95", lambda m: m >= READABLE),
+        f"{method}: right profession": mean(rare, best, "right profession", ">= .90", lambda m: m >= RIGHT),
+    }
 
 
 def values(rows: Iterable[dict[str, Any]], name: str, field: str) -> list[float]:

@@ -208,6 +208,38 @@ def test_controls_are_as_strong_and_point_elsewhere(run, made):
     assert torch.equal(turned.W_dec[others], sae.W_dec[others])
 
 
+def test_the_contrast_is_that_of_the_ten_strongest_pictures_and_its_controls_are_as_large(run, made):
+    studio = Studio(run, AmplifyConfig(attribute=(1,), device="cpu"))
+    neuron = run.attributes[0].neuron
+    with torch.no_grad():
+        codes = torch.stack([studio.sae.encode(tokens).amax(0) for tokens in studio.last])[:, neuron]
+    top = codes.argsort(descending=True, stable=True)[:10]
+    pattern = studio.pattern(neuron)
+    torch.testing.assert_close(pattern, studio.last[top].mean(0) - studio.last.mean(0))
+    drawn = studio.pattern(neuron, direction_seed=3)
+    torch.testing.assert_close(drawn.norm(dim=1), pattern.norm(dim=1))
+    assert torch.cosine_similarity(drawn, pattern, dim=1).abs().mean() < 0.6
+    entries = [raigen.amplify(run, attribute=1, method=method, strength=(0, 1), n_images=2)[0]
+               for method in ("contrast", "random-pattern", "random-contrast")]  # fmt: skip
+    assert [entry["recipe"]["method"] for entry in entries] == ["contrast"] * 3
+    assert [entry["recipe"]["direction_seed"] is None for entry in entries] == [True, False, True]
+    assert entries[2]["recipe"]["neurons"] != entries[0]["recipe"]["neurons"] == [neuron]
+    read = lambda files: [(run.dir / file).read_bytes() for file in files]  # noqa: E731
+    for entry in entries:
+        unmoved, moved = (read(point["files"]) for point in entry["points"])
+        assert unmoved == read(entry["base"]["files"]) != moved
+
+
+def test_causal_scores_by_contrast_have_controls_of_their_own(run, made, judged):
+    cat = run.attributes[0]
+    judged(lambda sample, label: label == cat.label and f"/{cat.neuron}-contrast/" in sample.file)
+    entries = raigen.amplify(run, causal=True, method="contrast", n_images=8)
+    assert [entry["method"] for entry in entries[:3]] == ["contrast", "random-pattern", "random-contrast"]
+    assert run.attributes[0].causal.method == "contrast" and not run.attributes[0].causal.correlates_only
+    with pytest.raises(RaigenError, match="method: expected steer or contrast with causal; got 'set'"):
+        raigen.amplify(run, causal=True, method="set")
+
+
 def test_causal_scores_go_into_the_list_and_the_table(run, made, judged, capsys):
     cat = run.attributes[0]
     judged(lambda sample, label: label == cat.label and f"/{cat.neuron}-steer/" in sample.file)

@@ -15,7 +15,7 @@ from raigen.diffusion import Settings, generate, layout_of
 from raigen.errors import RaigenError
 from raigen.hookpoint import candidates, find_hookpoint
 from raigen.sae import MatryoshkaSAE
-from raigen.steering import pushed, scales_of
+from raigen.steering import contrast_of, pushed, scales_of
 
 PROMPT, SEEDS = "a photo of a doctor", [3, 4]
 SETTINGS = Settings(num_inference_steps=3, guidance_scale=4.0, height=32, width=32)
@@ -62,6 +62,23 @@ def test_strength_times_scale_times_the_decoder_row_is_added_in_the_first_step(p
     torch.testing.assert_close(steered.activations[:, 0], expected, atol=1e-5, rtol=1e-4)
     assert not np.array_equal(pixels(plain), pixels(steered))
     assert hooks(pipe) == 0
+
+
+def test_a_contrast_is_added_position_by_position_and_its_form_is_checked(pipe, sae):
+    plain = made(pipe)
+    pattern = contrast_of(plain.activations[:, 0], [1])
+    torch.testing.assert_close(pattern, (plain.activations[1, 0] - plain.activations[0, 0]) / 2)
+    with raigen.steering(pipe, sae, {5: 2.0}, method="contrast", patterns={5: pattern}, settings=SETTINGS):
+        moved = made(pipe)
+    torch.testing.assert_close(moved.activations[:, 0], plain.activations[:, 0] + 2 * pattern, atol=1e-5, rtol=1e-4)
+    with raigen.steering(pipe, sae, {5: 0.0}, method="contrast", patterns={5: pattern}, settings=SETTINGS):
+        assert torch.equal(made(pipe).activations, plain.activations)
+    for patterns, got in (({}, "none"), ({5: pattern[:3]}, r"\(3, ")):
+        with (
+            pytest.raises(RaigenError, match=f"patterns: expected one of .* for neuron 5; got {got}"),
+            raigen.steering(pipe, sae, {5: 1.0}, method="contrast", patterns=patterns, settings=SETTINGS),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("method", ["steer", "set"])

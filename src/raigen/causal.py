@@ -9,6 +9,9 @@ from raigen.errors import RaigenError
 from raigen.lab import Lab
 from raigen.records import Causal, Difference, Tick
 
+CONTROLS = {  # of each method that can be tested: a random direction of its size, a random neuron
+    "steer": ("random-direction", "random-neuron"), "contrast": ("random-pattern", "random-contrast"),
+}  # fmt: skip
 LEVEL = 0.05  # of q, above which a neuron only correlates with its attribute
 
 
@@ -27,7 +30,7 @@ class Gains(NamedTuple):
 
 
 def scoring(lab: Lab) -> Generator[Tick, None, list[dict[str, Any]]]:
-    """Steers every named attribute and both controls by one strength, and writes the scores into attributes.json.
+    """Turns up every named attribute and both controls by one strength, and writes the scores into attributes.json.
 
     Returns the curves. An attribute of which the judge scores no picture gets no score. Raises RaigenError as
     `amplifying` does, and when no attribute has a name.
@@ -40,7 +43,7 @@ def scoring(lab: Lab) -> Generator[Tick, None, list[dict[str, Any]]]:
     gains: dict[int, Gains] = {}
     for attribute in attributes:
         curves = []
-        for method in ("steer", "random-direction", "random-neuron"):
+        for method in (config.method, *CONTROLS[config.method]):
             curve = yield from lab.curve(attribute, method, [strength])
             curves.append(curve)
         steered, direction, neuron = (curve.seen[strength].shows for curve in curves)
@@ -51,14 +54,14 @@ def scoring(lab: Lab) -> Generator[Tick, None, list[dict[str, Any]]]:
             rate = next(p for p in curves[0].entry["points"] if p["strength"] == strength)["presence"]["rate"]
             gains[attribute.rank] = Gains(rate, gain, over_direction, over_neuron)
         entries += [curve.entry for curve in curves]
-    scores = scored(gains, strength)
+    scores = scored(gains, strength, config.method)
     tested = {attribute.rank for attribute in attributes}
     written = [replace(a, causal=scores.get(a.rank)) if a.rank in tested else a for a in run.attributes]
     run.write_attributes(written)
     return entries
 
 
-def scored(gains: dict[int, Gains], strength: float) -> dict[int, Causal]:
+def scored(gains: dict[int, Gains], strength: float, method: str = "steer") -> dict[int, Causal]:
     """The causal scores by rank; q over all that were tested together.
 
     A neuron correlates only where q > .05, or steering did not exceed both controls.
@@ -67,7 +70,7 @@ def scored(gains: dict[int, Gains], strength: float) -> dict[int, Causal]:
     return {
         rank: Causal(
             strength, found.rate, found.gain, found.over_direction, found.over_neuron, found.p, q,
-            q > LEVEL or min(found.over_direction.difference, found.over_neuron.difference) <= 0,
+            q > LEVEL or min(found.over_direction.difference, found.over_neuron.difference) <= 0, method,
         )
         for (rank, found), q in zip(gains.items(), qs, strict=True)
     }  # fmt: skip

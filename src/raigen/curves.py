@@ -114,11 +114,12 @@ def strips_of(entries: Sequence[Entry]) -> list[Strip]:
 
 def point_of(entry: Entry, entries: Sequence[Entry]) -> Mapping[str, Any]:
     """The point that stands for a method: where the attribute shows most, the weakest such; of a control that of the
-    strength that stands for steering, else its strongest."""
+    strength that stands for what it controls, else its strongest."""
     points = sorted(entry["points"], key=lambda point: abs(point["strength"]))
     if entry["method"] not in CONTROLS:
         return max(points, key=lambda point: point["presence"]["rate"])
-    steered = [other for other in entries if other["method"] == "steer" and other["points"]]
+    of = "contrast" if entry["method"] in ("random-pattern", "random-contrast") else "steer"
+    steered = [other for other in entries if other["method"] == of and other["points"]]
     wanted = point_of(steered[0], entries)["strength"] if steered else None
     return next((point for point in points if point["strength"] == wanted), points[-1])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raigen.markup import fill
+from raigen.pareto import CONTROLS
 from raigen.run import Run, write_bytes, write_text
 
 WIDTH, HEIGHT, ROW = 680, 460, 28  # pixels; a row of the chart of rates
@@ -15,7 +16,7 @@ PNG_SCALE = 2  # pixels of the PNG for one of the SVG, for dense screens and pri
 LONGEST = 34  # letters of a name beside a rate
 COLORS = {
     "base": "#1c1d21", "steer": "#b3401a", "set": "#7a3fa0", "prompt": "#1f6aa5", "select": "#1c7346",
-    "random-direction": "#5c616b", "random-neuron": "#5c616b",
+    "contrast": "#8a5a00", **dict.fromkeys(CONTROLS, "#5c616b"),
 }  # fmt: skip
 
 

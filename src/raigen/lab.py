@@ -17,8 +17,12 @@ from raigen.methods import BrokenPictureError, Recipe, Studio, with_strength
 from raigen.mixture import dealt
 from raigen.records import RareAttribute, Sample, Tick
 from raigen.run import Run, write_text
+from raigen.steering import Method
 
 BASE = "base"  # the folder of the unsteered pictures
+FORMS: dict[str, Method] = {  # what a method does to the tokens; the others steer
+    "set": "set", "contrast": "contrast", "random-pattern": "contrast", "random-contrast": "contrast",
+}  # fmt: skip
 MOST_PER_KEPT = 100  # pictures that `select` makes for one, unless told otherwise
 
 
@@ -120,12 +124,13 @@ class Lab:
         if method == "prompt":
             return Recipe(attribute.suggested_prompt or f"{self.base.prompt}, {attribute.label}")
         neurons = (attribute.neuron, *self.config.also)
-        if method == "random-neuron":
+        if method in ("random-neuron", "random-contrast"):
             neurons = (self._random_neuron(attribute),)
-        seed = self.config.control_seed + attribute.neuron if method == "random-direction" else None
+        seed = self.config.control_seed + attribute.neuron if method in ("random-direction", "random-pattern") else None
+        does = FORMS.get(method, "steer")
         return replace(
-            self.base, neurons=neurons, scales=tuple(map(self.studio.scale, neurons)),
-            method="set" if method == "set" else "steer", direction_seed=seed, steps=self.config.steps,
+            self.base, neurons=neurons, scales=tuple(map(self.studio.scale, neurons)) if does != "contrast" else (),
+            method=does, direction_seed=seed, steps=self.config.steps,
             every_branch=self.config.every_branch, mask=self.studio.mask_hash,
         )  # fmt: skip
 

@@ -29,8 +29,10 @@ from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Sample, Tick
 from raigen.run import Run, sha256, write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
-from raigen.steering import Method, scales_of, steering
+from raigen.scores import strongest
+from raigen.steering import Method, contrast_of, scales_of, steering
 
+N_TOP = 10  # pictures that a neuron is known by
 SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh pictures
 
 
@@ -40,10 +42,10 @@ class BrokenPictureError(RaigenError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a set of pictures is made; `strengths` and `scales` follow `neurons`.
+    """How a set of pictures is made; `strengths` and `scales` follow `neurons` (`contrast` has no scales).
 
     Without neurons the pictures are those of the prompt alone. `direction_seed` puts a random direction of the same
-    norm in the place of each decoder row. `mask` is the SHA-256 of the mask's file.
+    norm in the place of each decoder row, or of each vector of a pattern. `mask` is the SHA-256 of the mask's file.
     """
 
     prompt: str
@@ -89,6 +91,12 @@ class Studio:
         return load_pipeline(self.capture.model, self.config.device, self.capture)
 
     @cached_property
+    def last(self) -> Float[Tensor, "picture token d_in"]:
+        """The activations of all audited pictures at the last step."""
+        store = ActivationStore(self.run.activations_dir)
+        return torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])])
+
+    @cached_property
     def peaks(self) -> Float[Tensor, "picture neuron"]:
         """The largest code [picture, neuron] in each audited picture, at the last step."""
         store = ActivationStore(self.run.activations_dir)
@@ -105,6 +113,16 @@ class Studio:
                 f"neurons: {neuron} fired in none of the audited pictures, so it has no scale; take another"
             )
         return found
+
+    def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
+        """The contrast of a neuron's ten strongest pictures with all audited ones at the last step (see `contrast_of`);
+        with a seed, random directions of the same norms. Raises RaigenError for a neuron that never fired."""
+        self.scale(neuron)
+        pattern = contrast_of(self.last, strongest(self.peaks[:, neuron].numpy(), N_TOP).tolist())
+        if direction_seed is None:
+            return pattern
+        drawn = torch.randn(pattern.shape, generator=torch.Generator().manual_seed(direction_seed))
+        return drawn / drawn.norm(dim=1, keepdim=True) * pattern.norm(dim=1, keepdim=True)
 
     def folder(self, name: str, recipe: Recipe) -> Path:
         """Where the pictures of a recipe lie: below `name`, in a folder of the recipe's hash."""
@@ -153,11 +171,13 @@ class Studio:
         if not recipe.neurons:
             return generate(self.pipe, recipe.prompt, seeds, self.settings, point, [self.facts["n_steps"] - 1])
         steps = None if recipe.steps is None else range(recipe.steps[0], recipe.steps[1] + 1)
+        patterned = recipe.neurons if recipe.method == "contrast" else ()
         turned = steering(
             self.pipe, turned_to(self.sae, recipe), dict(zip(recipe.neurons, recipe.strengths, strict=True)),
-            scales=dict(zip(recipe.neurons, recipe.scales, strict=True)), hookpoint=point.path, steps=steps,
-            method=recipe.method, every_branch=recipe.every_branch, mask=self._mask, settings=self.settings,
-            prompt=recipe.prompt,
+            scales=dict(zip(recipe.neurons, recipe.scales, strict=True)) if recipe.scales else {},
+            hookpoint=point.path, steps=steps, method=recipe.method, every_branch=recipe.every_branch, mask=self._mask,
+            patterns={neuron: self.pattern(neuron, recipe.direction_seed) for neuron in patterned},
+            settings=self.settings, prompt=recipe.prompt,
         )  # fmt: skip
         changes = any(recipe.strengths)
         with turned, finite(denoiser_of(self.pipe, point)) if changes else nullcontext():
@@ -202,7 +222,7 @@ class _Codes:
 
 def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
     """The autoencoder whose decoder rows the recipe adds: its own, or random ones of the same norms."""
-    if recipe.direction_seed is None:
+    if recipe.direction_seed is None or recipe.method == "contrast":
         return sae
     changed, rng = deepcopy(sae), torch.Generator().manual_seed(recipe.direction_seed)
     rows = sae.W_dec[list(recipe.neurons)].detach()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from raigen.figures import Mark, linear_axis, rate_axis
 from raigen.wording import DASH, METHOD_NAMES, percent, percent_range, strength_text
 
-CONTROLS = ("random-direction", "random-neuron")
+CONTROLS = ("random-direction", "random-neuron", "random-pattern", "random-contrast")
 APART = (8.0, 6.0)  # percent of the chart, across and down: two texts that are nearer than both would overlap
 
 

@@ -139,11 +139,12 @@ class Mean:
 
 @dataclass(frozen=True)
 class Causal:
-    """What steering a neuron did to its attribute, beside two controls of the same `strength` on the same seeds.
+    """What turning a neuron up did to its attribute, beside two controls of the same `strength` on the same seeds.
 
     `rate` is the presence when steered, the differences are to it unsteered (`gain`), to a random direction of the same
     norm and to a random live neuron. `p` is the larger of those against the controls, `q` that of all attributes that
-    were tested together. `correlates_only` where q > .05 or either of these two differences is not above 0.
+    were tested together. `correlates_only` where q > .05 or either of these two differences is not above 0. `method` is
+    that of amplifying: `steer` or `contrast`.
     """
 
     strength: float
@@ -154,6 +155,7 @@ class Causal:
     p: float
     q: float
     correlates_only: bool
+    method: str = "steer"
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Causal":

@@ -1,6 +1,6 @@
 """Turns neurons of an autoencoder up or down while a pipeline makes its pictures."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -15,7 +15,7 @@ from raigen.hookpoint import denoiser_of, find_hookpoint
 from raigen.listener import Listener
 from raigen.sae import MatryoshkaSAE
 
-Method = Literal["steer", "set"]
+Method = Literal["steer", "set", "contrast"]
 
 
 @contextmanager
@@ -30,6 +30,7 @@ def steering(
     method: Method = "steer",
     every_branch: bool = False,
     mask: Float[Tensor, "row column"] | None = None,
+    patterns: Mapping[int, Float[Tensor, "token d_in"]] | None = None,
     settings: Settings | None = None,
     prompt: str = "a photo",
 ) -> Iterator[None]:
@@ -41,15 +42,16 @@ def steering(
     A neuron's strength is in units of its scale in `scales` (1 where none is given; see `scales_of`). `steer` adds
     strength x scale x W_dec[i] to every token. `set` moves the neuron's own code z_i towards the scale, by the share
     `strength` of the way, and adds the difference only, strength x (scale - z_i) x W_dec[i], so that what the
-    autoencoder does not explain stays as it is. In both, strength 0 changes nothing, bit for bit.
+    autoencoder does not explain stays as it is. `contrast` adds strength x the neuron's pattern in `patterns`, a vector
+    for each token (see `contrast_of`). In all, strength 0 changes nothing, bit for bit.
 
     Only denoising `steps` (indices from 0) are touched, all if None; only the branch that is told the prompt, unless
     `every_branch`; `mask` in [0, 1], of any size, says where. Which tokens those are is asked of the model first, in
     one step with `settings` and `prompt` (None: the pipeline's defaults); pictures of another size than these settings
     can be steered at U-Nets only. No hook is left behind.
 
-    Raises RaigenError for neurons that the autoencoder does not have, a module of another width, and a hookpoint that
-    cannot be captured.
+    Raises RaigenError for neurons that the autoencoder does not have, a module of another width, a neuron without a
+    pattern or one of another shape, and a hookpoint that cannot be captured.
     """
     beyond = [neuron for neuron in strengths if not 0 <= neuron < sae.config.d_sae]
     if beyond:
@@ -60,6 +62,8 @@ def steering(
     if layout.d_in != sae.config.d_in:
         raise RaigenError(f"hookpoint: {point.path} puts out tokens of width {layout.d_in}; this autoencoder is for "
                           f"width {sae.config.d_in}. Name the hookpoint it was trained at")  # fmt: skip
+    if method == "contrast":
+        _check_patterns(patterns or {}, list(strengths), (layout.grid[0] * layout.grid[1], layout.d_in))
     active = {neuron: strength for neuron, strength in strengths.items() if strength}
     units = [(scales or {}).get(neuron, 1.0) for neuron in active]
 
@@ -67,6 +71,9 @@ def steering(
         if not active or (steps is not None and step not in steps):
             return None
         where = None if mask is None else _fitted(mask, tokens.shape[1], layout.grid)
+        if method == "contrast":
+            assert patterns is not None
+            return patterned(tokens, [patterns[neuron] for neuron in active], list(active.values()), where)
         return pushed(tokens, sae, list(active), list(active.values()), units, method, where)
 
     with Listener(point, layout, visit, exact=True, every_branch=every_branch).listening(denoiser_of(pipe, point)):
@@ -96,6 +103,32 @@ def pushed(
     return tokens + amounts @ directions
 
 
+@torch.no_grad()
+def patterned(
+    tokens: Float[Tensor, "image token d_in"],
+    patterns: Sequence[Float[Tensor, "token d_in"]],
+    strengths: Sequence[float],
+    mask: Float[Tensor, " token"] | None = None,
+) -> Float[Tensor, "image token d_in"]:
+    """Tokens with strength x pattern added for each pattern. Raises RaigenError for another number of tokens."""
+    if tokens.shape[1] != len(patterns[0]):
+        raise RaigenError(f"patterns: expected pictures of {len(patterns[0])} tokens, as those they are of; got "
+                          f"{tokens.shape[1]}")  # fmt: skip
+    added = sum(strength * pattern.to(tokens) for strength, pattern in zip(strengths, patterns, strict=True))
+    assert isinstance(added, Tensor)
+    return tokens + (added if mask is None else added * mask.to(tokens)[:, None])
+
+
+def contrast_of(activations: Float[Tensor, "picture token d_in"], top: Sequence[int]) -> Float[Tensor, "token d_in"]:
+    """What sets some pictures apart at each position: the mean of their activations less that of all pictures
+    (contrastive activation addition, Rimsky et al. 2024, with the rest of the pictures as the other side).
+
+    >>> contrast_of(torch.tensor([[[4.0]], [[2.0]], [[0.0]]]), [0, 1]).tolist()
+    [[1.0]]
+    """
+    return activations[list(top)].mean(0) - activations.mean(0)
+
+
 def scales_of(peaks: Float[Tensor, "image neuron"], top: int = 10) -> Float[Tensor, " neuron"]:
     """The unit of each neuron's strength, from its largest code in each picture: the mean over its `top` pictures.
 
@@ -103,6 +136,15 @@ def scales_of(peaks: Float[Tensor, "image neuron"], top: int = 10) -> Float[Tens
     [3.0, 0.5]
     """
     return peaks.topk(min(top, len(peaks)), dim=0).values.mean(0)
+
+
+def _check_patterns(patterns: Mapping[int, Tensor], neurons: Sequence[int], shape: tuple[int, int]) -> None:
+    """Raises RaigenError unless every neuron has a pattern [token, d_in] of this shape."""
+    for neuron in neurons:
+        found = tuple(patterns[neuron].shape) if neuron in patterns else "none"
+        if found != shape:
+            raise RaigenError(f"patterns: expected one of {shape[0]} tokens of width {shape[1]} for neuron {neuron}; "
+                              f"got {found}. from raigen.steering import contrast_of makes them")  # fmt: skip
 
 
 def _fitted(mask: Float[Tensor, "row column"], n_tokens: int, grid: tuple[int, int]) -> Float[Tensor, " token"]:

@@ -3,12 +3,15 @@
 DASH = "\N{EN DASH}"  # from ... to
 MINUS = "\N{MINUS SIGN}"
 METHOD_NAMES = {  # of amplifying, in the order in which they are shown
+    "contrast": "contrast",
     "steer": "steering",
     "set": "setting the code",
     "prompt": "suggested prompt",
     "select": "selection",
     "random-direction": "random direction",
     "random-neuron": "random neuron",
+    "random-pattern": "random pattern",
+    "random-contrast": "contrast of a random neuron",
 }
 
 

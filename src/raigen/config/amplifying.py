@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from raigen.config.asking import AskConfig
 from raigen.config.checks import detail, need, need_address
 
-METHODS = ("steer", "set", "prompt", "select", "mix", "random-direction", "random-neuron")
+METHODS = ("steer", "set", "contrast", "prompt", "select", "mix", "random-direction", "random-neuron", "random-pattern",
+           "random-contrast")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class AmplifyConfig(AskConfig):
     attribute: tuple[int, ...] = ()
     """Ranks of listed attributes, from 1, each amplified by itself (`mix`: all at once). With --causal, none is all."""
     method: str = "steer"
-    """`steer`, `set`, `prompt`, `select` or `mix`; or a control, `random-direction` or `random-neuron`."""
+    """`contrast`, `steer`, `set`, `prompt`, `select` or `mix`; or a control: `random-direction` or `random-neuron` of
+    `steer`, `random-pattern` or `random-contrast` of `contrast`."""
     strength: tuple[float, ...] = ()
-    """How far, one point of the curve each. For `steer`, `set` and controls: in units of the neuron's scale, below 0
-    turns it down (left out: 0.5, 1, 2; with --causal 1). For `prompt`: the share of revised prompts, in [0, 1] (left
-    out: 1). For `select`: pictures made for each that is kept, at least 1 (left out: 1 / the measured rate)."""
+    """How far, one point of the curve each. For `steer`, `set` and their controls: in units of the neuron's scale; for
+    `contrast` and its controls: of the difference itself; below 0 turns it down (left out: 0.5, 1, 2; with --causal 1).
+    For `prompt`: the share of revised prompts, in [0, 1] (left out: 1). For `select`: pictures made for each that is
+    kept, at least 1 (left out: 1 / the measured rate)."""
     targets: tuple[float, ...] = ()
     """For `mix`: the wanted rate of each attribute, in [0, 1]."""
     n_images: int = 200
@@ -34,7 +37,8 @@ class AmplifyConfig(AskConfig):
     mask: str | None = None
     """A grey picture that says where: white is fully, black is not at all; None is everywhere."""
     causal: bool = False
-    """Steers every attribute and two controls, and writes into attributes.json which of them are causal."""
+    """Turns every attribute and two controls up, by `steer` or `contrast`, and writes into attributes.json which of
+    them are causal."""
     control_seed: int = 0
     """Draws the random direction and the random neuron, 0 or more."""
     judge: tuple[str, ...] = ("auto",)
@@ -76,4 +80,5 @@ class AmplifyConfig(AskConfig):
         else:
             need(not self.targets, "targets", self.targets, "none but for mix")
         need(not self.causal or len(self.strength) <= 1, "strength", self.strength, "one strength with causal")
-        need(not self.causal or self.method == "steer", "method", self.method, "steer with causal")
+        need(not self.causal or self.method in ("steer", "contrast"), "method", self.method,
+             "steer or contrast with causal")  # fmt: skip
