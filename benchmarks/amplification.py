@@ -271,13 +271,10 @@ def table(rows: list[dict], mixtures: list[dict]) -> str:
     for name, held in goals(rows, mixtures).items():
         met = {True: "yes", False: "no", None: ""}[held["met"]]
         lines.append(f"| {name} | {held['wanted']} | {shown(held)} | {held['n']} | {met} |")
-    columns = ("prompt", "contrast, best", "random-pattern", "random-contrast", "steer, best", "set", "random-direction",
-               "random-neuron", "select")  # fmt: skip
-    lines += [
-        "",
-        "| prompt | attribute | fresh | unsteered | " + " | ".join(columns) + " |",
-        "|---" * (4 + len(columns)) + "|",
-    ]
+    columns = ("prompt", "contrast, best", "random-pattern", "random-contrast", "steer, best", "set",
+               "random-direction", "random-neuron", "select")  # fmt: skip
+    heads = ("prompt", "attribute", "fresh", "unsteered", *columns)
+    lines += ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
         found = [row["points"].get(name) for name in columns]
         points = [f"{point['presence']:.2f} ({point['lift']['lift']:.1f}x)" if point else "" for point in found]
