@@ -23,7 +23,7 @@ from benchmarks.figures import ablation_figure
 from benchmarks.intervals import without_nan
 from benchmarks.measures import Truth, measure
 from raigen.config import TrainConfig
-from raigen.run import write_text
+from raigen.files import write_text
 from raigen.world.attributes import PROMPTS
 
 HOOKPOINTS = ("unet.down_blocks.1", "unet.mid_block", "unet.up_blocks.0")

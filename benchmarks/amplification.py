@@ -39,8 +39,9 @@ from benchmarks.audits import BATCH, COLUMN_OF, Aim, aims_of, audited
 from benchmarks.goals import CURVES, goals, mixed, row_of
 from benchmarks.intervals import shown, without_nan
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import RareAttribute
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.world.attributes import PROFESSIONS, PROMPTS
 from raigen.world.judge import judge
 from raigen.world.planted import profession_of

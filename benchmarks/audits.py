@@ -9,8 +9,9 @@ from typing import NamedTuple
 from raigen.audit import run_stage
 from raigen.config import STAGES, AuditConfig, CaptureConfig, EvaluateConfig
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import RareAttribute
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.world.attributes import BY_NAME, VALUES
 from raigen.world.judge import judge
 from raigen.world.truth import hit_of, seen_rates

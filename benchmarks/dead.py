@@ -18,7 +18,7 @@ from benchmarks.cells import CALIBRATION_TOKENS, activations_of, capture, cell_o
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Listing, Truth, verdicts
 from raigen.config import TrainConfig
-from raigen.run import write_text
+from raigen.files import write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.train import Training, fit
 from raigen.world.attributes import PROMPTS

@@ -23,7 +23,8 @@ from benchmarks.figures import recall_figure
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Truth, measure
 from raigen.config import TrainConfig
-from raigen.run import Run, write_text
+from raigen.files import write_text
+from raigen.run import Run
 from raigen.world.attributes import PROMPTS
 
 RESULTS = Path(__file__).parent / "results"

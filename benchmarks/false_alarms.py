@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from raigen.comparisons import Compared
 from raigen.contrast import Shows, changes_of
 from raigen.errors import RaigenError
-from raigen.run import write_text
+from raigen.files import write_text
 from raigen.stats import rate_interval
 from raigen.world.attributes import PROMPTS, VALUE_NAMES
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.intervals import without_nan
 from benchmarks.measures import BANDS
-from raigen.run import write_text
+from raigen.files import write_text
 
 Summary = dict[str, dict[str, dict[str, float]]]
 

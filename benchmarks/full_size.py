@@ -21,10 +21,10 @@ import tyro
 from torch import Tensor, nn
 
 from raigen.config import TrainConfig
+from raigen.files import write_text
 from raigen.hookpoint import Hookpoint
 from raigen.listener import Collector, Layout, Listener
 from raigen.probe import Probe
-from raigen.run import write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.train import fit
 

@@ -24,8 +24,8 @@ from benchmarks.discovery import HELD_OUT
 from benchmarks.intervals import interval_of, without_nan
 from benchmarks.measures import Listing, Truth, average_precision, measure
 from raigen.config import SearchConfig
+from raigen.files import write_text
 from raigen.records import exhausted
-from raigen.run import write_text
 from raigen.scores import NeuronScores
 from raigen.search import SAE_SEEDS, Reading, Tried, ranked, rating_of, readings
 from raigen.world.attributes import VALUE_NAMES

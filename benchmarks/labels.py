@@ -20,8 +20,8 @@ from raigen.annotate import name_of, vocabulary
 from raigen.config import AnnotateConfig
 from raigen.detection import HeldOut, detection, held_out
 from raigen.embed import Embedder
+from raigen.files import write_text
 from raigen.label_scores import FEWEST
-from raigen.run import write_text
 from raigen.world.attributes import PROMPTS, VALUES
 
 INDEX_OF = {value.phrase: index for index, value in enumerate(VALUES)}

@@ -20,8 +20,9 @@ import tyro
 from raigen.audit import walk
 from raigen.config import AuditConfig
 from raigen.diffusion import defaults, make_pictures
+from raigen.files import write_text
 from raigen.loading import load_pipeline
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 
 @dataclass(frozen=True)

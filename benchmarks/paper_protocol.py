@@ -33,8 +33,9 @@ from benchmarks.amplification import kept, picture
 from benchmarks.audits import BATCH, Aim, aims_of, audited
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.likelihood import angles_of, bits_per_dimension, log_likelihood
+from raigen.files import write_text
 from raigen.loading import load_pipeline
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import as_pixels
 from raigen.world.planted import profession_of

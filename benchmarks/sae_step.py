@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raigen.config import SAEConfig
-from raigen.run import write_text
+from raigen.files import write_text
 from raigen.sae import MatryoshkaSAE
 
 

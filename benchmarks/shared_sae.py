@@ -24,8 +24,9 @@ from benchmarks.discovery import RESULTS, as_csv, summary, table
 from benchmarks.intervals import interval_of, without_nan
 from benchmarks.measures import Listing, Truth, measure
 from raigen.config import DiscoverConfig, TrainConfig
+from raigen.files import write_text
 from raigen.hierarchy import clear_from, reaches
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.scores import coherence_scores, prune
 from raigen.stream import patient
 from raigen.world.attributes import PROMPTS

@@ -22,9 +22,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from benchmarks.intervals import median_interval, shown, without_nan
 from raigen.config import CaptureConfig, TrainConfig
 from raigen.diffusion import Settings, defaults, generate, layout_of
+from raigen.files import write_text
 from raigen.hookpoint import find_hookpoint
 from raigen.loading import load_pipeline
-from raigen.run import write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.steering import steering
 

@@ -15,8 +15,8 @@ import tyro
 
 from benchmarks.figures import suppression_figure
 from raigen.diffusion import defaults, make_pictures
+from raigen.files import write_text
 from raigen.loading import BUNDLED, load_pipeline
-from raigen.run import write_text
 from raigen.stats import rate_interval
 from raigen.world.attributes import BY_NAME, PROMPTS, VALUE_NAMES
 from raigen.world.judge import judge

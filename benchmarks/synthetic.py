@@ -26,7 +26,7 @@ from torch import Tensor
 
 from raigen.activations import TokenBatch
 from raigen.config import SAEConfig, TrainConfig
-from raigen.run import write_text
+from raigen.files import write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.train import fit
 

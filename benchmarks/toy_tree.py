@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.intervals import interval_of, shown, without_nan
 from raigen.config import SAEConfig, TrainConfig
-from raigen.run import write_text
+from raigen.files import write_text
 from raigen.sae import MatryoshkaSAE
 from raigen.train import fit
 

@@ -9,9 +9,10 @@ from made import PROMPT, SHOWN, portrait, save
 
 from raigen.causal import Gains, scored
 from raigen.effects import mean_interval, paired_difference
+from raigen.files import write_text
 from raigen.looking import off_target
 from raigen.records import Presence, RareAttribute, Sample
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.stats import rate_interval
 from raigen.world.attributes import BY_NAME
 

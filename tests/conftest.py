@@ -9,14 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-# Rooms whose signatures carry tensor axes. `raigen.run` is not among them: it names Tensor without importing torch.
+# Rooms whose signatures carry tensor axes. `raigen.files` is not among them: it names Tensor without importing torch.
 HOOKED = [
     f"raigen.{room}"
     for room in (
         "sae", "scores", "hierarchy", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion",
         "activations", "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
         "effects", "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick",
-        "study_page", "ear", "search",
+        "study_page", "ear", "search", "dead",
     )
 ]  # fmt: skip
 install_import_hook(HOOKED, "beartype.beartype")

@@ -21,9 +21,10 @@ from selenium.webdriver.chrome.service import Service
 
 from raigen.config import STAGES, CaptureConfig, ReportConfig, TrainConfig
 from raigen.evaluate import table
+from raigen.files import sha256, write_tensors, write_text
 from raigen.records import Outcome, Presence, RareAttribute, Sample
 from raigen.report import report
-from raigen.run import Run, sha256, write_tensors, write_text
+from raigen.run import Run
 from raigen.suggested import ratio_of
 from raigen.world.attributes import BY_NAME
 from raigen.world.draw import draw

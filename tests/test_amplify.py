@@ -18,9 +18,10 @@ from raigen.cli import main
 from raigen.config import AmplifyConfig, SAEConfig
 from raigen.diffusion import Generated
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.judges import Verdicts
 from raigen.methods import Recipe, Studio, turned_to
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 
 PROMPT, N = "a photo of a doctor", 6

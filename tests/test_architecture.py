@@ -14,7 +14,7 @@ LEVELS = {
     "errors": -1, "address": -0.5,
     "config": 0, "prompts": 0, "records": 0, "questions": 0,
     "presets": 0.25,  # options of the configurations
-    "run": 0.5,  # below the rest of level 1, which writes its files through it
+    "files": 0.25, "run": 0.5,  # below the rest of level 1, which writes its files through them
     "axes": 0.75, "comparisons": 0.25, "study": 0.75, "workers": 0, "cluster": 0.1, "synonyms": 1,
     "wording": 0, "markup": 0.5,  # below the pages that are made of them
     "ragged": 0.5,  # below the autoencoder, which is made of it

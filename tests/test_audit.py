@@ -14,8 +14,9 @@ from raigen.audit import Step, run_stage, stage_function, walk
 from raigen.cli import main
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import Outcome, Tick
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 # The scheduler's way of making an array warns under numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -15,8 +15,9 @@ from selenium.webdriver.common.by import By
 
 from raigen.curves import N_SEEDS, drift_of, point_of, strips_of
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.pareto import pareto
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 
 @pytest.fixture(scope="module")

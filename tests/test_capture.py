@@ -217,7 +217,7 @@ def test_a_full_disk_is_said_and_mended(finished, config, tmp_path, monkeypatch,
         fsync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("raigen.run.os.fsync", full)
+        patch.setattr("raigen.files.os.fsync", full)
         with pytest.raises(RaigenError, match=r"the disk is full .* What was done is kept: free some space"):
             drained(capture(run, config))
     assert not list(run.dir.rglob("*.part"))

@@ -16,9 +16,10 @@ from raigen import progress as progress_room
 from raigen.activations import ActivationStore
 from raigen.audit import Step
 from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
+from raigen.files import write_text
 from raigen.presets import by_stage
 from raigen.records import Outcome, Presence, RareAttribute, Tick
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 DOCTOR = "a photo of a doctor"
 HELP = """\

@@ -25,10 +25,11 @@ from raigen.contrast import changes_of, kind_of, verdict_when_asked
 from raigen.elsewhere import COLUMNS, as_csv
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
+from raigen.files import write_tensors, write_text
 from raigen.fresh import first_seed
 from raigen.records import Difference, Outcome, Presence, RareAttribute, Sample, exhausted
 from raigen.rivals import proposed
-from raigen.run import Run, write_tensors, write_text
+from raigen.run import Run
 from raigen.study import Study
 from raigen.synonyms import merge
 from raigen.vlm import open_answers

@@ -13,8 +13,9 @@ from benchmarks.audits import Aim, borrowed
 from benchmarks.goals import Seen, at_best, goals, lift, row_of, selected
 from benchmarks.intervals import median_interval
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import Presence, RareAttribute
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 N = 40
 

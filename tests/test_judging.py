@@ -19,11 +19,12 @@ from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, Evaluat
 from raigen.errors import RaigenError
 from raigen.evaluate import evaluate, plan
 from raigen.figures import CAPTION, SMALL
+from raigen.files import write_tensors, write_text
 from raigen.fresh import FRESH_SEEDS_FROM, asked_shelf
 from raigen.judges import NOT_KNOWN
 from raigen.pictures import write_list, write_picture
 from raigen.records import Outcome, RareAttribute
-from raigen.run import Run, write_tensors, write_text
+from raigen.run import Run
 from raigen.world.attributes import VALUES, Attributes
 from raigen.world.portraits import draw, judge, sample_attributes
 

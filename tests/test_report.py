@@ -31,9 +31,10 @@ from selenium.webdriver.common.keys import Keys
 from raigen import figures
 from raigen.cards import THUMBS, data_uri, fitting
 from raigen.errors import RaigenError
+from raigen.files import write_tensors, write_text
 from raigen.page import DASH
 from raigen.records import Presence, Sample
-from raigen.run import Run, write_tensors, write_text
+from raigen.run import Run
 from raigen.stats import q_rarer
 from raigen.wording import q_text
 

@@ -16,9 +16,10 @@ from selenium.webdriver.common.keys import Keys
 from raigen.calibration import Known, calibrated, calibration_of, checked, read_calibration
 from raigen.cli import main
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import Presence
 from raigen.review import digest, read_ticks, review, tasks
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.stats import Calibration, calibrated_interval, checked_interval
 
 RAW = Presence(0.02, 0.009, 0.04, 6, 300, 0, "a judge", "95 % Clopper-Pearson")

@@ -17,8 +17,9 @@ from PIL import Image
 
 from raigen.config import STAGE_CONFIGS, STAGES, CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
+from raigen.files import sha256, write_bytes, write_tensors, write_text
 from raigen.records import Causal, Difference, Mean, Outcome, Presence, RareAttribute, Ratio, Sample
-from raigen.run import Run, sha256, write_bytes, write_tensors, write_text
+from raigen.run import Run
 
 DOCTOR = CaptureConfig("a photo of a doctor")
 
@@ -205,7 +206,7 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "a.bin"
     write_bytes(path, b"old" * 1000)
     code = (
-        "import os, raigen.run as r\nfrom pathlib import Path\n"
+        "import os, raigen.files as r\nfrom pathlib import Path\n"
         "r.os.fsync = lambda fd: os.kill(os.getpid(), 9)\n"
         f"r.write_bytes(Path({str(path)!r}), b'new' * 1000)"
     )

@@ -13,8 +13,9 @@ from raigen.cli import main
 from raigen.config import AuditConfig
 from raigen.elsewhere import COLUMNS, as_csv, rates
 from raigen.errors import RaigenError
+from raigen.files import write_tensors
 from raigen.records import Presence, RareAttribute
-from raigen.run import Run, write_tensors
+from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.shared_sae import share, sharers
 from raigen.study import Study

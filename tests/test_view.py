@@ -16,8 +16,9 @@ import pytest
 
 from raigen.config import CaptureConfig
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import Outcome
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.study import Study
 from raigen.view import file_at, runs_in, server_of
 

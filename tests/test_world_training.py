@@ -16,9 +16,10 @@ from torch import nn
 from raigen.config import CaptureConfig
 from raigen.diffusion import Settings
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.loading import load_pipeline, model_path
 from raigen.records import Outcome, Sample
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.world.attributes import BY_NAME, PROFESSIONS, PROMPTS, VALUES
 from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
 from raigen.world.train import quality, unet, vae, variant

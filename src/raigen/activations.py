@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from raigen.errors import RaigenError
+from raigen.files import write_tensors
 from raigen.records import Tick
-from raigen.run import write_tensors
 
 NAME = "activations"
 MEMORY_BOUND = 2 * 2**30  # bytes of float16 activations that `batches` holds at once

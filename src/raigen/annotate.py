@@ -19,10 +19,11 @@ from raigen.answers import Answers, Reply
 from raigen.config import AnnotateConfig
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.loading import BUNDLED
 from raigen.questions import annotation_question, read_annotation, why_not
 from raigen.records import Outcome, RareAttribute, Tick
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.vlm import Job, Plan, ask_all, open_answers
 from raigen.vlm import plan as plan_of
 from raigen.world.attributes import VALUES

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raigen.errors import RaigenError
-from raigen.run import sha256
+from raigen.files import sha256
 
 log = logging.getLogger(__name__)
 

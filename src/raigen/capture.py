@@ -14,11 +14,12 @@ from raigen.activations import NAME, ActivationStore, Part
 from raigen.config import CaptureConfig
 from raigen.diffusion import Generated, Settings, defaults, generate
 from raigen.errors import RaigenError
+from raigen.files import sha256
 from raigen.hookpoint import Hookpoint, denoiser_of, find_hookpoint
 from raigen.loading import find_source, licence_of, load_pipeline, resolve_device
 from raigen.pictures import as_png, whole_samples, write_list, write_picture
 from raigen.records import Outcome, Sample, Tick, mapped
-from raigen.run import Run, sha256
+from raigen.run import Run
 
 
 def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:

@@ -17,6 +17,7 @@ from raigen.comparisons import CLOSED, COLUMNS, OPEN, Cell, Compared, Comparison
 from raigen.config import CompareConfig
 from raigen.contrast import changes_of, verdict_when_asked
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.fresh import asked_pictures, compared_pictures, first_seed, missing_pictures
 from raigen.judges import CLIP, WORLD, Verdicts, presence_jobs
 from raigen.judging import presence_of
@@ -24,7 +25,7 @@ from raigen.markup import fill
 from raigen.matching import Match, match
 from raigen.records import Presence, Tick, exhausted, mapped
 from raigen.rivals import is_model, rivals_of
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.study import Study
 from raigen.study_cards import export
 from raigen.study_page import page_of

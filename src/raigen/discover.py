@@ -13,10 +13,11 @@ from raigen.activations import ActivationStore
 from raigen.config import DiscoverConfig
 from raigen.embed import Embedder, default_embedder, looks
 from raigen.errors import RaigenError
+from raigen.files import write_tensors, write_text
 from raigen.hierarchy import Kinship, kinships
 from raigen.loading import resolve_device
 from raigen.records import Outcome, RareAttribute, Sample, Tick
-from raigen.run import Run, write_tensors, write_text
+from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import NeuronScores, coherence_scores, found_again, left_out, minority_scores, prune, strongest
 

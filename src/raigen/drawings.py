@@ -7,9 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raigen.files import write_bytes, write_text
 from raigen.markup import fill
 from raigen.pareto import CONTROLS
-from raigen.run import Run, write_bytes, write_text
+from raigen.run import Run
 
 WIDTH, HEIGHT, ROW = 680, 460, 28  # pixels; a row of the chart of rates
 PNG_SCALE = 2  # pixels of the PNG for one of the SVG, for dense screens and print

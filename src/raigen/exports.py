@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from raigen.files import write_bytes, write_text
 from raigen.records import SUGGESTED, Causal, Presence, RareAttribute, Sample, suggested_columns
-from raigen.run import Run, write_bytes, write_text
+from raigen.run import Run
 from raigen.wording import q_text, ratio_text
 
 SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness")
@@ -51,7 +52,7 @@ def table_of(attributes: Sequence[RareAttribute]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     effects = [name + end for name in EFFECTS for end in ("", "_low", "_high")]
     causal = ["causal_strength", "causal_rate", *(f"causal_{name}" for name in effects), "causal_n", "causal_p",
-              "causal_q", "correlates_only"]  # fmt: skip
+              "causal_q", "correlates_only", "causal_method"]  # fmt: skip
     writer.writerow([*SCORES, *RATES, *SUGGESTED, *causal])
     for a in attributes:
         rates = [getattr(a.presence, name) if a.presence else "" for name in RATES]
@@ -59,7 +60,7 @@ def table_of(attributes: Sequence[RareAttribute]) -> str:
         if a.causal is not None:
             moves = [getattr(a.causal, name) for name in EFFECTS]
             row = [a.causal.strength, a.causal.rate, *(end for m in moves for end in (m.difference, m.low, m.high)),
-                   a.causal.gain.n, a.causal.p, a.causal.q, int(a.causal.correlates_only)]  # fmt: skip
+                   a.causal.gain.n, a.causal.p, a.causal.q, int(a.causal.correlates_only), a.causal.method]  # fmt: skip
         writer.writerow([*(getattr(a, name) for name in SCORES), *rates, *suggested_columns(a), *row])
     return buffer.getvalue()
 

@@ -10,10 +10,11 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config import CaptureConfig
 from raigen.diffusion import defaults, make_pictures
+from raigen.files import sha256
 from raigen.loading import load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Sample, Tick, mapped
-from raigen.run import Run, sha256
+from raigen.run import Run
 
 FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raigen.config import SAEConfig
 from raigen.errors import RaigenError
-from raigen.run import write_tensors, write_text
+from raigen.files import write_tensors, write_text
 from raigen.sae import MatryoshkaSAE
 
 SAELENS_FORMAT = "6.0.0"  # the version of SAELens from which on cfg.json has had this form

@@ -11,12 +11,13 @@ import numpy as np
 
 from raigen.config import AmplifyConfig, identity
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.judges import Subject
 from raigen.looking import Eye, Seen
 from raigen.methods import BrokenPictureError, Recipe, Studio, with_strength
 from raigen.mixture import dealt
 from raigen.records import RareAttribute, Sample, Tick
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.steering import Method
 
 BASE = "base"  # the folder of the unsteered pictures

@@ -22,12 +22,13 @@ from raigen.activations import ActivationStore
 from raigen.config import AmplifyConfig, CaptureConfig
 from raigen.diffusion import Generated, Settings, generate
 from raigen.errors import RaigenError
+from raigen.files import sha256, write_tensors, write_text
 from raigen.hookpoint import denoiser_of, find_hookpoint
 from raigen.listener import tensors_of
 from raigen.loading import load_pipeline
 from raigen.pictures import whole_samples, write_list, write_picture
 from raigen.records import Sample, Tick
-from raigen.run import Run, sha256, write_tensors, write_text
+from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import strongest
 from raigen.steering import Method, contrast_of, scales_of, steering

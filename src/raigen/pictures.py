@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from raigen.files import sha256, write_bytes, write_text
 from raigen.records import Sample
-from raigen.run import Run, sha256, write_bytes, write_text
+from raigen.run import Run
 
 
 def write_picture(run: Run, folder: Path, index: int, prompt: str, seed: int, image: Image.Image) -> Sample:

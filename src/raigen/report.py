@@ -11,11 +11,12 @@ from raigen.config import ReportConfig
 from raigen.curves import curves_of, mixtures_of, read_amplified
 from raigen.drawings import draw
 from raigen.exports import export
+from raigen.files import write_text
 from raigen.markup import fill
 from raigen.page import page_of, read_neurons
 from raigen.records import Outcome, Tick
 from raigen.review import digest, tasks
-from raigen.run import Run, write_text
+from raigen.run import Run
 
 
 def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:

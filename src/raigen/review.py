@@ -12,8 +12,9 @@ import numpy as np
 
 from raigen.calibration import checked
 from raigen.errors import RaigenError
+from raigen.files import sha256, write_text
 from raigen.records import RareAttribute, Sample
-from raigen.run import Run, sha256, write_text
+from raigen.run import Run
 
 FORMAT = 1  # of the file that the browser downloads
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from raigen.config import SAEConfig
 from raigen.errors import RaigenError
+from raigen.files import write_tensors, write_text
 from raigen.ragged import kept_codes, prefix_errors, weighted_sums
-from raigen.run import write_tensors, write_text
 
 THRESHOLD_DECAY = 0.95  # of the running threshold, per training step
 CHUNK = 2048  # tokens whose pre-activations are held at once in calibration

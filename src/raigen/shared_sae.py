@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from raigen.audit import Step, begun, steps
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
+from raigen.files import write_bytes
 from raigen.records import Outcome, Tick, mapped
-from raigen.run import Run, write_bytes
+from raigen.run import Run
 
 if TYPE_CHECKING:
     from raigen.activations import Part

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from raigen.activations import Part, TokenBatch, as_half
 from raigen.config import TrainConfig
+from raigen.files import write_tensors
 from raigen.records import Outcome, Tick
 from raigen.reservoir import Reservoir
-from raigen.run import Run, write_tensors
+from raigen.run import Run
 from raigen.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, trainings_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from raigen.comparisons import COLUMNS, rows
 from raigen.errors import RaigenError
-from raigen.run import Run, begin_folder, lock, write_text
+from raigen.files import begin_folder, lock, write_text
+from raigen.run import Run
 
 FORMAT = 1  # of the folder; raised when an old folder can no longer be read
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer

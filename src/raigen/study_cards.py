@@ -9,7 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from raigen.comparisons import CLOSED
 from raigen.exports import as_parquet, plain
-from raigen.run import Run, write_text
+from raigen.files import write_text
+from raigen.run import Run
 from raigen.study import Study, free_name, slug
 
 TASK = "text-to-image"

@@ -9,7 +9,8 @@ from raigen.audit import Step, walk
 from raigen.cluster import spread_over
 from raigen.config import STAGES, AuditConfig, identity
 from raigen.errors import RaigenError
-from raigen.run import Run, write_text
+from raigen.files import write_text
+from raigen.run import Run
 from raigen.shared_sae import check_shareable, check_sharers, share, sharers
 from raigen.study import Entry, Study, slug
 from raigen.workers import spread

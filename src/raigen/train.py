@@ -14,8 +14,9 @@ from raigen.activations import ActivationStore, TokenBatch
 from raigen.config import TrainConfig
 from raigen.dead import DeadClock
 from raigen.errors import RaigenError
+from raigen.files import write_text
 from raigen.records import Outcome, Tick
-from raigen.run import Run, write_text
+from raigen.run import Run
 from raigen.sae import CHUNK, MatryoshkaSAE
 
 METRICS_EVERY = 10  # steps

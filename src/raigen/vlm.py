@@ -16,8 +16,8 @@ from raigen.answers import Answers, Budget, NoReplyError, Reply, key_of
 from raigen.config import AskConfig
 from raigen.errors import RaigenError
 from raigen.figures import sized
+from raigen.files import sha256
 from raigen.questions import Question
-from raigen.run import sha256
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.diffusion import defaults, make_pictures
 from raigen.errors import RaigenError
+from raigen.files import begin_folder
 from raigen.loading import BUNDLED, load_pipeline, model_path
-from raigen.run import begin_folder
 from raigen.stats import rate_interval
 from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
 from raigen.world.draw import draw
