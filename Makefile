@@ -37,6 +37,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.ablations
 	$(VENV)/bin/python -m benchmarks.shared_sae
 	$(VENV)/bin/python -m benchmarks.suppression
+	$(VENV)/bin/python -m benchmarks.contrast
 	$(VENV)/bin/python -m benchmarks.amplification
 	$(VENV)/bin/python -m benchmarks.steering_overhead
 	$(VENV)/bin/python -m benchmarks.paper_protocol
@@ -61,6 +62,8 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.shared_sae --prompts "a photo of a doctor" "a photo of a nurse" --n-images 150 \
 	  --larger 2 --timed 1 --work bench-work/quick --own bench-work/quick/shared-sae --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.contrast --prompts "a photo of a doctor" --n-discovered 150 --n-images 4 \
+	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.amplification --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
 	  --n-images 8 --n-selected 2 --most-per-selected 10 --n-fresh-images 20 --source bench-work/quick \
 	  --work bench-work/quick/amplification --results bench-work/quick

@@ -2,9 +2,9 @@
 
 Works on the cells of `benchmarks.discovery`: for each prompt the listed neurons that are hits, the first of each value,
 by rank. `contrast` (see `raigen.steering.contrast_of`) is tried at several strengths on new seeds, beside a random
-pattern of the same size at 1 and the prompt that names the value. Rates without any are those of the 1,000 pictures that
-were discovered in. The world's judge reads every picture. As in `benchmarks.amplification`, the best strength is chosen
-on one half of the seeds, of those that keep 95 % readable and 90 % of the right profession, and counted on the other.
+pattern of the same size at 1 and the prompt that names the value. Rates without any are those of the pictures that were
+discovered in. The world's judge reads every picture. As in `benchmarks.amplification`, the best strength is chosen on
+one half of the seeds, of those that keep 95 % readable and 90 % of the right profession, and counted on the other.
 """
 
 import json
