@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_the_same_run_gives_the_same_page(whole: Run) -> None:
 def test_ten_attributes_fit_in_three_megabytes(whole: Run) -> None:
     card = whole.report().stat().st_size / 4
     assert 10 * card < 3e6
+
+
+def test_what_is_seen_neither_unasked_nor_asked_for_is_said_and_counted(whole: Run, tmp_path: Path) -> None:
+    assert "Seen neither unasked nor when asked for" not in text_of(whole)
+    shutil.copytree(whole.dir, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    cat = next(a for a in run.attributes if a.label == "holding a cat")
+    assert cat.presence is not None and cat.presence.hits == 0
+    first = replace(run.attributes[0], presence=cat.presence, suggested=replace(cat.presence, n=10))
+    run.write_attributes([first, *run.attributes[1:]])
+    write(run)
+    text = text_of(run)
+    assert "interval 0\N{EN DASH}1.2 %), as was one other." in text
+    assert text.count("Seen neither unasked nor when asked for") == 1
 
 
 def test_the_summary_says_the_numbers_in_words(whole: Run) -> None:

@@ -68,6 +68,7 @@ def page_of(
         "was_named": _has_finished(run, "annotate"),
         "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
         "rarest": rarest(attributes),
+        "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
         "chart": chart,
         "dot_box": figures.DOT_BOX,
         "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in figures.color_map(9).tolist()],
