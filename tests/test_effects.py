@@ -122,7 +122,7 @@ def test_a_neuron_is_causal_only_if_it_beats_both_controls():
         ({"attribute": 1, "targets": (0.1,)}, "targets: expected none but for mix"),
         ({"attribute": 1, "steps": (3, 1)}, "steps: expected a first and a last"),
         ({"causal": True, "strength": (1.0, 2.0)}, "one strength with causal"),
-        ({"causal": True, "method": "prompt"}, "steer with causal"),
+        ({"causal": True, "method": "prompt"}, "steer or contrast with causal"),
         ({"attribute": 1, "n_images": 1}, "n_images: expected 2 or more"),
     ],
 )

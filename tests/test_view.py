@@ -146,6 +146,8 @@ def test_the_command_says_its_address_and_stops_on_ctrl_c(place: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", code, "view", str(place / "b"), "--port", "0"], stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # Started in the background of a shell, the tests ignore the signal, and what they start would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     address = process.stdout.readline().split()[0]
