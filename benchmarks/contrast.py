@@ -31,7 +31,7 @@ from raigen.files import write_text
 from raigen.loading import BUNDLED, load_pipeline
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
-from raigen.steering import contrast_of
+from raigen.steering import contrast_of, random_like
 from raigen.world.attributes import PROMPTS, VALUES
 from raigen.world.judge import judge
 
@@ -105,9 +105,7 @@ def measured(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, options: Options, found: Found
 ) -> dict[str, Any]:
     """What the judge sees in each picture of every point."""
-    pattern = found.pattern
-    drawn = torch.randn(pattern.shape, generator=torch.Generator().manual_seed(found.value))
-    drawn *= pattern.norm(dim=1, keepdim=True) / drawn.norm(dim=1, keepdim=True)
+    pattern, drawn = found.pattern, random_like(found.pattern, found.value)
 
     def look(text: str, added: Tensor, strength: float) -> dict[str, list[int]]:
         return kept(pushed(pipe, text, settings, options.n_images, found.value, added, strength))

@@ -212,11 +212,13 @@ def test_controls_are_as_strong_and_point_elsewhere(run, made):
 def test_the_contrast_is_that_of_the_ten_strongest_pictures_and_its_controls_are_as_large(run, made):
     studio = Studio(run, AmplifyConfig(attribute=(1,), device="cpu"))
     neuron = run.attributes[0].neuron
+    store = ActivationStore(run.activations_dir)
+    last = torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])])
     with torch.no_grad():
-        codes = torch.stack([studio.sae.encode(tokens).amax(0) for tokens in studio.last])[:, neuron]
+        codes = torch.stack([studio.sae.encode(tokens).amax(0) for tokens in last])[:, neuron]
     top = codes.argsort(descending=True, stable=True)[:10]
     pattern = studio.pattern(neuron)
-    torch.testing.assert_close(pattern, studio.last[top].mean(0) - studio.last.mean(0))
+    torch.testing.assert_close(pattern, last[top].mean(0) - last.mean(0))
     drawn = studio.pattern(neuron, direction_seed=3)
     torch.testing.assert_close(drawn.norm(dim=1), pattern.norm(dim=1))
     assert torch.cosine_similarity(drawn, pattern, dim=1).abs().mean() < 0.6

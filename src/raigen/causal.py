@@ -4,14 +4,12 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from raigen.config import CONTROLS
 from raigen.effects import paired_difference, q_values
 from raigen.errors import RaigenError
 from raigen.lab import Lab
 from raigen.records import Causal, Difference, Tick
 
-CONTROLS = {  # of each method that can be tested: a random direction of its size, a random neuron
-    "steer": ("random-direction", "random-neuron"), "contrast": ("random-pattern", "random-contrast"),
-}  # fmt: skip
 LEVEL = 0.05  # of q, above which a neuron only correlates with its attribute
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from raigen import figures
 from raigen.cards import Thumbs, picture_of
-from raigen.pareto import CONTROLS, pareto
+from raigen.config import CONTROLLED
+from raigen.pareto import pareto
 from raigen.records import Difference, Mean, Presence, RareAttribute, Sample
 from raigen.run import Run
 from raigen.wording import METHOD_NAMES, strength_text
@@ -102,13 +103,13 @@ def strips_of(entries: Sequence[Entry]) -> list[Strip]:
         method, points = entry["method"], entry["points"]
         if method == "select" or not points:
             continue
-        if method in CONTROLS:
+        if method in CONTROLLED:
             points = [point_of(entry, entries)]
         step = max(1.0, (len(points) - 1) / (N_STRIPS - 1))
         chosen = sorted({round(len(points) - 1 - place * step) for place in range(min(N_STRIPS, len(points)))})
         for point in (points[index] for index in chosen):
             text = f"{METHOD_NAMES[method]}, {strength_text(method, point['strength'])}"
-            strips.append(Strip(text, method in CONTROLS, tuple(point["files"][:N_SEEDS])))
+            strips.append(Strip(text, method in CONTROLLED, tuple(point["files"][:N_SEEDS])))
     return strips
 
 
@@ -116,10 +117,9 @@ def point_of(entry: Entry, entries: Sequence[Entry]) -> Mapping[str, Any]:
     """The point that stands for a method: where the attribute shows most, the weakest such; of a control that of the
     strength that stands for what it controls, else its strongest."""
     points = sorted(entry["points"], key=lambda point: abs(point["strength"]))
-    if entry["method"] not in CONTROLS:
+    if entry["method"] not in CONTROLLED:
         return max(points, key=lambda point: point["presence"]["rate"])
-    of = "contrast" if entry["method"] in ("random-pattern", "random-contrast") else "steer"
-    steered = [other for other in entries if other["method"] == of and other["points"]]
+    steered = [other for other in entries if other["method"] == CONTROLLED[entry["method"]] and other["points"]]
     wanted = point_of(steered[0], entries)["strength"] if steered else None
     return next((point for point in points if point["strength"] == wanted), points[-1])
 
@@ -132,7 +132,9 @@ def drift_of(entries: Sequence[Entry]) -> dict[str, Any]:
     for entry in with_points:
         point = point_of(entry, entries)
         text = strength_text(entry["method"], point["strength"])
-        columns.append({"name": METHOD_NAMES[entry["method"]], "text": text, "is_control": entry["method"] in CONTROLS})
+        columns.append(
+            {"name": METHOD_NAMES[entry["method"]], "text": text, "is_control": entry["method"] in CONTROLLED}
+        )
         moves.append({row["label"]: row for row in point["off_target"]})
     rows = []
     for label in dict.fromkeys(label for column in moves for label in column):
@@ -159,7 +161,7 @@ def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
     off_target = found.get("off_target", [])
     return {
         "name": METHOD_NAMES[method] if point else "unsteered",
-        "is_control": bool(point) and method in CONTROLS,
+        "is_control": bool(point) and method in CONTROLLED,
         "strength": strength_text(method, point["strength"]) if point else "",
         "presence": presence,
         "gain": Difference(**gain) if gain else None,

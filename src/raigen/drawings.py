@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raigen.config import CONTROLLED
 from raigen.files import write_bytes, write_text
 from raigen.markup import fill
-from raigen.pareto import CONTROLS
 from raigen.run import Run
 
 WIDTH, HEIGHT, ROW = 680, 460, 28  # pixels; a row of the chart of rates
@@ -17,7 +17,7 @@ PNG_SCALE = 2  # pixels of the PNG for one of the SVG, for dense screens and pri
 LONGEST = 34  # letters of a name beside a rate
 COLORS = {
     "base": "#1c1d21", "steer": "#b3401a", "set": "#7a3fa0", "prompt": "#1f6aa5", "select": "#1c7346",
-    "contrast": "#8a5a00", **dict.fromkeys(CONTROLS, "#5c616b"),
+    "contrast": "#8a5a00", **dict.fromkeys(CONTROLLED, "#5c616b"),
 }  # fmt: skip
 
 

@@ -5,11 +5,11 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from raigen.config import AmplifyConfig, identity
+from raigen.config import CONTROLLED, CONTROLS, AmplifyConfig, identity
 from raigen.errors import RaigenError
 from raigen.files import write_text
 from raigen.judges import Subject
@@ -21,9 +21,6 @@ from raigen.run import Run
 from raigen.steering import Method
 
 BASE = "base"  # the folder of the unsteered pictures
-FORMS: dict[str, Method] = {  # what a method does to the tokens; the others steer
-    "set": "set", "contrast": "contrast", "random-pattern": "contrast", "random-contrast": "contrast",
-}  # fmt: skip
 MOST_PER_KEPT = 100  # pictures that `select` makes for one, unless told otherwise
 
 
@@ -124,11 +121,11 @@ class Lab:
             return self.base
         if method == "prompt":
             return Recipe(attribute.suggested_prompt or f"{self.base.prompt}, {attribute.label}")
-        neurons = (attribute.neuron, *self.config.also)
-        if method in ("random-neuron", "random-contrast"):
+        neurons, does = (attribute.neuron, *self.config.also), cast(Method, CONTROLLED.get(method, method))
+        direction, neuron = CONTROLS.get(does, (None, None))
+        if method == neuron:
             neurons = (self._random_neuron(attribute),)
-        seed = self.config.control_seed + attribute.neuron if method in ("random-direction", "random-pattern") else None
-        does = FORMS.get(method, "steer")
+        seed = self.config.control_seed + attribute.neuron if method == direction else None
         return replace(
             self.base, neurons=neurons, scales=tuple(map(self.studio.scale, neurons)) if does != "contrast" else (),
             method=does, direction_seed=seed, steps=self.config.steps,

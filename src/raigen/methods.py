@@ -31,7 +31,7 @@ from raigen.records import Sample, Tick
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import strongest
-from raigen.steering import Method, contrast_of, scales_of, steering
+from raigen.steering import Method, random_like, scales_of, steering
 
 N_TOP = 10  # pictures that a neuron is known by
 SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh pictures
@@ -83,6 +83,7 @@ class Studio:
         self.sae = MatryoshkaSAE.load(run.sae_dir)
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
         self._mask, self.mask_hash = _read_mask(config.mask)
+        self._contrasts: dict[int, Tensor] = {}
         self._by_mean = run.config_of("discover").score == "published"
         self.first_seed = SEEDS_FROM + self.capture.base_seed
 
@@ -92,10 +93,11 @@ class Studio:
         return load_pipeline(self.capture.model, self.config.device, self.capture)
 
     @cached_property
-    def last(self) -> Float[Tensor, "picture token d_in"]:
-        """The activations of all audited pictures at the last step."""
+    def mean(self) -> Float[Tensor, "token d_in"]:
+        """The mean activations of all audited pictures at the last step, added up a shard at a time."""
         store = ActivationStore(self.run.activations_dir)
-        return torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])])
+        sums = [chunk.activations.sum(0) for chunk in store.step(store.step_indices[-1])]
+        return torch.stack(sums).sum(0) / store.n_images
 
     @cached_property
     def peaks(self) -> Float[Tensor, "picture neuron"]:
@@ -116,14 +118,15 @@ class Studio:
         return found
 
     def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
-        """The contrast of a neuron's ten strongest pictures with all audited ones at the last step (see `contrast_of`);
+        """The contrast of a neuron's ten strongest pictures with all audited ones at the last step (as `contrast_of`);
         with a seed, random directions of the same norms. Raises RaigenError for a neuron that never fired."""
-        self.scale(neuron)
-        pattern = contrast_of(self.last, strongest(self.peaks[:, neuron].numpy(), N_TOP).tolist())
-        if direction_seed is None:
-            return pattern
-        drawn = torch.randn(pattern.shape, generator=torch.Generator().manual_seed(direction_seed))
-        return drawn / drawn.norm(dim=1, keepdim=True) * pattern.norm(dim=1, keepdim=True)
+        if neuron not in self._contrasts:
+            self.scale(neuron)
+            store = ActivationStore(self.run.activations_dir)
+            top = strongest(self.peaks[:, neuron].numpy(), N_TOP).tolist()
+            self._contrasts[neuron] = store.images(top, store.step_indices[-1]).mean(0) - self.mean
+        pattern = self._contrasts[neuron]
+        return pattern if direction_seed is None else random_like(pattern, direction_seed)
 
     def folder(self, name: str, recipe: Recipe) -> Path:
         """Where the pictures of a recipe lie: below `name`, in a folder of the recipe's hash."""
@@ -225,11 +228,9 @@ def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
     """The autoencoder whose decoder rows the recipe adds: its own, or random ones of the same norms."""
     if recipe.direction_seed is None or recipe.method == "contrast":
         return sae
-    changed, rng = deepcopy(sae), torch.Generator().manual_seed(recipe.direction_seed)
-    rows = sae.W_dec[list(recipe.neurons)].detach()
-    drawn = torch.randn(rows.shape, generator=rng)
+    changed, neurons = deepcopy(sae), list(recipe.neurons)
     with torch.no_grad():
-        changed.W_dec[list(recipe.neurons)] = drawn / drawn.norm(dim=1, keepdim=True) * rows.norm(dim=1, keepdim=True)
+        changed.W_dec[neurons] = random_like(sae.W_dec[neurons].detach(), recipe.direction_seed)
     return changed
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from raigen.config import CONTROLLED
 from raigen.figures import Mark, linear_axis, rate_axis
 from raigen.wording import DASH, METHOD_NAMES, percent, percent_range, strength_text
 
-CONTROLS = ("random-direction", "random-neuron", "random-pattern", "random-contrast")
 APART = (8.0, 6.0)  # percent of the chart, across and down: two texts that are nearer than both would overlap
 
 
@@ -84,7 +84,7 @@ def _line(entry: Mapping[str, Any], dots: Sequence[Dot], start: Dot) -> Line:
         places.append((nothing, (start.left, start.top)))
     counts = sorted({point["presence"]["n"] for point in points})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}{DASH}{counts[-1]:,}" if counts else ""
-    return Line(entry["method"], METHOD_NAMES[entry["method"]], entry["method"] in CONTROLS,
+    return Line(entry["method"], METHOD_NAMES[entry["method"]], entry["method"] in CONTROLLED,
                 tuple(place for _, place in sorted(places)), tuple(dots), n)  # fmt: skip
 
 

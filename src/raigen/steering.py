@@ -129,6 +129,12 @@ def contrast_of(activations: Float[Tensor, "picture token d_in"], top: Sequence[
     return activations[list(top)].mean(0) - activations.mean(0)
 
 
+def random_like(vectors: Float[Tensor, "vector d_in"], seed: int) -> Float[Tensor, "vector d_in"]:
+    """Random directions, one for each vector and as long as it."""
+    drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=1, keepdim=True) * vectors.norm(dim=1, keepdim=True)
+
+
 def scales_of(peaks: Float[Tensor, "image neuron"], top: int = 10) -> Float[Tensor, " neuron"]:
     """The unit of each neuron's strength, from its largest code in each picture: the mean over its `top` pictures.
 

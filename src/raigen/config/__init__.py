@@ -1,6 +1,6 @@
 """The configuration of every stage: the Python API, the command line and the saved JSON are these dataclasses."""
 
-from raigen.config.amplifying import METHODS, AmplifyConfig
+from raigen.config.amplifying import CONTROLLED, CONTROLS, METHODS, AmplifyConfig
 from raigen.config.asking import AnnotateConfig, AskConfig, CompareConfig, EvaluateConfig
 from raigen.config.auditing import STAGE_CONFIGS, STAGES, AuditConfig, ReportConfig
 from raigen.config.checks import identity
@@ -16,6 +16,8 @@ from raigen.config.making import (
 )
 
 __all__ = [
+    "CONTROLLED",
+    "CONTROLS",
     "DTYPES",
     "METHODS",
     "MIN_IMAGES",

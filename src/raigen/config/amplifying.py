@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from raigen.config.asking import AskConfig
 from raigen.config.checks import detail, need, need_address
 
-METHODS = ("steer", "set", "contrast", "prompt", "select", "mix", "random-direction", "random-neuron", "random-pattern",
-           "random-contrast")  # fmt: skip
+CONTROLS = {  # of the methods that can be tested: a random direction of its size, then a random neuron
+    "steer": ("random-direction", "random-neuron"), "contrast": ("random-pattern", "random-contrast"),
+}  # fmt: skip
+CONTROLLED = {control: method for method, controls in CONTROLS.items() for control in controls}
+METHODS = ("steer", "set", "contrast", "prompt", "select", "mix", *CONTROLLED)
 
 
 @dataclass(frozen=True)
@@ -80,5 +83,5 @@ class AmplifyConfig(AskConfig):
         else:
             need(not self.targets, "targets", self.targets, "none but for mix")
         need(not self.causal or len(self.strength) <= 1, "strength", self.strength, "one strength with causal")
-        need(not self.causal or self.method in ("steer", "contrast"), "method", self.method,
-             "steer or contrast with causal")  # fmt: skip
+        need(not self.causal or self.method in CONTROLS, "method", self.method,
+             f"{' or '.join(CONTROLS)} with causal")  # fmt: skip
