@@ -23,7 +23,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,14 +35,14 @@ import tyro
 from PIL import Image
 
 import raigen
-from benchmarks.audits import BATCH, COLUMN_OF, Aim, aims_of, audited
+from benchmarks.audits import BATCH, COLUMN_OF, Aim, AuditOptions, aims_of, audited
 from benchmarks.goals import CURVES, goals, mixed, row_of
 from benchmarks.intervals import shown, without_nan
 from raigen.errors import RaigenError
 from raigen.files import write_text
 from raigen.records import RareAttribute
 from raigen.run import Run
-from raigen.world.attributes import PROFESSIONS, PROMPTS
+from raigen.world.attributes import PROFESSIONS
 from raigen.world.judge import judge
 from raigen.world.planted import profession_of
 from raigen.world.truth import SHARED_BY_AT_LEAST
@@ -53,21 +53,9 @@ TRAINING_SECONDS = 0.4  # of one core, for each audited picture
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(AuditOptions):
     """The benchmark of amplification."""
 
-    work: Path = Path("bench-work/amplification")
-    """Folder for the audits, the pictures and the finished cells; what is there is used."""
-    source: Path = Path("bench-work")
-    """Where the discovery benchmark keeps its captures; only read."""
-    results: Path = Path(__file__).parent / "results"
-    """Where amplification.json goes."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
-    """Prompts of the portraits world."""
-    n_attributes: int = 5
-    """Attributes per prompt at most."""
-    n_images: int = 200
-    """Pictures of each point."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Of `steer` and `contrast`; `set` and the controls are tried at 1."""
     methods: tuple[str, ...] = METHODS
@@ -80,10 +68,6 @@ class Options:
     """Pictures that `select` keeps."""
     most_per_selected: int = 100
     """Pictures that `select` makes at most for each that it keeps."""
-    n_audited: int = 1000
-    """Pictures of each audit."""
-    n_fresh_images: int = 300
-    """Fresh pictures on which each audit measures rates."""
     seconds_per_picture: float = 0.15
     """Of one core, for the estimate that is printed first."""
     workers: int = 1
@@ -123,9 +107,7 @@ def estimate(options: Options) -> str:
 
 def cells_of(options: Options, prompt: str) -> dict[str, list]:
     """All cells of a prompt: for each attribute those of its methods, and the mixture if there is one."""
-    place = profession_of(prompt)
-    run = audited(prompt, options.source / place / "g0", options.work / place, options.n_audited,
-                  options.n_fresh_images)  # fmt: skip
+    run = audited(options, prompt)
     aims = aims_of(run, options.n_attributes)
     print(f"{prompt}: {', '.join(f'{aim.attribute.label} ({aim.named_by})' for aim in aims) or 'nothing named'}",
           flush=True)  # fmt: skip

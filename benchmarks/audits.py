@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,35 @@ from raigen.errors import RaigenError
 from raigen.files import write_text
 from raigen.records import RareAttribute
 from raigen.run import Run
-from raigen.world.attributes import BY_NAME, VALUES
+from raigen.world.attributes import BY_NAME, PROMPTS, VALUES
 from raigen.world.judge import judge
+from raigen.world.planted import profession_of
 from raigen.world.truth import hit_of, seen_rates
 
 BATCH = 16  # pictures at once
 COLUMN_OF = {value.phrase: index for index, value in enumerate(VALUES)}
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What the benchmarks that bring attributes out have in common."""
+
+    work: Path = Path("bench-work/amplification")
+    """Folder for the audits, the pictures and the finished cells; what is there is used."""
+    source: Path = Path("bench-work")
+    """Where the discovery benchmark keeps its captures; only read."""
+    results: Path = Path(__file__).parent / "results"
+    """Where the JSON of the benchmark goes."""
+    prompts: tuple[str, ...] = field(default=PROMPTS)
+    """Prompts of the portraits world."""
+    n_attributes: int = 5
+    """Attributes per prompt at most."""
+    n_images: int = 200
+    """Pictures of each point."""
+    n_audited: int = 1000
+    """Pictures of each audit."""
+    n_fresh_images: int = 300
+    """Fresh pictures on which each audit measures rates."""
 
 
 class Aim(NamedTuple):
@@ -28,18 +51,20 @@ class Aim(NamedTuple):
     top_share: float
 
 
-def audited(prompt: str, source: Path, folder: Path, n_images: int, n_fresh_images: int) -> Run:
-    """The audit of a prompt in `folder`, finished but for the report, on the capture in `source` if there is one.
+def audited(options: AuditOptions, prompt: str) -> Run:
+    """The audit of a prompt in its folder of `work`, finished but for the report; on the capture in `source` if one is
+    there.
 
     Raises RaigenError when the folder holds another audit.
     """
-    run = borrowed(source, folder, n_images)
+    place, n_images = profession_of(prompt), options.n_audited
+    run = borrowed(options.source / place / "g0", options.work / place, n_images)
     own = CaptureConfig(prompt, n_images=n_images, batch_size=BATCH, store=True)
     capture = run.config_of("capture") if "capture" in run.manifest["stages"] else own
     if (capture.prompt, capture.n_images) != (prompt, n_images):
         raise RaigenError(f"{run.dir}: holds {capture.n_images} pictures of {capture.prompt!r}; asked for "
                           f"{n_images} of {prompt!r}. Choose another --work")  # fmt: skip
-    config = AuditConfig(capture, evaluate=EvaluateConfig(n_fresh_images=n_fresh_images))
+    config = AuditConfig(capture, evaluate=EvaluateConfig(n_fresh_images=options.n_fresh_images))
     for name in STAGES[: STAGES.index("report")]:
         if name == "evaluate":
             label_hits(run)

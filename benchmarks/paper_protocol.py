@@ -17,8 +17,7 @@ pictures with the random ones.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,55 +29,35 @@ from torch import Tensor
 
 import raigen
 from benchmarks.amplification import kept, picture
-from benchmarks.audits import BATCH, Aim, aims_of, audited
+from benchmarks.audits import BATCH, Aim, AuditOptions, aims_of, audited
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.likelihood import angles_of, bits_per_dimension, log_likelihood
 from raigen.files import write_text
 from raigen.loading import load_pipeline
 from raigen.run import Run
-from raigen.world.attributes import PROMPTS
 from raigen.world.judge import as_pixels
-from raigen.world.planted import profession_of
 
 MEASURES = ("presence before", "presence", "deviation ratio before", "deviation ratio", "alignment before", "alignment",
             "bits of top pictures", "bits of random pictures", "top - random")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(AuditOptions):
     """The paper's protocol."""
 
-    work: Path = Path("bench-work/amplification")
-    """Folder of the audits, shared with the benchmark of amplification."""
-    source: Path = Path("bench-work")
-    """Where the discovery benchmark keeps its captures; only read."""
-    results: Path = Path(__file__).parent / "results"
-    """Where paper_protocol.json goes."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
-    """Prompts of the portraits world."""
-    n_attributes: int = 5
-    """Attributes per prompt at most."""
-    n_images: int = 200
-    """Pictures of each attribute, half by either prompt."""
     n_likely: int = 10
     """Top-activating pictures, and random ones, whose likelihood is computed; at most ten."""
     n_angles: int = 60
     """Points of the probability-flow ODE, at even timesteps."""
     n_probes: int = 1
     """Random signs by which the divergence is estimated."""
-    n_audited: int = 1000
-    """Pictures of each audit."""
-    n_fresh_images: int = 300
-    """Fresh pictures on which each audit measures rates."""
 
 
 def main(options: Options) -> None:
     """Measures every attribute of every prompt, prints and writes the means over prompts."""
     rows: list[dict[str, Any]] = []
     for prompt in options.prompts:
-        place = profession_of(prompt)
-        run = audited(prompt, options.source / place / "g0", options.work / place, options.n_audited,
-                      options.n_fresh_images)  # fmt: skip
+        run = audited(options, prompt)
         rows += [row_of(options, run, aim) for aim in aims_of(run, options.n_attributes)]
         found = {"options": {name: value for name, value in asdict(options).items()
                              if name not in ("work", "source", "results")},

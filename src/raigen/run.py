@@ -218,17 +218,17 @@ class Run:
                 is_fresh = path == self.fresh_samples_path or {self.fresh_dir, self.asked_root_dir} & {*path.parents}
                 if stage == "capture" or not is_fresh:
                     path.unlink(missing_ok=True)
+        folders = []
         if stage == "capture":
             self.samples_path.unlink(missing_ok=True)
             self.fresh_samples_path.unlink(missing_ok=True)
+            folders += [self.compared_dir, self.asked_root_dir]
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
-            for folder in self.seed_dirs():  # also those of a training that was stopped before it noted them
+            folders += [*self.seed_dirs(), self.amplified_dir]  # seeds of a training that was stopped, too
+        for folder in folders:
+            if folder.is_dir():
                 shutil.rmtree(folder)
-        of_pictures, of_autoencoder = (self.compared_dir, self.asked_root_dir), (self.amplified_dir,)
-        for made in {"capture": of_pictures + of_autoencoder, "train": of_autoencoder}.get(stage, ()):
-            if made.is_dir():
-                shutil.rmtree(made)
         self._write_manifest(manifest)
 
     @contextmanager
