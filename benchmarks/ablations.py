@@ -91,6 +91,8 @@ def points(n_steps: int) -> list[Point]:
         Point("stream", "stream", streamed=True),
         *(Point("stream", f"{n} of 64 positions", {"tokens_per_step": n}, streamed=True) for n in (32, 16)),
         Point("stream", "5 of 10 steps", {"steps_per_image": 5}, streamed=True),
+        Point("input", "as it is"),
+        Point("input", "scaled by step", {"input_scaling": True}),
         *(Point("hookpoint", path, hookpoint=path) for path in HOOKPOINTS),
         *(Point("k", str(k), {"k": k}) for k in (2, 4, 8, 16, 32)),
         *(Point("coarse neurons", str(n), {"group_sizes": (n, 2048 - n)}) for n in coarse),
@@ -159,7 +161,7 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
     else:
         peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
         found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
-    return measure(found, Truth(cell.shows, cell.controls))
+    return measure(found, Truth(cell.shows, cell.controls)) | {"silent neurons": float((codes.peak.max(0) == 0).mean())}
 
 
 def _material(options: Options, point: Point, prompt: str, seed: int) -> tuple[Cell, Tensor]:

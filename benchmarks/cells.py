@@ -18,6 +18,7 @@ from raigen.records import Tick
 from raigen.reservoir import Reservoir
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
+from raigen.scaling import InputScaling
 from raigen.stream import drawn, reservoir_capacity
 from raigen.train import fit
 from raigen.world.attributes import VALUE_NAMES
@@ -128,6 +129,8 @@ def trained(
 ) -> MatryoshkaSAE:
     """An autoencoder trained on these activations, in random order, or `streamed` as an audit without a store does;
     `untrained` leaves it as initialised, with a threshold for its k."""
+    scaling = InputScaling.of(activations[:16]) if config.input_scaling else None
+    activations = scaling.scaled(activations) if scaling else activations
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
     size = config.batch_of(activations[..., 0].numel() * config.epochs)
     batches = token_batches(activations, size, config.epochs, config.sae_seed)
@@ -142,6 +145,8 @@ def trained(
     for _ in fit(sae, batches, config):
         pass
     sae.calibrate(next(token_batches(activations, CALIBRATION_TOKENS, 1, config.sae_seed)).tokens)
+    if scaling:
+        scaling.fold(sae)
     return sae.eval()
 
 

@@ -23,7 +23,7 @@ LEVELS = {
     "interchange": 1.25,
     "listener": 1.25, "probe": 1.5,  # each builds on the one before
     "server": 1.5, "local": 1.5,
-    "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "pictures": 2, "embed": 2, "vlm": 2,
+    "world": 2, "diffusion": 2, "activations": 2, "reservoir": 2.5, "scaling": 2, "pictures": 2, "embed": 2, "vlm": 2,
     "judges": 2.5, "steering": 2.5, "cards": 2.5, "label_scores": 2.75, "suggested": 2.75, "review": 2.5,
     "effects": 1.25, "fidelity": 1, "mixture": 1,  # effects are told by intervals on rates
     "judging": 2.6, "methods": 2.6, "looking": 2.7, "lab": 2.8, "causal": 2.9,  # what amplifying is made of

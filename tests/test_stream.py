@@ -93,6 +93,22 @@ def test_autoencoders_of_other_seeds_are_trained_beside_the_first(config, whole,
     assert run.seed_dirs() == []
 
 
+def test_scaled_inputs_are_resumed_and_folded_into_weights_for_the_last_step(config, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "CHECKPOINT_SECONDS", 0.0)
+    scaled = AuditConfig.of("a photo of a doctor", model=config.capture.model, n_images=N_IMAGES, batch_size=8,
+                            input_scaling=True, **TRAIN)  # fmt: skip
+    undisturbed = streamed(scaled, tmp_path / "undisturbed")
+    streamed(scaled, tmp_path / "run", 5)
+    run = streamed(scaled, tmp_path / "run")
+    for name, value in weights(undisturbed).items():
+        assert torch.equal(value, weights(run)[name]), name
+    assert not torch.equal(weights(run)["b_dec"], weights(whole)["b_dec"])
+    store, sae = ActivationStore(run.activations_dir), MatryoshkaSAE.load(run.sae_dir)
+    tokens = torch.cat([chunk.activations.flatten(0, 1) for chunk in store.step(N_STEPS - 1)])
+    assert float((sae.encode(tokens) > 0).sum(1).float().mean()) == pytest.approx(4, rel=0.4)
+    assert run.facts_of("train")["l0"] == pytest.approx(4, rel=0.15)
+
+
 def test_training_alone_makes_the_pictures_again_and_comes_to_the_same_weights(config, whole, tmp_path):
     run = Run.create(tmp_path / "run")
     run_stage(run, "capture", config.capture)

@@ -211,6 +211,22 @@ def test_the_stage_repeats_bit_for_bit(run):
     assert torch.equal(*weights) and not torch.equal(weights[0], MatryoshkaSAE.load(run.sae_dir).W_dec)
 
 
+def test_scaled_inputs_make_the_scale_of_a_step_matter_no_more(run, tmp_path):
+    again, store = Run.create(tmp_path / "again"), ActivationStore(run.activations_dir)
+    both = torch.stack([torch.cat([chunk.activations for chunk in store.step(step)]) for step in (3, 9)], 1)
+    ActivationStore.write(again.activations_dir, 0, both[:40] * torch.tensor([4, 0.5])[:, None, None], (4, 4), (3, 9))
+    ActivationStore.write(again.activations_dir, 40, both[40:] * torch.tensor([4, 0.5])[:, None, None], (4, 4), (3, 9))
+    plain, scaled = (TrainConfig(d_sae=64, k=2, tokens_per_batch=128, input_scaling=yes) for yes in (False, True))
+    weights = {}
+    for config in (plain, scaled):
+        for each in (run, again):
+            drained(train(each, config))
+            weights[config, each] = MatryoshkaSAE.load(each.sae_dir)
+    assert torch.allclose(weights[scaled, run].W_dec, weights[scaled, again].W_dec, atol=1e-4)
+    assert torch.allclose(weights[scaled, run].b_dec, weights[scaled, again].b_dec * 2, atol=1e-4)
+    assert not torch.allclose(weights[plain, run].W_dec, weights[plain, again].W_dec, atol=1e-2)
+
+
 def test_with_few_images_having_seen_them_all_is_enough_to_call_a_neuron_dead(run):
     config = TrainConfig(d_sae=512, k=1, tokens_per_batch=128, epochs=4, dead_after_tokens=500)
     assert config.dead_after_images > 60

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,8 +161,10 @@ class ActivationStore:
         epochs: int,
         generator: torch.Generator | None = None,
         memory_bound: int = MEMORY_BOUND,
+        prepared: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[TokenBatch]:
-        """Every token once per epoch, as float32, shuffled across images, steps and positions.
+        """Every token once per epoch, as float32, shuffled across images, steps and positions, each after `prepared`
+        has seen it: [image, step, token, d_in] to the same shape.
 
         Batches have at most `tokens_per_batch` tokens and differ by at most one: no runt is left at the end. A store
         of at most `memory_bound` bytes is shuffled as a whole; a larger one in parts, each of randomly drawn images.
@@ -171,7 +173,8 @@ class ActivationStore:
             order = torch.randperm(self.n_images, generator=generator)
             for part in order.tensor_split(self._n_parts(memory_bound)):
                 images = part.sort().values
-                tokens = self._load(images.tolist())
+                loaded = self._load(images.tolist())
+                tokens = (prepared(loaded) if prepared else loaded).flatten(0, 2)
                 shuffled = torch.randperm(len(tokens), generator=generator)
                 for rows in shuffled.tensor_split(-(-len(tokens) // tokens_per_batch)):
                     yield TokenBatch(tokens[rows].float(), images[rows // (self.n_steps * self.n_tokens)])
@@ -185,8 +188,12 @@ class ActivationStore:
         bytes_per_image = self.n_steps * self.n_tokens * self.d_in * 2
         return min(self.n_images, -(-self.n_images * bytes_per_image // memory_bound))
 
-    def _load(self, images: list[int]) -> Float[Tensor, "token d_in"]:
-        """All tokens of some images (rising indices), float16: by image, then step, then position."""
+    def first_shard(self) -> Float[Tensor, "image step token d_in"]:
+        """The activations of the first few images, those of one shard, float16."""
+        return self._load(list(range(self._shards[0].n_images)))
+
+    def _load(self, images: list[int]) -> Float[Tensor, "image step token d_in"]:
+        """All activations of some images (rising indices), float16."""
         tokens = torch.empty(len(images), self.n_steps, self.n_tokens, self.d_in, dtype=torch.float16)
         for shard in self._shards:
             start, end = (bisect_right(images, shard.first + offset - 1) for offset in (0, shard.n_images))
@@ -196,7 +203,7 @@ class ActivationStore:
                 else:
                     for row in range(start, end):
                         tokens[row] = file.get_slice(NAME)[images[row] - shard.first]
-        return tokens.view(-1, self.d_in)
+        return tokens
 
     def _place(self, step_index: int) -> int:
         if step_index not in self.step_indices:

@@ -15,6 +15,7 @@ from raigen.files import write_tensors
 from raigen.records import Outcome, Tick
 from raigen.reservoir import Reservoir
 from raigen.run import Run
+from raigen.scaling import InputScaling
 from raigen.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, trainings_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two
@@ -70,11 +71,12 @@ def bytes_per_token(d_in: int) -> int:
     return 2 * d_in + 8
 
 
-def drawn(part: Part, config: TrainConfig) -> TokenBatch:
+def drawn(part: Part, config: TrainConfig, scaling: InputScaling | None = None) -> TokenBatch:
     """The tokens of a part that are trained on, float16: steps and positions drawn anew for every picture, from its
     index and `sae_seed`."""
     assert part.activations is not None
     half = as_half(part.activations, part.indices[0], part.step_indices)
+    half = scaling.scaled(half) if scaling else half
     if config.steps_per_image is None and config.tokens_per_step is None:
         tokens = half.flatten(0, 2)
     else:
@@ -110,13 +112,17 @@ class _Stream:
         self.metrics: list[TrainStep] = []
         self.trainings: list[Training] = []
         self.reservoir: Reservoir | None = None
+        self.scaling: InputScaling | None = None  # told by the first part
         # Filled by `drain` alone, which no checkpoint interrupts: so it need not be written down.
         self.closing: deque[torch.Tensor] = deque()
         self.seconds = 0.0  # of training alone, in this start
 
     def take(self, part: Part) -> None:
         """Trains on what a part pushes out of the reservoir."""
-        batch = drawn(part, self.config)
+        assert part.activations is not None
+        if self.reservoir is None and self.config.input_scaling:
+            self.scaling = InputScaling.of(part.activations)
+        batch = drawn(part, self.config, self.scaling)
         images = batch.images + part.run * self.n_images
         if self.reservoir is None:
             self._begin(batch.tokens.shape[1], len(batch.tokens) // len(part.indices))
@@ -134,7 +140,7 @@ class _Stream:
     def end(self) -> Outcome:
         """Writes the autoencoder."""
         first, *others = self.trainings
-        outputs, facts = finished(self.run, first, self.metrics, self.closing, others)
+        outputs, facts = finished(self.run, first, self.metrics, self.closing, others, self.scaling)
         return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
 
     def keep(self, epoch: int, firsts: Sequence[int]) -> None:
@@ -144,6 +150,8 @@ class _Stream:
         for number, training in enumerate(self.trainings):
             tensors |= {f"training-{number}.{name}": value for name, value in training.state().items()}
         tensors |= {f"reservoir.{name}": value for name, value in self.reservoir.state().items()}
+        if self.scaling:
+            tensors |= {f"scaling.{name}": value for name, value in self.scaling._asdict().items()}
         tensors["place"] = torch.tensor([epoch, *firsts])
         tensors["prompts"] = self._prompts_as_bytes()
         tensors["tokens_per_image"] = torch.tensor(self.tokens_per_image)
@@ -165,6 +173,7 @@ class _Stream:
         for number, training in enumerate(self.trainings):
             training.restore(below(kept, f"training-{number}."))
         self.reservoir.restore(below(kept, "reservoir."))
+        self.scaling = InputScaling.restored(below(kept, "scaling."))
         for step, loss, *fvu, l0, n_dead, tokens in kept["metrics"].tolist():
             self.metrics.append(TrainStep(int(step), loss, fvu, l0, int(n_dead), int(tokens)))
         epoch, *firsts = kept["place"].tolist()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from raigen.files import write_text
 from raigen.records import Outcome, Tick
 from raigen.run import Run
 from raigen.sae import CHUNK, MatryoshkaSAE
+from raigen.scaling import InputScaling
 
 METRICS_EVERY = 10  # steps
 CLOSING_TOKENS = 16_384  # half of them set the threshold when training ends, the other half tell the quality
@@ -155,13 +157,15 @@ def train(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
     size = config.batch_of(store.n_images * store.n_steps * store.n_tokens * config.epochs)
     total = store.n_batches(size, config.epochs)
     metrics = []
-    for batch in store.batches(size, config.epochs, generator):
+    scaling = InputScaling.of(store.first_shard()) if config.input_scaling else None
+    batches = partial(store.batches, size, generator=generator, prepared=scaling and scaling.scaled)
+    for batch in batches(epochs=config.epochs):
         metrics += fit(training.sae, [batch], config, training)
         for other in others:
             list(fit(other.sae, [batch], config, other))
         yield Tick(metrics[-1].step, total, note_of(metrics[-1]))
-    closing = islice(store.batches(size, 1, generator), n_closing_batches(size))
-    return finished(run, training, metrics, [batch.tokens for batch in closing], others)
+    closing = islice(batches(epochs=1), n_closing_batches(size))
+    return finished(run, training, metrics, [batch.tokens for batch in closing], others, scaling)
 
 
 def n_closing_batches(tokens_per_batch: int) -> int:
@@ -188,14 +192,21 @@ def finished(
     metrics: list[TrainStep],
     closing: Iterable[Float[Tensor, "_ d_in"]],
     others: Sequence[Training] = (),
+    scaling: InputScaling | None = None,
 ) -> Outcome:
     """Sets the threshold on every other token of the `closing` batches, and writes the autoencoder and metrics.jsonl;
-    the facts hold its quality on the tokens between. Those of other seeds are written beside it."""
+    the facts hold its quality on the tokens between. Those of other seeds are written beside it.
+
+    Of `scaling`, the closing tokens are scaled ones, and what is written is folded."""
     sae, last = training.sae, metrics[-1]
     tokens = torch.cat(list(closing)).to(sae.b_dec.device)
-    outputs = []
-    for number, each in enumerate((sae, *(other.sae for other in others))):
+    saes, outputs = (sae, *(other.sae for other in others)), []
+    for each in saes:
         each.calibrate(tokens[::2])
+    quality = inference_quality(sae, tokens[1::2])
+    for number, each in enumerate(saes):
+        if scaling:
+            scaling.fold(each)
         outputs += each.save(run.seed_dir(number))
     kept = [step for step in metrics if step.step % METRICS_EVERY == 0 or step is last]
     write_text(run.metrics_path, "".join(json.dumps(step._asdict()) + "\n" for step in kept))
@@ -208,7 +219,7 @@ def finished(
         "n_dead": last.n_dead,
         "dead_share": last.n_dead / sae.config.d_sae,
     }
-    return Outcome([*outputs, run.metrics_path], facts | inference_quality(sae, tokens[1::2]))
+    return Outcome([*outputs, run.metrics_path], facts | quality)
 
 
 @torch.no_grad()

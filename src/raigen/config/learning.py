@@ -59,6 +59,9 @@ class TrainConfig:
     """Denoising steps of each picture that are trained on, drawn for each at random; None is all. Not with a store."""
     tokens_per_step: int | None = None
     """Positions of each of these steps, drawn at random; None is all. Not with a store."""
+    input_scaling: bool = False
+    """Whether the tokens of every denoising step are brought to mean 0 and variance 1 first. What is saved is for raw
+    tokens of the last step kept, the one that is scored."""
     reservoir_mb: int = 1024
     """Memory in which tokens of many pictures are mixed while they are made, in megabytes, at least 1."""
     dead_after_tokens: int = 200_000
