@@ -129,24 +129,42 @@ def noise_levels(batch: int, generator: torch.Generator, bare_share: float = BAR
     return torch.cat(parts)
 
 
-def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
-            generator: torch.Generator, bare_share: float = BARE_SHARE) -> Tensor:  # fmt: skip
-    """The v-prediction loss at the levels of `noise_levels`, weighted by 5 / (5 + SNR).
+class Noised(NamedTuple):
+    """A batch to learn from: latents with noise at `timesteps`, their captions, the v that is to be predicted, and how
+    much each picture counts (in the mean 1)."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    texts: list[str]
+    target: Tensor
+    weight: Tensor
+
+    def loss(self, predicted: Tensor) -> Tensor:
+        """The weighted squared error of `predicted` [picture, channel, 16, 16]."""
+        return (self.weight * (predicted - self.target).square().mean((1, 2, 3))).mean()
+
+
+def noised(noise: DDPMScheduler, data: Planted, batch: int, generator: torch.Generator, device: torch.device,
+           bare_share: float = BARE_SHARE) -> Noised:  # fmt: skip
+    """A batch at the levels of `noise_levels`, weighted by 5 / (5 + SNR).
 
     Little noise counts little, for it teaches detail only. Much noise counts in full (min-SNR would give it next to
     nothing), for there it is decided which values a picture shows, and there the caption has something to say.
     """
-    device = model.unet.device
     rows, texts = captioned(data, batch, generator, bare_share)
     clean = data.latents[rows].to(device)
     timesteps = (noise_levels(batch, generator, bare_share) * N_LEVELS).long().clamp(max=N_LEVELS - 1).to(device)
     epsilon = torch.randn(clean.shape, generator=generator).to(device)
-    noisy = noise.add_noise(clean, epsilon, timesteps)
-    target = noise.get_velocity(clean, epsilon, timesteps)
-    tokens = tokens_of(tokenizer, texts).to(device)
-    predicted = model(noisy.contiguous(memory_format=torch.channels_last), timesteps, tokens)
     signal = noise.alphas_cumprod.to(device)[timesteps]
-    snr = signal / (1 - signal)
-    weight = 5 / (5 + snr)
-    error = (predicted - target).square().mean((1, 2, 3))
-    return (weight * error).mean() / weight.mean()
+    weight = 5 / (5 + signal / (1 - signal))
+    return Noised(
+        noise.add_noise(clean, epsilon, timesteps).contiguous(memory_format=torch.channels_last), timesteps, texts,
+        noise.get_velocity(clean, epsilon, timesteps), weight / weight.mean(),
+    )  # fmt: skip
+
+
+def loss_of(model: Denoiser, tokenizer: CLIPTokenizer, noise: DDPMScheduler, data: Planted, batch: int,
+            generator: torch.Generator, bare_share: float = BARE_SHARE) -> Tensor:  # fmt: skip
+    """The v-prediction loss of a batch of `noised`."""
+    drawn = noised(noise, data, batch, generator, model.unet.device, bare_share)
+    return drawn.loss(model(drawn.noisy, drawn.timesteps, tokens_of(tokenizer, drawn.texts).to(model.unet.device)))
