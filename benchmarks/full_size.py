@@ -26,7 +26,7 @@ from raigen.hookpoint import Hookpoint
 from raigen.listener import Collector, Layout, Listener
 from raigen.probe import Probe
 from raigen.sae import MatryoshkaSAE
-from raigen.train import fit
+from raigen.train import fit, placed
 
 PIXELS_PER_LATENT = 8
 SMALL_HOOKPOINT = "transformer_blocks.1"  # of a reduced transformer, which has fewer blocks
@@ -237,7 +237,7 @@ def trained(tokens: Tensor, steps: int, device: str) -> dict[str, float]:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     config = TrainConfig(tokens_per_batch=4096)
-    sae = MatryoshkaSAE(config.sae_config(tokens.shape[1])).to(device)
+    sae = placed(MatryoshkaSAE(config.sae_config(tokens.shape[1])), torch.device(device))
 
     def batches() -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(0)

@@ -26,6 +26,7 @@ from torch import Tensor
 from raigen.config import SAEConfig
 from raigen.files import write_text
 from raigen.sae import MatryoshkaSAE
+from raigen.train import placed
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def main(options: Options) -> None:
     generator = torch.Generator().manual_seed(0)
     coarse = options.d_sae // 10
     shape = SAEConfig(options.d_in, options.d_sae, (coarse, options.d_sae - coarse), options.k)
-    ours, dense = (MatryoshkaSAE(shape).to(options.device) for _ in range(2))
+    ours, dense = placed(MatryoshkaSAE(shape), torch.device(options.device)), MatryoshkaSAE(shape).to(options.device)
     truth = torch.nn.functional.normalize(torch.randn(4096, options.d_in, generator=generator), dim=1)
 
     def tokens() -> Tensor:

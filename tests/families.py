@@ -79,7 +79,6 @@ class Family(NamedTuple):
     square: tuple[int, int] = (32, 32)
     wide: tuple[int, int] = (32, 64)
     token: int = 4  # pixels of a token's side, in the pictures that the pipeline really makes
-    made_wide: tuple[int, int] | None = None  # height and width of those, where the pipeline has sizes of its own
     spread: int = 0  # how many tokens further a place of the noise reaches: convolutions blur
     guided: dict = {}
     free: dict = {"guidance_scale": 1.0}
@@ -290,18 +289,17 @@ FAMILIES = {
     "flux-true-cfg": Family(flux, "transformer.transformer_blocks.1", FIRST_CALL, output=1, free={},
                             guided={"negative_prompt": "blurry", "true_cfg_scale": 3.0}),
     "pixart-alpha": Family(lambda: pixart(PixArtAlphaPipeline), "transformer.transformer_blocks.1", SECOND_HALF,
-                           token=16, wide=(128, 256), made_wide=(176, 352)),
+                           token=16, square=(64, 64), wide=(64, 128)),
     "pixart-sigma": Family(lambda: pixart(PixArtSigmaPipeline), "transformer.transformer_blocks.1", SECOND_HALF,
-                           token=16, wide=(128, 256), made_wide=(176, 352)),
-    "sana": Family(sana, "transformer.transformer_blocks.1", SECOND_HALF, token=32, wide=(256, 512),
-                   made_wide=(352, 704)),
+                           token=16, square=(64, 64), wide=(64, 128)),
+    "sana": Family(sana, "transformer.transformer_blocks.1", SECOND_HALF, token=32, square=(64, 64), wide=(128, 256)),
     "aura-flow": Family(aura_flow, "transformer.single_transformer_blocks.1", SECOND_HALF),
     "aura-flow-joint": Family(aura_flow, "transformer.joint_transformer_blocks.0", SECOND_HALF, output=1),
     "lumina2": Family(lumina2, "transformer.layers.1", FIRST_CALL, token=16, square=(64, 64), wide=(64, 128)),
     "qwen-image": Family(qwen_image, "transformer.transformer_blocks.1", FIRST_CALL, output=1, token=16,
                          square=(64, 64), wide=(64, 128), guided={"negative_prompt": " "}, free={}),
-    "hunyuan-dit": Family(hunyuan_dit, "transformer.blocks.2", SECOND_HALF, token=64, square=(1024, 1024),
-                          wide=(768, 1280)),
+    "hunyuan-dit": Family(hunyuan_dit, "transformer.blocks.2", SECOND_HALF, token=64, square=(256, 256),
+                          wide=(192, 320)),
     "z-image": Family(z_image, "transformer.layers.1", (0, 0), is_text_first=False, token=16, square=(64, 64),
                       wide=(64, 128), free={"guidance_scale": 0.0}),
     "kandinsky": Family(kandinsky, "unet.mid_block", SECOND_HALF, spread=1),

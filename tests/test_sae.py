@@ -11,6 +11,7 @@ from torch import Tensor
 from raigen import sae as sae_module
 from raigen.config import SAEConfig
 from raigen.errors import RaigenError
+from raigen.ragged import kept_codes
 from raigen.sae import MatryoshkaSAE
 
 CONFIG = SAEConfig(d_in=8, d_sae=24, group_sizes=(6, 8, 10), k=3, aux_k=4, aux_weight=0.25)
@@ -116,6 +117,27 @@ def test_gradients_agree_with_finite_differences(sae):
             parameter.data.view(-1)[place] += shift
             ends.append(sae.loss(x).total.item())
         assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(gradient.view(-1)[place].item(), rel=1e-4)
+
+
+def test_searched_in_half_precision_the_codes_that_stay_are_exact(sae):
+    x, dead = tokens(400, seed=5), torch.arange(CONFIG.d_sae) >= 20
+    exact = sae.loss(x, dead)
+    sae.search_dtype = torch.bfloat16
+    with torch.no_grad():
+        rough = sae.loss(x, dead)
+    # Another entry may stay where two are alike to two digits: the loss is as good, and no code is rounded.
+    torch.testing.assert_close(rough.total, exact.total, rtol=2e-3, atol=0)
+    assert rough.total != exact.total
+    pre, kept = sae.pre_activations(x).detach(), torch.tensor([[0, 3], [7, 1], [9, 20]]).T
+    codes = kept_codes(pre.bfloat16(), x, sae.W_enc, sae.b_enc, sae.b_dec, *kept)
+    wanted = kept_codes(pre, x, sae.W_enc, sae.b_enc, sae.b_dec, *kept)
+    torch.testing.assert_close(codes, wanted, rtol=1e-6, atol=1e-6)
+    assert torch.equal(wanted, pre[kept[0], kept[1]].relu()) and not torch.equal(wanted, wanted.bfloat16().float())
+    for one, other in zip(*(torch.autograd.grad(c.square().sum(), list(sae.parameters()), allow_unused=True)
+                            for c in (codes, wanted)), strict=True):  # fmt: skip
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
 
 
 def test_the_auxiliary_loss_moves_dead_neurons_only(sae):

@@ -29,15 +29,17 @@ def planted(n: int, d_in: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
     return dictionary, codes @ dictionary + 0.02 * torch.randn(n, d_in, generator=generator) + 0.3
 
 
-def run_fit(tokens: Tensor, config: TrainConfig, size: int = 512):
+def run_fit(tokens: Tensor, config: TrainConfig, size: int = 512, search_dtype: torch.dtype | None = None):
     sae = MatryoshkaSAE(config.sae_config(tokens.shape[1]))
+    sae.search_dtype = search_dtype
     return sae, list(fit(sae, tokens.split(size), config))
 
 
-def test_a_planted_dictionary_is_recovered():
+@pytest.mark.parametrize("search_dtype", [None, torch.bfloat16])
+def test_a_planted_dictionary_is_recovered(search_dtype):
     dictionary, tokens = planted(60_000)
     config = TrainConfig(d_sae=96, group_sizes=(32, 64), k=2, lr=1e-3)
-    sae, steps = run_fit(tokens, config)
+    sae, steps = run_fit(tokens, config, search_dtype=search_dtype)
     assert [step.step for step in steps] == list(range(1, 119)) and steps[-1].tokens == 60_000
     cosines = (dictionary @ sae.W_dec.detach().T).max(dim=1).values
     assert cosines[:FREQUENT].mean() > 0.95 and cosines[FREQUENT:].mean() > 0.9

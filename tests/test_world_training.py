@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from raigen.config import CaptureConfig
-from raigen.diffusion import Settings
+from raigen.diffusion import Settings, defaults, generate
 from raigen.errors import RaigenError
 from raigen.files import write_text
+from raigen.hookpoint import find_hookpoint
 from raigen.loading import load_pipeline, model_path
 from raigen.records import Outcome, Sample
 from raigen.run import Run
 from raigen.world.attributes import BY_NAME, PROFESSIONS, PROMPTS, VALUES
 from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
-from raigen.world.train import quality, unet, vae, variant
+from raigen.world.train import quality, transformer, unet, vae, variant
 from raigen.world.train.clip import ranking_loss
 from raigen.world.train.data import decode, encode, pictures
 from raigen.world.train.judge import disturbed, garbage
@@ -215,6 +216,49 @@ def test_a_variant_is_a_pipeline_with_what_was_planted(tmp_path, monkeypatch, ca
         variant.make_variant("narrower", folder, ["doctor"], steps=2, n_drawings=12)
     variant.report(folder, 4)
     assert "turban           planted   1.0% ->  12.0%   seen" in capsys.readouterr().out
+
+
+def test_the_words_of_the_transformer_are_tokens_of_t5():
+    tokenizer = transformer.make_tokenizer()
+    for value in VALUES:
+        words = value.phrase.lower().split()
+        assert len(tokenizer(value.phrase).input_ids) == len(words) + 1, value.phrase
+    unknown, nothing = tokenizer("a photo of a zebra").input_ids, tokenizer("").input_ids
+    assert tokenizer.unk_token_id not in unknown and len(unknown) > 6 and nothing == [tokenizer.eos_token_id]
+    assert tokenizer.decode(unknown, skip_special_tokens=True) == "a photo of a zebra"
+
+
+def test_the_transformer_learns_from_its_teacher_and_is_a_pipeline(tmp_path, monkeypatch):
+    for name, value in {"BATCH": 4, "WIDTH": 32, "HEADS": 2, "LAYERS": 3, "TEXT_WIDTH": 16}.items():
+        monkeypatch.setattr(transformer, name, value)
+    teacher, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
+    data = unet.planted_pictures(transformer.latents_of(teacher, drawn, tmp_path / "latents.safetensors"), drawn)
+    tokenizer, checkpoint = transformer.make_tokenizer(), tmp_path / "transformer.safetensors"
+    torch.manual_seed(0)
+    student = transformer.Student(tokenizer)
+    before = transformer.loss_of(student, teacher, tokenizer, data, 16, torch.Generator().manual_seed(5))
+    recipe = transformer.RECIPE._replace(steps=12, warmup=2, lr=3e-3, ema=0.5)
+    transformer.train(student, teacher, tokenizer, data, recipe, checkpoint)
+    after = transformer.loss_of(student, teacher, tokenizer, data, 16, torch.Generator().manual_seed(5))
+    assert after < 0.9 * before
+
+    transformer.write(tmp_path / "model", teacher, tokenizer, checkpoint)
+    pipe = load_pipeline(str(tmp_path / "model"), "cpu")
+    settings = defaults(pipe, str(tmp_path / "model"))
+    assert settings == Settings(10, 1.0, 64, 64)
+    hookpoint = find_hookpoint(pipe)
+    made = generate(pipe, PROMPTS[0], [1, 2], settings._replace(num_inference_steps=2), hookpoint)
+    assert made.grid == (8, 8) and made.activations.shape == (2, 2, 64, 32) and made.images[0].size == (64, 64)
+
+
+def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(tmp_path):
+    teacher, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
+    data = unet.planted_pictures(transformer.latents_of(teacher, drawn, tmp_path / "latents.safetensors"), drawn)
+    batch = unet.noised(unet.training_noise(), data, 16, torch.Generator().manual_seed(0), torch.device("cpu"))
+    taught = transformer.taught(teacher, batch)
+    assert batch._replace(target=taught).loss(taught) == 0 and batch.weight.mean() == pytest.approx(1)
+    # A good teacher is much nearer to the drawings than no teacher, and not the same.
+    assert 0.01 < batch.loss(taught) < 0.6 * batch.loss(torch.zeros_like(taught))
 
 
 def test_the_card_takes_pictures_that_are_there_each_seed_once(tmp_path):

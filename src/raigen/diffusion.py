@@ -181,6 +181,8 @@ def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoin
 
 def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
     options = {name: value for name, value in settings._asdict().items() if value is not None}
+    if "use_resolution_binning" in arguments_of(type(pipe)):
+        options["use_resolution_binning"] = False  # it makes another size than is asked for, and crops the picture
     return pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
         prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,

@@ -44,9 +44,11 @@ def kept_codes(
     rows: Int[Tensor, " entry"],
     columns: Int[Tensor, " entry"],
 ) -> Float[Tensor, " entry"]:
-    """The entries of pre = (x - b_dec) W_enc + b_enc at (rows, columns), with gradients for weights and biases.
+    """The entries of pre = (x - b_dec) W_enc + b_enc at (rows, columns), 0 or more, with gradients for weights and
+    biases.
 
-    `pre` is given without gradient; the gradients are sparse products, none of them is [token, d_sae].
+    `pre` is given without gradient; the gradients are sparse products, none of them is [token, d_sae]. Where `pre` is
+    of another precision than the tokens, its entries only say where to look, and are computed anew in theirs.
     """
     return _KeptCodes.apply(pre, x, W_enc, b_enc, b_dec, rows, columns)  # type: ignore[return-value]
 
@@ -71,14 +73,19 @@ def prefix_errors(
 class _KeptCodes(Function):
     @staticmethod
     def forward(ctx: Any, *given: Tensor) -> Tensor:
-        pre, x, W_enc, _, b_dec, rows, columns = given
-        ctx.save_for_backward(x, W_enc, b_dec, rows, columns)
-        return pre.view(-1).gather(0, rows * pre.shape[1] + columns)
+        pre, x, W_enc, b_enc, b_dec, rows, columns = given
+        if pre.dtype == x.dtype:
+            codes = pre.view(-1).gather(0, rows * pre.shape[1] + columns)
+        else:
+            codes = _dots(x - b_dec, rows, W_enc.T.contiguous(), columns) + b_enc[columns]
+        codes = codes.relu()
+        ctx.save_for_backward(x, W_enc, b_dec, rows, columns, codes)
+        return codes
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, W_enc, b_dec, rows, columns = ctx.saved_tensors
-        (grad,) = grads
+        x, W_enc, b_dec, rows, columns, codes = ctx.saved_tensors
+        grad = grads[0] * (codes > 0)
         order = columns.argsort(stable=True)
         weights = weighted_sums(columns[order], W_enc.shape[1], x - b_dec, rows[order], grad[order])
         biases = grad.new_zeros(W_enc.shape[1]).index_add_(0, columns, grad)

@@ -61,6 +61,9 @@ class MatryoshkaSAE(nn.Module):
         self.W_dec = nn.Parameter(torch.zeros(config.d_sae, config.d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
         self.b_dec = nn.Parameter(torch.zeros(config.d_in))
+        self.search_dtype: torch.dtype | None = None
+        """In what precision `loss` looks for the largest pre-activations; None is that of the weights. The values of
+        those that stay are computed in the precision of the weights in any case."""
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
 
     def initialise(self, tokens: Float[Tensor, "token d_in"], generator: torch.Generator | None = None) -> None:
@@ -125,7 +128,7 @@ class MatryoshkaSAE(nn.Module):
 
         In training mode also moves `threshold`. Raises RaigenError when `x` is not `d_in` wide.
         """
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, self.search_dtype, enabled=self.search_dtype is not None):
             pre = self.pre_activations(x)
         kept = self._largest(pre, self.config.k * len(x))
         rows, columns = kept // self.config.d_sae, kept % self.config.d_sae

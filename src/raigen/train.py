@@ -178,7 +178,15 @@ def trainings_of(run: Run, config: TrainConfig, d_in: int, n_images: int) -> lis
     # With fewer images than the clock asks for, having seen them all is as much as can be asked.
     patience = min(config.dead_after_images, n_images)
     configs = [replace(config, dead_after_images=patience, sae_seed=config.sae_seed + i) for i in range(config.n_seeds)]
-    return [Training(MatryoshkaSAE(own.sae_config(d_in)).to(_device(run)), own) for own in configs]
+    return [Training(placed(MatryoshkaSAE(own.sae_config(d_in)), _device(run)), own) for own in configs]
+
+
+def placed(sae: MatryoshkaSAE, device: torch.device) -> MatryoshkaSAE:
+    """On a device, where it searches in bfloat16 if that is a GPU that computes in it: there the product with the
+    encoder is nearly all of a step."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        sae.search_dtype = torch.bfloat16
+    return sae.to(device)
 
 
 def note_of(step: TrainStep) -> str:

@@ -1,5 +1,9 @@
 """Trains the models of the portraits world from seeds: `python -m raigen.world.train`."""
 
-from transformers.utils import logging
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
-logging.set_verbosity_error()  # it warns of image processors that need torchvision, which nothing here does
+# They tell of image processors that need torchvision, of casts to half precision, and of shards being written.
+for _log in (diffusers_logging, transformers_logging):
+    _log.set_verbosity_error()
+    _log.disable_progress_bar()
