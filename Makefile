@@ -12,10 +12,10 @@ demo: $(STAMP)
 # Four prompts and two models: the bundled one, and a variant of it whose planted rates differ in known ways.
 demo-study: $(STAMP)
 	@$(VENV)/bin/python -m raigen.world.train.variant fairer models/fairer \
-	  --professions doctor nurse farmer hairdresser --steps 120 --n-drawings 1000 --n-images 0
+	  --professions doctor nurse farmer hairdresser --steps 80 --n-drawings 800 --n-images 0
 	@$(VENV)/bin/raigen audit "a photo of a doctor" "a photo of a nurse" "a photo of a farmer" \
 	  "a photo of a hairdresser" --model portraits --model models/fairer --study studies/demo \
-	  --embedder portraits --vocabulary portraits --n-images 300 --n-fresh-images 100 --workers 2 $(DEMO_FLAGS)
+	  --n-images 300 --n-fresh-images 100 --workers 2 $(DEMO_FLAGS)
 	@$(VENV)/bin/raigen compare studies/demo --judge portraits --closed-set portraits --open-set portraits \
 	  --n-asked-images 10
 

@@ -1,6 +1,6 @@
 """Makes what the benchmark looks at: for one prompt and one generation seed, pictures, activations, truth, codes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.scaling import InputScaling
 from raigen.stream import drawn, reservoir_capacity
-from raigen.train import fit
+from raigen.train import Training, fit
 from raigen.world.attributes import VALUE_NAMES
 from raigen.world.judge import judge
 from raigen.world.planted import control_values
@@ -126,9 +126,10 @@ def trained(
     shape: SAEConfig | None = None,
     untrained: bool = False,
     streamed: bool = False,
+    watch: Callable[[Training], object] = lambda training: None,
 ) -> MatryoshkaSAE:
     """An autoencoder trained on these activations, in random order, or `streamed` as an audit without a store does;
-    `untrained` leaves it as initialised, with a threshold for its k."""
+    `untrained` leaves it as initialised, with a threshold for its k. `watch` is called after every step."""
     scaling = InputScaling.of(activations[:16]) if config.input_scaling else None
     activations = scaling.scaled(activations) if scaling else activations
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
@@ -142,8 +143,9 @@ def trained(
         sae.train()
         sae.loss(tokens)
         return sae.eval()
-    for _ in fit(sae, batches, config):
-        pass
+    training = Training(sae, config)
+    for _ in fit(sae, batches, config, training):
+        watch(training)
     sae.calibrate(next(token_batches(activations, CALIBRATION_TOKENS, 1, config.sae_seed)).tokens)
     if scaling:
         scaling.fold(sae)

@@ -28,7 +28,8 @@ from benchmarks.measures import Truth, top_images, verdicts
 from raigen.config import TrainConfig
 from raigen.diffusion import Settings, defaults, make_pictures
 from raigen.files import write_text
-from raigen.loading import BUNDLED, load_pipeline
+from raigen.loading import load_pipeline
+from raigen.models import BUNDLED
 from raigen.run import Run
 from raigen.sae import MatryoshkaSAE
 from raigen.steering import contrast_of, random_like

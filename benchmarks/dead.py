@@ -11,16 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 
-from benchmarks.cells import CALIBRATION_TOKENS, activations_of, capture, cell_of, encode, token_batches
+from benchmarks.cells import activations_of, capture, cell_of, encode, trained
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Listing, Truth, verdicts
 from raigen.config import TrainConfig
 from raigen.files import write_text
-from raigen.sae import MatryoshkaSAE
-from raigen.train import Training, fit
+from raigen.train import Training
 from raigen.world.attributes import PROMPTS
 
 EVERY = 10  # steps
@@ -53,8 +51,14 @@ def main(options: Options) -> None:
             "20 batches": replace(TrainConfig(), dead_after_tokens=PUBLISHED_BATCHES * batch, dead_after_images=1),
         }
         for name, config in clocks.items():
-            sae, called = trained(activations, config, batch)
-            codes = encode(sae, cell.mid).peak
+            at_times: list[np.ndarray] = []
+
+            def note(training: Training, at_times: list[np.ndarray] = at_times) -> None:
+                if training.step % EVERY == 0:
+                    at_times.append(training.dead.numpy().copy())
+
+            codes = encode(trained(activations, config, watch=note), cell.mid).peak
+            called = np.array(at_times)
             hit = verdicts(Listing(codes, np.zeros(codes.shape[1])), Truth(cell.shows, cell.controls)).hit >= 0
             hit &= (codes > 0).sum(0) >= 10
             counts = {"called dead at some time": called.any(0).sum(), "in the end": called[-1].sum(),
@@ -67,17 +71,6 @@ def main(options: Options) -> None:
     write_text(options.results / "dead.json", json.dumps(without_nan(result), indent=1) + "\n")
     for name, by_key in result.items():
         print(name, *(f"{key} {shown(value)}" for key, value in by_key.items()), sep="\n  ")
-
-
-def trained(activations: torch.Tensor, config: TrainConfig, batch: int) -> tuple[MatryoshkaSAE, np.ndarray]:
-    """An autoencoder, and which neurons were called dead at every tenth step: [time, neuron]."""
-    sae = MatryoshkaSAE(config.sae_config(activations.shape[-1]))
-    training, called = Training(sae, config), []
-    for step in fit(sae, token_batches(activations, batch, 1, config.sae_seed), config, training):
-        if step.step % EVERY == 0:
-            called.append(training.dead.numpy().copy())
-    sae.calibrate(next(token_batches(activations, CALIBRATION_TOKENS, 1, config.sae_seed)).tokens)
-    return sae.eval(), np.array(called)
 
 
 if __name__ == "__main__":

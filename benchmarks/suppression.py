@@ -16,7 +16,8 @@ import tyro
 from benchmarks.figures import suppression_figure
 from raigen.diffusion import defaults, make_pictures
 from raigen.files import write_text
-from raigen.loading import BUNDLED, load_pipeline
+from raigen.loading import load_pipeline
+from raigen.models import BUNDLED
 from raigen.stats import rate_interval
 from raigen.world.attributes import BY_NAME, PROMPTS, VALUE_NAMES
 from raigen.world.judge import judge

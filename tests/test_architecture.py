@@ -17,6 +17,7 @@ LEVELS = {
     "files": 0.25, "run": 0.5,  # below the rest of level 1, which writes its files through them
     "axes": 0.75, "comparisons": 0.25, "study": 0.75, "workers": 0, "cluster": 0.1, "synonyms": 1,
     "wording": 0, "markup": 0.5,  # below the pages that are made of them
+    "models": 0.9,  # below all that load one
     "ragged": 0.5,  # below the autoencoder, which is made of it
     "sae": 1, "dead": 1, "scores": 1, "measures": 0.75, "stats": 1, "figures": 1, "hookpoint": 1, "loading": 1,
     "answers": 1, "hierarchy": 1, "detection": 1.25, "calibration": 1.25,  # both built on stats

@@ -291,7 +291,7 @@ def test_missing_fresh_pictures_and_asked_ones_are_made_by_the_model(tmp_path, t
 
 
 def _copy_of_portraits(folder):
-    from raigen.loading import model_path
+    from raigen.models import model_path
 
     shutil.copytree(model_path("portraits"), folder)
     return str(folder)

@@ -19,7 +19,8 @@ from tiny import sd_folder  # noqa: F401  # a fixture
 
 from raigen.config import LoadConfig
 from raigen.errors import RaigenError
-from raigen.loading import find_source, licence_of, load_pipeline, model_path, resolve_device
+from raigen.loading import find_source, licence_of, load_pipeline, resolve_device
+from raigen.models import model_path
 
 
 def test_loading_is_silent(sd_folder, capsys):  # noqa: F811
@@ -36,7 +37,7 @@ def test_a_missing_model_is_said(tmp_path, monkeypatch):
         load_pipeline("someone/nothing")
     with pytest.raises(RaigenError, match=r"has no model_index\.json"):
         load_pipeline(str(tmp_path))
-    monkeypatch.setattr("raigen.loading.files", lambda package: tmp_path)
+    monkeypatch.setattr("raigen.models.files", lambda package: tmp_path)
     with pytest.raises(RaigenError, match=r"Train them with: python -m raigen.world.train"):
         model_path("portraits")
 

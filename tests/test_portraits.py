@@ -14,7 +14,8 @@ from PIL import Image
 import raigen
 from raigen.diffusion import defaults, generate, make_pictures
 from raigen.hookpoint import find_hookpoint
-from raigen.loading import BUNDLED, load_pipeline
+from raigen.loading import load_pipeline
+from raigen.models import BUNDLED
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
 from raigen.world.train import quality

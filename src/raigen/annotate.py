@@ -20,7 +20,7 @@ from raigen.config import AnnotateConfig
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
 from raigen.files import write_text
-from raigen.loading import BUNDLED
+from raigen.models import WORLD, makes_portraits
 from raigen.questions import annotation_question, read_annotation, why_not
 from raigen.records import Outcome, RareAttribute, Tick
 from raigen.run import Run
@@ -28,7 +28,7 @@ from raigen.vlm import Job, Plan, ask_all, open_answers
 from raigen.vlm import plan as plan_of
 from raigen.world.attributes import VALUES
 
-BUILT_IN = (BUNDLED, "general")
+BUILT_IN = (WORLD, "general")
 CLIP = "clip"  # the annotator that is no vision-language model
 N_KEYWORDS = 3
 
@@ -180,8 +180,8 @@ def vocabulary(name: str, model: str, prompt: str) -> list[str]:
     `auto` is the list of the bundled world for its model, else the general one. Raises RaigenError when a file is
     missing or holds fewer than two phrases.
     """
-    name = (BUNDLED if model == BUNDLED else "general") if name == "auto" else name
-    if name == BUNDLED:
+    name = (WORLD if makes_portraits(model) else "general") if name == "auto" else name
+    if name == WORLD:
         phrases = [value.phrase for value in VALUES]
     elif name == "general":
         phrases = files("raigen").joinpath("vocabulary", "general.txt").read_text(encoding="utf-8").splitlines()

@@ -19,10 +19,11 @@ from raigen.contrast import changes_of, verdict_when_asked
 from raigen.errors import RaigenError
 from raigen.files import write_text
 from raigen.fresh import asked_pictures, compared_pictures, first_seed, missing_pictures
-from raigen.judges import CLIP, WORLD, Verdicts, presence_jobs
+from raigen.judges import CLIP, Verdicts, presence_jobs
 from raigen.judging import presence_of
 from raigen.markup import fill
 from raigen.matching import Match, match
+from raigen.models import WORLD
 from raigen.records import Presence, Tick, exhausted, mapped
 from raigen.rivals import is_model, rivals_of
 from raigen.run import Run

@@ -17,7 +17,8 @@ from raigen.config import CaptureConfig
 from raigen.errors import RaigenError
 from raigen.hookpoint import Hookpoint, calling_hooks, denoiser_of
 from raigen.listener import Collector, Layout, Listener
-from raigen.loading import arguments_of, model_path
+from raigen.loading import arguments_of
+from raigen.models import OWN_SETTINGS, model_path
 from raigen.probe import Probe
 
 PIXEL_MULTIPLE = 8  # what pipelines ask of height and width at least
@@ -63,7 +64,7 @@ def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig |
     """
     accepted = arguments_of(type(pipe))
     values: dict[str, Any] = {name: getattr(accepted.get(name), "default", None) for name in Settings._fields}
-    filed = {} if model is None else _read_defaults(Path(model_path(model)) / "raigen.json")
+    filed = {} if model is None else _read_defaults(Path(model_path(model)) / OWN_SETTINGS)
     for source in (filed, _chosen(config)):
         values |= source
     for name in ("guidance_scale", "negative_prompt", "true_cfg_scale"):

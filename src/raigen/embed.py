@@ -15,19 +15,19 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPMode
 from transformers.utils import logging
 
 from raigen.errors import RaigenError
+from raigen.models import WORLD, makes_portraits
 
-BUNDLED = "portraits"
 LOOKS = 16  # points along each side
 PUBLISHED = "openai/clip-vit-large-patch14"  # what RAIGen (arXiv 2602.06806) measures distinctiveness with
 
 
 def default_embedder(model: str) -> str:
-    """The embedder for the pictures of `model`: the bundled CLIP for `portraits`, else the published one.
+    """The embedder for the pictures of `model`: the bundled CLIP for the planted world, else the published one.
 
     >>> default_embedder("stabilityai/sdxl-turbo")
     'openai/clip-vit-large-patch14'
     """
-    return BUNDLED if model == BUNDLED else PUBLISHED
+    return WORLD if makes_portraits(model) else PUBLISHED
 
 
 def looks(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
@@ -113,7 +113,7 @@ def embedder_path(name: str) -> str:
 
     Raises RaigenError when the bundled folder is missing.
     """
-    if name != BUNDLED:
+    if name != WORLD:
         return name
     folder = Path(str(files("raigen.world"))) / "bundle" / "clip"
     if not (folder / "config.json").is_file():

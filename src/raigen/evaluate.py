@@ -17,9 +17,10 @@ from raigen.calibration import Known, calibrated, calibration_of, read_calibrati
 from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.files import write_text
 from raigen.fresh import Shelf, fresh_pictures, known_pictures
-from raigen.judges import CLIP, WORLD, Subject, Verdicts, given_labels, presence_jobs, verdicts_of, without
+from raigen.judges import CLIP, Subject, Verdicts, given_labels, presence_jobs, verdicts_of, without
 from raigen.judging import Rates, is_in_world, judges_of, presence_of, rates_of
 from raigen.label_scores import label_jobs, label_scores
+from raigen.models import WORLD
 from raigen.records import SUGGESTED, Outcome, Presence, RareAttribute, Sample, Tick, suggested_columns
 from raigen.run import Run
 from raigen.suggested import ratio_of, suggested_jobs, suggested_samples, suggested_verdicts

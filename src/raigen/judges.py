@@ -14,6 +14,7 @@ from raigen.answers import Answers, Reply
 from raigen.config import AskConfig
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
+from raigen.models import WORLD
 from raigen.prompts import lines_of
 from raigen.questions import presence_question, read_presence
 from raigen.records import Sample, Tick, mapped
@@ -22,7 +23,7 @@ from raigen.vlm import Job, ask_all
 from raigen.world.attributes import VALUES
 from raigen.world.judge import judge
 
-CLIP, WORLD = "clip", "portraits"  # the judges that are no vision-language models
+CLIP = "clip"  # beside that of the world, the judge that is no vision-language model
 NOT_KNOWN = "the judge does not know this attribute"
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from raigen.config import CaptureConfig
 from raigen.errors import RaigenError
-from raigen.judges import CLIP, WORLD, Verdicts
-from raigen.loading import BUNDLED
+from raigen.judges import CLIP, Verdicts
+from raigen.models import WORLD, makes_portraits
 from raigen.records import Presence
 from raigen.stats import krippendorff_alpha, rate_interval
 from raigen.world.attributes import PROMPTS
@@ -22,8 +22,8 @@ class Rates(NamedTuple):
 
 
 def is_in_world(capture: CaptureConfig) -> bool:
-    """Whether the run's pictures are of the bundled world, whose own judge can read them."""
-    return capture.model == BUNDLED and capture.prompt in PROMPTS
+    """Whether the run's pictures are of the planted world, whose own judge can read them."""
+    return makes_portraits(capture.model) and capture.prompt in PROMPTS
 
 
 def judges_of(names: Sequence[str], capture: CaptureConfig) -> list[str]:
@@ -31,8 +31,8 @@ def judges_of(names: Sequence[str], capture: CaptureConfig) -> list[str]:
     found = [(WORLD if is_in_world(capture) else CLIP) if name == "auto" else name for name in names]
     if WORLD in found and not is_in_world(capture):
         raise RaigenError(
-            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only pictures of its own model and "
-            f"prompts, this run is {capture.model!r} with {capture.prompt!r}"
+            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only pictures of the planted world "
+            f"and its prompts, this run is {capture.model!r} with {capture.prompt!r}"
         )
     return list(dict.fromkeys(found))
 

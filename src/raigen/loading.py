@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +27,8 @@ from transformers.utils import logging as transformers_logging
 
 from raigen.config import LoadConfig
 from raigen.errors import RaigenError
+from raigen.models import model_path
 
-BUNDLED = "portraits"
 NEEDED_ARGUMENTS = frozenset({"prompt", "num_inference_steps", "generator", "num_images_per_prompt"})
 FOREIGN_ARGUMENTS = {"strength": "pictures to start from", "mask_image": "a picture with a hole", "num_frames": "video",
                      "control_image": "a picture to follow"}  # fmt: skip
@@ -41,28 +40,6 @@ class Source(NamedTuple):
     path: str
     index_path: Path
     commit: str | None
-
-
-def model_path(model: str) -> str:
-    """Where the pipeline of `model` lies: the bundled folder for `portraits`, else a folder or an id on the Hub.
-
-    Raises RaigenError when the folder is missing, and for a text that can be neither.
-
-    >>> model_path("stabilityai/sdxl-turbo")
-    'stabilityai/sdxl-turbo'
-    """
-    if model == BUNDLED:
-        folder = Path(str(files("raigen.world"))) / "bundle" / "pipeline"
-        if not (folder / "model_index.json").is_file():
-            raise RaigenError(f"{folder}: expected the weights of the bundled model; they are missing. "
-                              "Train them with: python -m raigen.world.train")  # fmt: skip
-        return str(folder)
-    if Path(model).expanduser().is_dir():
-        return str(Path(model).expanduser())
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
-        raise RaigenError(f"model: expected {BUNDLED!r}, a folder with a diffusers pipeline, or a Hub id such as "
-                          f"'stabilityai/sdxl-turbo'; there is no folder {model!r}")  # fmt: skip
-    return model
 
 
 def find_source(model: str, config: LoadConfig | None = None) -> Source:

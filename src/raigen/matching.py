@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from raigen.config import CaptureConfig, CompareConfig
 from raigen.errors import RaigenError
-from raigen.judges import WORLD
 from raigen.judging import judges_of
+from raigen.models import WORLD
 from raigen.run import Run
 from raigen.world.attributes import PROMPTS
 from raigen.yardstick import place_of

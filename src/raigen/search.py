@@ -26,7 +26,7 @@ from raigen.loading import load_pipeline, resolve_device
 from raigen.records import HookpointRating, Tick, mapped
 from raigen.sae import MatryoshkaSAE
 from raigen.scores import NeuronScores, near_any, prune, strongest
-from raigen.train import fit
+from raigen.train import fit, placed
 
 T = TypeVar("T")
 N_LISTED = 10  # neurons of each autoencoder that count
@@ -175,7 +175,7 @@ def reading(kept: Kept, views: Sequence[np.ndarray], sae_seed: int, device: torc
 
 def trained(kept: Kept, config: TrainConfig, device: torch.device) -> MatryoshkaSAE:
     """An autoencoder that has seen each token once, in random order."""
-    sae = MatryoshkaSAE(config.sae_config(kept.tokens.shape[1])).to(device)
+    sae = placed(MatryoshkaSAE(config.sae_config(kept.tokens.shape[1])), device)
     order = torch.randperm(len(kept.tokens), generator=torch.Generator().manual_seed(config.sae_seed))
     batches = order.chunk(-(-len(order) // config.batch_of(len(order))))
     for _ in fit(sae, (TokenBatch(kept.tokens[rows], kept.images[rows]) for rows in batches), config):

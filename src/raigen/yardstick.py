@@ -11,7 +11,8 @@ from raigen.answers import Answers
 from raigen.comparisons import NONE, Axis, Finding
 from raigen.config import CompareConfig
 from raigen.embed import Embedder
-from raigen.judges import CLIP, WORLD, Subject, Verdicts, verdicts_of, without, world_verdicts
+from raigen.judges import CLIP, Subject, Verdicts, verdicts_of, without, world_verdicts
+from raigen.models import WORLD
 from raigen.records import Sample, Tick
 from raigen.run import Run
 from raigen.vlm import open_answers

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
 
+from raigen.models import OWN_SETTINGS, WORLD
 from raigen.world.train import clip, unet
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
-DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0}
+DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0, "world": WORLD}
 
 
 def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
@@ -28,7 +29,7 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     pipe.vae.register_to_config(_name_or_path="")  # where it was made concerns nobody
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     save_pipeline(pipe, folder / "pipeline")
-    (folder / "pipeline" / "raigen.json").write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
+    (folder / "pipeline" / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
     if (work / "clip.safetensors").exists():
         teacher = clip.Teacher(tokenizer)
         teacher.load_state_dict(averaged(work / "clip.safetensors"))

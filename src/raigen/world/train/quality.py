@@ -17,7 +17,8 @@ from raigen.diffusion import Settings, defaults, make_pictures
 from raigen.embed import Embedder
 from raigen.errors import RaigenError
 from raigen.figures import image_grid
-from raigen.loading import BUNDLED, load_pipeline
+from raigen.loading import load_pipeline
+from raigen.models import BUNDLED
 from raigen.run import Run
 from raigen.stats import rate_interval
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES

@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from raigen.loading import BUNDLED, load_pipeline
+from raigen.loading import load_pipeline
+from raigen.models import BUNDLED, OWN_SETTINGS
 from raigen.world.attributes import PROMPTS, VALUES
 from raigen.world.captions import caption
 from raigen.world.planted import sample_balanced
@@ -154,7 +155,7 @@ def write(folder: Path, teacher: DiffusionPipeline, tokenizer: T5Tokenizer, chec
         scheduler=unet.sampler(),
     )  # fmt: skip
     save_pipeline(pipe, folder)
-    (folder / "raigen.json").write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
+    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

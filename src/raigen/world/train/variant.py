@@ -23,7 +23,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from raigen.diffusion import defaults, make_pictures
 from raigen.errors import RaigenError
 from raigen.files import begin_folder
-from raigen.loading import BUNDLED, load_pipeline, model_path
+from raigen.loading import load_pipeline
+from raigen.models import BUNDLED, OWN_SETTINGS, model_path
 from raigen.stats import rate_interval
 from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
 from raigen.world.draw import draw
@@ -89,7 +90,7 @@ def make_variant(
     pipe = load_pipeline(BUNDLED, "auto")
     tune(pipe, drawn(plans, n_drawings), steps, folder / "checkpoint.safetensors")
     save_pipeline(pipe, folder)
-    shutil.copy(Path(model_path(BUNDLED)) / "raigen.json", folder)
+    shutil.copy(Path(model_path(BUNDLED)) / OWN_SETTINGS, folder)
     (folder / "checkpoint.safetensors").unlink()
 
 

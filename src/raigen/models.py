@@ -1,0 +1,50 @@
+"""Where models lie, and which of them make pictures of the planted world."""
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from raigen.errors import RaigenError
+
+BUNDLED = "portraits"
+WORLD = "portraits"  # the one planted world there is; its judge, embedder and vocabulary have this name, too
+OWN_SETTINGS = "raigen.json"  # in the folder of a pipeline
+
+
+def model_path(model: str) -> str:
+    """Where the pipeline of `model` lies: the bundled folder for `portraits`, else a folder or an id on the Hub.
+
+    Raises RaigenError when the folder is missing, and for a text that can be neither.
+
+    >>> model_path("stabilityai/sdxl-turbo")
+    'stabilityai/sdxl-turbo'
+    """
+    if model == BUNDLED:
+        folder = Path(str(files("raigen.world"))) / "bundle" / "pipeline"
+        if not (folder / "model_index.json").is_file():
+            raise RaigenError(f"{folder}: expected the weights of the bundled model; they are missing. "
+                              "Train them with: python -m raigen.world.train")  # fmt: skip
+        return str(folder)
+    if Path(model).expanduser().is_dir():
+        return str(Path(model).expanduser())
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
+        raise RaigenError(f"model: expected {BUNDLED!r}, a folder with a diffusers pipeline, or a Hub id such as "
+                          f"'stabilityai/sdxl-turbo'; there is no folder {model!r}")  # fmt: skip
+    return model
+
+
+def makes_portraits(model: str) -> bool:
+    """Whether `model` makes pictures of the planted world, so that the world's judge, embedder and vocabulary fit: the
+    bundled model, and every folder whose `raigen.json` says `"world": "portraits"`.
+
+    >>> makes_portraits("portraits"), makes_portraits("stabilityai/sdxl-turbo")
+    (True, False)
+    """
+    if model == BUNDLED:
+        return True
+    try:
+        settings = json.loads((Path(model).expanduser() / OWN_SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and settings.get("world") == WORLD
