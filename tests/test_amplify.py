@@ -246,7 +246,7 @@ def test_causal_scores_by_contrast_have_controls_of_their_own(run, made, judged)
 def test_causal_scores_go_into_the_list_and_the_table(run, made, judged, capsys):
     cat = run.attributes[0]
     judged(lambda sample, label: label == cat.label and f"/{cat.neuron}-steer/" in sample.file)
-    assert main(["amplify", str(run.dir), "--causal", "--n-images", "8", "--strength", "2"]) == 0
+    assert main(["amplify", str(run.dir), "--causal", "--method", "steer", "--n-images", "8", "--strength", "2"]) == 0
     first, second, third = run.attributes
     assert first.causal.strength == 2 and first.causal.over_neuron.difference == 1 and not first.causal.correlates_only
     assert second.causal.correlates_only and second.causal.q == 1 and third.causal is None
@@ -296,14 +296,15 @@ def test_what_cannot_be_amplified_is_one_clear_error(run, capsys, flags, spoil, 
 
 def test_the_report_is_outdated_by_what_it_does_not_show_yet(run, made):
     assert run.is_done("report", run.config_of("report"))
-    raigen.amplify(run, attribute=1, strength=(1,), n_images=2)
+    (entry,) = raigen.amplify(run, attribute=1, strength=(1,), n_images=2)
+    assert entry["method"] == "contrast"  # which is what brings attributes
     assert not run.is_done("report", run.config_of("report"))
     assert main(["report", str(run.dir)]) == 0 and "Brought out" in run.report().read_text()
 
 
 def test_a_strength_that_breaks_the_pictures_stops_after_what_was_good(run, made):
     with pytest.raises(RaigenError, match=r"1e\+38 makes numbers that are not finite; the last good strength is 1$"):
-        raigen.amplify(run, attribute=1, strength=(1e38, 1), n_images=2)
+        raigen.amplify(run, attribute=1, method="steer", strength=(1e38, 1), n_images=2)
     name = f"{run.attributes[0].neuron}-steer"
     entry = json.loads(run.amplification_path(name).read_text())
     assert [point["strength"] for point in entry["points"]] == [1] and entry["stopped"]["last_good"] == 1

@@ -19,7 +19,7 @@ class AmplifyConfig(AskConfig):
 
     attribute: tuple[int, ...] = ()
     """Ranks of listed attributes, from 1, each amplified by itself (`mix`: all at once). With --causal, none is all."""
-    method: str = "steer"
+    method: str = "contrast"
     """`contrast`, `steer`, `set`, `prompt`, `select` or `mix`; or a control: `random-direction` or `random-neuron` of
     `steer`, `random-pattern` or `random-contrast` of `contrast`."""
     strength: tuple[float, ...] = ()
