@@ -229,37 +229,44 @@ def test_the_words_of_the_transformer_are_tokens_of_t5():
     assert tokenizer.decode(unknown, skip_special_tokens=True) == "a photo of a zebra"
 
 
-def test_the_transformer_learns_from_its_teacher_and_is_a_pipeline(tmp_path, monkeypatch):
+def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
     for name, value in {"BATCH": 4, "WIDTH": 32, "HEADS": 2, "LAYERS": 3, "TEXT_WIDTH": 16}.items():
         monkeypatch.setattr(transformer, name, value)
-    teacher, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_pictures(transformer.latents_of(teacher, drawn, tmp_path / "latents.safetensors"), drawn)
+    bundled, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
+    data = unet.planted_pictures(transformer.latents_of(bundled, drawn, tmp_path / "latents.safetensors"), drawn)
     tokenizer, checkpoint = transformer.make_tokenizer(), tmp_path / "transformer.safetensors"
     torch.manual_seed(0)
-    student = transformer.Student(tokenizer)
-    before = transformer.loss_of(student, teacher, tokenizer, data, 16, torch.Generator().manual_seed(5))
+    model, noise = transformer.Denoiser(tokenizer), unet.training_noise()
+    before = transformer.loss_of(model, tokenizer, noise, data, 16, torch.Generator().manual_seed(5))
     recipe = transformer.RECIPE._replace(steps=12, warmup=2, lr=3e-3, ema=0.5)
-    transformer.train(student, teacher, tokenizer, data, recipe, checkpoint)
-    after = transformer.loss_of(student, teacher, tokenizer, data, 16, torch.Generator().manual_seed(5))
+    transformer.train(model, tokenizer, data, recipe, checkpoint)
+    after = transformer.loss_of(model, tokenizer, noise, data, 16, torch.Generator().manual_seed(5))
     assert after < 0.9 * before
 
-    transformer.write(tmp_path / "model", teacher, tokenizer, checkpoint)
+    transformer.write(tmp_path / "model", bundled, tokenizer, checkpoint)
     pipe = load_pipeline(str(tmp_path / "model"), "cpu")
     settings = defaults(pipe, str(tmp_path / "model"))
     assert settings[:4] == (10, 1.0, 64, 64) and makes_portraits(str(tmp_path / "model"))
-    hookpoint = find_hookpoint(pipe)
-    made = generate(pipe, PROMPTS[0], [1, 2], settings._replace(num_inference_steps=2), hookpoint)
+    made = generate(pipe, PROMPTS[0], [1, 2], settings._replace(num_inference_steps=2), find_hookpoint(pipe))
     assert made.grid == (8, 8) and made.activations.shape == (2, 2, 64, 32) and made.images[0].size == (64, 64)
 
 
-def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(tmp_path):
-    teacher, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_pictures(transformer.latents_of(teacher, drawn, tmp_path / "latents.safetensors"), drawn)
-    batch = unet.noised(unet.training_noise(), data, 16, torch.Generator().manual_seed(0), torch.device("cpu"))
-    taught = transformer.taught(teacher, batch)
-    assert batch._replace(target=taught).loss(taught) == 0 and batch.weight.mean() == pytest.approx(1)
-    # A good teacher is much nearer to the drawings than no teacher, and not the same.
-    assert 0.01 < batch.loss(taught) < 0.6 * batch.loss(torch.zeros_like(taught))
+def test_a_batch_is_noised_as_the_schedule_says_and_a_perfect_prediction_costs_nothing(tmp_path):
+    bundled, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
+    data = unet.planted_pictures(transformer.latents_of(bundled, drawn, tmp_path / "latents.safetensors"), drawn)
+    noise, cpu = unet.training_noise(), torch.device("cpu")
+    batch = unet.noised(noise, data, 16, torch.Generator().manual_seed(0), cpu)
+    assert batch.loss(batch.target) == 0 and batch.weight.mean() == pytest.approx(1)
+    kept = noise.alphas_cumprod[batch.timesteps][:, None, None, None]
+    clean = kept.sqrt() * batch.noisy - (1 - kept).sqrt() * batch.target  # by the definition of v
+    assert all((data.latents - one).abs().mean((1, 2, 3)).min() < 1e-4 for one in clean)
+    order = batch.timesteps.argsort()
+    assert (batch.weight[order].diff() >= 0).all()  # much noise counts more
+    tokens = unet.tokens_of(bundled.tokenizer, batch.texts)
+    with torch.no_grad():
+        states = bundled.text_encoder(tokens).last_hidden_state
+        trained = bundled.unet(batch.noisy, batch.timesteps, states).sample
+    assert 0.01 < batch.loss(trained) < 0.6 * batch.loss(torch.zeros_like(trained))
 
 
 def test_the_card_takes_pictures_that_are_there_each_seed_once(tmp_path):

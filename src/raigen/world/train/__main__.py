@@ -6,22 +6,20 @@
 
 import argparse
 import functools
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 from raigen.world.judge import JudgeNet
 from raigen.world.train import clip, judge, unet, vae
 from raigen.world.train.bundle import BUNDLE, write_bundle
 from raigen.world.train.data import Pictures, pictures
-from raigen.world.train.loop import Progress, Recipe, fit
+from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, write_card
 from raigen.world.train.text import make_tokenizer
 
@@ -60,7 +58,7 @@ def train_vae(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
     model = vae.build().to(memory_format=torch.channels_last)
     loss = functools.partial(vae.loss_of, model, drawn, VAE_BATCH)
-    average = _follow("vae", fit(model, loss, VAE, work / "vae.safetensors"), VAE)
+    average = followed("vae", fit(model, loss, VAE, work / "vae.safetensors"), VAE)
     assert isinstance(average, AutoencoderKL)
     vae.fold_scale(average, vae.encode_all(average, planted(work).pixels[:2000]))
     average.save_pretrained(work / "vae")
@@ -85,7 +83,7 @@ def train_judge(arguments: argparse.Namespace) -> None:
     net = JudgeNet().to(memory_format=torch.channels_last)
     unfinished = vae.as_tensor(tensors["unfinished"].numpy())
     loss = functools.partial(judge.loss_of, net, drawn, tensors["decoded"].numpy(), unfinished, JUDGE_BATCH)
-    _follow("judge", fit(net, loss, JUDGE, work / "judge.safetensors"), JUDGE)
+    followed("judge", fit(net, loss, JUDGE, work / "judge.safetensors"), JUDGE)
 
 
 def train_clip(arguments: argparse.Namespace) -> None:
@@ -95,7 +93,7 @@ def train_clip(arguments: argparse.Namespace) -> None:
     torch.manual_seed(2)
     teacher = clip.Teacher(tokenizer)
     loss = functools.partial(clip.loss_of, teacher, tokenizer, drawn, tensors["decoded"].numpy(), CLIP_BATCH)
-    _follow("clip", fit(teacher, loss, CLIP, work / "clip.safetensors"), CLIP)
+    followed("clip", fit(teacher, loss, CLIP, work / "clip.safetensors"), CLIP)
 
 
 def train_unet(arguments: argparse.Namespace) -> None:
@@ -107,7 +105,7 @@ def train_unet(arguments: argparse.Namespace) -> None:
     model.unet.to(memory_format=torch.channels_last)
     data = unet.planted_pictures(latents(work), planted(work))
     loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH)
-    _follow("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
+    followed("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
 
 
 def bundle(arguments: argparse.Namespace) -> None:
@@ -150,18 +148,6 @@ def load_tokenizer(work: Path) -> CLIPTokenizer:
     """The tokenizer, made when it is first asked for."""
     folder = work / "tokenizer"
     return CLIPTokenizer.from_pretrained(folder) if folder.exists() else make_tokenizer(folder)
-
-
-def _follow(name: str, progress: Iterator[Progress], recipe: Recipe) -> nn.Module:
-    smooth, started, average = None, time.monotonic(), None
-    for update in progress:
-        step, loss, average = update
-        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-        if step % 50 == 0 or step == recipe.steps:
-            seconds = time.monotonic() - started
-            print(f"{name} {step}/{recipe.steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr, flush=True)
-    assert average is not None
-    return average
 
 
 RUN = {

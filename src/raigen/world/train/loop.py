@@ -2,6 +2,8 @@
 
 import copy
 import math
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -82,6 +84,18 @@ def fit(module: nn.Module, loss_at: Callable[[torch.Generator], Tensor], recipe:
         yield Progress(step + 1, loss.item(), average)
     if start >= recipe.steps:
         yield Progress(start, math.nan, average.to(device))
+
+
+def followed(name: str, progress: Iterator[Progress], recipe: Recipe, every: int = 50) -> nn.Module:
+    """Goes through a training, says now and then on stderr where it stands, and returns the averaged module."""
+    smooth, started, average = None, time.monotonic(), None
+    for step, loss, average in progress:  # noqa: B007
+        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+        if step % every == 0 or step == recipe.steps:
+            seconds = time.monotonic() - started
+            print(f"{name} {step}/{recipe.steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr, flush=True)
+    assert average is not None
+    return average
 
 
 def _save(path: Path, step: int, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -1,8 +1,8 @@
-"""Teaches the world to a diffusion transformer, with the bundled U-Net as its teacher.
+"""Trains a diffusion transformer on the world: another architecture beside the U-Net, for comparison.
 
 Run: `python -m raigen.world.train.transformer FOLDER`. It is of PixArt's kind: the prompt, read by a T5 encoder, comes
-in by cross-attention, and time by adaptive layer norms. The autoencoder, the drawings, the captions and the noise are
-those of the U-Net; transformer and text encoder are trained from nothing.
+in by cross-attention, and time by adaptive layer norms. The autoencoder is the bundled one; drawings, captions and
+noise are as for the U-Net; transformer and text encoder are trained from nothing.
 """
 
 # diffusers and transformers annotate less than they return and re-export lazily:
@@ -13,14 +13,12 @@ import argparse
 import functools
 import json
 import math
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import PixArtAlphaPipeline, PixArtTransformer2DModel
+from diffusers import DDPMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,13 +32,12 @@ from raigen.world.planted import sample_balanced
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import DEFAULTS, averaged, save_pipeline
 from raigen.world.train.data import Pictures, pictures
-from raigen.world.train.loop import Recipe, fit
+from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.text import MAX_TOKENS
-from raigen.world.train.unet import Noised, Planted
+from raigen.world.train.unet import Planted
 
-RECIPE = Recipe(steps=8000, lr=1e-3, warmup=200, ema=0.998, weight_decay=0.01, save_every=100)
+RECIPE = Recipe(steps=8000, lr=2.5e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=100)
 BATCH = 32
-TAUGHT = 1.0  # how much of the target is the teacher's prediction; the rest is that of the drawing
 WIDTH, HEADS, LAYERS = 160, 5, 8
 TEXT_WIDTH = 128
 
@@ -57,16 +54,18 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    teacher = load_pipeline(BUNDLED, "auto")
+    bundled = load_pipeline(BUNDLED, "auto")
     drawn = pictures(arguments.work, "planted", arguments.n_drawings, 2, balanced=False)
-    data = unet.planted_pictures(latents_of(teacher, drawn, arguments.work / "latents.safetensors"), drawn)
+    data = unet.planted_pictures(latents_of(bundled, drawn, arguments.work / "latents.safetensors"), drawn)
     checkpoint = arguments.work / "transformer.safetensors"
     tokenizer = make_tokenizer()
-    train(Student(tokenizer), teacher, tokenizer, data, RECIPE._replace(steps=arguments.steps), checkpoint)
-    write(arguments.folder, teacher, tokenizer, checkpoint)
+    torch.manual_seed(6)
+    model = Denoiser(tokenizer).to(bundled.device)
+    train(model, tokenizer, data, RECIPE._replace(steps=arguments.steps), checkpoint)
+    write(arguments.folder, bundled, tokenizer, checkpoint)
 
 
-class Student(nn.Module):
+class Denoiser(nn.Module):
     """What is trained together: the transformer and its text encoder."""
 
     def __init__(self, tokenizer: T5Tokenizer):
@@ -104,54 +103,36 @@ def make_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=MAX_TOKENS)
 
 
-def latents_of(teacher: DiffusionPipeline, drawn: Pictures, path: Path) -> Tensor:
-    """The latents of drawings, kept at `path`."""
+def latents_of(bundled: DiffusionPipeline, drawn: Pictures, path: Path) -> Tensor:
+    """The latents of drawings by the bundled autoencoder, kept at `path`."""
     if not path.exists():
-        save_file({"latents": vae.encode_all(teacher.vae, drawn.pixels).cpu().contiguous()}, path)
+        save_file({"latents": vae.encode_all(bundled.vae, drawn.pixels).cpu().contiguous()}, path)
     return load_file(path)["latents"]
 
 
-def train(student: Student, teacher: DiffusionPipeline, tokenizer: T5Tokenizer, data: Planted, recipe: Recipe,
-          checkpoint: Path) -> None:  # fmt: skip
+def train(model: Denoiser, tokenizer: T5Tokenizer, data: Planted, recipe: Recipe, checkpoint: Path) -> None:
     """Trains in place; goes on from `checkpoint` where one is there, and keeps it up to date."""
-    student.to(teacher.device)
-    loss = functools.partial(loss_of, student.train(), teacher, tokenizer, data, BATCH)
-    started, smooth = time.monotonic(), None
-    for step, value, _ in fit(student, loss, recipe, checkpoint):
-        smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
-        if step % 50 == 0 or step == recipe.steps:
-            seconds = time.monotonic() - started
-            print(f"transformer {step}/{recipe.steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr, flush=True)
+    loss = functools.partial(loss_of, model.train(), tokenizer, unet.training_noise(), data, BATCH)
+    followed("transformer", fit(model, loss, recipe, checkpoint), recipe)
 
 
-def loss_of(student: Student, teacher: DiffusionPipeline, tokenizer: T5Tokenizer, data: Planted, batch: int,
+def loss_of(model: Denoiser, tokenizer: T5Tokenizer, noise: DDPMScheduler, data: Planted, batch: int,
             generator: torch.Generator) -> Tensor:  # fmt: skip
-    """The v-prediction loss, towards what the teacher predicts of the same noisy pictures and captions.
-
-    A drawing is one of the many that a noisy picture may have come from; the teacher's prediction is nearer to their
-    mean, so that fewer pictures teach as much.
-    """
-    device = student.transformer.device
-    drawn = unet.noised(unet.training_noise(), data, batch, generator, device)
+    """The v-prediction loss of a batch of `raigen.world.train.unet.noised`."""
+    device = model.transformer.device
+    drawn = unet.noised(noise, data, batch, generator, device)
     tokens = tokenizer(drawn.texts, padding="longest", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
-    predicted = student(drawn.noisy, drawn.timesteps, tokens.input_ids.to(device), tokens.attention_mask.to(device))
-    return drawn._replace(target=torch.lerp(drawn.target, taught(teacher, drawn), TAUGHT)).loss(predicted)
+    return drawn.loss(
+        model(drawn.noisy, drawn.timesteps, tokens.input_ids.to(device), tokens.attention_mask.to(device))
+    )
 
 
-@torch.no_grad()
-def taught(teacher: DiffusionPipeline, drawn: Noised) -> Tensor:
-    """What the teacher predicts of a batch."""
-    tokens = unet.tokens_of(teacher.tokenizer, drawn.texts).to(drawn.noisy.device)
-    states = teacher.text_encoder(tokens).last_hidden_state
-    return teacher.unet(drawn.noisy, drawn.timesteps, states).sample
-
-
-def write(folder: Path, teacher: DiffusionPipeline, tokenizer: T5Tokenizer, checkpoint: Path) -> None:
+def write(folder: Path, bundled: DiffusionPipeline, tokenizer: T5Tokenizer, checkpoint: Path) -> None:
     """Writes the averaged weights of a checkpoint as a pipeline that diffusers reads, at half precision."""
-    student = Student(tokenizer)
-    student.load_state_dict(averaged(checkpoint))
+    model = Denoiser(tokenizer)
+    model.load_state_dict(averaged(checkpoint))
     pipe = PixArtAlphaPipeline(
-        tokenizer=tokenizer, text_encoder=student.text_encoder, vae=teacher.vae, transformer=student.transformer,
+        tokenizer=tokenizer, text_encoder=model.text_encoder, vae=bundled.vae, transformer=model.transformer,
         scheduler=unet.sampler(),
     )  # fmt: skip
     save_pipeline(pipe, folder)

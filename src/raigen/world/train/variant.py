@@ -9,7 +9,6 @@ import functools
 import json
 import shutil
 import sys
-import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -34,7 +33,7 @@ from raigen.world.planted import Plan, altered, plan_of, rates, sample_attribute
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import save_pipeline
 from raigen.world.train.data import Pictures, encode
-from raigen.world.train.loop import Recipe, fit
+from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import BATCH, SEEDS_FROM
 
 STEPS = 200
@@ -127,14 +126,9 @@ def tune(pipe: DiffusionPipeline, pictures: Pictures, steps: int, checkpoint: Pa
     data = unet.planted_pictures(vae.encode_all(pipe.vae, pictures.pixels).cpu(), pictures)
     loss = functools.partial(unet.loss_of, model.train(), pipe.tokenizer, unet.training_noise(), data, BATCH_TUNED,
                              bare_share=BARE_TUNED)  # fmt: skip
-    started, smooth, update = time.monotonic(), None, None
-    for update in fit(model, loss, TUNING._replace(steps=steps), checkpoint):
-        smooth = update.loss if smooth is None else 0.95 * smooth + 0.05 * update.loss
-        if update.step % 25 == 0 or update.step == steps:
-            seconds = time.monotonic() - started
-            print(f"variant {update.step}/{steps} loss {smooth:.4f} {seconds:.0f} s", file=sys.stderr)
-    assert update is not None
-    model.load_state_dict(update.average.state_dict())
+    recipe = TUNING._replace(steps=steps)
+    average = followed("variant", fit(model, loss, recipe, checkpoint), recipe, every=20)
+    model.load_state_dict(average.state_dict())
     model.eval()
 
 
