@@ -37,7 +37,6 @@ CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
 REPORTED_ON = HELD_OUT[:2]  # on which the score of neurons was not chosen, either
 TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
 MIN_SHOWN = 5  # pictures
-DEFAULT = "unet.mid_block"
 MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
 
 
@@ -45,6 +44,12 @@ MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
 class Options:
     """The benchmark of the search for hookpoints."""
 
+    model: str = "portraits"
+    """The bundled model, or the folder of another one of the portraits world; with a `work` and a `name` of its own."""
+    default: str = "unet.mid_block"
+    """The hookpoint that an audit of this model takes."""
+    name: str = "hookpoint_search"
+    """Of the file in `results`."""
     prompts: tuple[str, ...] = field(default=(*CHOSEN_ON, *REPORTED_ON))
     """Prompts of the portraits world."""
     n_images: int = 300
@@ -52,7 +57,7 @@ class Options:
     work: Path = Path("bench-work/hookpoint_search")
     """What was measured of each prompt; what is there is used."""
     results: Path = Path(__file__).parent / "results"
-    """Where hookpoint_search.json goes."""
+    """Where it goes."""
     threads: int = 1
     """CPU threads."""
 
@@ -67,7 +72,7 @@ def main(options: Options) -> None:
         "reported on": summary({prompt: rows for prompt, rows in by_prompt.items() if prompt not in CHOSEN_ON}),
         "hookpoints": by_prompt,
     }
-    write_text(options.results / "hookpoint_search.json", json.dumps(without_nan(result), indent=1) + "\n")
+    write_text(options.results / f"{options.name}.json", json.dumps(without_nan(result), indent=1) + "\n")
     print(json.dumps({name: result[name] for name in ("chosen on", "reported on")}, indent=1))
 
 
@@ -85,7 +90,7 @@ def material(options: Options, prompt: str) -> tuple[list[Tried], Bool[np.ndarra
     if not path.exists():
         started, verdicts = time.monotonic(), []
         config = SearchConfig(prompt=prompt, n_images=options.n_images)
-        tried = exhausted(readings("portraits", config, lambda images: verdicts.append(judge(images))), None)
+        tried = exhausted(readings(options.model, config, lambda images: verdicts.append(judge(images))), None)
         tensors = {name: np.concatenate([getattr(verdict, name) for verdict in verdicts])
                    for name in ("readable", "shows")}  # fmt: skip
         for each in tried:
@@ -99,17 +104,18 @@ def material(options: Options, prompt: str) -> tuple[list[Tried], Bool[np.ndarra
     stored = load_file(path)
     readable = stored["readable"].astype(bool)
     paths = dict.fromkeys(name.split("|")[0] for name in stored if "|" in name)
-    return [_tried(stored, name, readable) for name in paths], stored["shows"].astype(bool)[readable]
+    tried = [_tried(stored, name, readable, name == options.default) for name in paths]
+    return tried, stored["shows"].astype(bool)[readable]
 
 
-def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray) -> Tried:
+def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> Tried:
     found = []
     for seed in SAE_SEEDS:
         parts = {name.split("|")[2]: value for name, value in stored.items() if name.startswith(f"{path}|{seed}|")}
         scores = NeuronScores(**{name: parts[f"scores.{name}"] for name in NeuronScores._fields})
         found.append(Reading(parts["peaks"][readable], scores, parts["listed"], parts["concentration"],
                              parts["dead_share"].item()))  # fmt: skip
-    return Tried(path, path == DEFAULT, found)
+    return Tried(path, is_default, found)
 
 
 def truths(tried: Tried, truth: Truth) -> dict[str, float]:
