@@ -69,7 +69,7 @@ class Options:
     """Prompts of the portraits world."""
     n_images: int = 1000
     """Pictures per prompt and generation seed, as in the discovery benchmark."""
-    generation_seeds: int = 2
+    generation_seeds: int = 1
     """Sets of pictures per prompt; the curve of numbers of images joins five of them."""
     curves: tuple[str, ...] = ()
     """Only these curves; empty for all."""
@@ -118,7 +118,7 @@ def main(options: Options) -> None:
             rows += list(rows_of(options, prompt, seed))
             print(f"{prompt}, seed {seed}", flush=True)
     write_text(options.results / "ablations.csv", as_csv(rows))
-    result = summary(rows, options.prompts)
+    result = summary(rows, options.prompts, "prompts")
     write_text(options.results / "ablations.json", json.dumps(without_nan(result), indent=1) + "\n")
     ablation_figure(result, options.results / "ablations.svg")
 
