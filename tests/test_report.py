@@ -197,7 +197,7 @@ def test_a_listed_fine_neuron_and_its_listed_parent_lead_to_each_other(tmp_path:
     assert f'<a href="#neuron-{fine}">rank 2</a>: fires clearly' in first and "Finer neurons within it" in first
     assert f'<a href="#neuron-{coarse}">rank 1</a>: fires clearly' in second and "The coarse neuron around it" in second
     assert "of this neuron\N{RIGHT SINGLE QUOTATION MARK}s are among these, 12 times as many" in second
-    assert "This is a fine neuron; no coarse one surely holds it." in third
+    assert "This is a fine neuron, which adds detail to what coarse ones give; none of these surely holds it." in third
 
 
 def test_what_was_left_out_and_what_failed_is_counted(whole: Run) -> None:
@@ -231,7 +231,11 @@ def test_a_label_has_its_score_or_the_reason_why_not(whole: Run) -> None:
     assert "portraits judge sees it in 9 of 11 other pictures" in text and f"; 1 unscored: {score}" in text
     assert re.search(rf"control, .* of neuron 55: balanced accuracy 0\.47 \(0\.30{DASH}0\.60\), AUROC 0\.45", text)
     assert text.count("For control, the same label") == 3
-    assert "Not scored: it has no label." in text and "clarity 0.61, redundancy 0.72, polysemanticity 0.13" in text
+    assert (
+        "Not scored: it has no label." in text
+        and "clarity 0.61 (1: all alike), redundancy 0.72 (1: it has a twin), polysemanticity 0.13 (0: of one kind)"
+        in text
+    )
 
 
 def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole: Run, tmp_path: Path) -> None:
