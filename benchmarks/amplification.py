@@ -11,14 +11,15 @@ many of the top pictures show what the name says, and the goals are also given f
 
 *What is counted.* The unsteered rate is that of the fresh pictures of `evaluate` and the unsteered twins together. A
 lift with no unsteered picture that shows the attribute counts one, so it is at least that. The best strength is chosen
-on one half of the seeds and counted on the other. `select` keeps few pictures, since it makes 1 / rate for each; where
-it may not make as many as the rate asks for, it is left out of its goals. Its predicted cost is 1 / the rate in fresh
-pictures. `mix` is of the first two attributes with different names.
+on one half of the seeds and counted on the other. `select` keeps few pictures, since it makes 2 / rate for each; where
+it may not make as many as the rate in fresh pictures asks for, it is left out of its goals. `mix` is of the first two
+attributes with different names.
 
 A cell is one prompt, attribute and method: what is finished is kept, and a stopped one makes no picture twice.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ from benchmarks.goals import CURVES, goals, mixed, row_of
 from benchmarks.intervals import shown, without_nan
 from raigen.errors import RaigenError
 from raigen.files import write_text
+from raigen.lab import MOST_PER_KEPT, PER_WANTED
 from raigen.records import RareAttribute
 from raigen.run import Run
 from raigen.world.attributes import PROFESSIONS
@@ -64,9 +66,9 @@ class Options(AuditOptions):
     """Mixes two attributes of each prompt."""
     targets: tuple[float, float] = (0.1, 0.2)
     """Wanted rates of the two."""
-    n_selected: int = 20
+    n_selected: int = 10
     """Pictures that `select` keeps."""
-    most_per_selected: int = 100
+    most_per_selected: int = MOST_PER_KEPT
     """Pictures that `select` makes at most for each that it keeps."""
     seconds_per_picture: float = 0.15
     """Of one core, for the estimate that is printed first."""
@@ -96,7 +98,7 @@ def estimate(options: Options) -> str:
     points = {method: len(options.strengths) if method in CURVES else 1 for method in METHODS}
     points["identity"] = points["select"] = 0  # of few pictures, and of those shared by all attributes
     per_attribute = options.n_images * sum(points[method] for method in options.methods)
-    pool = options.n_selected * min(50, options.most_per_selected) if "select" in options.methods else 0
+    pool = options.n_selected * min(100, options.most_per_selected) if "select" in options.methods else 0
     shared = options.n_fresh_images + 100 + options.n_images + pool + (2 * options.n_images if options.mix else 0)
     pictures = options.n_attributes * per_attribute + shared
     minutes = (pictures * options.seconds_per_picture + options.n_audited * TRAINING_SECONDS) / 60
@@ -141,7 +143,7 @@ def asked_of(options: Options, aim: Aim, method: str) -> dict[str, Any]:
         strength = options.strengths
     elif method == "select":
         assert aim.attribute.presence is not None  # `cell_of` asked
-        per_kept = -(-aim.attribute.presence.n // aim.attribute.presence.hits)
+        per_kept = math.ceil(PER_WANTED / aim.attribute.presence.rate)
         n_images, strength = options.n_selected, (float(min(per_kept, options.most_per_selected)),)
     return {"attribute": aim.attribute.rank, "method": real, "strength": strength, "n_images": n_images,
             "batch_size": BATCH}  # fmt: skip

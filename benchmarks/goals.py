@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from benchmarks.intervals import interval_of, median_interval
+from raigen.lab import PER_WANTED
 from raigen.stats import rate_interval, ratio_interval
 
 RARE = 0.05  # of fresh pictures, at most, for an attribute to count as rare
@@ -115,16 +116,16 @@ def row_of(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def selected(cell: dict[str, Any], unsteered: tuple[int, int]) -> dict[str, Any]:
-    """What selection reached and cost. `predicted` cost is 1 / the rate in fresh pictures; `made / predicted` is that
-    of each picture that shows the attribute; `found` is the share of those in the pool that were kept, or of the number
-    kept if they are more."""
+    """What selection reached and cost. `predicted` cost is what is made for each that is kept, 2 / the rate in fresh
+    pictures unless `capped`; `cost` is that of each that shows the attribute; `found` is the share of those in the pool
+    that were kept, or of the number kept if they are more."""
     (point,) = cell["points"]
-    seen, predicted = Seen.of(point), cell["fresh"]["n"] / cell["fresh"]["hits"]
+    seen, predicted, fresh = Seen.of(point), point["strength"], cell["fresh"]
     cost = point["n_made"] / seen.hits if seen.hits else math.inf
     in_pool = min(cell["pool_hits"], len(seen.shows))
     return point_of(seen, unsteered) | {
         "n made": point["n_made"], "cost": cost, "predicted": predicted, "made / predicted": cost / predicted,
-        "found": seen.hits / in_pool if in_pool else math.nan, "capped": point["strength"] < predicted,
+        "found": seen.hits / in_pool if in_pool else math.nan, "capped": predicted < PER_WANTED * fresh["n"] / fresh["hits"],
     }  # fmt: skip
 
 

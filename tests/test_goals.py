@@ -87,12 +87,12 @@ def test_frequent_attributes_take_no_part_in_lifts():
 
 def test_selection_costs_what_it_made_for_each_that_shows_it():
     point = {"n_made": 50 * N, "strength": 50.0}
-    made = cell((50.0, seen(0.5)), pool_hits=25)
+    made = cell((50.0, seen(0.5)), pool_hits=25, fresh={"hits": 12, "n": 300})
     made["points"][0] |= point
     found = selected(made, (6, 300))
     assert found["cost"] == 100 and found["predicted"] == 50 and found["made / predicted"] == 2
-    assert found["found"] == 20 / 25 and not found["capped"]
-    made["points"][0]["strength"] = 40.0
+    assert found["found"] == 20 / 25 and not found["capped"]  # 12 in 300: 25 for each that shows it, twice as many
+    made["fresh"]["hits"] = 6
     assert selected(made, (6, 300))["capped"]
 
 
@@ -120,9 +120,9 @@ def test_a_finished_cell_is_not_made_again_unless_it_was_asked_for_otherwise(tmp
 def test_what_each_method_is_asked_for():
     rate = Presence(0.02, 0.01, 0.03, 6, 300, 0, "j", "i")
     aim = Aim(RareAttribute(3, 7, 0.5, 0.02, 0.5, (), "in a field", presence=rate), "CLIP", 1.0)
-    options = Options(n_images=100, n_selected=10, most_per_selected=60, strengths=(1.0, 3.0))
+    options = Options(n_images=100, n_selected=10, most_per_selected=120, strengths=(1.0, 3.0))
     asked = {method: asked_of(options, aim, method) for method in ("identity", "steer", "set", "select")}
-    assert [a["strength"] for a in asked.values()] == [(0.0,), (1.0, 3.0), (1.0,), (50.0,)]
+    assert [a["strength"] for a in asked.values()] == [(0.0,), (1.0, 3.0), (1.0,), (100.0,)]
     assert [a["n_images"] for a in asked.values()] == [16, 100, 100, 10] and asked["identity"]["method"] == "steer"
     assert asked_of(Options(most_per_selected=30), aim, "select")["strength"] == (30.0,)
     with pytest.raises(RaigenError, match="methods: expected some of identity"):

@@ -21,7 +21,8 @@ from raigen.run import Run
 from raigen.steering import Method
 
 BASE = "base"  # the folder of the unsteered pictures
-MOST_PER_KEPT = 100  # pictures that `select` makes for one, unless told otherwise
+PER_WANTED = 2  # pictures that show the attribute, in what `select` makes for one: of as many as it keeps it finds .6
+MOST_PER_KEPT = 200  # pictures that it makes for one, unless told otherwise
 
 
 class Dose(NamedTuple):
@@ -79,7 +80,7 @@ class Lab:
             if attribute.presence is None or not attribute.presence.hits:
                 raise RaigenError(f"strength: the rate of attribute {attribute.rank} is not known, so neither is how "
                                   "many pictures to make for one that shows it; give --strength")  # fmt: skip
-            given = [min(math.ceil(1 / attribute.presence.rate), MOST_PER_KEPT)]
+            given = [min(math.ceil(PER_WANTED / attribute.presence.rate), MOST_PER_KEPT)]
         given = given or ([1.0] if self.config.method == "prompt" else [0.5, 1.0, 2.0])
         return sorted(dict.fromkeys(map(float, given)), key=lambda value: (abs(value), value))
 

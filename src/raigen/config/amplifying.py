@@ -26,7 +26,7 @@ class AmplifyConfig(AskConfig):
     """How far, one point of the curve each. For `steer`, `set` and their controls: in units of the neuron's scale; for
     `contrast` and its controls: of the difference itself; below 0 turns it down (left out: 0.5, 1, 2; with --causal 1).
     For `prompt`: the share of revised prompts, in [0, 1] (left out: 1). For `select`: pictures made for each that is
-    kept, at least 1 (left out: 1 / the measured rate)."""
+    kept, at least 1 (left out: 2 / the measured rate, at most 200)."""
     targets: tuple[float, ...] = ()
     """For `mix`: the wanted rate of each attribute, in [0, 1]."""
     n_images: int = 200
