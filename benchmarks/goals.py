@@ -125,7 +125,8 @@ def selected(cell: dict[str, Any], unsteered: tuple[int, int]) -> dict[str, Any]
     in_pool = min(cell["pool_hits"], len(seen.shows))
     return point_of(seen, unsteered) | {
         "n made": point["n_made"], "cost": cost, "predicted": predicted, "made / predicted": cost / predicted,
-        "found": seen.hits / in_pool if in_pool else math.nan, "capped": predicted < PER_WANTED * fresh["n"] / fresh["hits"],
+        "found": seen.hits / in_pool if in_pool else math.nan,
+        "capped": predicted < PER_WANTED * fresh["n"] / fresh["hits"],
     }  # fmt: skip
 
 
