@@ -134,13 +134,21 @@ def test_a_damaged_picture_is_made_again(run, made):
     assert made[-1] == (PROMPT, [2_000_000_004]) and path.read_bytes()[-8:] == whole[-8:]
 
 
+def kept_codes(run, name):
+    """[picture, neuron] of the unsteered pictures, which lie in a file for each batch."""
+    files = sorted((run.amplified_dir / "base").glob(f"*/{name}/*.safetensors"))
+    batches = [run.read_tensors(file, "amplify") for file in files]
+    indices = torch.cat([batch["indices"] for batch in batches])
+    assert indices.tolist() == list(range(len(indices))) and len(files) > 1
+    return torch.cat([batch["codes"] for batch in batches]).numpy()
+
+
 def test_select_keeps_the_strongest_of_its_pool_and_costs_what_it_made(run, made, judged):
     judged(lambda sample, label: sample.index % 4 == 0)
     (entry,) = raigen.amplify(run, attribute=2, method="select", strength=(4,), n_images=N, batch_size=8)
     (point,) = entry["points"]
     assert point["n_made"] == 4 * N == sum(len(seeds) for _, seeds in made)
-    pool = sorted((run.amplified_dir / "base").glob("*/codes.safetensors"))
-    codes = run.read_tensors(pool[0], "amplify")["codes"][:, entry["neuron"]].numpy()
+    codes = kept_codes(run, "codes")[:, entry["neuron"]]
     kept = [int(file[-10:-4]) for file in point["files"]]
     assert kept == sorted(kept) and min(codes[kept]) >= max(np.delete(codes, kept))
     hits = sum(index % 4 == 0 for index in kept)
@@ -166,8 +174,7 @@ def test_codes_of_another_score_are_not_taken_for_those_of_this_one(run, made):
     run_stage(run, "annotate", run.config_of("annotate"))
     labelled(run, "holding a cat", "in the snow", None)
     (entry,) = raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
-    (means,) = (run.amplified_dir / "base").glob("*/means.safetensors")
-    codes = run.read_tensors(means, "amplify")["codes"][:, entry["neuron"]].numpy()
+    codes = kept_codes(run, "means")[:, entry["neuron"]]
     kept = [int(file[-10:-4]) for file in entry["points"][0]["files"]]
     assert min(codes[kept]) >= max(np.delete(codes, kept))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -163,12 +163,12 @@ class Studio:
     def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " picture"]:
         """How strongly a neuron fires on each of the first `n` pictures of a recipe without neurons, [picture], once
         they are made."""
-        return self._kept_codes(self.folder(name, recipe)).values[:n, neuron].numpy()
+        rows = self._kept_codes(self.folder(name, recipe)).rows
+        return np.array([float(rows[index][neuron]) for index in range(n)], np.float32)
 
     def _kept_codes(self, folder: Path) -> "_Codes":
-        """Codes as discovery scored them: those of another score are in a file of their own."""
-        name, width = ("means", self.sae.group_bounds[1]) if self._by_mean else ("codes", self.sae.config.d_sae)
-        return _Codes(folder / f"{name}.safetensors", width)
+        """Codes as discovery scored them: those of another score are in a folder of their own."""
+        return _Codes(folder / ("means" if self._by_mean else "codes"))
 
     def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
         point = find_hookpoint(self.pipe, self.facts["hookpoint"])
@@ -207,21 +207,23 @@ class Studio:
 
 
 class _Codes:
-    """The codes [picture, neuron] of a recipe's pictures in a file; NaN where a picture is not made yet."""
+    """The codes of a recipe's pictures, on disk one file for each batch that was made."""
 
-    def __init__(self, path: Path, width: int):
-        self.path = path
-        self.values = load_file(path)["codes"] if path.is_file() else torch.zeros(0, width)
+    def __init__(self, dir: Path):
+        self.dir, self.rows = dir, dict[int, Tensor]()
+        for path in dir.glob("*.safetensors"):
+            self._add(**load_file(path))
 
     def has(self, index: int) -> bool:
-        return index < len(self.values) and bool(self.values[index].isfinite().all())
+        return index in self.rows
 
     def put(self, indices: Sequence[int], codes: Float[Tensor, "picture neuron"]) -> None:
-        lacking = max(indices) + 1 - len(self.values)
-        if lacking > 0:
-            self.values = torch.cat([self.values, torch.full((lacking, codes.shape[1]), torch.nan)])
-        self.values[list(indices)] = codes
-        write_tensors(self.path, {"codes": self.values})
+        batch = {"indices": torch.tensor(indices), "codes": codes}
+        write_tensors(self.dir / f"{indices[0]:06d}.safetensors", batch)
+        self._add(**batch)
+
+    def _add(self, indices: Int[Tensor, " picture"], codes: Float[Tensor, "picture neuron"]) -> None:
+        self.rows |= dict(zip(indices.tolist(), codes, strict=True))
 
 
 def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
