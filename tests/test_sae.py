@@ -172,7 +172,7 @@ def test_encode_is_centred_and_cut_at_the_threshold():
         sae.threshold.fill_(1.0)
     x = torch.tensor([[12.0, 21.0], [11.0, 20.0], [0.0, 0.0]])
     assert sae.encode(x).tolist() == [[2, 1.5, 2], [0, 0, 0], [0, 0, 0]]
-    assert sae.encode(x, groups=1).tolist() == [[2], [0], [0]]
+    assert sae.encode(x, slice(1)).tolist() == [[2], [0], [0]]
     codes = sae.encode(x)[:1]
     assert sae.decode(codes, groups=0).tolist() == [[10, 20]]
     assert sae.decode(codes, groups=1).tolist() == [[12, 20]]
@@ -186,7 +186,8 @@ def test_encode_does_not_depend_on_the_batch(sae):
     alone = torch.cat([sae.encode(row[None]) for row in x])
     torch.testing.assert_close(together, alone)
     assert (together > 0).any() and not ((together > 0) & (together <= 0.8)).any()
-    torch.testing.assert_close(together[:, :14], sae.encode(x, groups=2))
+    torch.testing.assert_close(together[:, :14], sae.encode(x, slice(14)))
+    torch.testing.assert_close(together[:, [20, 3]], sae.encode(x, [20, 3]))
 
 
 def test_group_bounds_are_offsets_not_sizes(sae):

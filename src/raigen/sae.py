@@ -18,6 +18,7 @@ from raigen.files import write_tensors, write_text
 from raigen.ragged import kept_codes, prefix_errors, weighted_sums
 
 THRESHOLD_DECAY = 0.95  # of the running threshold, per training step
+ALL = slice(None)
 CHUNK = 2048  # tokens whose pre-activations are held at once in calibration
 
 
@@ -76,8 +77,10 @@ class MatryoshkaSAE(nn.Module):
             self.b_enc.zero_()
             self.threshold.zero_()
 
-    def pre_activations(self, x: Float[Tensor, "token width"], groups: int | None = None) -> Float[Tensor, "token s"]:
-        """(x - b_dec) W_enc + b_enc, for all neurons or those of the first `groups` groups.
+    def pre_activations(
+        self, x: Float[Tensor, "token width"], neurons: slice | list[int] = ALL
+    ) -> Float[Tensor, "token neuron"]:
+        """(x - b_dec) W_enc + b_enc, for all neurons or some, which are the only ones that cost anything.
 
         Raises RaigenError when `x` is not `d_in` wide.
         """
@@ -85,18 +88,16 @@ class MatryoshkaSAE(nn.Module):
             raise RaigenError(
                 f"tokens: expected width {self.config.d_in}, for which this autoencoder was made; got {x.shape[1]}"
             )
-        W_enc, b_enc = self.W_enc, self.b_enc
-        if groups is not None:
-            W_enc, b_enc = W_enc[:, : self.group_bounds[groups]], b_enc[: self.group_bounds[groups]]
-        return torch.addmm(b_enc, x - self.b_dec, W_enc)
+        return torch.addmm(self.b_enc[neurons], x - self.b_dec, self.W_enc[:, neurons])
 
-    def encode(self, x: Float[Tensor, "token width"], groups: int | None = None) -> Float[Tensor, "token s"]:
-        """The codes of tokens, 0 or more: pre-activations where they exceed `threshold`, else 0.
+    def encode(
+        self, x: Float[Tensor, "token width"], neurons: slice | list[int] = ALL
+    ) -> Float[Tensor, "token neuron"]:
+        """The codes of tokens, for all neurons or some: pre-activations above `threshold` and 0, else 0.
 
-        The one encoding for scores and heatmaps. `groups` = 1 computes the coarse neurons only.
-        Raises RaigenError when `x` is not `d_in` wide.
+        The one encoding for scores, heatmaps and steering. Raises RaigenError when `x` is not `d_in` wide.
         """
-        pre = self.pre_activations(x, groups).relu()
+        pre = self.pre_activations(x, neurons).relu()
         return pre * (pre > self.threshold)
 
     def peaks(self, activations: Float[Tensor, "picture token d_in"]) -> Float[Tensor, "picture neuron"]:
@@ -111,7 +112,8 @@ class MatryoshkaSAE(nn.Module):
     ) -> Float[Tensor, "picture neuron"]:
         """The mean code over the positions of each picture, of the neurons of the first `groups` groups; None is all.
         Raises as `encode` does."""
-        return torch.stack([self.encode(tokens.to(self.W_enc.device), groups).mean(0) for tokens in activations])
+        some = ALL if groups is None else slice(self.group_bounds[groups])
+        return torch.stack([self.encode(tokens.to(self.W_enc.device), some).mean(0) for tokens in activations])
 
     def decode(self, codes: Float[Tensor, "token s"], groups: int | None = None) -> Float[Tensor, "token d_in"]:
         """codes W_dec + b_dec from the neurons of the first `groups` groups; 0 is the bias only, None is all."""

@@ -94,7 +94,7 @@ def pushed(
     directions = sae.W_dec[neurons].to(tokens)
     goal, strength = tokens.new_tensor(scales), tokens.new_tensor(strengths)
     if method == "set":
-        codes = sae.encode(tokens.flatten(0, 1).to(sae.W_enc))[:, neurons].to(tokens)
+        codes = sae.encode(tokens.flatten(0, 1).to(sae.W_enc), neurons).to(tokens)
         amounts = strength * (goal - codes.unflatten(0, tokens.shape[:2]))
     else:
         amounts = (strength * goal).expand(*tokens.shape[:2], -1)
