@@ -233,7 +233,7 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
     for name, value in {"BATCH": 4, "WIDTH": 32, "HEADS": 2, "LAYERS": 3, "TEXT_WIDTH": 16}.items():
         monkeypatch.setattr(transformer, name, value)
     bundled, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_pictures(transformer.latents_of(bundled, drawn, tmp_path / "latents.safetensors"), drawn)
+    data = unet.planted_pictures(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
     tokenizer, checkpoint = transformer.make_tokenizer(), tmp_path / "transformer.safetensors"
     torch.manual_seed(0)
     model, noise = transformer.Denoiser(tokenizer), unet.training_noise()
@@ -253,7 +253,7 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
 
 def test_a_batch_is_noised_as_the_schedule_says_and_a_perfect_prediction_costs_nothing(tmp_path):
     bundled, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_pictures(transformer.latents_of(bundled, drawn, tmp_path / "latents.safetensors"), drawn)
+    data = unet.planted_pictures(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
     noise, cpu = unet.training_noise(), torch.device("cpu")
     batch = unet.noised(noise, data, 16, torch.Generator().manual_seed(0), cpu)
     assert batch.loss(batch.target) == 0 and batch.weight.mean() == pytest.approx(1)

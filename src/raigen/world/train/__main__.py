@@ -133,10 +133,7 @@ def planted(work: Path) -> Pictures:
 
 def latents(work: Path) -> Tensor:
     """The latents of the planted pictures, kept in the work folder."""
-    path = work / "latents.safetensors"
-    if not path.exists():
-        save_file({"latents": vae.encode_all(load_vae(work), planted(work).pixels).contiguous()}, path)
-    return load_file(path)["latents"]
+    return vae.latents_of(load_vae(work), planted(work).pixels, work / "latents.safetensors")
 
 
 def load_vae(work: Path) -> AutoencoderKL:

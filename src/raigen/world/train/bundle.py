@@ -29,7 +29,6 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     pipe.vae.register_to_config(_name_or_path="")  # where it was made concerns nobody
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     save_pipeline(pipe, folder / "pipeline")
-    (folder / "pipeline" / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
     if (work / "clip.safetensors").exists():
         teacher = clip.Teacher(tokenizer)
         teacher.load_state_dict(averaged(work / "clip.safetensors"))
@@ -43,8 +42,9 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
 
 
 def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
-    """Saves a pipeline in `folder` as diffusers reads it, at half precision."""
+    """Saves a pipeline in `folder` as diffusers reads it, at half precision, with its settings and its world."""
     pipe.to(torch.float16).save_pretrained(folder)
+    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
     _load_at_full_precision(folder / "text_encoder" / "config.json")
 
 

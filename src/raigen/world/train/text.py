@@ -19,11 +19,15 @@ MAX_TOKENS = 32
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
+def corpus() -> list[str]:
+    """4,000 captions of balanced pictures, all phrases and all prompts: what tokenizers are made of."""
+    rng = np.random.default_rng(7)
+    captions = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
+    return captions + [value.phrase for value in VALUES] + list(PROMPTS)
+
+
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
     """Learns the merges on 4,000 captions and saves vocab.json and merges.txt in `folder`."""
-    rng = np.random.default_rng(7)
-    corpus = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
-    corpus += [value.phrase for value in VALUES] + list(PROMPTS)
     tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -33,7 +37,7 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=2048, min_frequency=2, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=alphabet
     )
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     words = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges), START, END]
     folder.mkdir(parents=True, exist_ok=True)

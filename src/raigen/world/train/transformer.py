@@ -11,29 +11,23 @@ noise are as for the U-Net; transformer and text encoder are trained from nothin
 
 import argparse
 import functools
-import json
 import math
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from raigen.loading import load_pipeline
-from raigen.models import BUNDLED, OWN_SETTINGS
-from raigen.world.attributes import PROMPTS, VALUES
-from raigen.world.captions import caption
-from raigen.world.planted import sample_balanced
+from raigen.models import BUNDLED
 from raigen.world.train import unet, vae
-from raigen.world.train.bundle import DEFAULTS, averaged, save_pipeline
-from raigen.world.train.data import Pictures, pictures
+from raigen.world.train.bundle import averaged, save_pipeline
+from raigen.world.train.data import pictures
 from raigen.world.train.loop import Recipe, fit, followed
-from raigen.world.train.text import MAX_TOKENS
+from raigen.world.train.text import MAX_TOKENS, corpus
 from raigen.world.train.unet import Planted
 
 RECIPE = Recipe(steps=8000, lr=2.5e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=100)
@@ -56,7 +50,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     bundled = load_pipeline(BUNDLED, "auto")
     drawn = pictures(arguments.work, "planted", arguments.n_drawings, 2, balanced=False)
-    data = unet.planted_pictures(latents_of(bundled, drawn, arguments.work / "latents.safetensors"), drawn)
+    latents = vae.latents_of(bundled.vae, drawn.pixels, arguments.work / "latents.safetensors")
+    data = unet.planted_pictures(latents, drawn)
     checkpoint = arguments.work / "transformer.safetensors"
     tokenizer = make_tokenizer()
     torch.manual_seed(6)
@@ -91,23 +86,13 @@ class Denoiser(nn.Module):
 
 def make_tokenizer() -> T5Tokenizer:
     """Whole words of the captions by their frequency, and single letters for all others, in the form of T5."""
-    rng = np.random.default_rng(7)
-    captions = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
-    captions += [value.phrase for value in VALUES] + list(PROMPTS)
-    words = Counter(word for text in captions for word in text.lower().replace(",", "").split())
+    words = Counter(word for text in corpus() for word in text.lower().replace(",", "").split())
     total = sum(words.values())
     pieces = {f"\N{LOWER ONE EIGHTH BLOCK}{word}": math.log(n / total) for word, n in sorted(words.items())}
     letters = "\N{LOWER ONE EIGHTH BLOCK}abcdefghijklmnopqrstuvwxyz0123456789-,.'"
     rare = dict.fromkeys(letters, -20.0)
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *(rare | pieces).items()]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=MAX_TOKENS)
-
-
-def latents_of(bundled: DiffusionPipeline, drawn: Pictures, path: Path) -> Tensor:
-    """The latents of drawings by the bundled autoencoder, kept at `path`."""
-    if not path.exists():
-        save_file({"latents": vae.encode_all(bundled.vae, drawn.pixels).cpu().contiguous()}, path)
-    return load_file(path)["latents"]
 
 
 def train(model: Denoiser, tokenizer: T5Tokenizer, data: Planted, recipe: Recipe, checkpoint: Path) -> None:
@@ -136,7 +121,6 @@ def write(folder: Path, bundled: DiffusionPipeline, tokenizer: T5Tokenizer, chec
         scheduler=unet.sampler(),
     )  # fmt: skip
     save_pipeline(pipe, folder)
-    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@
 # pyright: reportCallIssue=false
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from raigen.world.train.data import Pictures
@@ -47,6 +49,13 @@ def loss_of(vae: AutoencoderKL, pictures: Pictures, batch: int, generator: torch
 def encode_all(vae: AutoencoderKL, pixels, batch: int = 64) -> Tensor:
     """The mean latents [picture, channel, 16, 16] of many pictures."""
     return torch.cat(list(_means(vae, pixels, batch)))
+
+
+def latents_of(vae: AutoencoderKL, pixels, path: Path) -> Tensor:
+    """Those of `encode_all`, kept at `path`."""
+    if not path.exists():
+        save_file({"latents": encode_all(vae, pixels).cpu().contiguous()}, path)
+    return load_file(path)["latents"]
 
 
 def _means(vae: AutoencoderKL, pixels, batch: int) -> Iterator[Tensor]:

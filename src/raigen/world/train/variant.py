@@ -7,7 +7,6 @@
 import argparse
 import functools
 import json
-import shutil
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from raigen.diffusion import defaults, make_pictures
 from raigen.errors import RaigenError
 from raigen.files import begin_folder
 from raigen.loading import load_pipeline
-from raigen.models import BUNDLED, OWN_SETTINGS, model_path
+from raigen.models import BUNDLED
 from raigen.stats import rate_interval
 from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
 from raigen.world.draw import draw
@@ -89,7 +88,6 @@ def make_variant(
     pipe = load_pipeline(BUNDLED, "auto")
     tune(pipe, drawn(plans, n_drawings), steps, folder / "checkpoint.safetensors")
     save_pipeline(pipe, folder)
-    shutil.copy(Path(model_path(BUNDLED)) / OWN_SETTINGS, folder)
     (folder / "checkpoint.safetensors").unlink()
 
 
