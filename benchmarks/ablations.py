@@ -1,13 +1,14 @@
 """What each choice of the method is worth: one choice changed at a time. `python -m benchmarks.ablations --help`.
 
 Works in the folder of `benchmarks.discovery`, on the pictures that are there. Every point trains autoencoders of its
-own where the choice is one of training.
+own where the choice is one of training. What the hookpoint is worth, `benchmarks.hookpoint_search` measures.
 """
 
 import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +18,16 @@ import tyro
 from torch import Tensor
 
 from benchmarks.arms import coherent, published
-from benchmarks.cells import Cell, activations_of, capture, cell_of, codes_of, encode, trained
+from benchmarks.cells import Cell, Codes, activations_of, capture, cell_of, codes_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
 from benchmarks.intervals import without_nan
 from benchmarks.measures import Truth, measure
 from raigen.config import TrainConfig
 from raigen.files import write_text
+from raigen.run import Run
+from raigen.sae import MatryoshkaSAE
 from raigen.world.attributes import PROMPTS
-
-HOOKPOINTS = ("unet.down_blocks.1", "unet.mid_block", "unet.up_blocks.0")
 
 
 class Point(NamedTuple):
@@ -43,18 +44,10 @@ class Point(NamedTuple):
     n_images: int | None = None
     scoring_step: int = -1
     training_steps: tuple[int, ...] | None = None
-    hookpoint: str | None = None
     streamed: bool = False
     """Mixed while pictures come, as an audit without a store does."""
     by_paper: bool = False
     """The published score of the coarse neurons."""
-
-    @property
-    def trains_as_usual(self) -> bool:
-        """Whether the autoencoder is the default one for so many pictures."""
-        usual = Point(self.curve, self.place, score=self.score, views=self.views, coarse_only=self.coarse_only,
-                      n_images=self.n_images, by_paper=self.by_paper)  # fmt: skip
-        return self == usual
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ def points(n_steps: int) -> list[Point]:
     return [
         *(Point("number of images", str(n), n_images=n) for n in (100, 300, 1000, 5000)),
         *(Point("number of images", f"{n}, published", n_images=n, by_paper=True) for n in (1000, 5000)),
-        *(Point("scoring step", str(step + 1), scoring_step=step) for step in range(0, n_steps, 3)),
+        *(Point("scoring step", str(n_steps - back), scoring_step=-1 - back) for back in range(0, n_steps, 3)),
         Point("training steps", "all"),
         Point("training steps", "last", training_steps=(last,)),
         Point("training steps", "last half", training_steps=tuple(range(n_steps // 2, n_steps))),
@@ -93,7 +86,6 @@ def points(n_steps: int) -> list[Point]:
         Point("stream", "5 of 10 steps", {"steps_per_image": 5}, streamed=True),
         Point("input", "as it is"),
         Point("input", "scaled by step", {"input_scaling": True}),
-        *(Point("hookpoint", path, hookpoint=path) for path in HOOKPOINTS),
         *(Point("k", str(k), {"k": k}) for k in (2, 4, 8, 16, 32)),
         *(Point("coarse neurons", str(n), {"group_sizes": (n, 2048 - n)}) for n in coarse),
         *(Point("pruning distance", f"{d:g}", score={"distance": d}) for d in (0.1, 0.3, 0.5, 0.7)),
@@ -143,19 +135,11 @@ def rows_of(options: Options, prompt: str, seed: int) -> Iterator[dict]:
 
 def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str, float]:
     """Trains and scores one point on one cell."""
-    cell, activations = _material(options, point, prompt, seed)
-    config = replace(TrainConfig(), **point.train)
-    if point.trains_as_usual:
-        run = capture(options.work, prompt, seed, options.n_images)
-        of = "" if point.n_images in (None, options.n_images) else f"-of-{point.n_images}"
-        codes = codes_of(
-            run, cell, activations, f"matryoshka-0{of}", config
-        )  # matryoshka-0: of the discovery benchmark
-    else:
-        used = activations if point.training_steps is None else activations[:, list(point.training_steps)]
-        readable = torch.from_numpy(cell.readable)
-        sae = trained(used, config, streamed=point.streamed)
-        codes = encode(sae, activations[readable, point.scoring_step].float().numpy())
+    n = point.n_images or options.n_images
+    seeds = [seed] if n <= options.n_images else range(n // options.n_images)
+    runs = [capture(options.work, prompt, s, options.n_images) for s in seeds]
+    cell = joined([cell_of(run, prompt, s) for run, s in zip(runs, seeds, strict=True)], n)
+    codes = _codes(point, cell, tuple(run.dir for run in runs), n, "" if n == options.n_images else f"-of-{n}")
     if point.by_paper:
         found = published(codes.mean[:, : codes.n_coarse], cell.embeddings["clip"])
     else:
@@ -164,17 +148,34 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
     return measure(found, Truth(cell.shows, cell.controls)) | {"silent neurons": float((codes.peak.max(0) == 0).mean())}
 
 
-def _material(options: Options, point: Point, prompt: str, seed: int) -> tuple[Cell, Tensor]:
-    """The cell and its activations, cut down or joined to the number of images of the point."""
-    if point.hookpoint is not None:
-        work = options.work / "hookpoints" / point.hookpoint
-        run = capture(work, prompt, seed, options.n_images, hookpoint=point.hookpoint)
-        return cell_of(run, prompt, seed), activations_of(run)
-    n = point.n_images or options.n_images
-    seeds = [seed] if n <= options.n_images else range(n // options.n_images)
-    runs = [capture(options.work, prompt, s, options.n_images) for s in seeds]
-    cells = [cell_of(run, prompt, s) for run, s in zip(runs, seeds, strict=True)]
-    return joined(cells, n), torch.cat([activations_of(run) for run in runs])[:n]
+def _codes(point: Point, cell: Cell, folders: tuple[Path, ...], n: int, suffix: str) -> Codes:
+    """The codes of a point; those of the default autoencoder are kept, and are the discovery benchmark's."""
+    width = cell.mid.shape[-1]
+    config = _spelled_out(replace(TrainConfig(), **point.train), width)
+    usual = config == _spelled_out(TrainConfig(), width) and not point.training_steps and not point.streamed
+    if usual and point.scoring_step == -1:
+        return codes_of(Run(folders[0]), cell, _activations(folders, n), f"matryoshka-0{suffix}", config)
+    sae = _trained(folders, n, config, point.training_steps, point.streamed)
+    readable = torch.from_numpy(cell.readable)
+    return encode(sae, _activations(folders, n)[readable, point.scoring_step].float().numpy())
+
+
+@lru_cache(1)  # points that follow each other often look at the same
+def _activations(folders: tuple[Path, ...], n: int) -> Tensor:
+    return torch.cat([activations_of(Run(folder)) for folder in folders])[:n]
+
+
+@lru_cache(1)
+def _trained(folders: tuple[Path, ...], n: int, config: TrainConfig, steps: tuple[int, ...] | None, streamed: bool
+             ) -> MatryoshkaSAE:  # fmt: skip
+    activations = _activations(folders, n)
+    return trained(activations if steps is None else activations[:, list(steps)], config, streamed=streamed)
+
+
+def _spelled_out(config: TrainConfig, width: int) -> TrainConfig:
+    """The same training with the shape that its None stand for, so that equal ones are seen to be equal."""
+    shape = config.sae_config(width)
+    return replace(config, d_sae=shape.d_sae, group_sizes=shape.group_sizes, k=shape.k)
 
 
 def joined(cells: Iterable[Cell], n: int) -> Cell:
