@@ -71,7 +71,7 @@ class Options:
 def points(n_steps: int) -> list[Point]:
     """Every point of every curve; the default stands on each."""
     last = n_steps - 1
-    coarse = (102, 205, 410, 820)
+    coarse = (102, 205, 512, 820)
     return [
         *(Point("number of images", str(n), n_images=n) for n in (100, 300, 1000, 5000)),
         *(Point("number of images", f"{n}, published", n_images=n, by_paper=True) for n in (1000, 5000)),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
-from benchmarks import false_alarms, shared_sae
+from benchmarks import ablations, false_alarms, shared_sae
 from benchmarks.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published, told
 from benchmarks.cells import Cell, streamed_batches
 from benchmarks.discovery import as_csv, summary
@@ -181,6 +182,15 @@ def test_figures_are_drawn_also_where_intervals_are_unknown(tmp_path):
     suppression_figure([row, row | {"guidance_scale": 2.0}, row | {"rate": None}], tmp_path / "suppression.svg")
     texts = [(tmp_path / f"{name}.svg").read_text() for name in ("recall", "ablation", "suppression")]
     assert all(text.startswith("<svg") for text in texts) and "one, two" in texts[0]
+
+
+def test_every_curve_of_the_ablations_that_changes_training_holds_the_usual_one():
+    usual, held = ablations._spelled_out(TrainConfig(), 128), {}
+    for point in ablations.points(10):
+        same = ablations._spelled_out(replace(TrainConfig(), **point.train), 128) == usual
+        held.setdefault(point.curve, []).append(same and not point.streamed)
+    assert all(any(same) for same in held.values())
+    assert [sum(held[curve]) for curve in ("k", "coarse neurons", "learning rate", "reach")] == [1, 1, 1, 5]
 
 
 def test_signed_units_become_sparse_codes():
