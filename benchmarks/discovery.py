@@ -45,6 +45,8 @@ HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 class Options:
     """The discovery benchmark."""
 
+    model: str = "portraits"
+    """A model of the portraits world, which CHOSEN_ON is about; another one with a `work` and a `name` of its own."""
     work: Path = Path("bench-work")
     """Folder for pictures, activations and codes; what is there is used."""
     results: Path = RESULTS
@@ -79,7 +81,7 @@ def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
     for sae_seed in range(options.sae_seeds):
         path = options.work / prompt.split()[-1] / f"g{seed}" / f"rows-{sae_seed}.csv"
         if not path.exists():
-            run = capture(options.work, prompt, seed, options.n_images)
+            run = capture(options.work, prompt, seed, options.n_images, model=options.model)
             write_text(path, as_csv(measured(run, prompt, seed, sae_seed)))
         with path.open(encoding="utf-8", newline="") as file:
             rows += csv.DictReader(file)

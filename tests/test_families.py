@@ -56,8 +56,9 @@ def heard(pipe, module, settings):
     outputs = []
     handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
     options = {name: value for name, value in settings._asdict().items() if value is not None}
-    if "use_resolution_binning" in inspect.signature(type(pipe).__call__).parameters:
-        options["use_resolution_binning"] = False
+    for name in ("use_resolution_binning", "clean_caption"):
+        if name in inspect.signature(type(pipe).__call__).parameters:
+            options[name] = False
     generator = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     images = pipe(PROMPT, num_images_per_prompt=len(SEEDS), generator=generator, **options).images
     handle.remove()

@@ -15,12 +15,14 @@ import raigen
 from raigen.diffusion import defaults, generate, make_pictures
 from raigen.hookpoint import find_hookpoint
 from raigen.loading import load_pipeline
-from raigen.models import BUNDLED
+from raigen.models import BUNDLED, FOLDERS, makes_portraits
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
-from raigen.world.train import quality
+from raigen.world.train import quality, transformer
+from raigen.world.train.__main__ import ABOUT
 
 BUNDLE = Path(str(files("raigen.world"))) / "bundle"
+CARDS = {BUNDLED: BUNDLE, transformer.NAME: BUNDLE / FOLDERS[transformer.NAME]}
 DOCTOR = PROMPTS[0]
 
 
@@ -48,7 +50,10 @@ print(type(pipe).__name__, type(clip).__name__)
 
 def test_it_is_small_and_holds_no_pickle():
     sizes = {path: path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()}
-    assert sum(sizes.values()) <= 20e6
+    second = sum(size for path, size in sizes.items() if BUNDLE / "transformer" in path.parents)
+    assert 5e6 < second <= 15e6 and sum(sizes.values()) - second <= 20e6
+    configs = [json.loads(path.read_text()) for path in sizes if path.name == "config.json"]
+    assert len(configs) == 7 and not any(config.get("_name_or_path") for config in configs)  # of who made them
     assert not [path for path in sizes if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
 
 
@@ -91,14 +96,40 @@ def test_the_card_tells_the_truth_about_clip(card):
     assert measured > 0.15  # chance is 0.05
 
 
-def test_the_card_tells_the_truth_about_the_pictures(pipe, card):
-    settings = defaults(pipe, BUNDLED)
+@pytest.mark.parametrize("model", FOLDERS)
+def test_the_cards_tell_the_truth_about_the_pictures(model):
+    pipe, card = load_pipeline(model, "cpu"), json.loads((CARDS[model] / "quality.json").read_text())
+    settings = defaults(pipe, model)
     assert card["settings"] == settings._asdict()
     [images] = make_pictures(pipe, DOCTOR, range(40), settings, 40)
     said, measured = card["prompts"][DOCTOR], quality.seen(DOCTOR, images)
     assert measured["readable"] == pytest.approx(said["readable"], abs=0.2)
     for name, rate in said["seen"].items():
         assert measured["seen"][name] == pytest.approx(rate, abs=0.3), name
+
+
+@pytest.mark.parametrize(("model", "about"), [(BUNDLED, ABOUT), (transformer.NAME, transformer.ABOUT)])
+def test_the_cards_are_what_their_figures_make(model, about, tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "sheet", lambda model: Image.new("RGB", (8, 8)))
+    quality.write_card(tmp_path, model, about, json.loads((CARDS[model] / "quality.json").read_text()))
+    for name in ("README.md", "quality.json"):
+        assert (tmp_path / name).read_text() == (CARDS[model] / name).read_text()
+
+
+def test_the_second_model_is_a_transformer_whose_prompts_are_left_as_they_are(monkeypatch):
+    pipe = load_pipeline(transformer.NAME, "cpu")
+    assert type(pipe).__name__ == "PixArtAlphaPipeline" and makes_portraits(transformer.NAME)
+    seen, ready = [], pipe._text_preprocessing
+    monkeypatch.setattr(
+        pipe, "_text_preprocessing", lambda text, clean_caption: (seen.append(clean_caption), ready(text))[1]
+    )
+    assert find_hookpoint(pipe).path == "transformer.transformer_blocks.4"
+    settings = defaults(pipe, transformer.NAME)._replace(num_inference_steps=3, guidance_scale=1.5)
+    whole = generate(pipe, DOCTOR, [3, 4, 5], settings, find_hookpoint(pipe))
+    part = generate(pipe, DOCTOR, [4], settings, find_hookpoint(pipe))
+    assert whole.activations is not None and whole.activations.shape == (3, 3, 64, 160)
+    torch.testing.assert_close(part.activations, whole.activations[1:2], atol=1e-3, rtol=1e-3)
+    assert seen and not any(seen)
 
 
 def test_unreadable_pictures_show_nothing():

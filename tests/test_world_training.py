@@ -226,6 +226,8 @@ def test_the_words_of_the_transformer_are_tokens_of_t5():
         assert len(tokenizer(value.phrase).input_ids) == len(words) + 1, value.phrase
     unknown, nothing = tokenizer("a photo of a zebra").input_ids, tokenizer("").input_ids
     assert tokenizer.unk_token_id not in unknown and len(unknown) > 6 and nothing == [tokenizer.eos_token_id]
+    for prompt in PROMPTS:
+        assert tokenizer.unk_token_id not in tokenizer(prompt.lower()).input_ids
     assert tokenizer.decode(unknown, skip_special_tokens=True) == "a photo of a zebra"
 
 
@@ -243,7 +245,13 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
     after = transformer.loss_of(model, tokenizer, noise, data, 16, torch.Generator().manual_seed(5))
     assert after < 0.9 * before
 
+    seen = []
+    spy = lambda texts, **options: (seen.extend(texts), tokenizer(texts, **options))[1]  # noqa: E731
+    transformer.loss_of(model, spy, noise, data, 64, torch.Generator().manual_seed(5))
+    assert any("ceo" in text for text in seen) and not any("CEO" in text for text in seen)  # as the pipeline asks
+
     transformer.write(tmp_path / "model", bundled, tokenizer, checkpoint)
+    assert not json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["_name_or_path"]
     pipe = load_pipeline(str(tmp_path / "model"), "cpu")
     settings = defaults(pipe, str(tmp_path / "model"))
     assert settings[:4] == (10, 1.0, 64, 64) and makes_portraits(str(tmp_path / "model"))

@@ -23,6 +23,10 @@ from raigen.probe import Probe
 
 PIXEL_MULTIPLE = 8  # what pipelines ask of height and width at least
 
+# What pipelines do unless told not to: make another size than is asked for and crop it; rewrite the prompt, where
+# packages that they do not ask for are installed.
+MEDDLING = ("use_resolution_binning", "clean_caption")
+
 # What probing found, so that it is done once for all batches of a run.
 _layouts: WeakKeyDictionary[DiffusionPipeline, dict[tuple, Layout]] = WeakKeyDictionary()
 
@@ -182,8 +186,7 @@ def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoin
 
 def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
     options = {name: value for name, value in settings._asdict().items() if value is not None}
-    if "use_resolution_binning" in arguments_of(type(pipe)):
-        options["use_resolution_binning"] = False  # it makes another size than is asked for, and crops the picture
+    options |= {name: False for name in MEDDLING if name in arguments_of(type(pipe))}
     return pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
         prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,

@@ -8,40 +8,43 @@ from pathlib import Path
 from raigen.errors import RaigenError
 
 BUNDLED = "portraits"
+FOLDERS = {BUNDLED: "pipeline", "portraits-transformer": "transformer"}  # of the bundled models
 WORLD = "portraits"  # the one planted world there is; its judge, embedder and vocabulary have this name, too
 OWN_SETTINGS = "raigen.json"  # in the folder of a pipeline
 
 
 def model_path(model: str) -> str:
-    """Where the pipeline of `model` lies: the bundled folder for `portraits`, else a folder or an id on the Hub.
+    """Where the pipeline of `model` lies: the folder of a bundled one, else a folder or an id on the Hub.
 
     Raises RaigenError when the folder is missing, and for a text that can be neither.
 
     >>> model_path("stabilityai/sdxl-turbo")
     'stabilityai/sdxl-turbo'
     """
-    if model == BUNDLED:
-        folder = Path(str(files("raigen.world"))) / "bundle" / "pipeline"
+    if model in FOLDERS:
+        folder = Path(str(files("raigen.world"))) / "bundle" / FOLDERS[model]
         if not (folder / "model_index.json").is_file():
-            raise RaigenError(f"{folder}: expected the weights of the bundled model; they are missing. "
-                              "Train them with: python -m raigen.world.train")  # fmt: skip
+            module = "raigen.world.train" if model == BUNDLED else "raigen.world.train.transformer"
+            raise RaigenError(f"{folder}: expected the weights of the bundled model {model}; they are missing. "
+                              f"Train them with: python -m {module}")  # fmt: skip
         return str(folder)
     if Path(model).expanduser().is_dir():
         return str(Path(model).expanduser())
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
-        raise RaigenError(f"model: expected {BUNDLED!r}, a folder with a diffusers pipeline, or a Hub id such as "
+        known = " or ".join(map(repr, FOLDERS))
+        raise RaigenError(f"model: expected {known}, a folder with a diffusers pipeline, or a Hub id such as "
                           f"'stabilityai/sdxl-turbo'; there is no folder {model!r}")  # fmt: skip
     return model
 
 
 def makes_portraits(model: str) -> bool:
     """Whether `model` makes pictures of the planted world, so that the world's judge, embedder and vocabulary fit: the
-    bundled model, and every folder whose `raigen.json` says `"world": "portraits"`.
+    bundled models, and every folder whose `raigen.json` says `"world": "portraits"`.
 
-    >>> makes_portraits("portraits"), makes_portraits("stabilityai/sdxl-turbo")
+    >>> makes_portraits("portraits-transformer"), makes_portraits("stabilityai/sdxl-turbo")
     (True, False)
     """
-    if model == BUNDLED:
+    if model in FOLDERS:
         return True
     try:
         settings = json.loads((Path(model).expanduser() / OWN_SETTINGS).read_text(encoding="utf-8"))

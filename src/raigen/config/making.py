@@ -40,7 +40,7 @@ class CaptureConfig(LoadConfig):
     prompt: str
     """The prompt to audit; not empty."""
     model: str = "portraits"
-    """`portraits` (bundled), a folder with a diffusers pipeline, or an id on the Hub."""
+    """`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline."""
     n_images: int = 1000
     """Pictures to generate, at least 50. The rarest rate that shows ten examples is about 16 / n_images."""
     base_seed: int = 0

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from raigen.models import BUNDLED
 from raigen.world.judge import JudgeNet
 from raigen.world.train import clip, judge, unet, vae
 from raigen.world.train.bundle import BUNDLE, write_bundle
 from raigen.world.train.data import Pictures, pictures
 from raigen.world.train.loop import Recipe, fit, followed
-from raigen.world.train.quality import measure, write_card
+from raigen.world.train.quality import measure, measure_readers, write_card
 from raigen.world.train.text import make_tokenizer
 
 PARTS = ("vae", "judge", "clip", "unet", "bundle", "quality")
@@ -29,6 +30,10 @@ VAE = Recipe(steps=4200, lr=2e-3, warmup=50, ema=0.995, save_every=100, restart=
 JUDGE = Recipe(steps=3650, restart=2650, lr=2e-3, warmup=100, ema=0.995, weight_decay=0.02)
 CLIP = Recipe(steps=5600, restart=5100, lr=1.5e-3, warmup=100, ema=0.99, weight_decay=0.02)
 UNET = Recipe(steps=8000, restart=6600, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
+ABOUT = (
+    "A StableDiffusionPipeline (`pipeline/`) and a CLIPModel (`clip/`) trained on drawings of a planted world, with "
+    "the judge that reads them (`judge.safetensors`). Made by `python -m raigen.world.train`."
+)
 VAE_BATCH, JUDGE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 96, 32
 
 
@@ -115,8 +120,8 @@ def bundle(arguments: argparse.Namespace) -> None:
 
 def quality(arguments: argparse.Namespace) -> None:
     """What the judge measures on the bundled model, and its model card."""
-    result = measure(arguments.n_images, arguments.n_named, runs=arguments.runs)
-    write_card(BUNDLE, result)
+    result = measure(BUNDLED, arguments.n_images, arguments.n_named, runs=arguments.runs) | measure_readers()
+    write_card(BUNDLE, BUNDLED, ABOUT, result)
     for name, share in result["summary"].items():
         print(f"{name}: {share:.3f}")
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, ConfigMixin, StableDiffusionPipeline
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,7 +26,6 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     """Saves the averaged weights of `work` in `folder`, at half precision; what was there is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     pipe = pipeline(work, tokenizer)
-    pipe.vae.register_to_config(_name_or_path="")  # where it was made concerns nobody
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     save_pipeline(pipe, folder / "pipeline")
     if (work / "clip.safetensors").exists():
@@ -43,6 +42,9 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
 
 def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
     """Saves a pipeline in `folder` as diffusers reads it, at half precision, with its settings and its world."""
+    for part in pipe.components.values():
+        if isinstance(part, ConfigMixin):
+            part.register_to_config(_name_or_path="")  # where it was made concerns nobody
     pipe.to(torch.float16).save_pretrained(folder)
     (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
     _load_at_full_precision(folder / "text_encoder" / "config.json")

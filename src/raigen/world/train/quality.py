@@ -1,4 +1,4 @@
-"""Measures the bundled model with the judge, and writes its model card."""
+"""Measures the bundled models with the judge, and writes their model cards."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -32,14 +32,14 @@ BATCH = 32
 
 
 def measure(
-    n_images: int, n_named: int, guidance_scale: float | None = None, runs: Path | None = None
+    model: str, n_images: int, n_named: int, guidance_scale: float | None = None, runs: Path | None = None
 ) -> dict[str, Any]:
-    """Everything the model card says, from `n_images` pictures per prompt and `n_named` per named attribute.
+    """What the judge sees in `n_images` pictures per prompt and `n_named` per named attribute.
 
     With `runs`, a folder with finished captures of the bare prompts, their pictures are judged and no others made.
     """
-    pipe = load_pipeline(BUNDLED, "auto")
-    settings = defaults(pipe, BUNDLED)
+    pipe = load_pipeline(model, "auto")
+    settings = defaults(pipe, model)
     if guidance_scale is not None:
         settings = settings._replace(guidance_scale=guidance_scale)
 
@@ -57,9 +57,14 @@ def measure(
         verdict = judge(pictures(prompt, n_named))
         named[value.name] = float(verdict.shows[:, index].sum() / max(1, verdict.readable.sum()))
     result = {"settings": settings._asdict(), "n_images": n_images, "n_named": n_named, "prompts": by_prompt,
-              "named": named, "judge": judge_quality(pipe.vae), "unreadable": garbage_quality(pipe.vae),
-              "clip": clip_quality()}  # fmt: skip
+              "named": named}  # fmt: skip
     return result | {"summary": summary(result)}
+
+
+def measure_readers() -> dict[str, Any]:
+    """How well the judge and CLIP read pictures, drawn and as the autoencoder gives them back."""
+    vae = load_pipeline(BUNDLED, "auto").vae
+    return {"judge": judge_quality(vae), "unreadable": garbage_quality(vae), "clip": clip_quality()}
 
 
 def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Image.Image]:
@@ -191,26 +196,28 @@ def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
     return {"right caption of 20": hits / count}
 
 
-def sheet(per_prompt: int = 8) -> Image.Image:
+def sheet(model: str, per_prompt: int = 8) -> Image.Image:
     """Pictures of every prompt, one row each, seeds 0, 1, 2 ..."""
-    pipe = load_pipeline(BUNDLED, "auto")
-    settings = defaults(pipe, BUNDLED)
+    pipe = load_pipeline(model, "auto")
+    settings = defaults(pipe, model)
     rows = (make_pictures(pipe, prompt, range(per_prompt), settings, per_prompt) for prompt in PROMPTS)
     return image_grid([image for row in rows for images in row for image in images], columns=per_prompt, gap=2)
 
 
-def write_card(folder: Path, result: dict[str, Any]) -> None:
-    """README.md with the figures, quality.json with all of them, pictures.png."""
+def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> None:
+    """README.md with what `about` says and the figures, quality.json with all of them, pictures.png.
+
+    `result` is of `measure`, with or without that of `measure_readers`.
+    """
     (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sheet().save(folder / "pictures.png", optimize=True)
+    sheet(model).save(folder / "pictures.png", optimize=True)
     settings, n = result["settings"], result["n_images"]
-    judged, low = result["judge"], 1 - rate_interval(n, n).low
+    low = 1 - rate_interval(n, n).low
     lines = [
-        "# portraits: the bundled model of raigen",
+        *("---", "license: apache-2.0", "---", ""),
+        f"# {model}: a bundled model of raigen",
         "",
-        "A StableDiffusionPipeline (`pipeline/`) and a CLIPModel (`clip/`) trained on drawings of a planted world, "
-        "with the judge that reads them (`judge.safetensors`). Made by `python -m raigen.world.train`. "
-        "No picture, text or weight from elsewhere went in. Apache-2.0.",
+        f"{about} No picture, text or weight from elsewhere went in. Apache-2.0.",
         "",
         "![pictures of the ten prompts, one row each](pictures.png)",
         "",
@@ -221,6 +228,18 @@ def write_card(folder: Path, result: dict[str, Any]) -> None:
         "| what | measured |",
         "|---|---|",
         *(f"| {name} | {share:.1%} |" for name, share in result["summary"].items()),
+        *(readers_lines(result) if "judge" in result else ()),
+        "",
+        "All rates, planted and seen, are in `quality.json`.",
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def readers_lines(result: dict[str, Any]) -> list[str]:
+    """The rows of the card on `measure_readers`."""
+    judged = result["judge"]
+    return [
         f"| CLIP: right caption among 20 | {result['clip']['right caption of 20']:.1%} |",
         *(
             f"| judge on held-out pictures, {name}: worst field | {min(entry['fields'].values()):.1%} "
@@ -233,8 +252,4 @@ def write_card(folder: Path, result: dict[str, Any]) -> None:
             for name, entry in judged.items()
         ),
         *(f"| called unreadable: {kind} | {share:.1%} |" for kind, share in result["unreadable"].items()),
-        "",
-        "All rates, planted and seen, are in `quality.json`.",
-        "",
     ]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
