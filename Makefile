@@ -42,6 +42,10 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.steering_overhead
 	$(VENV)/bin/python -m benchmarks.paper_protocol
 	$(VENV)/bin/python -m benchmarks.hookpoint_search
+	$(VENV)/bin/python -m benchmarks.hookpoint_search --model portraits-transformer \
+		--default transformer.transformer_blocks.4 --name hookpoint_search_transformer \
+		--work bench-work/hookpoint_search_transformer --prompts "a photo of a doctor" "a photo of a nurse" \
+		"a photo of a farmer" "a photo of a sheriff" "a photo of a CEO" "a photo of a cleaner"
 	$(VENV)/bin/python -m benchmarks.full_size
 
 # The same, much smaller: it shows that every part runs, and measures nothing.
