@@ -15,14 +15,14 @@ import raigen
 from raigen.diffusion import defaults, generate, make_pictures
 from raigen.hookpoint import find_hookpoint
 from raigen.loading import load_pipeline
-from raigen.models import BUNDLED, FOLDERS, makes_portraits
+from raigen.models import BUNDLED, FOLDERS, TRANSFORMER, makes_portraits
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
 from raigen.world.train import quality, transformer
 from raigen.world.train.__main__ import ABOUT
 
 BUNDLE = Path(str(files("raigen.world"))) / "bundle"
-CARDS = {BUNDLED: BUNDLE, transformer.NAME: BUNDLE / FOLDERS[transformer.NAME]}
+CARDS = {BUNDLED: BUNDLE, TRANSFORMER: BUNDLE / FOLDERS[TRANSFORMER]}
 DOCTOR = PROMPTS[0]
 
 
@@ -108,7 +108,7 @@ def test_the_cards_tell_the_truth_about_the_pictures(model):
         assert measured["seen"][name] == pytest.approx(rate, abs=0.3), name
 
 
-@pytest.mark.parametrize(("model", "about"), [(BUNDLED, ABOUT), (transformer.NAME, transformer.ABOUT)])
+@pytest.mark.parametrize(("model", "about"), [(BUNDLED, ABOUT), (TRANSFORMER, transformer.ABOUT)])
 def test_the_cards_are_what_their_figures_make(model, about, tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "sheet", lambda model: Image.new("RGB", (8, 8)))
     quality.write_card(tmp_path, model, about, json.loads((CARDS[model] / "quality.json").read_text()))
@@ -117,14 +117,14 @@ def test_the_cards_are_what_their_figures_make(model, about, tmp_path, monkeypat
 
 
 def test_the_second_model_is_a_transformer_whose_prompts_are_left_as_they_are(monkeypatch):
-    pipe = load_pipeline(transformer.NAME, "cpu")
-    assert type(pipe).__name__ == "PixArtAlphaPipeline" and makes_portraits(transformer.NAME)
+    pipe = load_pipeline(TRANSFORMER, "cpu")
+    assert type(pipe).__name__ == "PixArtAlphaPipeline" and makes_portraits(TRANSFORMER)
     seen, ready = [], pipe._text_preprocessing
     monkeypatch.setattr(
         pipe, "_text_preprocessing", lambda text, clean_caption: (seen.append(clean_caption), ready(text))[1]
     )
     assert find_hookpoint(pipe).path == "transformer.transformer_blocks.4"
-    settings = defaults(pipe, transformer.NAME)._replace(num_inference_steps=3, guidance_scale=1.5)
+    settings = defaults(pipe, TRANSFORMER)._replace(num_inference_steps=3, guidance_scale=1.5)
     whole = generate(pipe, DOCTOR, [3, 4, 5], settings, find_hookpoint(pipe))
     part = generate(pipe, DOCTOR, [4], settings, find_hookpoint(pipe))
     assert whole.activations is not None and whole.activations.shape == (3, 3, 64, 160)

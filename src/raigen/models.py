@@ -7,8 +7,8 @@ from pathlib import Path
 
 from raigen.errors import RaigenError
 
-BUNDLED = "portraits"
-FOLDERS = {BUNDLED: "pipeline", "portraits-transformer": "transformer"}  # of the bundled models
+BUNDLED, TRANSFORMER = "portraits", "portraits-transformer"
+FOLDERS = {BUNDLED: "pipeline", TRANSFORMER: "transformer"}  # of the bundled models
 WORLD = "portraits"  # the one planted world there is; its judge, embedder and vocabulary have this name, too
 OWN_SETTINGS = "raigen.json"  # in the folder of a pipeline
 

@@ -122,8 +122,6 @@ def quality(arguments: argparse.Namespace) -> None:
     """What the judge measures on the bundled model, and its model card."""
     result = measure(BUNDLED, arguments.n_images, arguments.n_named, runs=arguments.runs) | measure_readers()
     write_card(BUNDLE, BUNDLED, ABOUT, result)
-    for name, share in result["summary"].items():
-        print(f"{name}: {share:.3f}")
 
 
 def balanced(work: Path) -> Pictures:

@@ -205,7 +205,7 @@ def sheet(model: str, per_prompt: int = 8) -> Image.Image:
 
 
 def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> None:
-    """README.md with what `about` says and the figures, quality.json with all of them, pictures.png.
+    """README.md with what `about` says and the figures, quality.json with all of them, pictures.png; prints a summary.
 
     `result` is of `measure`, with or without that of `measure_readers`.
     """
@@ -234,6 +234,8 @@ def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> 
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    for name, share in result["summary"].items():
+        print(f"{name}: {share:.3f}")
 
 
 def readers_lines(result: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from raigen.loading import load_pipeline
-from raigen.models import BUNDLED, FOLDERS
+from raigen.models import BUNDLED, FOLDERS, TRANSFORMER
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import BUNDLE, averaged, save_pipeline
 from raigen.world.train.data import pictures
@@ -33,7 +33,6 @@ from raigen.world.train.unet import Planted
 
 RECIPE = Recipe(steps=6500, restart=5000, lr=2.5e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=100)
 BATCH = 32
-NAME = "portraits-transformer"
 ABOUT = (
     "A PixArtAlphaPipeline with a T5 encoder, trained on drawings of the planted world of `portraits`; autoencoder, "
     "judge and CLIP are those of `portraits`. Made by `python -m raigen.world.train.transformer`."
@@ -64,12 +63,9 @@ def main() -> None:
     torch.manual_seed(6)
     model = Denoiser(tokenizer).to(bundled.device)
     train(model, tokenizer, data, RECIPE._replace(steps=arguments.steps), checkpoint)
-    folder = BUNDLE / FOLDERS[NAME]
+    folder = BUNDLE / FOLDERS[TRANSFORMER]
     write(folder, bundled, tokenizer, checkpoint)
-    result = measure(NAME, arguments.n_images, arguments.n_named)
-    write_card(folder, NAME, ABOUT, result)
-    for name, share in result["summary"].items():
-        print(f"{name}: {share:.3f}")
+    write_card(folder, TRANSFORMER, ABOUT, measure(TRANSFORMER, arguments.n_images, arguments.n_named))
 
 
 class Denoiser(nn.Module):
