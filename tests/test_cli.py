@@ -316,6 +316,20 @@ def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
     assert len(lines) == 7
 
 
+def test_the_time_left_in_a_later_part_of_a_stage_is_told_by_that_part_alone(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress_room.time, "monotonic", lambda: now)
+    show = progress_room.plain_lines()
+    for pace, total in ((10.0, 4), (1.0, 40)):  # four slow pictures, then forty quick questions
+        for done in range(total + 1):
+            show(Step("evaluate", "running", Tick(done, total)))
+            now += pace
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["evaluate: 2 of 4, 20.0 s left", "evaluate: 4 of 4, 0.0 s left"]
+    assert lines[2:] == ["evaluate: 5 of 40, 35.0 s left", "evaluate: 20 of 40, 20.0 s left",
+                         "evaluate: 35 of 40, 5.0 s left"]  # fmt: skip
+
+
 def test_the_audit_has_one_flag_for_both_stages_that_ask():
     command = flags.parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
     options = {key: value for stage in STAGES for key, value in flags.values_of(getattr(command, stage)).items()}

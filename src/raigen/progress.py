@@ -120,7 +120,7 @@ def _title(news: SweepStep) -> str:
 
 def plain_lines(head: str = "") -> Callable[[Step], None]:
     """Now and then a line about the stage that runs, behind `head`."""
-    start: tuple[float, int] | None = None  # when the stage first ticked, and how much of it was done by then
+    start: tuple[float, Tick] | None = None  # when the stage, or its part that counts to the same total, first ticked
     last_line = time.monotonic()
 
     def show(step: Step) -> None:
@@ -132,10 +132,11 @@ def plain_lines(head: str = "") -> Callable[[Step], None]:
             text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
             print(f"{head}{step.stage}: {text}", file=sys.stderr, flush=True)
         elif step.tick is not None:
-            start = start or (now, step.tick.done)
+            if start is None or start[1].total != step.tick.total:
+                start = now, step.tick
             if now - last_line >= SECONDS_PER_LINE:
                 last_line = now
-                standing = _standing(step.tick, now - start[0], start[1])
+                standing = _standing(step.tick, now - start[0], start[1].done)
                 print(f"{head}{step.stage}: {standing}", file=sys.stderr, flush=True)
 
     return show

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +194,8 @@ class Run:
             "facts": outcome.facts,
             "outputs": sizes,
         }
-        manifest["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()} | _versions()
+        versions = {package: version(package) for package in RECORDED_PACKAGES}
+        manifest["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()} | versions
         self._write_manifest(manifest)
 
     def outdate(self, stage: str) -> None:
@@ -296,13 +297,3 @@ class Run:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

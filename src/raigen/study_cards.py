@@ -72,7 +72,7 @@ def _intro(page: Mapping[str, Any], model: str) -> list[str]:
     return [
         f"An audit by raigen {plain(page['version'])} of {len(page['prompts'])} prompts, {page['n_images']:,} pictures "
         f"each, beside {others}. Each attribute that any of these audits found, that was given, or for which an axis "
-        f"asks was judged by {plain(page['judge'])} in {page['n_fresh_images']:,} fresh pictures of each prompt."
+        f"asks was judged in {page['n_fresh_images']:,} fresh pictures of each prompt; judge: {plain(page['judge'])}."
     ]
 
 

@@ -138,7 +138,7 @@ def print_comparison(study: Study) -> None:
         _console().print(table)
     n, listed = len(found["changes"]), len(found["attributes"])
     print(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
-          f"{found['n_fresh_images']} pictures of each prompt and model, judged by {found['judge']}")  # fmt: skip
+          f"{found['n_fresh_images']} pictures of each prompt and model; judge: {found['judge']}")  # fmt: skip
     print(f"report: {study.report_path}")
 
 
