@@ -31,6 +31,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.toy_tree
 	$(VENV)/bin/python -m benchmarks.synthetic
 	$(VENV)/bin/python -m benchmarks.discovery
+	$(VENV)/bin/python -m benchmarks.misses
 	$(VENV)/bin/python -m benchmarks.false_alarms
 	$(VENV)/bin/python -m benchmarks.labels
 	$(VENV)/bin/python -m benchmarks.dead
@@ -54,6 +55,8 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.synthetic --n-features 256 --d-in 64 --d-sae 192 --n-pictures 256 \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
+	  --work bench-work/quick --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.misses --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.false_alarms --prompts "a photo of a doctor" --n-images 75 --n-splits 2 \
 	  --work bench-work/quick --results bench-work/quick

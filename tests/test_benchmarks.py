@@ -21,10 +21,12 @@ from benchmarks.hookpoint_search import agreement, truths
 from benchmarks.hookpoint_search import summary as search_summary
 from benchmarks.intervals import interval_of, shown
 from benchmarks.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
+from benchmarks.misses import kinds, rare_pair
 from raigen.config import TrainConfig
 from raigen.errors import RaigenError
 from raigen.scores import NeuronScores
 from raigen.search import Reading, Tried
+from raigen.world.attributes import VALUE_NAMES
 
 N = 200
 
@@ -55,6 +57,21 @@ def test_a_unit_hits_the_rare_value_that_its_top_pictures_share():
     assert result["control hits"] == 1 and result["interpretable"] == 3 / 5
     assert result["presence"] == pytest.approx((0.5 + 0.05 + 0.06) / 3) and result["rate correlation"] == 1
     assert result["listed"] == 5
+
+
+def test_a_miss_is_told_by_what_its_top_pictures_share():
+    rng = np.random.default_rng(0)
+    shows = np.zeros((N, 5), bool)
+    shows[:40, 0] = shows[30:70, 1] = True  # each in 20 %, together in 5 %
+    shows[100:107, 2] = True  # seen in seven pictures only
+    shows[120:130, 3] = True
+    weights = [shows[:, 3], shows[:, 0] & shows[:, 1], shows[:, 2], shows[:, 0] & ~shows[:, 1], np.arange(N) >= 150]
+    listing = Listing(np.stack(weights, 1) + 0.1 * rng.random((N, 5)), np.zeros(5))
+    found = kinds(listing, Truth(shows, np.zeros(0, int)))
+    assert [kind for kind, _ in found] == ["rare value", "rare pair", "nearly", "common value", "nothing"]
+    assert found[1][1] == f"{VALUE_NAMES[0]} + {VALUE_NAMES[1]}"
+    everywhere = np.ones((N, 5), bool)
+    assert rare_pair(everywhere, everywhere[:10]) is None  # shared by the top pictures, and by all others
 
 
 def test_a_probe_that_is_told_the_truth_finds_what_the_activations_hold_and_nothing_else():
