@@ -1,5 +1,7 @@
 """What each choice of the method is worth: one choice changed at a time. `python -m benchmarks.ablations --help`.
 
+Lists end at 5 % of pictures, so that more neurons are compared than by default; but for the curve about that end and
+the one about numbers of pictures, which shows the defaults.
 Works in the folder of `benchmarks.discovery`, on the pictures that are there. Every point trains autoencoders of its
 own where the choice is one of training. What the hookpoint is worth, `benchmarks.hookpoint_search` measures.
 """
@@ -17,7 +19,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.arms import coherent, published
+from benchmarks.arms import LONGER, coherent, published
 from benchmarks.cells import Cell, Codes, activations_of, capture, cell_of, codes_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
@@ -73,7 +75,7 @@ def points(n_steps: int) -> list[Point]:
     last = n_steps - 1
     coarse = (102, 205, 512, 820)
     return [
-        *(Point("number of images", str(n), n_images=n) for n in (100, 300, 1000, 5000)),
+        *(Point("number of images", str(n), score={"max_frequency": None}, n_images=n) for n in (100, 300, 1000, 5000)),
         *(Point("number of images", f"{n}, published", n_images=n, by_paper=True) for n in (1000, 5000)),
         *(Point("scoring step", str(n_steps - back), scoring_step=-1 - back) for back in range(0, n_steps, 3)),
         Point("training steps", "all"),
@@ -89,7 +91,8 @@ def points(n_steps: int) -> list[Point]:
         *(Point("k", str(k), {"k": k}) for k in (2, 4, 8, 16, 32)),
         *(Point("coarse neurons", str(n), {"group_sizes": (n, 2048 - n)}) for n in coarse),
         *(Point("pruning distance", f"{d:g}", score={"distance": d}) for d in (0.1, 0.3, 0.5, 0.7)),
-        *(Point("max frequency", f"{f:g}", score={"max_frequency": f}) for f in (0.02, 0.04, 0.05, 0.07, 0.1, 1.0)),
+        *(Point("max frequency", f"{f:g}", score={"max_frequency": f})
+          for f in (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 1.0)),
         *(Point("reach", f"{r:g}", score={"reach": r}) for r in (0.1, 0.2, 0.3, 0.5, 0.7)),
         *(Point("views", " + ".join(names), views=names)
           for names in (("clip",), ("tower",), ("pixels",), ("clip", "pixels"))),
@@ -144,7 +147,9 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
         found = published(codes.mean[:, : codes.n_coarse], cell.embeddings["clip"])
     else:
         peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
-        found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **point.score)
+        found = coherent(
+            peaks, *(cell.embeddings[name] for name in point.views), **{"max_frequency": LONGER, **point.score}
+        )
     return measure(found, Truth(cell.shows, cell.controls)) | {"silent neurons": float((codes.peak.max(0) == 0).mean())}
 
 

@@ -17,6 +17,7 @@ from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune
 from raigen.world.truth import RARE_SEEN_AT_MOST as RARE_AT_MOST
 
 N_LISTED = 50
+LONGER = 0.05  # frequency to which the lists go where more neurons are wanted than by default
 MIN_IMAGES = 10
 
 
@@ -131,6 +132,7 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
     components = as_codes(independent_components(cell.mid, seed), k)
     return {
         "coherent": lambda: coherent(ours.peak, clip, looks),
+        "coherent, to 5 %": lambda: coherent(ours.peak, clip, looks, max_frequency=LONGER),
         "coherent, to 10 %": lambda: coherent(ours.peak, clip, looks, max_frequency=0.1),
         "coherent, no limit": lambda: coherent(ours.peak, clip, looks, max_frequency=1.0),
         "coherent, CLIP alone": lambda: coherent(ours.peak, clip),

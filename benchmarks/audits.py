@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.arms import LONGER
 from raigen.audit import run_stage
-from raigen.config import STAGES, AuditConfig, CaptureConfig, EvaluateConfig
+from raigen.config import STAGES, AuditConfig, CaptureConfig, DiscoverConfig, EvaluateConfig
 from raigen.errors import RaigenError
 from raigen.files import write_text
 from raigen.records import RareAttribute
@@ -64,7 +65,11 @@ def audited(options: AuditOptions, prompt: str) -> Run:
     if (capture.prompt, capture.n_images) != (prompt, n_images):
         raise RaigenError(f"{run.dir}: holds {capture.n_images} pictures of {capture.prompt!r}; asked for "
                           f"{n_images} of {prompt!r}. Choose another --work")  # fmt: skip
-    config = AuditConfig(capture, evaluate=EvaluateConfig(n_fresh_images=options.n_fresh_images))
+    config = AuditConfig(
+        capture,
+        discover=DiscoverConfig(max_frequency=LONGER),
+        evaluate=EvaluateConfig(n_fresh_images=options.n_fresh_images),
+    )
     for name in STAGES[: STAGES.index("report")]:
         if name == "evaluate":
             label_hits(run)

@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 from jaxtyping import Bool
 
-from benchmarks.arms import by_part, coherent
+from benchmarks.arms import LONGER, by_part, coherent
 from benchmarks.cells import Cell, capture, cell_of, default_codes
 from benchmarks.discovery import HELD_OUT, RESULTS, table
 from benchmarks.intervals import interval_of, without_nan
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
             for name, listing in lists(run, cell).items():
                 told = kinds(listing, Truth(cell.shows, cell.controls))
                 found.setdefault(name, {}).setdefault(prompt, []).append([kind for kind, _ in told])
-                if name == "coherent":
+                if name == "coherent, to 5 %":
                     print(f"{prompt}, seed {seed}:", "; ".join(" ".join(one) for one in told), flush=True)
     shares, places = {}, {}
     for name, by_prompt in found.items():
@@ -109,10 +109,13 @@ def main(options: Options) -> None:
 
 
 def lists(run: Run, cell: Cell) -> dict[str, Listing]:
-    """The default list, and one of the same neurons in random order."""
-    codes, clip = default_codes(run, cell)["matryoshka"], cell.embeddings["clip"]
-    return {"coherent": coherent(codes.peak, clip, cell.embeddings["pixels"]),
-            "random order": by_part(codes.mean, clip, "random", seed=0)}  # fmt: skip
+    """The default list, one that goes on to 5 %, and the same neurons in random order."""
+    codes, clip, looks = default_codes(run, cell)["matryoshka"], cell.embeddings["clip"], cell.embeddings["pixels"]
+    return {
+        "coherent": coherent(codes.peak, clip, looks),
+        "coherent, to 5 %": coherent(codes.peak, clip, looks, max_frequency=LONGER),
+        "random order": by_part(codes.mean, clip, "random", seed=0),
+    }
 
 
 def summary(by_prompt: Iterable[list[list[str]]]) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from benchmarks.arms import MIN_IMAGES, N_LISTED, eligible
+from benchmarks.arms import LONGER, MIN_IMAGES, N_LISTED, eligible
 from benchmarks.cells import Cell, activations_of, capture, cell_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary, table
 from benchmarks.intervals import interval_of, without_nan
@@ -157,11 +157,11 @@ def rates(codes: dict[str, np.ndarray], prompt: str) -> tuple[np.ndarray, np.nda
 
 
 def listing(codes: Float[np.ndarray, "image neuron"], cell: Cell, weight: np.ndarray | float) -> Listing:
-    """The default list of a prompt, its scores multiplied by `weight`, a number for each neuron; 0 strikes it off."""
+    """The list of a prompt to 5 %, its scores multiplied by `weight`, a number for each neuron; 0 strikes it off."""
     codes = eligible(codes, MIN_IMAGES)
     scores = coherence_scores(codes, [cell.embeddings["clip"], cell.embeddings["pixels"]])
     weighted = scores._replace(minority_score=scores.minority_score * weight)
-    neurons = prune(weighted, *DiscoverConfig().pruning(len(codes)))
+    neurons = prune(weighted, *DiscoverConfig(max_frequency=LONGER).pruning(len(codes)))
     neurons = neurons[weighted.minority_score[neurons] > 0][:N_LISTED]
     return Listing(codes[:, neurons], scores.frequency[neurons])
 

@@ -6,8 +6,8 @@ one picture share most of what they hold). Reported for every tenth of the featu
 frequent: how many the autoencoder recovers.
 
 Arms: the published setting (batches of four pictures, a neuron dead after 20 batches, learning rate 3e-4, bfloat16
-weights) and ours (batches mixed from many pictures, a dead clock of tokens and pictures, 1e-3, float32), on the same
-number of tokens.
+weights), the same in float32, and ours (batches mixed from many pictures, a dead clock of tokens and pictures, 1e-3,
+float32), on the same tokens.
 """
 
 import json
@@ -46,8 +46,8 @@ class Options:
     """Width of a token."""
     d_sae: int = 1536
     """Neurons: fewer than features, as in SynthSAEBench."""
-    n_pictures: int = 6144
-    """Pictures of 256 tokens."""
+    n_pictures: int = 24_576
+    """Pictures of 256 tokens, which are held in memory in float16."""
     seed: int = 0
     """Of the features, the tokens and the autoencoders."""
     results: Path = Path(__file__).parent / "results"
@@ -98,7 +98,7 @@ def mixed(tokens: Float[Tensor, "picture token d_in"], size: int, generator: tor
     """Every token once, batches drawn from all pictures."""
     flat = tokens.flatten(0, 1)
     for rows in torch.randperm(len(flat), generator=generator).split(size):
-        yield TokenBatch(flat[rows], rows // tokens.shape[1])
+        yield TokenBatch(flat[rows].float(), rows // tokens.shape[1])
 
 
 def picture_by_picture(tokens: Float[Tensor, "picture token d_in"], size: int) -> Iterator[TokenBatch]:
@@ -107,14 +107,14 @@ def picture_by_picture(tokens: Float[Tensor, "picture token d_in"], size: int) -
     for first in range(0, len(tokens), per_batch):
         batch = tokens[first : first + per_batch]
         images = torch.arange(first, first + len(batch)).repeat_interleave(tokens.shape[1])
-        yield TokenBatch(batch.flatten(0, 1), images)
+        yield TokenBatch(batch.flatten(0, 1).float(), images)
 
 
 def main(options: Options) -> None:
-    """Trains both arms on the same tokens, prints and writes recall by tenth."""
+    """Trains all arms on the same tokens, prints and writes recall by tenth."""
     generator = torch.Generator().manual_seed(options.seed)
     made = features(options, generator)
-    tokens = torch.empty(options.n_pictures, TOKENS_PER_PICTURE, options.d_in)
+    tokens = torch.empty(options.n_pictures, TOKENS_PER_PICTURE, options.d_in, dtype=torch.float16)
     rates = torch.zeros(options.n_features)
     for row in tokens:
         row[:], present = picture(made, generator)
@@ -127,6 +127,7 @@ def main(options: Options) -> None:
     theirs = TrainConfig(sae_seed=options.seed, lr=3e-4, dead_after_tokens=20 * size, dead_after_images=1)
     arms = {
         "published": (theirs, picture_by_picture(tokens, size), True),
+        "published, float32": (theirs, picture_by_picture(tokens, size), False),
         "ours": (ours, mixed(tokens, size, generator), False),
     }
     result: dict[str, Any] = {"mean active": float(rates.sum())}

@@ -280,7 +280,7 @@ def test_another_autoencoder_finds_again_what_stands_out_there():
 
 
 def test_the_limit_follows_the_number_of_pictures():
-    assert DiscoverConfig().pruning(1000) == (0.5, 0.0, 0.05)
+    assert DiscoverConfig().pruning(1000) == (0.5, 0.0, 0.03)
     assert DiscoverConfig().pruning(100).max_frequency == 0.3
     assert DiscoverConfig().pruning(12).max_frequency == 1
     assert DiscoverConfig(max_frequency=0.01).pruning(100).max_frequency == 0.01

@@ -119,7 +119,7 @@ class DiscoverConfig:
     percentile: float | None = None
     """Only scores above this percentile are listed; in [0, 100). None is 0 (published: 90)."""
     max_frequency: float | None = None
-    """Only neurons of at most this frequency are listed; in (0, 1]. None is .05, or what 30 pictures are where that is
+    """Only neurons of at most this frequency are listed; in (0, 1]. None is .03, or what 30 pictures are where that is
     more (published: 1)."""
     n_attributes: int = 10
     """Neurons to list at most, at least 1."""
@@ -146,7 +146,7 @@ class DiscoverConfig:
     def pruning(self, n_images: int) -> Pruning:
         """`distance`, `percentile` and `max_frequency`, or what belongs to the score and to this many pictures."""
         published = Pruning(0.003, 90.0, 1.0)
-        ours = Pruning(0.5, 0.0, min(1.0, max(0.05, 30 / n_images)))  # of few pictures, ten alike are already many
+        ours = Pruning(0.5, 0.0, min(1.0, max(0.03, 30 / n_images)))  # of few pictures, ten alike are already many
         default = published if self.score == "published" else ours
         chosen = (self.distance, self.percentile, self.max_frequency)
         return Pruning(*(given if own is None else own for own, given in zip(chosen, default, strict=True)))
