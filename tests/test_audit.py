@@ -263,6 +263,10 @@ def test_an_audit_that_finds_nothing_rare_says_so(whole, capsys):
     hint = out.split("--redo discover --max-frequency ")[1].split()[0]
     assert main([*args, "--redo", "discover", "--max-frequency", hint]) == 0  # what it says is true
     assert run.attributes
+    longer = capsys.readouterr().out.split("--redo discover --max-frequency ")[1].split()[0]
+    assert float(longer) > float(hint) and f"--max-frequency {longer}<" in run.report().read_text(encoding="utf-8")
+    assert main([*args, "--redo", "discover", "--max-frequency", hint, "--n-attributes", "1"]) == 0
+    assert "--max-frequency" not in capsys.readouterr().out  # as long as it may be
     assert main([*args, "--redo", "discover", "--max-frequency", "1e-9"]) == 0
     assert run.attributes == []
     page = run.report().read_text(encoding="utf-8")

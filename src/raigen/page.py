@@ -74,7 +74,7 @@ def page_of(
         "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in figures.color_map(9).tolist()],
         "n_seeds": 1 + len(run.seed_dirs()),
         "n_scored": len(neurons.ids),
-        "next_frequency": next_frequency(run) if not attributes else None,
+        "next_frequency": next_frequency(run),
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "score": run.config_of("discover").score,
@@ -118,7 +118,9 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
 
 def next_frequency(run: Run) -> float | None:
     """The `max_frequency` from which a neuron more would be listed, rounded up to a hundredth; None where there is
-    none."""
+    none, or the list is as long as it may be."""
+    if len(run.attributes) >= run.config_of("discover").n_attributes:
+        return None
     rows = csv.DictReader(run.read_text(run.neurons_path, "discover").splitlines())
     frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
     return math.ceil(100 * min(frequencies)) / 100 if frequencies else None

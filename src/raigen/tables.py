@@ -174,15 +174,15 @@ def _run_cells(run: Run | None) -> list[str]:
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
     """The listed attributes; with `truth`, also which are truly rare."""
     print(f"Rare for “{run.config_of('capture').prompt}”")
-    if not run.attributes:
+    if run.attributes:
+        _console().print(_table(run, truth))
+    else:
         print("No neuron is both rare and distinct enough to be listed.")
-        from raigen.page import next_frequency
+    from raigen.page import next_frequency
 
-        lowest = next_frequency(run)
-        if lowest is not None:
-            print(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
-        return
-    _console().print(_table(run, truth))
+    lowest = next_frequency(run)
+    if lowest is not None:
+        print(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
 
 
 def print_amplified(found: Sequence[Mapping[str, Any]]) -> None:
