@@ -19,7 +19,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.arms import LONGER, coherent, published
+from benchmarks.arms import coherent, longer, published
 from benchmarks.cells import Cell, Codes, activations_of, capture, cell_of, codes_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary
 from benchmarks.figures import ablation_figure
@@ -147,9 +147,8 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
         found = published(codes.mean[:, : codes.n_coarse], cell.embeddings["clip"])
     else:
         peaks = codes.peak[:, : codes.n_coarse] if point.coarse_only else codes.peak
-        found = coherent(
-            peaks, *(cell.embeddings[name] for name in point.views), **{"max_frequency": LONGER, **point.score}
-        )
+        score = {"max_frequency": longer(len(peaks))} | point.score
+        found = coherent(peaks, *(cell.embeddings[name] for name in point.views), **score)
     return measure(found, Truth(cell.shows, cell.controls)) | {"silent neurons": float((codes.peak.max(0) == 0).mean())}
 
 

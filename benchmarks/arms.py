@@ -17,7 +17,6 @@ from raigen.scores import NeuronScores, coherence_scores, minority_scores, prune
 from raigen.world.truth import RARE_SEEN_AT_MOST as RARE_AT_MOST
 
 N_LISTED = 50
-LONGER = 0.05  # frequency to which the lists go where more neurons are wanted than by default
 MIN_IMAGES = 10
 
 
@@ -132,7 +131,7 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
     components = as_codes(independent_components(cell.mid, seed), k)
     return {
         "coherent": lambda: coherent(ours.peak, clip, looks),
-        "coherent, to 5 %": lambda: coherent(ours.peak, clip, looks, max_frequency=LONGER),
+        "coherent, to 5 %": lambda: coherent(ours.peak, clip, looks, max_frequency=longer(len(looks))),
         "coherent, to 10 %": lambda: coherent(ours.peak, clip, looks, max_frequency=0.1),
         "coherent, no limit": lambda: coherent(ours.peak, clip, looks, max_frequency=1.0),
         "coherent, CLIP alone": lambda: coherent(ours.peak, clip),
@@ -157,6 +156,12 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
         "CLIP outliers": lambda: clip_outliers(clip),
         "told the truth": lambda: told(cell, seed),
     }
+
+
+def longer(n_images: int) -> float:
+    """The frequency at which lists end where more neurons are wanted than by default: 5 %, or what the default is of
+    few pictures."""
+    return max(0.05, DiscoverConfig().pruning(n_images).max_frequency)
 
 
 def eligible(codes: np.ndarray, min_images: int) -> np.ndarray:

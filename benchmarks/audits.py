@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.arms import LONGER
+from benchmarks.arms import longer
 from raigen.audit import run_stage
 from raigen.config import STAGES, AuditConfig, CaptureConfig, DiscoverConfig, EvaluateConfig
 from raigen.errors import RaigenError
@@ -67,7 +67,7 @@ def audited(options: AuditOptions, prompt: str) -> Run:
                           f"{n_images} of {prompt!r}. Choose another --work")  # fmt: skip
     config = AuditConfig(
         capture,
-        discover=DiscoverConfig(max_frequency=LONGER),
+        discover=DiscoverConfig(max_frequency=longer(n_images)),
         evaluate=EvaluateConfig(n_fresh_images=options.n_fresh_images),
     )
     for name in STAGES[: STAGES.index("report")]:

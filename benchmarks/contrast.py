@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import raigen
-from benchmarks.arms import LONGER, coherent
+from benchmarks.arms import coherent, longer
 from benchmarks.cells import Cell, capture, cell_of, default_codes
 from benchmarks.goals import READABLE, RIGHT, Seen, at_best, lifts, mean, median, point_of, values
 from benchmarks.intervals import shown, without_nan
@@ -92,7 +92,8 @@ def main(options: Options) -> None:
 def found_in(run: Run, cell: Cell, most: int) -> Iterator[Found]:
     """The values that the list of the default score, to 5 %, hits, each by its first neuron, at most so many."""
     codes = default_codes(run, cell)["matryoshka"]
-    listing = coherent(codes.peak, cell.embeddings["clip"], cell.embeddings["pixels"], max_frequency=LONGER)
+    clip, looks = cell.embeddings["clip"], cell.embeddings["pixels"]
+    listing = coherent(codes.peak, clip, looks, max_frequency=longer(len(clip)))
     hit, top = verdicts(listing, Truth(cell.shows, cell.controls)).hit, top_images(listing.activations)
     activations, given = torch.from_numpy(cell.mid).float(), []
     for unit in range(len(hit)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from benchmarks.arms import LONGER, coherent
+from benchmarks.arms import coherent, longer
 from benchmarks.cells import Cell, capture, cell_of, default_codes
 from benchmarks.intervals import interval_of, shown, without_nan
 from benchmarks.measures import Listing, top_images
@@ -54,9 +54,8 @@ def main(options: Options) -> None:
         cell = cell_of(run, prompt, 0)
         codes = default_codes(run, cell)
         for name in AUTOENCODERS:
-            listing = coherent(
-                codes[name].peak, cell.embeddings["clip"], cell.embeddings["pixels"], max_frequency=LONGER
-            )
+            clip, looks = cell.embeddings["clip"], cell.embeddings["pixels"]
+            listing = coherent(codes[name].peak, clip, looks, max_frequency=longer(len(clip)))
             first = Listing(listing.activations[:, : options.n_attributes], listing.rates[: options.n_attributes])
             for key, value in scores(first, cell, embedder, options.n_label_images).items():
                 found.setdefault(name, {}).setdefault(key, []).append(value)

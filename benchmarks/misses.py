@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 from jaxtyping import Bool
 
-from benchmarks.arms import LONGER, by_part, coherent
+from benchmarks.arms import by_part, coherent, longer
 from benchmarks.cells import Cell, capture, cell_of, default_codes
 from benchmarks.discovery import HELD_OUT, RESULTS, table
 from benchmarks.intervals import interval_of, without_nan
@@ -113,7 +113,7 @@ def lists(run: Run, cell: Cell) -> dict[str, Listing]:
     codes, clip, looks = default_codes(run, cell)["matryoshka"], cell.embeddings["clip"], cell.embeddings["pixels"]
     return {
         "coherent": coherent(codes.peak, clip, looks),
-        "coherent, to 5 %": coherent(codes.peak, clip, looks, max_frequency=LONGER),
+        "coherent, to 5 %": coherent(codes.peak, clip, looks, max_frequency=longer(len(clip))),
         "random order": by_part(codes.mean, clip, "random", seed=0),
     }
 
@@ -123,7 +123,7 @@ def summary(by_prompt: Iterable[list[list[str]]]) -> dict[str, dict[str, float]]
     counted = [
         [[np.mean([kind == one for one in told]) for kind in KINDS] for told in sets if told] for sets in by_prompt
     ]
-    means = np.array([np.mean(shares, axis=0) for shares in counted if shares])
+    means = np.array([np.mean(shares, axis=0) for shares in counted if shares]).reshape(-1, len(KINDS))
     found = {kind: interval_of(means[:, place]) for place, kind in enumerate(KINDS)}
     return found | {EITHER: interval_of(means[:, :2].sum(1))}
 

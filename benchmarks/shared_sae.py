@@ -18,7 +18,7 @@ from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from benchmarks.arms import LONGER, MIN_IMAGES, N_LISTED, eligible
+from benchmarks.arms import MIN_IMAGES, N_LISTED, eligible, longer
 from benchmarks.cells import Cell, activations_of, capture, cell_of, encode, trained
 from benchmarks.discovery import RESULTS, as_csv, summary, table
 from benchmarks.intervals import interval_of, without_nan
@@ -161,7 +161,7 @@ def listing(codes: Float[np.ndarray, "image neuron"], cell: Cell, weight: np.nda
     codes = eligible(codes, MIN_IMAGES)
     scores = coherence_scores(codes, [cell.embeddings["clip"], cell.embeddings["pixels"]])
     weighted = scores._replace(minority_score=scores.minority_score * weight)
-    neurons = prune(weighted, *DiscoverConfig(max_frequency=LONGER).pruning(len(codes)))
+    neurons = prune(weighted, *DiscoverConfig(max_frequency=longer(len(codes))).pruning(len(codes)))
     neurons = neurons[weighted.minority_score[neurons] > 0][:N_LISTED]
     return Listing(codes[:, neurons], scores.frequency[neurons])
 
