@@ -37,7 +37,8 @@ DRAWN = (
     "told the truth", "coherent", "coherent, to 10 %", "published", "published, ten images", "random order",
     "CLIP clusters", "ICA of looks",
 )  # fmt: skip
-CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))  # by seed 0 alone
+# The score was chosen on the first generation seed of these, where its list ends on all five.
+CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))
 HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 
 
