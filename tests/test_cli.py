@@ -66,6 +66,7 @@ Rare for “a photo of a doctor”
 │    1 │ [red] cat               │ 0.912 │      1.2% │ 1.0% [0.3%, 2.9%] │
 │    2 │ no identified attribute │ 0.800 │     10.0% │      not measured │
 └──────┴─────────────────────────┴───────┴───────────┴───────────────────┘
+To list what is less rare, run the audit again with: --redo discover --max-frequency 0.13
 """
 TRUTH = """\
 Rare for “a photo of a doctor”
@@ -75,6 +76,7 @@ Rare for “a photo of a doctor”
 │    1 │ [red] cat               │ 0.912 │      1.2% │ 1.0% [0.3%, 2.9%] │ yes: cat in 90% of top, 1.1% of all │
 │    2 │ no identified attribute │ 0.800 │     10.0% │      not measured │ no                                  │
 └──────┴─────────────────────────┴───────┴───────────┴───────────────────┴─────────────────────────────────────┘
+To list what is less rare, run the audit again with: --redo discover --max-frequency 0.13
 truly rare: 1 of 2, by the judge of the planted world
 found, by planted rate: 0.5 %: 0 of 2 · 1 %: 1 of 1
 """
@@ -255,6 +257,7 @@ def finished(tmp_path):
         if stage in outputs:
             write_text(outputs[stage], json.dumps([asdict(attribute) for attribute in found]))
         run.finish(stage, Outcome([outputs[stage]] if stage in outputs else [], {}), 1.0)
+    write_text(run.neurons_path, "neuron,frequency,left_out\n12,0.012,\n3,0.123,not rare: frequency above 0.1\n")
     return run
 
 
