@@ -32,6 +32,9 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.synthetic
 	$(VENV)/bin/python -m benchmarks.discovery
 	$(VENV)/bin/python -m benchmarks.misses
+	$(VENV)/bin/python -m benchmarks.discovery --model portraits-transformer --name discovery_transformer \
+		--work bench-work/transformer --generation-seeds 1 --prompts "a photo of a doctor" "a photo of a nurse" \
+		"a photo of a farmer" "a photo of a sheriff"
 	$(VENV)/bin/python -m benchmarks.false_alarms
 	$(VENV)/bin/python -m benchmarks.labels
 	$(VENV)/bin/python -m benchmarks.dead
