@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +158,7 @@ def _codes(point: Point, cell: Cell, folders: tuple[Path, ...], n: int, suffix: 
     config = _spelled_out(replace(TrainConfig(), **point.train), width)
     usual = config == _spelled_out(TrainConfig(), width) and not point.training_steps and not point.streamed
     if usual and point.scoring_step == -1:
-        return codes_of(Run(folders[0]), cell, _activations(folders, n), f"matryoshka-0{suffix}", config)
+        return codes_of(Run(folders[0]), cell, partial(_activations, folders, n), f"matryoshka-0{suffix}", config)
     sae = _trained(folders, n, config, point.training_steps, point.streamed)
     readable = torch.from_numpy(cell.readable)
     return encode(sae, _activations(folders, n)[readable, point.scoring_step].float().numpy())

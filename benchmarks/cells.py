@@ -1,6 +1,7 @@
 """Makes what the benchmark looks at: for one prompt and one generation seed, pictures, activations, truth, codes."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,12 +165,13 @@ def encode(sae: MatryoshkaSAE, mid: Float[np.ndarray, "image token d_in"]) -> Co
     return Codes(mean, peak, sae.group_bounds[1])
 
 
-def codes_of(run: Run, cell: Cell, activations: Tensor, name: str, config: TrainConfig,
+def codes_of(run: Run, cell: Cell, activations: Callable[[], Tensor], name: str, config: TrainConfig,
              shape: SAEConfig | None = None, untrained: bool = False) -> Codes:  # fmt: skip
-    """The codes of an autoencoder called `name`, trained and kept in the run's folder at the first call."""
+    """The codes of an autoencoder called `name`, trained on what `activations` reads and kept in the run's folder at
+    the first call."""
     path = run.dir / f"codes-{name}.safetensors"
     if not path.exists():
-        codes = encode(trained(activations, config, shape, untrained), cell.mid)
+        codes = encode(trained(activations(), config, shape, untrained), cell.mid)
         save_file({"mean": codes.mean, "peak": codes.peak, "n_coarse": np.array([codes.n_coarse])}, path)
     stored = load_file(path)
     return Codes(stored["mean"], stored["peak"], int(stored["n_coarse"][0]))
@@ -181,7 +183,7 @@ def default_codes(run: Run, cell: Cell, sae_seed: int = 0) -> dict[str, Codes]:
     config = TrainConfig(sae_seed=sae_seed)
     shape = config.sae_config(cell.mid.shape[-1])
     plain = SAEConfig(shape.d_in, shape.d_sae, (shape.d_sae,), shape.k)
-    activations = activations_of(run)
+    activations = cache(lambda: activations_of(run))
     return {
         "matryoshka": codes_of(run, cell, activations, f"matryoshka-{sae_seed}", config),
         "batchtopk": codes_of(run, cell, activations, f"batchtopk-{sae_seed}", config, plain),

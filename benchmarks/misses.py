@@ -8,7 +8,7 @@ neurons in random order says how many pairs come by chance.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from raigen.run import Run
 from raigen.world.attributes import PROMPTS, VALUE_NAMES
 
 KINDS = ("rare value", "rare pair", "nearly", "common value", "nothing")
-EITHER = "rare value or pair"  # the first two
+COUNTED = {kind: (kind,) for kind in KINDS} | {"rare value or pair": KINDS[:2]}
 NEARLY = 0.6  # of the top pictures
 N_FIRST = 10
 
@@ -102,7 +102,7 @@ def main(options: Options) -> None:
     result = {"shares": shares, "rare values by place": places}
     write_text(options.results / "misses.json", json.dumps(without_nan(result), indent=1) + "\n")
     print(
-        table(shares, (*KINDS, EITHER), "list"),
+        table(shares, tuple(COUNTED), "list"),
         table(places, list(map(str, range(1, N_FIRST + 1))), "place"),
         sep="\n\n",
     )
@@ -118,14 +118,13 @@ def lists(run: Run, cell: Cell) -> dict[str, Listing]:
     }
 
 
-def summary(by_prompt: Iterable[list[list[str]]]) -> dict[str, dict[str, float]]:
-    """Mean share of each kind, with an interval over prompts of the means over seeds; empty lists are left out."""
-    counted = [
-        [[np.mean([kind == one for one in told]) for kind in KINDS] for told in sets if told] for sets in by_prompt
-    ]
-    means = np.array([np.mean(shares, axis=0) for shares in counted if shares]).reshape(-1, len(KINDS))
-    found = {kind: interval_of(means[:, place]) for place, kind in enumerate(KINDS)}
-    return found | {EITHER: interval_of(means[:, :2].sum(1))}
+def summary(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]:
+    """Mean share of what is COUNTED, with an interval over prompts of the means over seeds; without empty lists."""
+    found = {}
+    for name, counted in COUNTED.items():
+        shares = [[np.mean([kind in counted for kind in told]) for told in sets if told] for sets in by_prompt]
+        found[name] = interval_of(np.array([np.mean(seeds) for seeds in shares if seeds]))
+    return found
 
 
 def by_place(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]:

@@ -269,6 +269,14 @@ def test_what_is_not_rare_is_not_listed_and_drops_no_look_alike():
     }
 
 
+def test_a_frequent_neuron_that_is_like_a_listed_one_would_add_nothing_and_says_so():
+    scores = scored([0.9, 0.5, 0.4, 0.1], [0, 0, 90, 180])._replace(frequency=np.array([0.01, 0.2, 0.3, 0.01]))
+    reasons = left_out(scores, [0], 0.1, 0.0, 0.05)
+    assert reasons[1] == "like neuron 0" and reasons[2] == "not rare: frequency above 0.05"
+    assert prune(scores, 0.1, 0.0, max_frequency=0.2).tolist() == [0]
+    assert prune(scores, 0.1, 0.0, max_frequency=0.3).tolist() == [0, 2]
+
+
 def test_another_autoencoder_finds_again_what_stands_out_there():
     mine = scored([0.9, 0.5, 0.4], [0, 90, 180])
     angles = [0.05, 90.0, 180.0, 200.0]

@@ -117,8 +117,8 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
 
 
 def next_frequency(run: Run) -> float | None:
-    """The `max_frequency` from which a neuron more would be listed, rounded up to a hundredth; None where there is
-    none, or the list is as long as it may be."""
+    """The `max_frequency` from which a neuron unlike the listed ones would be, too, rounded up to a hundredth; None
+    where there is none, or the list is as long as it may be."""
     if len(run.attributes) >= run.config_of("discover").n_attributes:
         return None
     rows = csv.DictReader(run.read_text(run.neurons_path, "discover").splitlines())

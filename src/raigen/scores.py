@@ -207,10 +207,10 @@ def left_out(
         gaps = 1 - scores.centroids[better] @ scores.centroids[neuron]
         if scores.minority_score[neuron] <= cut:
             reasons[neuron] = "stands out too little"
-        elif scores.frequency[neuron] > max_frequency:
-            reasons[neuron] = f"not rare: frequency above {max_frequency:.3g}"
         elif (gaps < distance).any():
             reasons[neuron] = f"like neuron {better[int(gaps.argmin())]}"
+        elif scores.frequency[neuron] > max_frequency:
+            reasons[neuron] = f"not rare: frequency above {max_frequency:.3g}"
         else:
             reasons[neuron] = f"behind the first {len(listed)} in rank"
     return reasons
