@@ -28,57 +28,57 @@ check: $(STAMP)
 	$(VENV)/bin/pyright
 
 bench: $(STAMP)
-	$(VENV)/bin/python -m benchmarks.toy_tree
-	$(VENV)/bin/python -m benchmarks.synthetic
+	$(VENV)/bin/python -m benchmarks.autoencoder.toy_tree
+	$(VENV)/bin/python -m benchmarks.autoencoder.synthetic
 	$(VENV)/bin/python -m benchmarks.discovery
-	$(VENV)/bin/python -m benchmarks.misses
+	$(VENV)/bin/python -m benchmarks.discovery.misses
 	$(VENV)/bin/python -m benchmarks.discovery --model portraits-transformer --name discovery_transformer \
 		--work bench-work/transformer --generation-seeds 1 --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff"
-	$(VENV)/bin/python -m benchmarks.false_alarms
-	$(VENV)/bin/python -m benchmarks.labels
-	$(VENV)/bin/python -m benchmarks.dead
-	$(VENV)/bin/python -m benchmarks.ablations
-	$(VENV)/bin/python -m benchmarks.shared_sae
-	$(VENV)/bin/python -m benchmarks.suppression
-	$(VENV)/bin/python -m benchmarks.contrast
+	$(VENV)/bin/python -m benchmarks.discovery.false_alarms
+	$(VENV)/bin/python -m benchmarks.discovery.labels
+	$(VENV)/bin/python -m benchmarks.autoencoder.dead
+	$(VENV)/bin/python -m benchmarks.discovery.ablations
+	$(VENV)/bin/python -m benchmarks.discovery.shared_sae
+	$(VENV)/bin/python -m benchmarks.discovery.suppression
+	$(VENV)/bin/python -m benchmarks.amplification.contrast
 	$(VENV)/bin/python -m benchmarks.amplification
-	$(VENV)/bin/python -m benchmarks.steering_overhead
-	$(VENV)/bin/python -m benchmarks.paper_protocol
-	$(VENV)/bin/python -m benchmarks.hookpoint_search
-	$(VENV)/bin/python -m benchmarks.hookpoint_search --model portraits-transformer \
+	$(VENV)/bin/python -m benchmarks.amplification.steering_overhead
+	$(VENV)/bin/python -m benchmarks.amplification.paper_protocol
+	$(VENV)/bin/python -m benchmarks.discovery.hookpoint_search
+	$(VENV)/bin/python -m benchmarks.discovery.hookpoint_search --model portraits-transformer \
 		--default transformer.transformer_blocks.4 --name hookpoint_search_transformer \
 		--work bench-work/hookpoint_search_transformer --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff" "a photo of a CEO" "a photo of a cleaner"
-	$(VENV)/bin/python -m benchmarks.full_size
+	$(VENV)/bin/python -m benchmarks.cost.full_size
 
 # The same, much smaller: it shows that every part runs, and measures nothing.
 bench-quick: $(STAMP)
-	$(VENV)/bin/python -m benchmarks.toy_tree --seeds 1 --n-samples 20000 --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.synthetic --n-features 256 --d-in 64 --d-sae 192 --n-pictures 256 \
+	$(VENV)/bin/python -m benchmarks.autoencoder.toy_tree --seeds 1 --n-samples 20000 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.autoencoder.synthetic --n-features 256 --d-in 64 --d-sae 192 --n-pictures 256 \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.misses --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
+	$(VENV)/bin/python -m benchmarks.discovery.misses --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.false_alarms --prompts "a photo of a doctor" --n-images 75 --n-splits 2 \
+	$(VENV)/bin/python -m benchmarks.discovery.false_alarms --prompts "a photo of a doctor" --n-images 75 --n-splits 2 \
 	  --work bench-work/quick --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
+	$(VENV)/bin/python -m benchmarks.discovery.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.dead --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
+	$(VENV)/bin/python -m benchmarks.autoencoder.dead --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
+	$(VENV)/bin/python -m benchmarks.discovery.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --curves k views --work bench-work/quick --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.shared_sae --prompts "a photo of a doctor" "a photo of a nurse" --n-images 150 \
+	$(VENV)/bin/python -m benchmarks.discovery.shared_sae --prompts "a photo of a doctor" "a photo of a nurse" --n-images 150 \
 	  --larger 2 --timed 1 --work bench-work/quick --own bench-work/quick/shared-sae --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.suppression --n-images 8 --n-named 1 --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.contrast --prompts "a photo of a doctor" --n-discovered 150 --n-images 4 \
+	$(VENV)/bin/python -m benchmarks.discovery.suppression --n-images 8 --n-named 1 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.amplification.contrast --prompts "a photo of a doctor" --n-discovered 150 --n-images 4 \
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.amplification --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
 	  --n-images 8 --n-selected 2 --most-per-selected 10 --n-fresh-images 20 --source bench-work/quick \
 	  --work bench-work/quick/amplification --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.steering_overhead --batch-size 2 --rounds 2 --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.paper_protocol --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
+	$(VENV)/bin/python -m benchmarks.amplification.steering_overhead --batch-size 2 --rounds 2 --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.amplification.paper_protocol --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
 	  --n-images 8 --n-likely 2 --n-angles 8 --n-fresh-images 20 --source bench-work/quick \
 	  --work bench-work/quick/amplification --results bench-work/quick
 
@@ -95,7 +95,7 @@ extras: _browser
 	$(PYTHON) -m venv .venv-extras
 	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours,ray,export]'
 	.venv-extras/bin/python -m pip uninstall --quiet --yes torchvision
-	.venv-extras/bin/pytest tests/test_interchange.py tests/test_study.py tests/test_exports.py tests/test_brought.py
+	.venv-extras/bin/pytest tests/sae/test_interchange.py tests/auditing/test_sweep.py tests/report/test_exports.py tests/report/test_amplified.py
 
 # The tests open the report in a real browser.
 _browser:

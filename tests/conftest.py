@@ -1,28 +1,41 @@
-"""Sets every test up the same way: shapes checked, no network, one thread, fixed seeds."""
+"""Sets every test up the same way: signatures checked, no network, one thread, fixed seeds."""
 
 import os
 import random
-import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-# Rooms whose signatures carry tensor axes. `raigen.files` is not among them: it names Tensor without importing torch.
-HOOKED = [
-    f"raigen.{room}"
-    for room in (
-        "sae", "scores", "hierarchy", "stats", "measures", "detection", "cards", "figures", "listener", "diffusion",
-        "activations", "embed", "capture", "train", "discover", "annotate", "evaluate", "judges", "label_scores",
-        "effects", "fidelity", "mixture", "looking", "methods", "synonyms", "contrast", "axes", "yardstick",
-        "study_page", "ear", "search", "dead",
-    )
-]  # fmt: skip
-install_import_hook(HOOKED, "beartype.beartype")
+import tests.support.typecheck  # noqa: F401  # the hook wants it imported
+
+# Signatures are checked, tensor shapes among them: of whole rooms, and of every module of `runs` and `world` that names
+# axes. (The other dataclasses there hold what people or JSON wrote, and check it themselves.)
+ROOMS = (
+    "stats",
+    "sae",
+    "diffusion",
+    "discovery",
+    "judging",
+    "report",
+    "amplification",
+    "auditing",
+    "comparison",
+    "cli",
+)
+SOURCE = Path(__file__).parents[1] / "src" / "raigen"
+OTHERS = [path for room in ("runs", "world") for path in (SOURCE / room).glob("*.py")]
+WITH_AXES = [path for path in OTHERS if "jaxtyping" in path.read_text(encoding="utf-8")]
+HOOKED = [*ROOMS, *(f"{path.parent.name}.{path.stem}" for path in WITH_AXES)]
+install_import_hook([f"raigen.{name}" for name in HOOKED], "tests.support.typecheck.checked")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+from tests.support.run_folder import browser  # noqa: E402, F401  # fixtures of the whole session
+from tests.support.tiny import clip_folder, sd_folder, sdxl_folder  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +53,9 @@ def _one_torch_thread() -> None:
 
 
 @pytest.fixture
-def page(browser, whole):
+def page(browser, whole):  # noqa: F811
     """The report of `whole`, wide open; both are fixtures of the module that asks."""
-    from made import view
+    from tests.support.run_folder import view
 
     view(browser, width=1280)
     browser.get(whole.report().resolve().as_uri())
@@ -52,10 +65,8 @@ def page(browser, whole):
 @pytest.fixture
 def stages(monkeypatch):
     """Stand-ins for the stages, for what only walks through them."""
-    from test_audit import Stages
-
-    import raigen.audit  # noqa: F401  # the module, behind the function of that name
+    from tests.support.stages import Stages
 
     stages = Stages()
-    monkeypatch.setattr(sys.modules["raigen.audit"], "stage_function", stages)
+    monkeypatch.setattr("raigen.auditing.audit.stage_function", stages)
     return stages

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial
 
-from raigen.causal import Gains, scored
+from raigen.amplification.causal import Gains, scored
+from raigen.amplification.measuring import vendi_score
+from raigen.amplification.mixture import dealt, mix
 from raigen.config import AmplifyConfig
-from raigen.effects import mean_interval, paired_difference, q_values
 from raigen.errors import RaigenError
-from raigen.fidelity import vendi_score
-from raigen.mixture import dealt, mix
-from raigen.records import Difference
+from raigen.runs.records import Difference
+from raigen.stats import mean_interval, paired_difference, q_values
 
 
 def pairs(both, gained, lost, neither):

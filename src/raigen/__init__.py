@@ -1,28 +1,43 @@
 """Finds the attributes that a text-to-image model knows but hardly ever shows.
 
+The rooms, in the order in which the data passes through them:
+
+    diffusion       prompt -> images and activations        capture
+    sae             activations -> autoencoder              train
+    discovery       autoencoder -> listed neurons           discover
+    judging         neurons -> names and rates              annotate, evaluate
+    report          a run -> one page, tables, figures      report
+    amplification   a neuron -> images that show it         amplify
+    comparison      runs -> what differs                    compare
+    auditing        takes runs through the stages           audit, sweep
+    cli             the command line                        main
+
+They stand on `config` (every setting), `runs` (what lies on disk) and `world` (the planted world).
+
 Names load when they are first used, so that `import raigen` is quick and loads neither torch nor diffusers.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from raigen import interchange, scores, train, world
-    from raigen.amplify import amplify
-    from raigen.audit import audit
-    from raigen.compare import compare
+    from raigen import world
+    from raigen.amplification.amplify import amplify
+    from raigen.amplification.steering import steering
+    from raigen.auditing.audit import audit
+    from raigen.comparison.compare import compare
     from raigen.config import SAEConfig
+    from raigen.discovery import scores
     from raigen.errors import RaigenError
-    from raigen.records import RareAttribute
-    from raigen.run import Run
-    from raigen.sae import MatryoshkaSAE
-    from raigen.steering import steering
-    from raigen.study import Study
+    from raigen.runs.records import RareAttribute
+    from raigen.runs.run import Run
+    from raigen.runs.study import Study
+    from raigen.sae import interchange, train
+    from raigen.sae.model import MatryoshkaSAE
 
-    __version__: str
-
+__version__ = version("raigen")
 __all__ = [
     "MatryoshkaSAE",
     "RaigenError",
@@ -40,51 +55,24 @@ __all__ = [
     "train",
     "world",
 ]
-
-_HOMES = {
-    "MatryoshkaSAE": "raigen.sae",
-    "RaigenError": "raigen.errors",
-    "RareAttribute": "raigen.records",
-    "Run": "raigen.run",
-    "SAEConfig": "raigen.config",
-    "Study": "raigen.study",
-    "amplify": "raigen.amplify",
-    "audit": "raigen.audit",
-    "compare": "raigen.compare",
-    "steering": "raigen.steering",
-}
-_MODULES = {
-    "interchange": "raigen.interchange",
-    "scores": "raigen.scores",
-    "train": "raigen.train",
-    "world": "raigen.world",
-}
-
-
-class _Package(ModuleType):
-    """Keeps `raigen.amplify`, `raigen.audit`, `raigen.compare` and `raigen.steering` the functions: importing the
-    modules of these names would put the modules in their place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("amplify", "audit", "compare", "steering") and isinstance(value, ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("raigen")
-    if name in _MODULES:
-        import_module(_MODULES[name])
-        return sys.modules[f"raigen.{name}"]
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'raigen' has no attribute {name!r}")
+__getattr__, _names, _ = lazy_loader.attach(
+    __name__,
+    ["world"],
+    {
+        "amplification.amplify": ["amplify"],
+        "amplification.steering": ["steering"],
+        "auditing.audit": ["audit"],
+        "comparison.compare": ["compare"],
+        "config": ["SAEConfig"],
+        "discovery": ["scores"],
+        "errors": ["RaigenError"],
+        "runs.records": ["RareAttribute"],
+        "runs.run": ["Run"],
+        "runs.study": ["Study"],
+        "sae": ["interchange", "train"],
+        "sae.model": ["MatryoshkaSAE"],
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,9 @@
 """The configuration of every stage: the Python API, the command line and the saved JSON are these dataclasses."""
 
-from raigen.config.amplifying import CONTROLLED, CONTROLS, METHODS, AmplifyConfig
-from raigen.config.asking import AnnotateConfig, AskConfig, CompareConfig, EvaluateConfig
-from raigen.config.auditing import STAGE_CONFIGS, STAGES, AuditConfig, ReportConfig
-from raigen.config.checks import identity
-from raigen.config.learning import DiscoverConfig, Pruning, SAEConfig, TrainConfig
-from raigen.config.making import (
+from raigen.config.amplification import CONTROLLED, CONTROLS, METHODS, AmplifyConfig
+from raigen.config.audit import STAGE_CONFIGS, STAGES, AuditConfig, ReportConfig
+from raigen.config.comparison import CompareConfig
+from raigen.config.diffusion import (
     DTYPES,
     MIN_IMAGES,
     OFFLOADS,
@@ -14,6 +12,10 @@ from raigen.config.making import (
     LoadConfig,
     SearchConfig,
 )
+from raigen.config.discovery import DiscoverConfig, Pruning
+from raigen.config.fields import identity
+from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
+from raigen.config.sae import SAEConfig, TrainConfig
 
 __all__ = [
     "CONTROLLED",

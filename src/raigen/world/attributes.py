@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, get_args
 
-from raigen.prompts import photo_of
+from raigen.config.prompts import photo_of
 
 Profession = Literal[
     "doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "manager", "cleaner", "attendant", "assistant"

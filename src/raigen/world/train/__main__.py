@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from raigen.models import BUNDLED
 from raigen.world.judge import JudgeNet
+from raigen.world.models import BUNDLED
 from raigen.world.train import clip, judge, unet, vae
 from raigen.world.train.bundle import BUNDLE, write_bundle
 from raigen.world.train.data import Pictures, pictures

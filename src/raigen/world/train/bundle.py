@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
 
-from raigen.models import OWN_SETTINGS, WORLD
+from raigen.world.models import OWN_SETTINGS, WORLD
 from raigen.world.train import clip, unet
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"

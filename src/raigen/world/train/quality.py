@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from raigen.diffusion import Settings, defaults, make_pictures
-from raigen.embed import Embedder
+from raigen.diffusion.generation import Settings, defaults, make_pictures
+from raigen.diffusion.loading import load_pipeline
+from raigen.discovery.embeddings import Embedder
 from raigen.errors import RaigenError
-from raigen.figures import image_grid
-from raigen.loading import load_pipeline
-from raigen.models import BUNDLED
-from raigen.run import Run
+from raigen.runs.pixels import image_grid
+from raigen.runs.run import Run
 from raigen.stats import rate_interval
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES
 from raigen.world.draw import draw
 from raigen.world.judge import judge
+from raigen.world.models import BUNDLED
 from raigen.world.planted import control_values, rates, sample_balanced
 from raigen.world.train.judge import half_denoised, round_trip
 

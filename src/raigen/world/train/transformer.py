@@ -21,8 +21,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from raigen.loading import load_pipeline
-from raigen.models import BUNDLED, FOLDERS, TRANSFORMER
+from raigen.diffusion.loading import load_pipeline
+from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import BUNDLE, averaged, save_pipeline
 from raigen.world.train.data import pictures

@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from raigen.diffusion import defaults, make_pictures
+from raigen.diffusion.generation import defaults, make_pictures
+from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
-from raigen.files import begin_folder
-from raigen.loading import load_pipeline
-from raigen.models import BUNDLED
+from raigen.runs.files import begin_folder
 from raigen.stats import rate_interval
 from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
 from raigen.world.draw import draw
 from raigen.world.judge import judge
+from raigen.world.models import BUNDLED
 from raigen.world.pen import SIZE
 from raigen.world.planted import Plan, altered, plan_of, rates, sample_attributes
 from raigen.world.train import unet, vae
@@ -146,7 +146,7 @@ def report(folder: Path, n_images: int) -> None:
                   f"   seen {before} -> {after}")  # fmt: skip
 
 
-def _seen(model: str, prompt: str, n_images: int, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+def _seen(model: str, prompt: str, n_images: int, names: Collection[str]) -> dict[str, tuple[int, int]]:
     """In how many of the readable pictures the judge sees each value, and how many are readable."""
     pipe = load_pipeline(model, "auto")
     seeds = range(SEEDS_FROM, SEEDS_FROM + n_images)

@@ -1,0 +1,156 @@
+"""The paper's own measurements of amplification, on the bundled model:
+
+`python -m benchmarks.amplification.paper_protocol --help`.
+
+For the first five named attributes of each prompt (RAIGen, arXiv 2602.06806; chosen as in `benchmarks.amplification`,
+whose audits are used):
+
+- half the pictures by the base prompt, half by the revised one: how often they show the attribute, and the *deviation
+  ratio* |rate - 1/2| / (1/2), 0 where pictures with and without are even, 1 where all are alike (the usual ratio over
+  classes, max_c |share_c - 1/C| / (1 - 1/C), for two); alignment with the base prompt by CLIP, before and after;
+- how likely the model finds the ten audited pictures in which the neuron is strongest, beside ten random others: the
+  negative log-likelihood by the probability-flow ODE (Song et al. 2021, see `benchmarks.amplification.likelihood`)
+  under the prompt.
+
+The likelihood is that of *latents*, as the encoder makes them of the finished pictures, at the schedule's first noise,
+in bits for each of their 2,048 dimensions. It holds nothing of what the decoder adds, and no other model's figures can
+be compared with it; the paper's, of other models and pixels, are orientation at most. What can be compared are the top
+pictures with the random ones.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+import raigen
+from benchmarks.amplification.audits import BATCH, Aim, AuditOptions, aims_of, audited
+from benchmarks.amplification.likelihood import angles_of, bits_per_dimension, log_likelihood
+from benchmarks.amplification.methods import kept, picture
+from benchmarks.common.intervals import interval_of, shown, without_nan
+from raigen.diffusion.loading import load_pipeline
+from raigen.runs.files import write_text
+from raigen.runs.run import Run
+from raigen.world.judge import as_pixels
+
+MEASURES = ("presence before", "presence", "deviation ratio before", "deviation ratio", "alignment before", "alignment",
+            "bits of top pictures", "bits of random pictures", "top - random")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options(AuditOptions):
+    """The paper's protocol."""
+
+    n_likely: int = 10
+    """Top-activating pictures, and random ones, whose likelihood is computed; at most ten."""
+    n_angles: int = 60
+    """Points of the probability-flow ODE, at even timesteps."""
+    n_probes: int = 1
+    """Random signs by which the divergence is estimated."""
+
+
+def main(options: Options) -> None:
+    """Measures every attribute of every prompt, prints and writes the means over prompts."""
+    rows: list[dict[str, Any]] = []
+    for prompt in options.prompts:
+        run = audited(options, prompt)
+        rows += [row_of(options, run, aim) for aim in aims_of(run, options.n_attributes)]
+        found = {"options": {name: value for name, value in asdict(options).items()
+                             if name not in ("work", "source", "results")},
+                 "means": summary(rows), "attributes": rows}  # fmt: skip
+        write_text(options.results / "paper_protocol.json", json.dumps(without_nan(found), indent=1) + "\n")
+    print(*(f"{name}: {shown(value)} (n = {value['n']} prompts)" for name, value in summary(rows).items()), sep="\n")
+
+
+def row_of(options: Options, run: Run, aim: Aim) -> dict[str, Any]:
+    """The measures of one attribute; kept in the folder of its run."""
+    asked = {"n_images": options.n_images, "n_likely": options.n_likely, "n_angles": options.n_angles,
+             "n_probes": options.n_probes, "label": aim.attribute.label}  # fmt: skip
+
+    def make() -> dict[str, Any]:
+        named = {"prompt": run.config_of("capture").prompt, "label": aim.attribute.label}
+        return named | mixture_of(options, run, aim) | likelihoods(options, run, aim)
+
+    return kept(run.dir / "cells" / f"{aim.attribute.neuron}-paper.json", asked, make)
+
+
+def mixture_of(options: Options, run: Run, aim: Aim) -> dict[str, float]:
+    """Presence, deviation ratio and alignment of base pictures, and of as many half by the revised prompt."""
+    (entry,) = raigen.amplify(run, attribute=aim.attribute.rank, method="prompt", strength=(0.5,),
+                              n_images=options.n_images, batch_size=BATCH)  # fmt: skip
+    mixed = next(point for point in entry["points"] if point["strength"] == 0.5)
+    before, after = entry["base"]["presence"]["rate"], mixed["presence"]["rate"]
+    return {
+        "presence before": before, "presence": after,
+        "deviation ratio before": deviation_ratio(before), "deviation ratio": deviation_ratio(after),
+        "alignment before": entry["base"]["alignment"]["mean"], "alignment": mixed["alignment"]["mean"],
+    }  # fmt: skip
+
+
+def deviation_ratio(rate: float) -> float:
+    """How far the shares of pictures with and without an attribute are from even, in [0, 1].
+
+    >>> deviation_ratio(0.25)
+    0.5
+    """
+    return abs(rate - 0.5) / 0.5
+
+
+def likelihoods(options: Options, run: Run, aim: Aim) -> dict[str, float]:
+    """Mean bits per dimension of the strongest pictures of a neuron and of random others."""
+    top = aim.attribute.top_images[: options.n_likely]
+    rest = [sample.file for sample in run.samples() if sample.file not in aim.attribute.top_images]
+    chosen = np.random.default_rng(aim.attribute.neuron).choice(len(rest), len(top), replace=False)
+    files = [*top, *(rest[index] for index in sorted(chosen))]
+    pipe = load_pipeline("portraits", "cpu", run.config_of("capture"))
+    latents = encoded(pipe, run, files)
+    angles, timestep = angles_of(pipe.scheduler.alphas_cumprod, options.n_angles)
+    velocity = velocity_of(pipe, run.config_of("capture").prompt, timestep)
+    found = log_likelihood(velocity, latents, angles.tolist(), torch.Generator().manual_seed(0), options.n_probes)
+    bits = bits_per_dimension(found, latents[0].numel())
+    first, second = bits[: len(top)].mean().item(), bits[len(top) :].mean().item()
+    return {"bits of top pictures": first, "bits of random pictures": second, "top - random": first - second}
+
+
+@torch.no_grad()
+def encoded(pipe: DiffusionPipeline, run: Run, files: Sequence[str]) -> Float[Tensor, "picture channel row column"]:
+    """The latents of finished pictures, as the denoiser sees them: the means that the encoder gives."""
+    vae = pipe.components["vae"]
+    pixels = as_pixels([picture(run.dir / file) for file in files])
+    return vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
+
+
+def velocity_of(
+    pipe: DiffusionPipeline, prompt: str, timestep: Callable[[float], float]
+) -> Callable[[Tensor, float], Tensor]:
+    """What the U-Net predicts for the prompt at an angle; it was trained to predict v, without guidance."""
+    text = pipe.encode_prompt(prompt, "cpu", 1, False)[0].detach()
+    unet = pipe.components["unet"].requires_grad_(False)
+
+    def velocity(x: Tensor, angle: float) -> Tensor:
+        time = torch.full((len(x),), timestep(angle))
+        return unet(x, time, text.expand(len(x), -1, -1)).sample
+
+    return velocity
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Each measure's mean over prompts (each the mean of its attributes), with Student's interval."""
+    by_prompt: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_prompt.setdefault(row["prompt"], []).append(row)
+    return {
+        name: interval_of(np.array([np.mean([row[name] for row in found]) for found in by_prompt.values()]))
+        for name in MEASURES
+    }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,97 @@
+"""Does a comparison call two models different that are one? `python -m benchmarks.discovery.false_alarms`.
+
+Works on the pictures of `benchmarks.discovery` (two generation seeds or more) and what the world's judge sees in them.
+The pictures of each prompt are split at random into two sets, as if of two models; `raigen compare` would then compare
+every value under every prompt. Counted over many splits: comparisons that are called different (q of .05 or less), and
+splits with any such.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+from safetensors.numpy import load_file
+
+from raigen.comparison.changes import Shows, changes_of
+from raigen.errors import RaigenError
+from raigen.runs.files import write_text
+from raigen.runs.study_records import Compared
+from raigen.stats import rate_interval
+from raigen.world.attributes import PROMPTS, VALUE_NAMES
+
+
+@dataclass(frozen=True)
+class Options:
+    """The benchmark of false alarms."""
+
+    work: Path = Path("bench-work")
+    """Folder of the discovery benchmark."""
+    results: Path = Path(__file__).parents[1] / "results"
+    """Where false_alarms.json goes."""
+    prompts: tuple[str, ...] = field(default=PROMPTS)
+    """Prompts of the portraits world, all compared at once."""
+    n_images: int = 1000
+    """Pictures of each of the two sets, for each prompt."""
+    n_splits: int = 50
+    """Random splits."""
+    seed: int = 0
+    """Of the splits."""
+
+
+def main(options: Options) -> None:
+    """Counts, prints and writes."""
+    seen = {prompt: shown(options.work, prompt) for prompt in options.prompts}
+    rng, alarms = np.random.default_rng(options.seed), []
+    for number in range(options.n_splits):
+        alarms.append(alarms_of(split(seen, options.n_images, rng), options.prompts))
+        print(f"split {number + 1}: {alarms[-1]} called different", flush=True)
+    n = len(options.prompts) * len(VALUE_NAMES)
+    called, any_called = sum(alarms), sum(count > 0 for count in alarms)
+    result = {
+        "n_images": options.n_images, "n_splits": options.n_splits, "comparisons in each": n,
+        "called different": counted(called, n * options.n_splits),
+        "splits with any": counted(any_called, options.n_splits), "most in one": max(alarms),
+    }  # fmt: skip
+    write_text(options.results / "false_alarms.json", json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def counted(hits: int, n: int) -> dict[str, object]:
+    """A share with its interval."""
+    return {"hits": hits, "n": n, "share": hits / n} | rate_interval(hits, n)._asdict()
+
+
+def shown(work: Path, prompt: str) -> Float[np.ndarray, "image value"]:
+    """What is seen in all pictures of a prompt: 1, 0, NaN where one cannot be read. Raises RaigenError without any."""
+    paths = sorted((work / prompt.split()[-1]).glob("g*/truth.safetensors"))
+    if not paths:
+        raise RaigenError(f"{work}: no judged pictures of {prompt!r}; make them with: python -m benchmarks.discovery")
+    parts = [load_file(path) for path in paths]
+    return np.concatenate([np.where(part["readable"][:, None], part["shows"], np.nan) for part in parts])
+
+
+def split(seen: dict[str, Float[np.ndarray, "image value"]], n: int, rng: np.random.Generator) -> Shows:
+    """Two sets of `n` pictures for each prompt, none in both, by value, prompt and set. Raises RaigenError for too
+    few."""
+    shows = {}
+    for prompt, table in seen.items():
+        if len(table) < 2 * n:
+            raise RaigenError(f"n_images: expected at most half of the {len(table)} pictures of {prompt!r}; got {n}")
+        order = rng.permutation(len(table))
+        for name, rows in (("one", order[:n]), ("other", order[n : 2 * n])):
+            shows |= {(value, prompt, name): table[rows, column] for column, value in enumerate(VALUE_NAMES)}
+    return shows
+
+
+def alarms_of(shows: Shows, prompts: tuple[str, ...]) -> int:
+    """How many of the comparisons are called different."""
+    attributes = [Compared(name, True, (), ()) for name in VALUE_NAMES]
+    changes = changes_of(attributes, shows, prompts, ("one", "other"), 0.95)
+    return sum(change.kind not in ("same", "unmeasured") for change in changes)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,187 @@
+"""Does the search rank hookpoints as planted truth does? `python -m benchmarks.discovery.hookpoint_search --help`.
+
+For each prompt the search tries all hookpoints of the bundled model on the same pictures, which the world's judge
+reads; each autoencoder's list is then measured against what the judge saw. Compared are the two orders of the
+hookpoints. What the rank is made of was chosen on `CHOSEN_ON` alone.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Bool, Float
+from safetensors.numpy import load_file, save_file
+from scipy.stats import rankdata, spearmanr
+
+from benchmarks.common.intervals import interval_of, without_nan
+from benchmarks.common.measures import Listing, Truth, average_precision, measure
+from benchmarks.discovery.planted_truth import HELD_OUT
+from raigen.config import SearchConfig
+from raigen.discovery.scores import NeuronScores
+from raigen.discovery.search import SAE_SEEDS, Reading, Tried, ranked, rating_of, readings
+from raigen.runs.files import write_text
+from raigen.runs.steps import exhausted
+from raigen.world.attributes import VALUE_NAMES
+from raigen.world.judge import judge
+from raigen.world.planted import control_values
+from raigen.world.truth import RARE_SEEN_AT_MOST
+
+CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
+REPORTED_ON = HELD_OUT[:2]  # on which the score of neurons was not chosen, either
+TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
+MIN_SHOWN = 5  # pictures
+MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The benchmark of the search for hookpoints."""
+
+    model: str = "portraits"
+    """The bundled model, or the folder of another one of the portraits world; with a `work` and a `name` of its own."""
+    default: str = "unet.mid_block"
+    """The hookpoint that an audit of this model takes."""
+    name: str = "hookpoint_search"
+    """Of the file in `results`."""
+    prompts: tuple[str, ...] = field(default=(*CHOSEN_ON, *REPORTED_ON))
+    """Prompts of the portraits world."""
+    n_images: int = 300
+    """Pictures per prompt."""
+    work: Path = Path("bench-work/hookpoint_search")
+    """What was measured of each prompt; what is there is used."""
+    results: Path = Path(__file__).parents[1] / "results"
+    """Where it goes."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def main(options: Options) -> None:
+    """Measures each prompt, then writes and prints how far the two orders agree."""
+    torch.set_num_threads(options.threads)
+    by_prompt = {prompt: measured(options, prompt) for prompt in options.prompts}
+    result = {
+        "n_images": options.n_images,
+        "chosen on": summary({prompt: rows for prompt, rows in by_prompt.items() if prompt in CHOSEN_ON}),
+        "reported on": summary({prompt: rows for prompt, rows in by_prompt.items() if prompt not in CHOSEN_ON}),
+        "hookpoints": by_prompt,
+    }
+    write_text(options.results / f"{options.name}.json", json.dumps(without_nan(result), indent=1) + "\n")
+    print(json.dumps({name: result[name] for name in ("chosen on", "reported on")}, indent=1))
+
+
+def measured(options: Options, prompt: str) -> list[dict[str, Any]]:
+    """A row for each hookpoint of a prompt, the best by the search first."""
+    tried, shows = material(options, prompt)
+    truth = Truth(shows, np.array([VALUE_NAMES.index(name) for name in control_values(prompt)], dtype=np.int64))
+    known = {each.path: truths(each, truth) for each in tried}
+    return [rating._asdict() | known[rating.path] for rating in ranked([rating_of(each) for each in tried])]
+
+
+def material(options: Options, prompt: str) -> tuple[list[Tried], Bool[np.ndarray, "image value"]]:
+    """What the search read at each hookpoint, in the readable pictures, and what these show; kept once made."""
+    path = options.work / f"{prompt.split()[-1]}-{options.n_images}.safetensors"
+    if not path.exists():
+        started, verdicts = time.monotonic(), []
+        config = SearchConfig(prompt=prompt, n_images=options.n_images)
+        tried = exhausted(readings(options.model, config, lambda images: verdicts.append(judge(images))), None)
+        tensors = {name: np.concatenate([getattr(verdict, name) for verdict in verdicts])
+                   for name in ("readable", "shows")}  # fmt: skip
+        for each in tried:
+            for seed, read in enumerate(each.readings):
+                parts = read._asdict() | {f"scores.{name}": value for name, value in read.scores._asdict().items()}
+                del parts["scores"]
+                tensors |= {f"{each.path}|{seed}|{name}": np.asarray(value) for name, value in parts.items()}
+        options.work.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+        print(f"{prompt}: {time.monotonic() - started:.0f} s", flush=True)
+    stored = load_file(path)
+    readable = stored["readable"].astype(bool)
+    paths = dict.fromkeys(name.split("|")[0] for name in stored if "|" in name)
+    tried = [_tried(stored, name, readable, name == options.default) for name in paths]
+    return tried, stored["shows"].astype(bool)[readable]
+
+
+def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> Tried:
+    found = []
+    for seed in SAE_SEEDS:
+        parts = {name.split("|")[2]: value for name, value in stored.items() if name.startswith(f"{path}|{seed}|")}
+        scores = NeuronScores(**{name: parts[f"scores.{name}"] for name in NeuronScores._fields})
+        found.append(Reading(parts["peaks"][readable], scores, parts["listed"], parts["concentration"],
+                             parts["dead_share"].item()))  # fmt: skip
+    return Tried(path, is_default, found)
+
+
+def truths(tried: Tried, truth: Truth) -> dict[str, float]:
+    """The measures of truth at a hookpoint, the mean over its autoencoders.
+
+    `held`: mean over the rare values that at least five pictures show of the average precision of the best neuron.
+    `interpretable`: share of the first ten whose top pictures share any value, twice as often as all do.
+    """
+    rate, count = truth.shows.mean(0), truth.shows.sum(0)
+    rare = (rate <= RARE_SEEN_AT_MOST) & (count >= MIN_SHOWN)
+    found = []
+    for read in tried.readings:
+        result = measure(Listing(read.peaks[:, read.listed], read.scores.frequency[read.listed]), truth)
+        result["held"] = float(average_precision(read.peaks, truth.shows[:, rare]).max(0).mean())
+        found.append(result)
+    return {name: float(np.mean([one[name] for one in found])) for name in TRUTHS}
+
+
+def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """For each truth: Spearman's correlation over hookpoints with each measure, the mean over prompts and its interval;
+    and what the truth is at the first of the search, at the default, at the best, and in the mean."""
+    result: dict[str, Any] = {}
+    for truth in TRUTHS:
+        correlations = {
+            name: interval_of(known(np.array([agreement(rows, name, truth) for rows in by_prompt.values()])))
+            | {"by prompt": {prompt: agreement(rows, name, truth) for prompt, rows in by_prompt.items()}}
+            for name in ("rank", *MEASURES)
+        }
+        chosen = [next(row[truth] for row in rows if row["rank"] == 1) for rows in by_prompt.values()]
+        default = [next(row[truth] for row in rows if row["is_default"]) for rows in by_prompt.values()]
+        every = [[row[truth] for row in rows] for rows in by_prompt.values()]
+        result[truth] = {
+            "spearman": correlations,
+            "mean ranks": {
+                " + ".join(names): interval_of(known(np.array([of_ranks(r, names, truth) for r in by_prompt.values()])))
+                for size in (2, 3, 4)
+                for names in combinations(MEASURES[:4], size)
+            },
+            "at the first of the search": float(np.mean(chosen)),
+            "at the default": float(np.mean(default)),
+            "at the best": float(np.mean([max(values) for values in every])),
+            "at any": float(np.mean([np.mean(values) for values in every])),
+        }
+    return result
+
+
+def of_ranks(rows: Sequence[dict[str, Any]], names: Sequence[str], truth: str) -> float:
+    """Spearman's correlation of the mean of the ranks in some measures with a truth, over hookpoints."""
+    signed = [[row[name] * (-1 if name == "dead_share" else 1) for row in rows] for name in names]
+    ranks = np.sum([rankdata(values) for values in signed], axis=0)
+    return agreement([row | {"mean": rank} for row, rank in zip(rows, ranks, strict=True)], "mean", truth)
+
+
+def known(values: Float[np.ndarray, " prompt"]) -> Float[np.ndarray, " known"]:
+    """Those that are numbers."""
+    return values[np.isfinite(values)]
+
+
+def agreement(rows: Sequence[dict[str, Any]], name: str, truth: str) -> float:
+    """Spearman's correlation of a measure, or of the rank (1 is the best), with a truth, over hookpoints."""
+    sign = -1 if name in ("rank", "dead_share") else 1
+    values = [[sign * row[name] for row in rows], [row[truth] for row in rows]]
+    if any(np.ptp(each) == 0 for each in values):
+        return float("nan")
+    return float(spearmanr(*values)[0])  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,162 @@
+"""Looks at pictures and measures them against unsteered ones: presence, fidelity, drift, diversity, alignment, cost."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from raigen.config import AmplifyConfig, CaptureConfig
+from raigen.discovery.embeddings import Embedder
+from raigen.judging.judges import Subject, Verdicts, is_in_world, judges_of, presence_of, verdicts_of, without
+from raigen.judging.vlm.ask import open_answers
+from raigen.runs.records import Difference, Sample
+from raigen.runs.run import Run
+from raigen.runs.steps import Tick
+from raigen.stats import mean_interval, paired_difference, q_values, rate_interval
+from raigen.world.attributes import BY_NAME, PROFESSIONS, VALUE_NAMES
+from raigen.world.judge import Judgement, judge
+from raigen.world.planted import profession_of
+
+
+class Seen(NamedTuple):
+    """What there is to see in a set of pictures. `verdicts` are by judge, then by subject, the sought one first;
+    `judgement` is that of the world's judge, of its own pictures only."""
+
+    samples: Sequence[Sample]
+    embeddings: Float[np.ndarray, "picture width"]
+    verdicts: list[list[Verdicts]]
+    judgement: Judgement | None
+
+    @property
+    def shows(self) -> Float[np.ndarray, " picture"]:
+        """Whether each picture shows the sought attribute, by the first judge: 1, 0, or NaN for unscored."""
+        return self.verdicts[0][0].shows
+
+
+class Eye:
+    """Looks at pictures of a run: the judges of `config`, and the CLIP model that discovery used.
+
+    Raises RaigenError when discovery has not finished, a model cannot be loaded, or a judge cannot judge this run.
+    """
+
+    def __init__(self, run: Run, config: AmplifyConfig):
+        self.run, self.config = run, config
+        self.capture: CaptureConfig = run.config_of("capture")
+        self.judges = judges_of(config.judge, self.capture)
+        self.in_world = is_in_world(self.capture)
+        self._answers = open_answers(run.answers_path, config)
+        self._embedder = Embedder(run.facts_of("discover")["embedder"])
+        self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the picture
+        self._prompt = self._embedder.texts([self.capture.prompt])
+
+    def look(self, samples: Sequence[Sample], subjects: Sequence[Subject]) -> Generator[Tick, None, Seen]:
+        """What these pictures show, of the sought attribute (the first of the subjects) and of the others."""
+        images = [self.run.read_image(sample, "amplify") for sample in samples]
+        black = np.array([image.getbbox() is None for image in images])
+        fresh = [place for place, sample in enumerate(samples) if sample.sha256 not in self._embeddings]
+        for place, row in zip(fresh, self._embedder.images([images[place] for place in fresh]), strict=True):
+            self._embeddings[samples[place].sha256] = row
+        verdicts = []
+        for name in self.judges:
+            asked = yield from verdicts_of(self.run, samples, subjects, name, self._answers, self.config, "amplify")
+            verdicts.append([without(verdict, black) for verdict in asked])
+        embeddings = np.stack([self._embeddings[sample.sha256] for sample in samples])
+        return Seen(samples, embeddings, verdicts, judge(images) if self.in_world else None)
+
+    def summary(self, seen: Seen) -> dict[str, Any]:
+        """What is measured of a set of pictures by itself."""
+        confidence = self.config.confidence
+        presence, *others = [presence_of(found[0], confidence) for found in seen.verdicts]
+        along = cosines(seen.embeddings, np.repeat(self._prompt, len(seen.embeddings), axis=0))
+        return {
+            "n": len(seen.samples),
+            "presence": asdict(presence),
+            "other_presences": [asdict(other) for other in others],
+            "alignment": asdict(mean_interval(along, confidence)),
+            "diversity": vendi_score(seen.embeddings),
+            "files": [sample.file for sample in seen.samples],
+        } | self._readability(seen)
+
+    def compared(self, seen: Seen, base: Seen, twins: Seen, subjects: Sequence[Subject]) -> dict[str, Any]:
+        """What is measured of a set of pictures beside the unsteered ones: `base` for rates, `twins` picture by
+        picture."""
+        confidence = self.config.confidence
+        rate, was = (presence_of(found.verdicts[0][0], confidence).rate for found in (seen, base))
+        gain = paired_difference(seen.shows, base.shows, confidence)
+        return {
+            "gain": asdict(gain) if gain else None,
+            "lift": rate / was if was else None,
+            "fidelity": asdict(mean_interval(cosines(seen.embeddings, twins.embeddings), confidence)),
+            "off_target": off_target(self._others(seen, subjects), self._others(base, subjects), confidence),
+        }
+
+    def _others(self, seen: Seen, subjects: Sequence[Subject]) -> dict[str, Float[np.ndarray, " picture"]]:
+        """Whether each picture shows each attribute but the sought one: all of the world, else all that are named."""
+        if seen.judgement is None:
+            pairs = zip(subjects[1:], seen.verdicts[0][1:], strict=True)
+            return {subject.label: verdict.shows for subject, verdict in pairs if subject.label != subjects[0].label}
+        shows = np.where(seen.judgement.readable[:, None], seen.judgement.shows.astype(float), np.nan)
+        columns = zip(VALUE_NAMES, shows.T, strict=True)
+        return {BY_NAME[name].phrase: column for name, column in columns if BY_NAME[name].phrase != subjects[0].label}
+
+    def _readability(self, seen: Seen) -> dict[str, Any]:
+        """Whether pictures of the world can be read and show the profession of the prompt; the latter of readable
+        ones."""
+        if seen.judgement is None:
+            return {"readable": None, "right_profession": None}
+        readable = seen.judgement.readable
+        right = seen.judgement.profession[readable] == PROFESSIONS.index(profession_of(self.capture.prompt))
+        return {"readable": self._share(readable), "right_profession": self._share(right)}
+
+    def _share(self, holds: np.ndarray) -> dict[str, Any]:
+        hits, n = int(holds.sum()), len(holds)
+        low, high, _ = rate_interval(hits, n, self.config.confidence)
+        return {"rate": hits / n if n else None, "low": low, "high": high, "hits": hits, "n": n}
+
+
+def off_target(
+    after: dict[str, Float[np.ndarray, " picture"]],
+    before: dict[str, Float[np.ndarray, " picture"]],
+    confidence: float,
+) -> list[dict[str, Any]]:
+    """How the rate of each other attribute moved, the largest moves first, with q over all of them."""
+    moves: dict[str, Difference] = {}
+    for label, shows in after.items():
+        moved = paired_difference(shows, before[label], confidence)
+        if moved:
+            moves[label] = moved
+    qs = q_values([move.p for move in moves.values()])
+    rows = [
+        {"label": label, "before": float(np.nanmean(before[label])), "after": float(np.nanmean(after[label])),
+         **asdict(move), "q": q}
+        for (label, move), q in zip(moves.items(), qs, strict=True)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -abs(row["difference"]))
+
+
+def cosines(
+    first: Float[np.ndarray, "picture width"], second: Float[np.ndarray, "picture width"]
+) -> Float[np.ndarray, " picture"]:
+    """The cosine of each row with the row beside it, in [-1, 1]; rows of unit length.
+
+    >>> cosines(np.eye(2), np.eye(2)[::-1]).tolist()
+    [0.0, 0.0]
+    """
+    return (first.astype(np.float64) * second).sum(1).clip(-1, 1)
+
+
+def vendi_score(embeddings: Float[np.ndarray, "picture width"]) -> float:
+    """How many pictures' worth of difference there is: from 1 (all alike) to the number of pictures (all at right
+    angles); at most the width.
+
+    exp(-sum_j l_j log l_j), with l_j the eigenvalues of K / n and K the cosines of all pairs of the n pictures
+    (Friedman & Dieng 2023). They are the squared singular values of the embeddings over sqrt(n).
+
+    >>> round(vendi_score(np.eye(4)), 6), round(vendi_score(np.ones((5, 1))), 6)
+    (4.0, 1.0)
+    """
+    values = np.linalg.svd(embeddings.astype(np.float64) / np.sqrt(len(embeddings)), compute_uv=False) ** 2
+    values = values[values > 0]
+    return float(np.exp(-(values * np.log(values)).sum()))

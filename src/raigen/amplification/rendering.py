@@ -1,0 +1,276 @@
+"""Makes the pictures of one recipe: a prompt, neurons turned up or down, seeds that all recipes share."""
+
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from jaxtyping import Float, Int
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raigen.amplification.steering import Method, random_like, scales_of, steering
+from raigen.config import AmplifyConfig, CaptureConfig
+from raigen.diffusion.generation import Generated, Settings, generate
+from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
+from raigen.diffusion.hooks import tensors_of
+from raigen.diffusion.loading import load_pipeline
+from raigen.discovery.scores import strongest
+from raigen.errors import RaigenError
+from raigen.runs.activations import ActivationStore
+from raigen.runs.files import sha256, write_tensors, write_text
+from raigen.runs.images import whole_samples, write_list, write_picture
+from raigen.runs.records import Sample
+from raigen.runs.run import Run
+from raigen.runs.steps import Tick
+from raigen.sae.model import MatryoshkaSAE
+
+N_TOP = 10  # pictures that a neuron is known by
+SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh pictures
+
+
+class BrokenPictureError(RaigenError):
+    """Steering went so far that the model gave numbers that are not finite, or black pictures."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a set of pictures is made; `strengths` and `scales` follow `neurons` (`contrast` has no scales).
+
+    Without neurons the pictures are those of the prompt alone. `direction_seed` puts a random direction of the same
+    norm in the place of each decoder row, or of each vector of a pattern. `mask` is the SHA-256 of the mask's file.
+    """
+
+    prompt: str
+    neurons: tuple[int, ...] = ()
+    strengths: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    method: Method = "steer"
+    direction_seed: int | None = None
+    steps: tuple[int, int] | None = None
+    every_branch: bool = False
+    mask: str | None = None
+
+
+class Made(NamedTuple):
+    """Pictures by rising seed, and how long one took (None: not known), in seconds."""
+
+    samples: list[Sample]
+    seconds_per_image: float | None
+
+
+class Studio:
+    """Makes the pictures of a run's recipes, and keeps them: what is there is not made again.
+
+    The pipeline is loaded when the first picture is missing. Raises RaigenError when the capture or the training have
+    not finished, or the mask is no picture.
+    """
+
+    def __init__(self, run: Run, config: AmplifyConfig):
+        self.run, self.config = run, config
+        self.capture: CaptureConfig = run.config_of("capture")
+        self.facts = run.facts_of("capture")
+        run.facts_of("train")
+        self.settings = Settings(**{name: self.facts[name] for name in Settings._fields})
+        self.sae = MatryoshkaSAE.load(run.sae_dir)
+        self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
+        self._mask, self.mask_hash = _read_mask(config.mask)
+        self._contrasts: dict[int, Tensor] = {}
+        self._by_mean = run.config_of("discover").score == "published"
+        self.first_seed = SEEDS_FROM + self.capture.base_seed
+
+    @cached_property
+    def pipe(self) -> DiffusionPipeline:
+        """The audited pipeline."""
+        return load_pipeline(self.capture.model, self.config.device, self.capture)
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "token d_in"]:
+        """The mean activations of all audited pictures at the last step, added up a shard at a time."""
+        store = ActivationStore(self.run.activations_dir)
+        sums = [chunk.activations.sum(0) for chunk in store.step(store.step_indices[-1])]
+        return torch.stack(sums).sum(0) / store.n_images
+
+    @cached_property
+    def peaks(self) -> Float[Tensor, "picture neuron"]:
+        """The largest code [picture, neuron] in each audited picture, at the last step."""
+        store = ActivationStore(self.run.activations_dir)
+        with torch.no_grad():
+            return torch.cat([self.sae.peaks(chunk.activations) for chunk in store.step(store.step_indices[-1])])
+
+    def scale(self, neuron: int) -> float:
+        """The unit of a neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
+        if not 0 <= neuron < self.peaks.shape[1]:
+            raise RaigenError(f"neurons: expected numbers from 0 to {self.peaks.shape[1] - 1}; got {neuron}")
+        found = float(scales_of(self.peaks[:, [neuron]])[0])
+        if not found > 0:
+            raise RaigenError(
+                f"neurons: {neuron} fired in none of the audited pictures, so it has no scale; take another"
+            )
+        return found
+
+    def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
+        """The contrast of a neuron's ten strongest pictures with all audited ones at the last step (as `contrast_of`);
+        with a seed, random directions of the same norms. Raises RaigenError for a neuron that never fired."""
+        if neuron not in self._contrasts:
+            self.scale(neuron)
+            store = ActivationStore(self.run.activations_dir)
+            top = strongest(self.peaks[:, neuron].numpy(), N_TOP).tolist()
+            self._contrasts[neuron] = store.images(top, store.step_indices[-1]).mean(0) - self.mean
+        pattern = self._contrasts[neuron]
+        return pattern if direction_seed is None else random_like(pattern, direction_seed)
+
+    def folder(self, name: str, recipe: Recipe) -> Path:
+        """Where the pictures of a recipe lie: below `name`, in a folder of the recipe's hash."""
+        return self.run.recipe_dir(name, sha256(self._described(recipe).encode())[:16])
+
+    def make(self, name: str, recipe: Recipe, indices: Sequence[int]) -> Generator[Tick, None, Made]:
+        """The recipe's pictures of these indices: whole ones from earlier starts, and the missing ones in batches.
+
+        Raises BrokenPictureError where steering breaks the pictures, and RaigenError as `generate` and `steering` do.
+        """
+        folder = self.folder(name, recipe)
+        listed, made_path = folder / "samples.jsonl", folder / "recipe.json"
+        samples = whole_samples(self.run, listed, folder, recipe.prompt, self.first_seed)
+        codes = None if recipe.neurons else self._kept_codes(folder)
+        if codes is not None:
+            samples = {index: sample for index, sample in samples.items() if codes.has(index)}
+        missing = [index for index in indices if index not in samples]
+        seconds, timed = _timing(made_path)
+        for start in range(0, len(missing), self.config.batch_size):
+            batch = missing[start : start + self.config.batch_size]
+            started = time.perf_counter()
+            generated = self._generated(recipe, [self.first_seed + index for index in batch])
+            seconds, timed = seconds + time.perf_counter() - started, timed + len(batch)
+            for index, image in zip(batch, generated.images, strict=True):
+                samples[index] = write_picture(self.run, folder, index, recipe.prompt, self.first_seed + index, image)
+            if codes is not None:
+                codes.put(batch, self._codes_of(generated))
+            description = json.loads(self._described(recipe))
+            write_text(made_path, json.dumps(description | {"seconds": seconds, "n_timed": timed}, indent=1))
+            write_list(listed, samples)
+            yield Tick(len(indices) - len(missing) + start + len(batch), len(indices), name)
+        return Made([samples[index] for index in indices], seconds / timed if timed else None)
+
+    def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " picture"]:
+        """How strongly a neuron fires on each of the first `n` pictures of a recipe without neurons, [picture], once
+        they are made."""
+        rows = self._kept_codes(self.folder(name, recipe)).rows
+        return np.array([float(rows[index][neuron]) for index in range(n)], np.float32)
+
+    def _kept_codes(self, folder: Path) -> "_Codes":
+        """Codes as discovery scored them: those of another score are in a folder of their own."""
+        return _Codes(folder / ("means" if self._by_mean else "codes"))
+
+    def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
+        point = find_hookpoint(self.pipe, self.facts["hookpoint"])
+        if not recipe.neurons:
+            return generate(self.pipe, recipe.prompt, seeds, self.settings, point, [self.facts["n_steps"] - 1])
+        steps = None if recipe.steps is None else range(recipe.steps[0], recipe.steps[1] + 1)
+        patterned = recipe.neurons if recipe.method == "contrast" else ()
+        turned = steering(
+            self.pipe, turned_to(self.sae, recipe), dict(zip(recipe.neurons, recipe.strengths, strict=True)),
+            scales=dict(zip(recipe.neurons, recipe.scales, strict=True)) if recipe.scales else {},
+            hookpoint=point.path, steps=steps, method=recipe.method, every_branch=recipe.every_branch, mask=self._mask,
+            patterns={neuron: self.pattern(neuron, recipe.direction_seed) for neuron in patterned},
+            settings=self.settings, prompt=recipe.prompt,
+        )  # fmt: skip
+        changes = any(recipe.strengths)
+        with turned, finite(denoiser_of(self.pipe, point)) if changes else nullcontext():
+            generated = generate(self.pipe, recipe.prompt, seeds, self.settings)
+        black = [image.getbbox() is None for image in generated.images]
+        checked = self.pipe.components.get("safety_checker") is not None  # it blackens pictures on purpose
+        if changes and (all(black) if checked else any(black)):
+            raise BrokenPictureError("makes black pictures")
+        return generated
+
+    def _codes_of(self, generated: Generated) -> Float[Tensor, "picture neuron"]:
+        """One code of each neuron in each picture, as discovery takes it for its score."""
+        assert generated.activations is not None  # a hookpoint was given
+        last = generated.activations[:, -1]
+        with torch.no_grad():
+            return self.sae.means(last, groups=1) if self._by_mean else self.sae.peaks(last)
+
+    def _described(self, recipe: Recipe) -> str:
+        """All that decides the pictures, as JSON: the recipe, the model, its settings, the autoencoder."""
+        model = {name: self.facts.get(name) for name in ("model", "revision", "dtype", "hookpoint")}
+        context = model | self.settings._asdict() | {"sae": self._weights, "first_seed": self.first_seed}
+        return json.dumps({"recipe": asdict(recipe), "context": context}, sort_keys=True)
+
+
+class _Codes:
+    """The codes of a recipe's pictures, on disk one file for each batch that was made."""
+
+    def __init__(self, dir: Path):
+        self.dir, self.rows = dir, dict[int, Tensor]()
+        for path in dir.glob("*.safetensors"):
+            self._add(**load_file(path))
+
+    def has(self, index: int) -> bool:
+        return index in self.rows
+
+    def put(self, indices: Sequence[int], codes: Float[Tensor, "picture neuron"]) -> None:
+        batch = {"indices": torch.tensor(indices), "codes": codes}
+        write_tensors(self.dir / f"{indices[0]:06d}.safetensors", batch)
+        self._add(**batch)
+
+    def _add(self, indices: Int[Tensor, " picture"], codes: Float[Tensor, "picture neuron"]) -> None:
+        self.rows |= dict(zip(indices.tolist(), codes, strict=True))
+
+
+def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
+    """The autoencoder whose decoder rows the recipe adds: its own, or random ones of the same norms."""
+    if recipe.direction_seed is None or recipe.method == "contrast":
+        return sae
+    changed, neurons = deepcopy(sae), list(recipe.neurons)
+    with torch.no_grad():
+        changed.W_dec[neurons] = random_like(sae.W_dec[neurons].detach(), recipe.direction_seed)
+    return changed
+
+
+@contextmanager
+def finite(denoiser: nn.Module) -> Iterator[None]:
+    """Raises BrokenPictureError at the first step in which the denoiser puts out a number that is not finite."""
+
+    def check(module: nn.Module, args: tuple, output: Any) -> None:
+        first = output[0] if not isinstance(output, Tensor) and len(output) else output
+        if not all(bool(part.isfinite().all()) for part in tensors_of(first)):
+            raise BrokenPictureError("makes numbers that are not finite")
+
+    handle = denoiser.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def with_strength(recipe: Recipe, strength: float) -> Recipe:
+    """The recipe with all its neurons turned by `strength`."""
+    return replace(recipe, strengths=(strength,) * len(recipe.neurons))
+
+
+def _timing(path: Path) -> tuple[float, int]:
+    if not path.is_file():
+        return 0.0, 0
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    return noted["seconds"], noted["n_timed"]
+
+
+def _read_mask(path: str | None) -> tuple[Float[Tensor, "row column"] | None, str | None]:
+    if path is None:
+        return None, None
+    try:
+        with Image.open(path) as picture:
+            grey = torch.from_numpy(np.asarray(picture.convert("L"), np.float32) / 255)
+    except OSError as error:
+        raise RaigenError(f"mask: expected a picture; {path} cannot be read ({error})") from error
+    return grey, sha256(Path(path).read_bytes())

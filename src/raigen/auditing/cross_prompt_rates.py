@@ -1,0 +1,61 @@
+"""How often a listed neuron fires under every prompt that shares its autoencoder."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from raigen.auditing.shared_sae import sharers
+from raigen.discovery.hierarchy import clear_from, reaches
+from raigen.runs.run import Run
+
+if TYPE_CHECKING:
+    pass
+
+COLUMNS: tuple[str, ...] = ("model", "prompt", "rank", "neuron", "label", "under", "rate")
+
+
+def rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """How often each listed neuron fires under the prompts that share its autoencoder: a row of `COLUMNS` for each.
+
+    The rate is the share of the pictures of the prompt `under` in which the neuron fires clearly: at least a quarter as
+    strongly as in the mean of its ten strongest pictures of its own `prompt`, which is one of them. There are no rows
+    of an autoencoder that is not shared, or before `discover` has run under two of its prompts.
+    """
+    found = []
+    known = [run for run in runs if sharers(run) and run.codes_path.is_file() and run.attributes_path.is_file()]
+    codes = {run.dir: _codes(run) for run in known}
+    for run in known:
+        own, neurons = run.config_of("capture"), [attribute.neuron for attribute in run.attributes]
+        others = [other for other in known if _is_kin(run, other)]
+        if not others or not neurons:
+            continue
+        least = clear_from(codes[run.dir][:, neurons])
+        for other in (run, *others):
+            shares = reaches(codes[other.dir][:, neurons], least).mean(axis=0).tolist()
+            for attribute, rate in zip(run.attributes, shares, strict=True):
+                values = (attribute.rank, attribute.neuron, attribute.label, other.config_of("capture").prompt, rate)
+                found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))
+    return found
+
+
+def as_csv(rows: Iterable[dict[str, Any]]) -> str:
+    """The rows as CSV text."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([row[name] for name in COLUMNS] for row in rows)
+    return buffer.getvalue()
+
+
+def _is_kin(run: Run, other: Run) -> bool:
+    """Whether another run has the same autoencoder."""
+    same_model = other.config_of("capture").model == run.config_of("capture").model
+    return other is not run and same_model and sharers(other) == sharers(run)
+
+
+def _codes(run: Run) -> Float[np.ndarray, "image neuron"]:
+    return run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()

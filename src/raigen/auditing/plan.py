@@ -1,0 +1,114 @@
+"""Says what an audit would take and could show, before anything is spent."""
+
+import time
+from typing import NamedTuple
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from raigen.config import AuditConfig
+from raigen.diffusion.generation import Settings, defaults, generate
+from raigen.diffusion.hookpoints import find_hookpoint
+from raigen.diffusion.loading import load_pipeline
+from raigen.runs.activations import MEMORY_BOUND
+from raigen.runs.images import as_png
+from raigen.sae.model import MatryoshkaSAE
+from raigen.sae.stream import bytes_per_token, reservoir_capacity
+from raigen.sae.train import CLOSING_TOKENS, fit
+from raigen.stats import images_needed, rarest_rate
+
+PROBE_IMAGES = 4  # at most; a larger batch is as fast per picture or faster
+PROBE_STEPS = 3  # of training; the first warms up
+EXAMPLES = 10  # that an attribute must show to be judged
+RATES = (0.05, 0.01, 0.005)
+
+
+class AuditPlan(NamedTuple):
+    """What an audit takes: seconds, bytes, tokens; and the rarest rate that it can show ten times, at 95 %.
+
+    Seconds and picture sizes are measured on a few pictures and steps; `memory` counts weights, the autoencoder with
+    its gradients and moments, the reservoir and the tokens on which training ends, not what the pipeline needs while it
+    runs. Every listed attribute counts as named, so that pictures of its suggested prompt are made.
+    """
+
+    settings: Settings
+    hookpoint: str
+    grid: tuple[int, int]
+    d_in: int
+    seconds_pictures: float
+    seconds_training: float
+    seconds_fresh: float
+    tokens: int
+    training_steps: int
+    memory: int
+    disk_images: int
+    disk_activations: int
+    rarest_rate: float
+    images_for: dict[float, tuple[int, int]]
+
+
+def plan(config: AuditConfig) -> AuditPlan:
+    """Makes a few pictures and training steps, and reckons up the rest. Writes nothing.
+
+    `images_for` says for some rates how many pictures show an attribute once, and ten times, with probability .95.
+    Raises RaigenError as `capture` does.
+    """
+    capture = config.capture
+    pipe = load_pipeline(capture.model, capture.device, capture)
+    settings = defaults(pipe, capture.model, capture)
+    point = find_hookpoint(pipe, capture.hookpoint)
+    seeds = range(min(PROBE_IMAGES, capture.batch_size))
+    generate(pipe, capture.prompt, seeds, settings, point)  # warms up, and finds where the tokens lie
+    started = time.perf_counter()
+    made = generate(pipe, capture.prompt, seeds, settings, point)
+    per_image = (time.perf_counter() - started) / len(seeds)
+    assert made.activations is not None and made.grid is not None  # a hookpoint was given
+    _, n_steps, n_tokens, d_in = made.activations.shape
+    kept_steps = min(config.train.steps_per_image or n_steps, n_steps)
+    kept_tokens = min(config.train.tokens_per_step or n_tokens, n_tokens)
+    tokens = capture.n_images * kept_steps * kept_tokens * config.train.epochs
+    training_steps = -(-tokens // config.train.batch_of(tokens))
+    replays = 1 if capture.store else config.train.epochs
+    n_more = config.evaluate.n_fresh_images + config.discover.n_attributes * config.evaluate.n_suggested_images
+    png = sum(len(as_png(image)) for image in made.images) / len(made.images)
+    on_disk = (n_steps if capture.store else 1) * n_tokens * d_in * 2
+    return AuditPlan(
+        settings=settings,
+        hookpoint=point.path,
+        grid=made.grid,
+        d_in=d_in,
+        seconds_pictures=per_image * capture.n_images * replays,
+        seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config, tokens) * training_steps,
+        seconds_fresh=per_image * n_more,
+        tokens=tokens,
+        training_steps=training_steps,
+        memory=_memory(pipe, d_in, tokens, config),
+        disk_images=round(png * (capture.n_images + n_more)),
+        disk_activations=on_disk * capture.n_images,
+        rarest_rate=rarest_rate(capture.n_images, EXAMPLES),
+        images_for={rate: (images_needed(rate), images_needed(rate, EXAMPLES)) for rate in RATES},
+    )
+
+
+def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig, n_tokens: int) -> float:
+    """Of training on batches of the real size, filled up by repetition."""
+    rows = torch.arange(config.train.batch_of(n_tokens)) % len(tokens)
+    sae = MatryoshkaSAE(config.train.sae_config(tokens.shape[1]))
+    seconds, started = [], time.perf_counter()
+    for _ in fit(sae, [tokens[rows]] * PROBE_STEPS, config.train):
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    return min(seconds[1:])
+
+
+def _memory(pipe: DiffusionPipeline, d_in: int, tokens: int, config: AuditConfig) -> int:
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    sae = config.train.sae_config(d_in)
+    autoencoder = 4 * 4 * (2 * sae.d_in * sae.d_sae + sae.d_in + sae.d_sae)  # weights, gradients, two moments
+    per_epoch, per_token = tokens // config.train.epochs, bytes_per_token(d_in)
+    closing = 4 * d_in * min(CLOSING_TOKENS, per_epoch)
+    mixed = reservoir_capacity(config.train, d_in, per_epoch) * per_token
+    if config.capture.store:
+        mixed = min(per_epoch * per_token, MEMORY_BOUND)
+    return weights + autoencoder + closing + mixed

@@ -1,0 +1,1 @@
+"""The command line: flags in, progress and tables out."""

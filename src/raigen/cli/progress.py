@@ -1,0 +1,157 @@
+"""Shows how far the stages are, on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from raigen.auditing.sweep import SweepStep
+from raigen.report.formatting import duration
+from raigen.runs.steps import Step, Tick
+
+T = TypeVar("T")
+SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
+
+
+@contextmanager
+def view() -> Iterator[Callable[[Step], None]]:
+    """What shows each step: bars with the time left in a terminal, else plain lines. On stderr."""
+    with _shown(bars, plain_lines) as show:
+        yield show
+
+
+@contextmanager
+def sweep_view() -> Iterator[Callable[[SweepStep], None]]:
+    """What shows each step of a sweep: a bar for the whole and one for each run that is going on; else plain lines."""
+    with _shown(sweep_bars, sweep_lines) as show:
+        yield show
+
+
+@contextmanager
+def _shown(
+    in_terminal: Callable[[Progress], Callable[[T], None]], elsewhere: Callable[[], Callable[[T], None]]
+) -> Iterator[Callable[[T], None]]:
+    quiet_libraries()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield elsewhere()
+        return
+    columns = (
+        TextColumn("[bold]{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield in_terminal(progress)
+
+
+def bars(progress: Progress) -> Callable[[Step], None]:
+    """A bar for each stage."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(step: Step) -> None:
+        if step.stage not in tasks:
+            tasks[step.stage] = progress.add_task(step.stage, total=None, note="")
+        task = tasks[step.stage]
+        if step.state == "skipped":
+            progress.update(task, total=1, completed=1, note="done before")
+        elif step.tick is not None:
+            progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
+        elif step.state == "finished":
+            total = progress.tasks[task].total or 1
+            progress.update(task, total=total, completed=total, note=f"done in {duration(step.seconds)}")
+
+    return show
+
+
+def sweep_bars(progress: Progress) -> Callable[[SweepStep], None]:
+    """A bar for all runs, and below it one for the stage that each unfinished run is at."""
+    whole: list[TaskID] = []
+    tasks: dict[int, TaskID] = {}
+
+    def show(news: SweepStep) -> None:
+        if not whole:
+            whole.append(progress.add_task("runs", total=news.total, note=""))
+        if news.step is None:
+            if news.number in tasks:
+                progress.remove_task(tasks.pop(news.number))
+            progress.advance(whole[0])
+            return
+        step = news.step
+        if news.number not in tasks:
+            tasks[news.number] = progress.add_task(step.stage, total=None, note=_title(news))
+        tick = step.tick or Tick(0, 1)
+        progress.update(tasks[news.number], description=step.stage, total=tick.total, completed=tick.done)
+
+    return show
+
+
+def sweep_lines() -> Callable[[SweepStep], None]:
+    """The plain lines of each run, behind its number and its name; of one that was done before, a single line."""
+    shows: dict[int, Callable[[Step], None]] = {}
+    idle: set[int] = set()
+
+    def show(news: SweepStep) -> None:
+        head = f"{news.number} of {news.total}, {_title(news)}: "
+        if news.number not in shows:
+            shows[news.number] = plain_lines(head)
+            idle.add(news.number)
+        if news.step is None:
+            ending = "failed" if news.error is not None else "done before" if news.number in idle else "done"
+            print(head + ending, file=sys.stderr, flush=True)
+        elif news.step.state != "skipped":
+            idle.discard(news.number)
+            shows[news.number](news.step)
+
+    return show
+
+
+def _title(news: SweepStep) -> str:
+    return f"“{news.entry.prompt}” with {news.entry.model}"
+
+
+def plain_lines(head: str = "") -> Callable[[Step], None]:
+    """Now and then a line about the stage that runs, behind `head`."""
+    start: tuple[float, Tick] | None = None  # when the stage, or its part that counts to the same total, first ticked
+    last_line = time.monotonic()
+
+    def show(step: Step) -> None:
+        nonlocal last_line, start
+        now = time.monotonic()
+        if step.state == "begun":
+            start, last_line = None, now
+        elif step.state != "running":
+            text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
+            print(f"{head}{step.stage}: {text}", file=sys.stderr, flush=True)
+        elif step.tick is not None:
+            if start is None or start[1].total != step.tick.total:
+                start = now, step.tick
+            if now - last_line >= SECONDS_PER_LINE:
+                last_line = now
+                standing = _standing(step.tick, now - start[0], start[1].done)
+                print(f"{head}{step.stage}: {standing}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
+    """
+    >>> _standing(Tick(300, 1000, "doctors"), seconds=10.0, resumed_at=100)
+    '300 of 1000, 35.0 s left · doctors'
+    """
+    done, total, note = tick
+    left = f", {duration(seconds / (done - resumed_at) * (total - done))} left" if done > resumed_at else ""
+    return f"{done} of {total}{left}{' · ' + note if note else ''}"
+
+
+def quiet_libraries() -> None:
+    """Keeps the notes of the model libraries out of ours; they read these when they are loaded."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

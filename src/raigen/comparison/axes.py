@@ -1,0 +1,147 @@
+"""What audits with axes ask, and how uneven a model is along one: the rivals to what is found."""
+
+import csv
+import io
+import json
+import math
+import tomllib
+from collections.abc import Generator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from raigen.config import CompareConfig
+from raigen.config.fields import KINDS, address_of
+from raigen.errors import RaigenError
+from raigen.judging.vlm.answers import Answers
+from raigen.judging.vlm.ask import Job, ask_all
+from raigen.judging.vlm.questions import axes_question, read_proposal
+from raigen.runs.steps import Tick
+from raigen.runs.study_records import CLOSED, NONE, OPEN, Axis, AxisRate
+
+PORTRAITS = "portraits"  # the axes that are shipped
+
+
+def axis_of(approach: str, name: str, given: Any, prompt: str | None = None) -> Axis:
+    """An axis from a list of categories, whose reference is uniform, or from a mapping of categories to wanted shares.
+
+    Raises RaigenError unless there are two or more categories, each once, and the shares add up to 1.
+
+    >>> axis_of("closed", "skin", ["dark skin", "light skin"]).reference
+    (0.5, 0.5)
+    """
+    names = list(given) if isinstance(given, list | dict) else []
+    if len(names) < 2 or len(set(names)) < len(names) or not all(isinstance(n, str) and n.strip() for n in names):
+        raise RaigenError(f"{approach}_set: expected two or more categories for {name!r}, each once; got {given!r}")
+    shares = list(given.values()) if isinstance(given, dict) else [1 / len(names)] * len(names)
+    if not all(type(s) in (int, float) and s >= 0 for s in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-3):
+        raise RaigenError(f"{approach}_set: expected the shares of {name!r} to add up to 1; got {given!r}")
+    return Axis(approach, name, tuple(names), tuple(share / sum(shares) for share in shares), prompt)
+
+
+def read_axes(source: str, approach: str) -> list[Axis]:
+    """The axes of a TOML or JSON file, `name = categories` each (see `axis_of`); `portraits` names those that are
+    shipped for the bundled model.
+
+    Raises RaigenError when there is no such file, or it holds something else.
+    """
+    shipped = Path(str(files("raigen.world"))) / f"{approach}_set.toml"
+    path = shipped if source == PORTRAITS else Path(source)
+    if not path.is_file():
+        raise RaigenError(f"{approach}_set: expected {PORTRAITS} or a file of axes (TOML or JSON); there is no file "
+                          f"{source!r}")  # fmt: skip
+    text = path.read_text(encoding="utf-8")
+    try:
+        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise RaigenError(f"{approach}_set: {path} cannot be read: {error}") from error
+    if not isinstance(table, dict) or not table:
+        raise RaigenError(f'{approach}_set: expected axes such as "skin tone" = ["dark skin", "light skin"] in {path}')
+    return [axis_of(approach, name, given) for name, given in table.items()]
+
+
+def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.ndarray, " picture"]]) -> AxisRate:
+    """How pictures spread over an axis, from the verdicts on its labels (1, 0, NaN unscored).
+
+    A picture that shows m categories counts 1/m for each. The discrepancy is |p - q|, the Euclidean distance of the
+    shares p from the reference q (the fairness discrepancy of Choi et al., Fair Generative Modeling via Weak
+    Supervision, ICML 2020, with verdicts in place of class probabilities). With n pictures and p = q its mean square is
+    (1 - |q|^2) / n; `by_chance` is the root of that. The severity is 1 + sum(p log p) / log K over K categories
+    (D'Inca et al., OpenBias, CVPR 2024).
+    """
+    verdicts = np.stack([shows[label] for label in axis.labels])
+    is_scored = ~np.isnan(verdicts).any(axis=0)
+    shown = verdicts[:, is_scored]
+    count = shown.sum(axis=0)
+    n_none = int((count == 0).sum())
+    weights = dict(zip(axis.labels, (shown / np.maximum(count, 1)).sum(axis=1), strict=True)) | {NONE: n_none}
+    n = int(is_scored.sum()) if NONE in axis.categories else int(is_scored.sum()) - n_none
+    p = np.array([float(weights[category]) for category in axis.categories]) / max(n, 1)
+    q = np.array(axis.reference)
+    severity = max(0.0, 1 + sum(share * math.log(share) for share in p if share > 0) / math.log(len(p)))
+    numbers = (float(np.linalg.norm(p - q)), math.sqrt((1 - float(q @ q)) / n), severity) if n else (None, None, None)
+    return AxisRate(axis.approach, axis.name, prompt, model, axis.categories, axis.reference, tuple(p.tolist()), n,
+                    n_none, int((~is_scored).sum()), *numbers)  # fmt: skip
+
+
+def rates_along(
+    axes: Sequence[Axis], shows: Mapping[tuple[str, str, str], Float[np.ndarray, " picture"]],
+    prompts: Sequence[str], models: Sequence[str],
+) -> list[AxisRate]:  # fmt: skip
+    """How every model spreads over every axis for the prompts that the axis is for; `shows` by label, prompt, model."""
+    return [
+        axis_rate(axis, prompt, model, {label: shows[label, prompt, model] for label in axis.labels})
+        for axis in axes for prompt in prompts if axis.prompt in (None, prompt) for model in models
+    ]  # fmt: skip
+
+
+def table_of_axes(rates: Sequence[AxisRate]) -> str:
+    """axes.csv: a line per axis, prompt, model and category with its share and the wanted one, and the numbers of the
+    whole axis; what no picture tells is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["approach", "axis", "prompt", "model", "category", "share", "reference", "n", "none", "unscored",
+                     "discrepancy", "by_chance", "severity"])  # fmt: skip
+    for rate in rates:
+        for category, share, wanted in zip(rate.categories, rate.shares, rate.reference, strict=True):
+            writer.writerow([rate.approach, rate.axis, rate.prompt, rate.model, category, share if rate.n else None,
+                             wanted, rate.n, rate.none, rate.unscored, rate.discrepancy, rate.by_chance,
+                             rate.severity])  # fmt: skip
+    return buffer.getvalue()
+
+
+def rivals_of(
+    prompts: Sequence[str], answers: Answers, config: CompareConfig
+) -> Generator[Tick, None, list[Axis]]:  # fmt: skip
+    """The axes of the closed and of the open set that `config` names. Raises RaigenError when a file is none of axes,
+    the model cannot be asked, or its answer cannot be read."""
+    axes = read_axes(config.closed_set, CLOSED) if config.closed_set else []
+    if config.open_set is None:
+        return axes
+    if not is_model(config.open_set):
+        return axes + read_axes(config.open_set, OPEN)
+    return axes + (yield from proposed(prompts, answers, config))
+
+
+def is_model(open_set: str) -> bool:
+    """Whether an open set is proposed by a model and not read from a file."""
+    return open_set.partition(":")[0] in KINDS
+
+
+def proposed(prompts: Sequence[str], answers: Answers, config: CompareConfig) -> Generator[Tick, None, list[Axis]]:
+    """The axes that a language model proposes for each prompt, as OpenBias asks for them (D'Inca et al. 2024): names
+    and classes of what may be biased in pictures of the prompt. Each prompt is asked once; answers are kept."""
+    address = address_of(config.open_set or "", "open_set")
+    jobs = [Job((), axes_question(prompt), prompt) for prompt in prompts]
+    found: dict[str, list[Axis]] = {}
+    for done, (prompt, reply, reason) in enumerate(ask_all(address, jobs, answers, config), 1):
+        classes = read_proposal(reply.text) if reply else None
+        if not classes:
+            raise RaigenError(f"open_set: {address.name} proposed no axes that can be read for “{prompt}” "
+                              f"({reason or 'the answer has another form'}); name another model or a file")  # fmt: skip
+        found[prompt] = [axis_of(OPEN, name, given, prompt) for name, given in classes.items()]
+        yield Tick(done, len(jobs), f"axes for “{prompt}”")
+    return [axis for prompt in prompts for axis in found[prompt]]

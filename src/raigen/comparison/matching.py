@@ -1,0 +1,87 @@
+"""Says whether runs can be compared, and on what: one judge, as many pictures, the same seeds, a full grid."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from raigen.comparison.verdicts import place_of
+from raigen.config import CaptureConfig, CompareConfig
+from raigen.errors import RaigenError
+from raigen.judging.judges import judges_of
+from raigen.runs.run import Run
+from raigen.world.attributes import PROMPTS
+from raigen.world.models import WORLD
+
+
+class Match(NamedTuple):
+    """What the runs of a comparison have in common. The baseline is the first of `models`."""
+
+    run_of: Mapping[tuple[str, str], Run]  # by prompt and model
+    prompts: tuple[str, ...]
+    models: tuple[str, ...]
+    judge: str
+    n_images: int
+    n_fresh_images: int
+
+
+def match(runs: Sequence[Run], config: CompareConfig) -> Match:
+    """What the runs have in common. Raises RaigenError, saying what is missing and how to fill it, when they cannot be
+    compared: a run is missing or unfinished, or they differ in judge, pictures, seeds or embedder."""
+    if len(runs) < 2:
+        raise RaigenError(f"runs: expected two or more to compare; got {len(runs)}")
+    for run in runs:
+        run.facts_of("evaluate")  # raises where there are no judgements, and says how to make them
+    run_of = {place_of(run): run for run in runs}
+    prompts = tuple(dict.fromkeys(prompt for prompt, _ in run_of))
+    models = _models([model for _, model in run_of], config.baseline)
+    missing = [(prompt, model) for prompt in prompts for model in models if (prompt, model) not in run_of]
+    if missing:
+        told = "; ".join(f"“{prompt}” with {model}" for prompt, model in missing)
+        raise RaigenError(
+            f"runs: expected every prompt with every model; there is no run of {told}. Audit what is missing, such as: "
+            f'raigen audit "{missing[0][0]}" --model {missing[0][1]}, in the same study if there is one (--study)'
+        )
+    n_images = _same(runs, "n_images", lambda run: run.config_of("capture").n_images,
+                     "what is found hangs on how many were audited. Audit again with one --n-images")  # fmt: skip
+    _same(runs, "base_seed", lambda run: run.config_of("capture").base_seed,
+          "rates are compared on the same seeds. Audit again with one --base-seed")  # fmt: skip
+    _same(runs, "embedder", lambda run: run.facts_of("discover")["embedder"],
+          "texts and pictures need one CLIP model. Discover again with one --embedder")  # fmt: skip
+    n_fresh = config.n_fresh_images or _same(
+        runs, "n_fresh_images", lambda run: run.facts_of("evaluate")["n_fresh_images"],
+        "rates are compared on as many of each. Add --n-fresh-images N: what is missing is then made")  # fmt: skip
+    return Match(run_of, prompts, models, _judge(runs, config), n_images, n_fresh)
+
+
+def _models(found: Sequence[str], baseline: str | None) -> tuple[str, ...]:
+    models = list(dict.fromkeys(found))
+    if baseline is None:
+        return tuple(models)
+    if baseline not in models:
+        raise RaigenError(f"baseline: expected one of {', '.join(models)}; got {baseline!r}")
+    return (baseline, *(model for model in models if model != baseline))
+
+
+def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
+    """The one judge of all runs. Named, `portraits` also judges models that were made of the bundled one."""
+    if config.judge is None:
+        return _same(runs, "judge", lambda run: judges_of(run.config_of("evaluate").judge, run.config_of("capture"))[0],
+                     "rates of two judges are not mixed. Add --judge JUDGE: it judges all pictures anew")  # fmt: skip
+    if config.judge != WORLD:
+        return config.judge
+    strange = [prompt for prompt, _ in map(place_of, runs) if prompt not in PROMPTS]
+    if strange:
+        capture: CaptureConfig = runs[0].config_of("capture")
+        judges_of([WORLD], replace(capture, prompt=strange[0]))  # raises, and says why
+    return WORLD
+
+
+def _same(runs: Sequence[Run], name: str, read: Callable[[Run], Any], why: str) -> Any:
+    """What `read` finds in all runs. Raises RaigenError when it differs, with one run of each kind."""
+    found: dict[Any, Run] = {}
+    for run in runs:
+        found.setdefault(read(run), run)
+    if len(found) > 1:
+        told = ", ".join(f"{run.dir} has {value}" for value, run in found.items())
+        raise RaigenError(f"{name}: expected the same in all runs; {told}: {why}")
+    return next(iter(found))

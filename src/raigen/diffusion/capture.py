@@ -1,0 +1,176 @@
+"""Generates the pictures of a run, and keeps what the hookpoint put out for each."""
+
+import itertools
+import time
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from raigen.config import CaptureConfig
+from raigen.diffusion.generation import Generated, Settings, defaults, generate
+from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
+from raigen.diffusion.loading import find_source, licence_of, load_pipeline, resolve_device
+from raigen.errors import RaigenError
+from raigen.runs.activations import NAME, ActivationStore, Part
+from raigen.runs.files import sha256
+from raigen.runs.images import as_png, whole_samples, write_list, write_picture
+from raigen.runs.records import Sample
+from raigen.runs.run import Run
+from raigen.runs.steps import Outcome, Tick, mapped
+
+
+def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
+    """Makes picture i from seed `base_seed + i` and keeps the activations of its last denoising step, or of all.
+
+    Each batch is written whole: its pictures, one shard of activations, then its lines in samples.jsonl. Stopped at
+    any time and started again, it keeps every batch whose pictures have the hashes in samples.jsonl and whose shard
+    is whole, and makes the others again, to the same pictures. Yields progress in pictures.
+
+    Wholly black pictures, the work of a safety checker or of a decoder that broke down, are listed in the facts as
+    `black_images`; later stages leave them out.
+
+    Raises RaigenError when the model cannot be loaded, the hookpoint does not exist or cannot be captured, an
+    activation is not finite, a batch is black although nothing checks for safety, or the disk is full.
+    """
+    return mapped(captured(run, config), lambda part: part.tick)
+
+
+def captured(
+    run: Run, config: CaptureConfig, again_from: int | None = None, pipe: DiffusionPipeline | None = None
+) -> Generator[Part, None, Outcome]:
+    """`capture`, yielding the activations of every batch as it is made, at all steps.
+
+    With `again_from`, all pictures from that one on are made, also those that are there: their activations are wanted
+    again. What is there is not written again. `pipe` is the pipeline of `config`, where it is loaded already.
+    """
+    pipe = pipe or load_pipeline(config.model, config.device, config)
+    settings = defaults(pipe, config.model, config)
+    hookpoint = find_hookpoint(pipe, config.hookpoint)
+    model_facts = _model_facts(pipe, config, hookpoint)
+    samples = _whole_batches(run, config)
+    if run.samples_path.exists():  # what it lists beyond the whole batches is gone
+        write_list(run.samples_path, samples)
+    n_made, seconds = 0, 0.0
+    licence = model_facts["licence"]
+    note = f"the model's licence: {licence}" if licence else ""
+    yield Part([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
+    for indices in _batches(config, samples, again_from):
+        started = time.perf_counter()
+        seeds = [config.base_seed + index for index in indices]
+        generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
+        _check_not_black(pipe, config, generated)
+        for missing in _consecutive([index for index in indices if index not in samples]):
+            start = missing[0] - indices[0]
+            samples |= _write_batch(run, config, missing, slice(start, start + len(missing)), generated)
+            write_list(run.samples_path, samples)
+        n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
+        done = len(samples) if again_from is None else indices[-1] + 1
+        note = f"{seconds / n_made:.2f} s a picture"
+        yield Part(indices, generated.activations, generated.step_indices, Tick(done, config.n_images, note))
+    store = ActivationStore(run.activations_dir)
+    facts = {
+        **model_facts,
+        **settings._asdict(),
+        "hookpoint": hookpoint.path,
+        "grid": list(store.grid),
+        "d_in": store.d_in,
+        "n_steps": store.step_indices[-1] + 1,
+        "seconds_per_image": round(seconds / n_made, 4) if n_made else None,
+        "black_images": _black(samples, settings),
+    }
+    shards = sorted(run.activations_dir.glob("*.safetensors"))
+    pictures = [run.dir / sample.file for sample in samples.values()]
+    return Outcome([run.samples_path, *pictures, *shards], facts)
+
+
+def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
+    """Which model it was, exactly, and by what means it ran."""
+    source = find_source(config.model, config)
+    return {
+        "model": config.model,
+        "revision": source.commit,
+        "licence": licence_of(source, config),
+        "pipeline": type(pipe).__name__,
+        "scheduler": type(pipe.components["scheduler"]).__name__,
+        "device": str(resolve_device(config.device)),
+        "dtype": str(denoiser_of(pipe, hookpoint).dtype).removeprefix("torch."),
+        "offload": config.offload,
+        "safety_checker": pipe.components.get("safety_checker") is not None,
+    }
+
+
+def _whole_batches(run: Run, config: CaptureConfig) -> dict[int, Sample]:
+    """The samples of the batches that an earlier start left whole; the files of all others are deleted."""
+    listed = whole_samples(run, run.samples_path, run.images_dir, config.prompt, config.base_seed)
+    whole: dict[int, Sample] = {}
+    files = set()
+    for path in sorted(run.activations_dir.glob("*.safetensors")):
+        indices = _images_of(path)
+        if (
+            indices
+            and indices[-1] < config.n_images
+            and whole.keys().isdisjoint(indices)
+            and listed.keys() >= set(indices)
+        ):
+            whole |= {index: listed[index] for index in indices}
+            files |= {path, *(run.dir / listed[index].file for index in indices)}
+    for folder in (run.images_dir, run.activations_dir):
+        for path in set(folder.glob("*")) - files:
+            path.unlink()
+    return whole
+
+
+def _images_of(shard: Path) -> range:
+    """The indices of the images in a shard; empty when it is broken."""
+    try:
+        with safe_open(shard, "pt") as file:
+            first = int(file.metadata()["first"])
+            return range(first, first + file.get_slice(NAME).get_shape()[0])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return range(0)
+
+
+def _batches(config: CaptureConfig, samples: Mapping[int, Sample], again_from: int | None) -> Iterator[list[int]]:
+    """The indices to make, in batches of consecutive ones: those without a sample, or all from `again_from` on."""
+    first = 0 if again_from is None else again_from
+    wanted = [index for index in range(first, config.n_images) if again_from is not None or index not in samples]
+    for indices in _consecutive(wanted):
+        for start in range(0, len(indices), config.batch_size):
+            yield indices[start : start + config.batch_size]
+
+
+def _consecutive(indices: list[int]) -> Iterator[list[int]]:
+    """Rising indices cut where one is left out."""
+    for _, group in itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+        yield [index for _, index in group]
+
+
+def _write_batch(
+    run: Run, config: CaptureConfig, indices: list[int], rows: slice, generated: Generated
+) -> dict[int, Sample]:
+    """Writes the pictures of `rows` under `indices`, with their activations."""
+    assert generated.activations is not None and generated.grid is not None  # a hookpoint was given
+    samples = {}
+    for index, image in zip(indices, generated.images[rows], strict=True):
+        seed = config.base_seed + index
+        samples[index] = write_picture(run, run.images_dir, index, config.prompt, seed, image)
+    steps = slice(None) if config.store else slice(-1, None)
+    kept = generated.activations[rows, steps]
+    ActivationStore.write(run.activations_dir, indices[0], kept, generated.grid, generated.step_indices[steps])
+    return samples
+
+
+def _black(samples: Mapping[int, Sample], settings: Settings) -> list[int]:
+    """The indices of the wholly black pictures."""
+    black = sha256(as_png(Image.new("RGB", (settings.width, settings.height))))
+    return sorted(index for index, sample in samples.items() if sample.sha256 == black)
+
+
+def _check_not_black(pipe: DiffusionPipeline, config: CaptureConfig, generated: Generated) -> None:
+    if pipe.components.get("safety_checker") is None and not any(image.getbbox() for image in generated.images):
+        raise RaigenError(f"{config.model}: a whole batch of pictures came out black; its decoder breaks down with "
+                          f"these numbers. Try --dtype float32 or bfloat16 (now: {config.dtype})")  # fmt: skip

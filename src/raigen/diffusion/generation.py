@@ -1,0 +1,236 @@
+"""Runs text-to-image pipelines: pictures of a prompt, one seed each, beside what one module put out at every step."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from jaxtyping import Float32
+from PIL.Image import Image
+from torch import Tensor
+
+from raigen.config import CaptureConfig
+from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, denoiser_of
+from raigen.diffusion.hooks import Collector, Layout, Listener
+from raigen.diffusion.layout import Probe
+from raigen.diffusion.loading import arguments_of
+from raigen.errors import RaigenError
+from raigen.world.models import OWN_SETTINGS, model_path
+
+PIXEL_MULTIPLE = 8  # what pipelines ask of height and width at least
+
+# What pipelines do unless told not to: make another size than is asked for and crop it; rewrite the prompt, where
+# packages that they do not ask for are installed.
+MEDDLING = ("use_resolution_binning", "clean_caption")
+
+# What probing found, so that it is done once for all batches of a run.
+_layouts: WeakKeyDictionary[DiffusionPipeline, dict[tuple, Layout]] = WeakKeyDictionary()
+
+
+class Settings(NamedTuple):
+    """How pictures are made; None is what the pipeline does not take. `height` and `width` are pixels."""
+
+    num_inference_steps: int
+    guidance_scale: float | None
+    height: int
+    width: int
+    negative_prompt: str | None = None
+    true_cfg_scale: float | None = None
+
+
+WHOLE_NUMBERS = ("num_inference_steps", "height", "width")
+FILED = (*WHOLE_NUMBERS, "guidance_scale")  # what raigen.json may hold
+
+
+class Generated(NamedTuple):
+    """Pictures, and what the hookpoint put out for each.
+
+    Tokens run row by row over a `grid` of (rows, columns); `step_indices` are the denoising steps kept, from 0 (pure
+    noise) up. Without a hookpoint `activations` and `grid` are None and `step_indices` is empty.
+    """
+
+    images: list[Image]
+    activations: Float32[Tensor, "image step token d_in"] | None
+    grid: tuple[int, int] | None
+    step_indices: tuple[int, ...]
+
+
+def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig | None = None) -> Settings:
+    """What `config` asks for; where it leaves a setting open, the model's own.
+
+    The model's own are those of `raigen.json` in its folder (keys `num_inference_steps`, `guidance_scale`, `height`,
+    `width`, all optional), else the defaults of the pipeline's call; the size is that of the denoiser's training.
+    Raises RaigenError when a setting is known nowhere, is no number, or does not fit the pipeline.
+    """
+    accepted = arguments_of(type(pipe))
+    values: dict[str, Any] = {name: getattr(accepted.get(name), "default", None) for name in Settings._fields}
+    filed = {} if model is None else _read_defaults(Path(model_path(model)) / OWN_SETTINGS)
+    for source in (filed, _chosen(config)):
+        values |= source
+    for name in ("guidance_scale", "negative_prompt", "true_cfg_scale"):
+        if values[name] is not None and name not in accepted:
+            raise RaigenError(f"{name}: {type(pipe).__name__} takes none; leave it out")
+    if values["height"] is None or values["width"] is None:
+        height, width = _native_size(pipe)
+        values["height"], values["width"] = values["height"] or height, values["width"] or width
+    for name in WHOLE_NUMBERS:
+        if not isinstance(values[name], int):
+            raise RaigenError(f"{name}: {type(pipe).__name__} has no default of its own; give a whole number")
+    for name in ("height", "width"):
+        if values[name] < PIXEL_MULTIPLE or values[name] % PIXEL_MULTIPLE:
+            raise RaigenError(f"{name}: expected a multiple of {PIXEL_MULTIPLE} pixels; got {values[name]}")
+    return Settings(**values)
+
+
+def generate(
+    pipe: DiffusionPipeline,
+    prompt: str,
+    seeds: Sequence[int],
+    settings: Settings,
+    hookpoint: Hookpoint | None = None,
+    step_indices: Sequence[int] | None = None,
+) -> Generated:
+    """Makes one picture of `prompt` per seed, and collects what the hookpoint puts out at every denoising step.
+
+    Each picture has a random generator of its own, on the CPU, so the other seeds of a call change nothing but the
+    last bits. A step is one evaluation of the denoiser on the noisy pictures (some schedulers take more than
+    `num_inference_steps`); `step_indices` None keeps them all. Under classifier-free guidance what saw the prompt is
+    kept, as published (RAIGen, arXiv 2602.06806); without, everything is. An output [image, channel, row, column]
+    becomes one token per position; of a transformer's block the image tokens are taken, not those of the text. Where
+    they lie is found out before the first batch, by some calls of the denoiser for one picture (see `Probe`).
+
+    Raises RaigenError when the module does not run exactly once per step, puts out something that is no grid of
+    tokens, or a number that is not finite; and when the memory does not suffice.
+    """
+    if not seeds:
+        raise RaigenError("seeds: expected at least one; got none")
+    if hookpoint is None:
+        return Generated(heard(pipe, prompt, seeds, settings, ()), None, None, ())
+    layout = layout_of(pipe, prompt, settings, hookpoint)
+    collector = Collector(hookpoint.path, seeds, step_indices)
+    images = heard(pipe, prompt, seeds, settings, [Listener(hookpoint, layout, collector, len(seeds))])
+    activations, steps = collector.collected()
+    return Generated(images, activations, layout.grid, steps)
+
+
+def heard(
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, listeners: Sequence[Listener]
+) -> list[Image]:
+    """Makes one picture of `prompt` per seed while all `listeners`, new ones, visit what their modules put out.
+
+    Raises RaigenError as `generate` does.
+    """
+    with _memory(pipe, len(seeds)), ExitStack() as ears:
+        for listener in listeners:
+            ears.enter_context(listener.listening(denoiser_of(pipe, listener.hookpoint)))
+        images = _call(pipe, prompt, seeds, settings)
+    for listener in listeners:
+        listener.end_step()
+    return images
+
+
+def make_pictures(
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, batch_size: int
+) -> Iterator[list[Image]]:
+    """Makes the pictures of `seeds` in their order, `batch_size` at a time, without looking inside."""
+    for start in range(0, len(seeds), batch_size):
+        yield generate(pipe, prompt, seeds[start : start + batch_size], settings).images
+
+
+def layouts(
+    pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoints: Sequence[Hookpoint]
+) -> list[Layout | RaigenError]:
+    """Where modules of one denoiser put the image tokens of `prompt`, or why they cannot be captured.
+
+    Takes the first denoising step of one picture, for all of them at once. Raises RaigenError when the memory does not
+    suffice.
+    """
+    found: list[Layout | RaigenError] = []
+    try:
+        with _memory(pipe, 1), calling_hooks(denoiser_of(pipe, hookpoints[0])):
+            probe = Probe(
+                lambda text: _call(pipe, text, [0], settings),
+                denoiser_of(pipe, hookpoints[0]),
+                hookpoints,
+                prompt,
+                (settings.height, settings.width),
+            )
+            for hookpoint in hookpoints:
+                try:
+                    found.append(probe.layout(hookpoint))
+                except RaigenError as error:
+                    found.append(error)
+    finally:
+        pipe.maybe_free_model_hooks()  # the pipeline was stopped midway, with its parts where they were
+    return found
+
+
+def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint: Hookpoint) -> Layout:
+    """Where one module puts the image tokens of `prompt`; asked once per pipeline and settings.
+
+    Raises RaigenError when it cannot be captured.
+    """
+    known = _layouts.setdefault(pipe, {})
+    key = (hookpoint, prompt, settings)
+    if key not in known:
+        (found,) = layouts(pipe, prompt, settings, [hookpoint])
+        if isinstance(found, RaigenError):
+            raise found
+        known[key] = found
+    return known[key]
+
+
+def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
+    options = {name: value for name, value in settings._asdict().items() if value is not None}
+    options |= {name: False for name in MEDDLING if name in arguments_of(type(pipe))}
+    return pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
+        prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,
+    ).images  # fmt: skip
+
+
+@contextmanager
+def _memory(pipe: DiffusionPipeline, n_images: int) -> Iterator[None]:
+    """Says what to lower where the memory does not suffice. (On a CPU, torch raises it as a plain RuntimeError.)"""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        remedy = "a smaller batch_size" if n_images > 1 else "a smaller height and width, tiling or offload='model'"
+        raise RaigenError(f"{n_images} pictures at once do not fit into the memory of {pipe.device}; give {remedy}. "
+                          f"({error})") from error  # fmt: skip
+
+
+def _read_defaults(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RaigenError(f"{path}: expected JSON; {error}") from error
+    values = {name: found[name] for name in FILED if found.get(name) is not None}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int if name in WHOLE_NUMBERS else int | float):
+            raise RaigenError(f"{path}: expected a number for {name}; got {value!r}")
+    return values
+
+
+def _chosen(config: CaptureConfig | None) -> dict[str, Any]:
+    values = {name: getattr(config, name, None) for name in Settings._fields}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _native_size(pipe: DiffusionPipeline) -> tuple[int, int]:
+    denoiser = pipe.components.get("unet") or pipe.components.get("transformer")
+    trained = getattr(getattr(denoiser, "config", None), "sample_size", None)
+    sample = getattr(pipe, "default_sample_size", None) or trained
+    factor = getattr(pipe, "vae_scale_factor", None)
+    if sample is None or factor is None:
+        raise RaigenError(f"{type(pipe).__name__} does not say how large its pictures are; give height and width")
+    rows, columns = (sample, sample) if isinstance(sample, int) else sample
+    return rows * factor, columns * factor

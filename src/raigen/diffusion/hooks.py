@@ -1,0 +1,228 @@
+"""Visits the image tokens that one module puts out for the prompt, step by step, by the denoiser's calls alone."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raigen.diffusion.hookpoints import Hookpoint, calling_hooks
+from raigen.errors import RaigenError
+
+Sample = Tensor | list[Tensor]  # the noisy pictures a denoiser is given: one row, or one item, for each
+
+
+class Layout(NamedTuple):
+    """Where a module's outputs hold the image tokens of the prompt.
+
+    In a step the denoiser sees each picture once or more: once for each *branch*, as in classifier-free guidance, where
+    one is told the prompt and one is not. Branches are counted through the rows of a call and on through the calls of
+    the step. `part` is the place among the tensors of an output, `start` that of the first image token in it; the
+    tokens then run row by row over the `grid` of (rows, columns), each of width `d_in`.
+    """
+
+    branch: int
+    part: int
+    start: int
+    grid: tuple[int, int]
+    d_in: int
+
+    def tokens(self, states: Tensor) -> Float[Tensor, "image token d_in"]:
+        """The image tokens in rows of the chosen tensor, [row, token, d_in] or [row, channel, row, column].
+
+        A map holds nothing else, whatever its size.
+        """
+        rows, columns = self.grid
+        return as_tokens(states) if states.dim() == 4 else states[:, self.start : self.start + rows * columns]
+
+
+def as_tokens(states: Tensor) -> Float[Tensor, "image token d_in"]:
+    """[row, channel, row, column] as one token per position; what is tokens already stays."""
+    return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of a module's output that can be maps or sequences of tokens."""
+    parts = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else []
+    return [part for part in parts if isinstance(part, Tensor) and part.dim() in (3, 4)]
+
+
+def sample_of(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Sample:
+    """The noisy sample in a call of the denoiser: its first argument, whatever that is called."""
+    sample = args[0] if args else kwargs.get(_first_argument(denoiser))
+    rows = [sample] if isinstance(sample, Tensor) else sample if isinstance(sample, list) else []
+    if not rows or not all(isinstance(row, Tensor) and row.is_floating_point() for row in rows):
+        raise RaigenError(f"hookpoint: {type(denoiser).__name__} is not called with noisy pictures; name a module of "
+                          "the denoiser")  # fmt: skip
+    return sample  # type: ignore[return-value]  # one of the two kinds, as just checked
+
+
+def with_sample(
+    denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], sample: Sample
+) -> tuple[tuple, dict[str, Any]]:
+    """The same call of the denoiser with another sample."""
+    return ((sample, *args[1:]), kwargs) if args else (args, kwargs | {_first_argument(denoiser): sample})
+
+
+def _first_argument(denoiser: nn.Module) -> str:
+    return next(iter(inspect.signature(denoiser.forward).parameters))
+
+
+def same_rows(rows: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether two samples hold the same noisy pictures."""
+    return len(rows) == len(others) and all(torch.equal(row, other) for row, other in zip(rows, others, strict=True))
+
+
+def put_tokens(states: Tensor, layout: Layout, tokens: Float[Tensor, "image token d_in"]) -> Tensor:
+    """A copy of states with these image tokens in place of their own: the reverse of `Layout.tokens`."""
+    if states.dim() == 4:
+        return tokens.transpose(1, 2).unflatten(2, states.shape[2:])
+    changed = states.clone()
+    changed[:, layout.start : layout.start + tokens.shape[1]] = tokens
+    return changed
+
+
+def n_pictures(sample: Sample) -> int:
+    """How many pictures a call of the denoiser makes: guidance gives it each of them two or three times."""
+    for branches in (3, 2):
+        n, rest = divmod(len(sample), branches)
+        if not rest and all(same_rows(list(sample[:n]), list(sample[n * b : n * (b + 1)])) for b in range(1, branches)):
+            return n
+    return len(sample)
+
+
+Visit = Callable[[int, Float[Tensor, "image token d_in"]], Tensor | None]
+
+
+class Listener:
+    """Visits the image tokens that one module puts out for the prompt, in every denoising step of a pipeline.
+
+    A step lasts as long as the denoiser's calls are given the same noisy pictures: the branches of guidance are, be
+    they one call or several, while a scheduler that evaluates the model twice (Heun, PNDM) has moved the sample in
+    between. So no pipeline has to tell its steps, and each evaluation counts as a step.
+
+    `visit(step, tokens)` may return other tokens, which then take their place. Where a step leaves guidance out, its
+    last branch is the prompt's; and where the prompt comes in a later call, the step is visited twice, the second time
+    rightly. Not so with `exact`. `n_images` is the number of pictures per call; None finds out (they must not start
+    from equal noise). With `every_branch`, all branches are visited.
+    """
+
+    def __init__(self, hookpoint: Hookpoint, layout: Layout, visit: Visit, n_images: int | None = None, *,
+                 exact: bool = False, every_branch: bool = False):  # fmt: skip
+        self.hookpoint, self.layout, self.visit = hookpoint, layout, visit
+        self.n_images, self.exact, self.every_branch = n_images, exact, every_branch
+        self.step = -1
+        self.n_branches = 0  # heard in this step
+        self.n_rows = 0  # of the call that runs; 0 between calls
+        self.n = 0  # pictures of the call that runs
+        self.heard = False  # in the call that runs
+        self.sample: list[Tensor] = []
+
+    @contextmanager
+    def listening(self, denoiser: nn.Module) -> Iterator[None]:
+        """Listens to the denoiser and to the module in it; leaves no hook behind. A compiled denoiser runs uncompiled
+        meanwhile."""
+        handles = [
+            denoiser.register_forward_pre_hook(self._begin_call, with_kwargs=True),
+            self.hookpoint.module.register_forward_hook(self._hear),
+            denoiser.register_forward_hook(self._end_call),
+        ]
+        try:
+            with calling_hooks(denoiser):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def end_step(self) -> None:
+        """Raises RaigenError when the module has not run in the step that ends."""
+        if self.n_branches == 0:
+            raise RaigenError(f"hookpoint: {self.hookpoint.path} did not run in step {max(self.step, 0)}; name a "
+                              "module of the denoiser")  # fmt: skip
+
+    def _begin_call(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        sample = sample_of(denoiser, args, kwargs)
+        self.n = n = self.n_images or n_pictures(sample)
+        blocks = [list(sample[start : start + n]) for start in range(0, len(sample), n)]
+        rows = blocks[-1]
+        if not all(same_rows(block, rows) for block in blocks):
+            raise RaigenError(f"hookpoint: {type(denoiser).__name__} is given the branches of guidance in an order "
+                              "that cannot be told; set batch_size to 1, or guidance off")  # fmt: skip
+        if not same_rows(rows, self.sample):
+            if self.step >= 0:
+                self.end_step()
+            self.step, self.n_branches = self.step + 1, 0
+            self.sample = [row.clone() for row in rows]  # a scheduler may move it in place
+        self.n_rows, self.heard = len(sample), False
+
+    def _end_call(self, denoiser: nn.Module, args: tuple, output: Any) -> None:
+        self.n_rows = 0
+
+    def _hear(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        if self.heard:
+            raise RaigenError(f"hookpoint: {self.hookpoint.path} ran more than once in step {self.step}; choose a "
+                              "module that runs once per step")  # fmt: skip
+        if not self.n_rows:
+            return None  # not part of a denoising step
+        self.heard = True
+        states, n = tensors_of(output)[self.layout.part], self.n
+        if len(states) != self.n_rows or len(states) % n:
+            raise RaigenError(f"hookpoint: {self.hookpoint.path} puts out {len(states)} rows for {n} pictures; choose "
+                              "a module that puts out one per picture")  # fmt: skip
+        blocks = list(states.split(n))
+        visited = [
+            (block, self.visit(self.step, self.layout.tokens(blocks[block]))) for block in self._theirs(len(blocks))
+        ]
+        self.n_branches += len(blocks)
+        if all(tokens is None for _, tokens in visited):
+            return None
+        for block, tokens in visited:
+            if tokens is not None:
+                blocks[block] = put_tokens(blocks[block], self.layout, tokens)
+        return _replaced(output, states, torch.cat(blocks))
+
+    def _theirs(self, count: int) -> Sequence[int]:
+        """Which of the `count` branches in this call are to be visited."""
+        if self.every_branch:
+            return range(count)
+        place = self.layout.branch - self.n_branches
+        return [min(place, count - 1)] if place >= 0 and (place < count or not self.exact) else []
+
+
+class Collector:
+    """Keeps what a listener visits, on the CPU: of all steps, or of those in `step_indices`."""
+
+    def __init__(self, path: str, seeds: Sequence[int], step_indices: Sequence[int] | None):
+        self.path, self.seeds = path, seeds
+        self.wanted = None if step_indices is None else frozenset(step_indices)
+        self.kept: dict[int, Tensor] = {}
+        self.n_steps = 0
+
+    def __call__(self, step: int, tokens: Float[Tensor, "image token d_in"]) -> None:
+        """Keeps the tokens of a step. Raises RaigenError when they are not finite."""
+        self.n_steps = step + 1
+        if self.wanted is not None and step not in self.wanted:
+            return
+        kept = tokens.detach().to("cpu", copy=True)
+        finite = kept.isfinite().flatten(1).all(1)
+        if not finite.all():
+            seed = self.seeds[int(finite.logical_not().nonzero()[0])]
+            raise RaigenError(f"{self.path} put out a number that is not finite for seed {seed} in step {step}; the "
+                              "model breaks down there: try another guidance_scale, dtype or device")  # fmt: skip
+        self.kept[step] = kept
+
+    def collected(self) -> tuple[Float[Tensor, "image step token d_in"], tuple[int, ...]]:
+        """The activations and their steps. Raises RaigenError when a wanted step never came."""
+        missing = sorted((self.wanted or frozenset()) - self.kept.keys())
+        if missing or not self.kept:
+            raise RaigenError(f"step_indices: expected numbers from 0 to {self.n_steps - 1}; got {missing}")
+        steps = tuple(sorted(self.kept))
+        return torch.stack([self.kept[step] for step in steps], dim=1).float(), steps
+
+
+def _replaced(output: Any, old: Tensor, new: Tensor) -> Any:
+    """A module's output with one of its tensors replaced."""
+    return new if output is old else tuple(new if part is old else part for part in output)

@@ -1,0 +1,239 @@
+"""Learns from one denoising step where the outputs of a module hold the image tokens of the prompt."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from raigen.diffusion.hookpoints import Hookpoint
+from raigen.diffusion.hooks import Layout, Sample, as_tokens, same_rows, sample_of, tensors_of, with_sample
+from raigen.errors import RaigenError
+
+TOUCH = 5.0  # added to one place of the noise, whose deviation is about 1: far out, yet no number breaks
+LEAST_ANSWER = 0.01  # to another prompt, of the difference between branches; below it is noise
+OTHER_PROMPTS = ("two grey elephants", "a red bicycle")  # one of them is not the prompt
+
+
+class _Output(NamedTuple):
+    """What a module put out: the tensors that may hold tokens, in 32-bit floats on the CPU, and its shape in words."""
+
+    parts: list[Tensor]
+    shape: str
+    n_runs: int = 1
+
+
+class _Call(NamedTuple):
+    """A call of the denoiser, and what each module put out in it, by path."""
+
+    args: tuple
+    kwargs: dict[str, Any]
+    sample: Sample
+    outputs: dict[str, _Output]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.sample)
+
+
+class _Span(NamedTuple):
+    """Tokens in one tensor of an output; none where nothing answers to the noise."""
+
+    part: int
+    first: int
+    n_tokens: int
+
+
+class _EnoughError(Exception):
+    """Stops a pipeline once its first step is over."""
+
+
+class Probe:
+    """What one denoising step of one picture tells about some modules.
+
+    It asks the model and assumes nothing: the branch that answers to another prompt is the prompt's; of a module's
+    tokens, the one that answers most to the first place of the noise is the first image token, and the one that answers
+    most to the last place the last. So neither the class of the pipeline nor the order of its texts and pictures has to
+    be known.
+
+    `run(prompt)` runs the pipeline for one picture, always with the same seed; `picture` is its (height, width).
+    """
+
+    def __init__(self, run: Callable[[str], object], denoiser: nn.Module, hookpoints: Sequence[Hookpoint], prompt: str,
+                 picture: tuple[int, int]):  # fmt: skip
+        self.denoiser, self.hookpoints, self.picture = denoiser, hookpoints, picture
+        self.calls = self._first_step(run, prompt)
+        is_guided = sum(call.n_rows for call in self.calls) > 1
+        other = next(text for text in OTHER_PROMPTS if text != prompt)
+        self.others = self._first_step(run, other) if is_guided else self.calls
+        self._touched: dict[tuple[int, int], Mapping[str, _Output]] = {}
+
+    def layout(self, hookpoint: Hookpoint) -> Layout:
+        """Where the module's outputs hold the image tokens of the prompt.
+
+        Raises RaigenError when it does not run in each call of the denoiser, puts out another number of rows than the
+        denoiser is given, or no grid of image tokens.
+        """
+        path = hookpoint.path
+        if not self.calls or any(path not in call.outputs for call in self.calls):
+            raise RaigenError(f"hookpoint: {path} did not run in step 0; name a module of the denoiser")
+        for call in self.calls:
+            parts, shape, n_runs = call.outputs[path]
+            if n_runs > 1:
+                raise RaigenError(f"hookpoint: {path} ran more than once in step 0; choose a module that runs once "
+                                  "per step")  # fmt: skip
+            if not parts:
+                raise _no_grid(path, shape)
+            if any(len(part) != call.n_rows for part in parts):
+                raise RaigenError(f"hookpoint: {path} puts out {len(parts[0])} rows where the denoiser is given "
+                                  f"{call.n_rows}; choose a module that puts out one per picture")  # fmt: skip
+            if not all(part.isfinite().all() for part in parts):
+                raise RaigenError(f"{path} put out a number that is not finite in step 0; the model breaks down there: "
+                                  "try another guidance_scale, dtype or device")  # fmt: skip
+        places = [(index, row) for index, call in enumerate(self.calls) for row in range(call.n_rows)]
+        branch = self._branch(path)
+        return self._image_tokens(path, *places[branch])._replace(branch=branch)
+
+    def _branch(self, path: str) -> int:
+        """The branch in which the module answers most to another prompt; any where all branches are alike."""
+        branches, others = (
+            [[part[row : row + 1] for part in call.outputs[path].parts] for call in calls for row in range(call.n_rows)]
+            for calls in (self.calls, self.others)
+        )
+        answers = [_greatest_change(branch, other) for branch, other in zip(branches, others, strict=True)]
+        best = answers.index(max(answers))
+        apart = [change for change in (_greatest_change(branches[best], other) for other in branches) if change < 2]
+        if answers.count(math.inf) > 1 or answers[best] < LEAST_ANSWER * max(apart):
+            raise RaigenError(f"hookpoint: which branch of guidance saw the prompt cannot be told from {path}; choose "
+                              "another module")  # fmt: skip
+        return best
+
+    def _image_tokens(self, path: str, index: int, row: int) -> Layout:
+        """The layout in one row of one call."""
+        parts, shape, _ = self.calls[index].outputs[path]
+        is_map = len(parts) == 1 and parts[0].dim() == 4
+        span = _Span(0, 0, parts[0][0, 0].numel()) if is_map else self._span(path, index, row)
+        grids = self._grids(self.calls[index].sample[row], span.n_tokens)
+        grid = next((grid for grid in grids if not is_map or grid == parts[0].shape[2:]), None)
+        if grid is None:
+            raise _no_grid(path, shape)
+        return Layout(0, span.part, span.first, grid, as_tokens(parts[span.part]).shape[2])
+
+    def _span(self, path: str, index: int, row: int) -> _Span:
+        """Which tokens are the image's: from the one that answers most to the first place to that for the last."""
+        parts = self.calls[index].outputs[path].parts
+        starts, ends = (
+            [
+                _change(part, touched)[row]
+                for part, touched in zip(parts, self._touch(index, place)[path].parts, strict=True)
+            ]
+            for place in (0, -1)
+        )
+        answers = [float(torch.minimum(start.max(), end.max())) for start, end in zip(starts, ends, strict=True)]
+        part = answers.index(max(answers))
+        if answers[part] == 0:
+            return _Span(part, 0, 0)
+        whole = parts[part].shape[1]
+        if len(parts) == 1 and any(self._grids(self.calls[index].sample[row], whole)):
+            return _Span(part, 0, whole)  # no token is left over
+        first = int(starts[part].argmax())
+        return _Span(part, first, int(ends[part].argmax()) - first + 1)
+
+    def _grids(self, noise: Tensor, n_tokens: int) -> Iterator[tuple[int, int]]:
+        """The grids of `n_tokens` that patches of the noise can form: [..., row, column], or tokens packed already."""
+        if noise.dim() > 2:
+            height, width = noise.shape[-2:]
+            sizes = range(1, max(height, width) + 1)
+            grids = ((-(-height // size), -(-width // size)) for size in sizes)  # a stride rounds up
+        else:
+            # Packed tokens: squares of some size, of which as many as fit lie along each side of the picture.
+            height, width = self.picture
+            shapes = ((rows, n_tokens // rows) for rows in range(1, n_tokens + 1) if len(noise) % n_tokens == 0)
+            grids = (
+                (rows, columns)
+                for rows, columns in shapes
+                if columns and max(height / (rows + 1), width / (columns + 1)) < min(height / rows, width / columns)
+            )
+        return (grid for grid in grids if math.prod(grid) == n_tokens)
+
+    def _touch(self, index: int, place: int) -> Mapping[str, _Output]:
+        """What the modules put out in a call when the first (0) or last (-1) place of the noise is another."""
+        if (index, place) not in self._touched:
+            args, kwargs, sample, _ = self.calls[index]
+            rows = [row.clone() for row in sample]
+            for row in rows:
+                row[(..., place, place) if row.dim() > 2 else place] += TOUCH
+            touched = torch.stack(rows) if isinstance(sample, Tensor) else rows
+            found = [_Call(args, kwargs, touched, {})]
+            args, kwargs = with_sample(self.denoiser, args, kwargs, touched)
+            with torch.no_grad(), self._hearing(found):
+                self.denoiser(*args, **kwargs)
+            self._touched[index, place] = found[0].outputs
+        return self._touched[index, place]
+
+    def _first_step(self, run: Callable[[str], object], prompt: str) -> list[_Call]:
+        calls: list[_Call] = []
+
+        def begin(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            sample = sample_of(denoiser, args, kwargs)
+            if calls and not same_rows(list(sample[-1:]), list(calls[0].sample[-1:])):
+                raise _EnoughError
+            copied = sample.clone() if isinstance(sample, Tensor) else [row.clone() for row in sample]
+            calls.append(_Call(args, kwargs, copied, {}))
+
+        handle = self.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
+        try:
+            with self._hearing(calls):
+                run(prompt)
+        except _EnoughError:
+            pass
+        finally:
+            handle.remove()
+        return calls
+
+    @contextmanager
+    def _hearing(self, calls: list[_Call]) -> Iterator[None]:
+        """Notes in the latest of `calls` what each module puts out."""
+
+        def hook(path: str) -> Callable[[nn.Module, tuple, Any], None]:
+            def hear(module: nn.Module, args: tuple, output: Any) -> None:
+                if not calls:
+                    return  # not part of a denoising step
+                earlier = calls[-1].outputs.get(path)
+                parts = [part.detach().to("cpu", torch.float32, copy=True) for part in tensors_of(output)]
+                shape = str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+                calls[-1].outputs[path] = _Output(parts, shape, earlier.n_runs + 1 if earlier else 1)
+
+            return hear
+
+        handles = [point.module.register_forward_hook(hook(point.path)) for point in self.hookpoints]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _change(before: Tensor, after: Tensor) -> Tensor:
+    """How far each token [row, token] moved: 0 not at all, 1 as far as it can without a common direction.
+
+    Infinite where the number of tokens is another. Relative, for a few tokens of large norm move in absolute terms
+    whenever anything does.
+    """
+    before, after = as_tokens(before), as_tokens(after)
+    if before.shape != after.shape:
+        return before.new_full(before.shape[:2], math.inf)
+    tiny = torch.finfo(before.dtype).tiny
+    return (after - before).norm(dim=-1) / (before.norm(dim=-1) + after.norm(dim=-1)).clamp_min(tiny)
+
+
+def _greatest_change(parts: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """The mean change of the tokens, in the tensor in which it is greatest."""
+    return max(float(_change(part, other).mean()) for part, other in zip(parts, others, strict=True))
+
+
+def _no_grid(path: str, shape: str) -> RaigenError:
+    return RaigenError(f"hookpoint: {path} puts out {shape}, no grid of image tokens with the proportions of the "
+                       "picture; choose another module")  # fmt: skip

@@ -1,0 +1,52 @@
+"""Lists the modules of a model that can be looked into, with what each would cost."""
+
+from typing import NamedTuple
+
+from raigen.config import CaptureConfig, HookpointsConfig
+from raigen.diffusion.generation import defaults, layouts
+from raigen.diffusion.hookpoints import candidates, find_hookpoint
+from raigen.diffusion.hooks import Layout
+from raigen.diffusion.loading import find_source, licence_of, load_pipeline
+from raigen.errors import RaigenError
+from raigen.runs.records import HookpointCost
+
+PROMPT = "a photo of a person"  # any will do: shapes do not depend on it
+BYTES = 2  # of a stored number
+
+
+class Survey(NamedTuple):
+    """What was found of a model: its pipeline's class, commit on the Hub and licence where known, and hookpoints."""
+
+    pipeline: str
+    commit: str | None
+    licence: str | None
+    n_steps: int
+    height: int
+    width: int
+    hookpoints: list[HookpointCost]
+
+
+def survey(model: str, config: HookpointsConfig | None = None) -> Survey:
+    """Loads `model` and looks at its blocks in one denoising step of one picture.
+
+    Raises RaigenError when it cannot be loaded or run.
+    """
+    config = config or HookpointsConfig()
+    pipe = load_pipeline(model, config.device, config)
+    chosen = {name: getattr(config, name) for name in ("num_inference_steps", "height", "width")}
+    settings = defaults(pipe, model, CaptureConfig(PROMPT, model, **chosen))
+    points, default = candidates(pipe), find_hookpoint(pipe)
+    source = find_source(model, config)
+    costs = [
+        _cost(point.path, layout, settings.num_inference_steps, point == default)
+        for point, layout in zip(points, layouts(pipe, PROMPT, settings, points), strict=True)
+    ]
+    return Survey(type(pipe).__name__, source.commit, licence_of(source, config), settings.num_inference_steps,
+                  settings.height, settings.width, costs)  # fmt: skip
+
+
+def _cost(path: str, layout: Layout | RaigenError, n_steps: int, is_default: bool) -> HookpointCost:
+    if isinstance(layout, RaigenError):
+        return HookpointCost(path, None, 0, 0, is_default)
+    rows, columns = layout.grid
+    return HookpointCost(path, layout.grid, layout.d_in, n_steps * rows * columns * layout.d_in * BYTES, is_default)

@@ -1,0 +1,8 @@
+"""From an autoencoder to the listed neurons: those whose images are alike, and few others like them.
+
+The stage is `discover`, in `raigen.discovery.discover`; `scores` ranks the neurons of any dictionary.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, ["scores"])

@@ -1,0 +1,136 @@
+"""Turns pictures and texts into vectors: what they mean to CLIP, how they look."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL.Image import Image
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers.utils import logging
+
+from raigen.errors import RaigenError
+from raigen.world.models import WORLD, makes_portraits
+
+LOOKS = 16  # points along each side
+PUBLISHED = "openai/clip-vit-large-patch14"  # what RAIGen (arXiv 2602.06806) measures distinctiveness with
+
+
+def default_embedder(model: str) -> str:
+    """The embedder for the pictures of `model`: the bundled CLIP for the planted world, else the published one.
+
+    >>> default_embedder("stabilityai/sdxl-turbo")
+    'openai/clip-vit-large-patch14'
+    """
+    return WORLD if makes_portraits(model) else PUBLISHED
+
+
+def looks(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
+    """How pictures look from afar: their colours at 16 x 16 points, from 0 to 255, row by row.
+
+    Raises RaigenError for a picture that cannot be read.
+    """
+    small = [_readable(image, index).resize((LOOKS, LOOKS)) for index, image in enumerate(images)]
+    return np.array([np.asarray(image, np.float32).ravel() for image in small]).reshape(-1, 3 * LOOKS**2)
+
+
+class Embedder:
+    """A CLIP model with what prepares pictures and texts for it.
+
+    `name` is `portraits` (bundled), a folder, or an id on the Hub. Pictures are prepared by Pillow, so embeddings do
+    not depend on which other image libraries are installed. Raises RaigenError when the model is missing, cannot be
+    read or is no CLIP.
+
+        embedder = Embedder("portraits")
+        embedder.images(pictures) @ embedder.texts(["wearing glasses"]).T
+    """
+
+    def __init__(self, name: str, device: str | torch.device = "cpu", batch_size: int = 64):
+        self.name = name
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        path = embedder_path(name)
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            kind = AutoConfig.from_pretrained(path).model_type
+            if kind != "clip":
+                raise RaigenError(f"embedder: expected a CLIP model; {path} is {kind!r}")
+            loaded: Any = CLIPModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+            model, report = loaded
+            if report["missing_keys"]:  # transformers would draw them at random
+                raise RaigenError(f"embedder: {path} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+            self.model = model.to(self.device).eval()
+            self.processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+            self.tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, RaigenError):
+                raise
+            raise RaigenError(f"embedder: expected a CLIP model in a folder or on the Hub; {path} cannot be loaded: "
+                              f"{error}") from error  # fmt: skip
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+    @property
+    def d_embed(self) -> int:
+        """The width of an embedding."""
+        return self.model.visual_projection.out_features
+
+    def images(self, images: Sequence[Image]) -> Float32[np.ndarray, "image d_embed"]:
+        """One unit vector per picture. Raises RaigenError for a picture that cannot be read."""
+        batches = [self._image_batch(images[start : start + self.batch_size], start)
+                   for start in range(0, len(images), self.batch_size)]  # fmt: skip
+        return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
+
+    def texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d_embed"]:
+        """One unit vector per text. What is beyond the model's longest text (77 tokens for published ones) is cut."""
+        longest = self.model.text_model.embeddings.position_embedding.num_embeddings
+        batches = []
+        for start in range(0, len(texts), self.batch_size):
+            batch = list(texts[start : start + self.batch_size])
+            tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+            with torch.no_grad():
+                features = self.model.get_text_features(tokens.input_ids.to(self.device),
+                                                        tokens.attention_mask.to(self.device))  # fmt: skip
+            batches.append(_unit(features))
+        return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
+
+    def _image_batch(self, images: Sequence[Image], first: int) -> Float32[np.ndarray, "image d_embed"]:
+        pictures = [_readable(image, index) for index, image in enumerate(images, start=first)]
+        pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            return _unit(self.model.get_image_features(pixels.to(self.device)))
+
+
+def embedder_path(name: str) -> str:
+    """Where the CLIP model lies: the bundled folder for `portraits`, else a folder or an id on the Hub.
+
+    Raises RaigenError when the bundled folder is missing.
+    """
+    if name != WORLD:
+        return name
+    folder = Path(str(files("raigen.world"))) / "bundle" / "clip"
+    if not (folder / "config.json").is_file():
+        raise RaigenError(f"{folder}: expected the weights of the bundled CLIP; they are missing. "
+                          "Train them with: python -m raigen.world.train")  # fmt: skip
+    return str(folder)
+
+
+def _readable(image: Image, index: int) -> Image:
+    try:
+        return image.convert("RGB")  # reads the file, where the picture is not in memory yet
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        name = getattr(image, "filename", "") or f"picture {index}"
+        raise RaigenError(f"{name}: expected a whole picture; it cannot be read ({error})") from error
+
+
+def _unit(features: object) -> Float32[np.ndarray, "row d_embed"]:
+    # transformers 4 returns the projected features, transformers 5 puts them into an output object
+    rows = features if isinstance(features, Tensor) else features.pooler_output  # type: ignore[attr-defined]
+    return torch.nn.functional.normalize(rows.float(), dim=-1).cpu().numpy()

@@ -1,0 +1,289 @@
+"""Scores of neurons: how rarely they fire, how special the pictures are on which they do."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from raigen.errors import RaigenError
+
+MAX_DIRECTIONS = 64
+PICTURES_PER_DIRECTION = 16
+
+
+class NeuronScores(NamedTuple):
+    """What a score found, one row per neuron; float64. A neuron that never fires is NaN but for `frequency`.
+
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1], `centroids` of length 1. What
+    frequency and distinctiveness mean is said by the score that made them.
+    """
+
+    frequency: Float[np.ndarray, " neuron"]
+    distinctiveness: Float[np.ndarray, " neuron"]
+    minority_score: Float[np.ndarray, " neuron"]
+    centroids: Float[np.ndarray, "neuron width"]
+
+    @property
+    def live(self) -> Bool[np.ndarray, " neuron"]:
+        """Which neurons fire on at least one picture."""
+        return self.frequency > 0
+
+
+def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped[Any, "row width"]) -> NeuronScores:
+    """How rare and how distinct each neuron is over the pictures of one prompt (RAIGen, arXiv 2602.06806).
+
+    With z_i(h) >= 0 the code of neuron i on picture h and x(h) its embedding, here set to length 1:
+    frequency nu_i = share of pictures with z_i(h) > 0; centroid mu_i = sum z_i(h) x(h) / sum z_i(h), set to length 1;
+    distinctiveness d_i = 1 - <mu_i, mu_D>, with mu_D the mean of x set to length 1. Both are min-max normalised over
+    the neurons that fire at all, and minority_score = (1 - nu_i) d_i. A part that is the same for all of them counts as
+    0, for nothing stands out in it. Give the coarse neurons only: fine ones split one concept into parts.
+
+    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError for fewer than two pictures, for shapes that do
+    not match, for NaN, infinite or negative codes, for embeddings or centroids without direction, and when no neuron
+    fires.
+
+    >>> scores = minority_scores(np.array([[1.0, 0], [1, 0], [1, 2]]), np.array([[1.0, 0], [1, 0], [0, 1]]))
+    >>> scores.frequency.round(2).tolist(), scores.minority_score.tolist()
+    ([1.0, 0.33], [0.0, 1.0])
+    """
+    codes, directions = _checked(image_codes, embeddings)
+    live, frequency = _live(codes), (codes > 0).mean(axis=0)
+    centroids = np.full((codes.shape[1], directions.shape[1]), np.nan)
+    strengths = codes[:, live] / codes[:, live].max(axis=0)  # the scale cancels; tiny codes would underflow
+    centroids[live] = _unit(strengths.T @ directions, "the centroid of a neuron (row counted among those that fire)")
+    distinctiveness = np.clip(1 - centroids @ _unit(directions.mean(axis=0), "the mean embedding"), 0, 2)
+    score = np.full_like(frequency, np.nan)
+    score[live] = (1 - _min_max(frequency[live])) * _min_max(distinctiveness[live])
+    return NeuronScores(frequency, distinctiveness, score, centroids)
+
+
+def coherence_scores(
+    image_codes: Shaped[Any, "image neuron"],
+    views: Sequence[Shaped[Any, "_ _"]],
+    n_top: int = 10,
+    reach: float = 0.3,
+) -> NeuronScores:
+    """How much alike the pictures are in which a neuron is strongest, and how few others are like them.
+
+    `views` are embeddings of the pictures, one row each: what they mean (CLIP), how they look
+    (`raigen.discovery.embeddings.looks`). Each view is centred, cut to its principal directions (one for every 16
+    pictures, at most 64), which are given equal variance, and set to length 1: a direction in which few pictures differ
+    counts as much as one in which all do. With T_i the `n_top` pictures of the highest code of neuron i and x(h) the
+    view of picture h:
+
+    - a picture's likeness to T_i is the cosine of x(h) and the mean of T_i, without h where h is one of T_i;
+    - distinctiveness is the coherence c_i, the mean likeness of T_i itself: 0 by chance (negative ones become 0);
+    - frequency r_i is the share of all pictures whose likeness is at least `reach` times c_i. A mixture of frequent
+      attributes reaches those who have one of them, and so counts as frequent; what is rare stands apart;
+    - minority_score = c_i x log(1 / r_i) / log(n_images), of all views the highest, with its c_i and r_i.
+
+    It depends on no other neuron. `centroids` are the mean directions of T_i in all views side by side.
+
+    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError as `minority_scores` does.
+
+    >>> rng = np.random.default_rng(0)
+    >>> looks, codes = rng.normal(size=(200, 12)), rng.random((200, 2))
+    >>> looks[:8, 0], codes[:8, 1] = 9, 2
+    >>> scores = coherence_scores(codes, [looks], n_top=8)
+    >>> scores.frequency.round(2).tolist(), scores.minority_score.round(1).tolist()
+    ([0.46, 0.06], [0.0, 0.4])
+    """
+    codes = _checked_codes(image_codes, len(views[0]))
+    live = _live(codes)
+    top = [strongest(codes[:, neuron], n_top) for neuron in np.flatnonzero(live)]
+    all_rows = [_whitened(_checked_embeddings(view, len(codes))) for view in views]
+    found = [list(zip(*(_likeness(rows, images, reach) for images in top), strict=True)) for rows in all_rows]
+    shares, coherence = (np.array([in_view[part] for in_view in found]) for part in (0, 1))  # [view, live neuron]
+    score = coherence * np.log(1 / shares) / np.log(len(codes))
+    best = score.argmax(axis=0), np.arange(len(top))
+    size, width = codes.shape[1], sum(rows.shape[1] for rows in all_rows)
+    frequency, centroids = np.zeros(size), np.full((size, width), np.nan)
+    distinctiveness, minority_score = np.full(size, np.nan), np.full(size, np.nan)
+    frequency[live], distinctiveness[live], minority_score[live] = shares[best], coherence[best], score[best]
+    centroids[live] = np.concatenate([np.array(in_view[2]) for in_view in found], axis=1) / np.sqrt(len(views))
+    return NeuronScores(frequency, distinctiveness, minority_score, centroids)
+
+
+def _likeness(
+    rows: Float[np.ndarray, "image width"], top: Int[np.ndarray, " top"], reach: float
+) -> tuple[float, float, Float[np.ndarray, " width"]]:
+    """Of one neuron in one view: the share of pictures like its top ones, their coherence, their mean direction."""
+    total = rows[top].sum(axis=0)
+    direction = _unit_or_zero(total)
+    likeness = rows @ direction
+    likeness[top] = (rows[top] * _unit_or_zero(total - rows[top])).sum(axis=1)
+    coherence = max(0.0, float(likeness[top].mean()))
+    share = max(1 / len(rows), float((likeness >= reach * coherence).mean()))  # one is always like itself
+    return share, coherence, direction
+
+
+def strongest(codes: Float[np.ndarray, " image"], count: int) -> Int[np.ndarray, " top"]:
+    """The indices of the `count` pictures with the highest code, strongest first; ties in the order of pictures."""
+    return np.argsort(-codes, kind="stable")[:count]
+
+
+def prune(
+    scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0, max_frequency: float = 1.0
+) -> np.ndarray:
+    """The neurons worth listing, by falling minority score: those that stand out and are rare, one of each kind.
+
+    Only scores above the `percentile` of all neurons that fire are kept, and only frequencies of at most
+    `max_frequency`, in (0, 1]: there may be none. Of these, walking from the highest (the lower
+    index first among equals), one is dropped when its centroid is nearer than `distance`, a cosine distance in [0, 2],
+    to one kept before. The published values are 0.003, 90 and 1, for the published score.
+
+    Returns indices, int64. Raises RaigenError when no neuron fires, or when all that fire have the same score.
+
+    >>> prune(minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]])), percentile=50.0).tolist()
+    [2]
+    """
+    live = scores.minority_score[scores.live]
+    if len(live) == 0:
+        raise RaigenError(f"scores: expected a neuron that fires; none of {len(scores.frequency)} does")
+    if np.ptp(live) == 0:
+        raise RaigenError(
+            f"scores: expected neurons that differ; all {len(live)} that fire have minority score {live[0]:.3g}, so "
+            "none stands out. Capture more pictures, or train with more neurons"
+        )
+    order = np.argsort(-scores.minority_score, kind="stable")
+    kept: list[int] = []
+    for neuron in order[_standing_out(scores, percentile, max_frequency)[order]]:
+        gaps = 1 - scores.centroids[kept] @ scores.centroids[neuron]
+        if (gaps >= distance).all():
+            kept.append(int(neuron))
+    return np.array(kept, dtype=np.int64)
+
+
+def found_again(
+    listed: Float[np.ndarray, "listed width"],
+    other: NeuronScores,
+    distance: float = 0.003,
+    percentile: float = 90.0,
+    max_frequency: float = 1.0,
+) -> Bool[np.ndarray, " listed"]:
+    """Which of these centroids of listed neurons another autoencoder has, too: a neuron that stands out and is rare as
+    `prune` asks it, with a centroid nearer than `distance`. Both must be scored on the same pictures.
+
+    >>> scores = minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]]))
+    >>> found_again(np.array([[0.0, 1.0], [1.0, 0.0]]), scores, percentile=50.0).tolist()
+    [True, False]
+    """
+    return near_any(listed, other.centroids[_standing_out(other, percentile, max_frequency)], distance)
+
+
+def near_any(
+    centroids: Float[np.ndarray, "one width"], others: Float[np.ndarray, "other width"], distance: float
+) -> Bool[np.ndarray, " one"]:
+    """Which centroids are nearer to one of the others than `distance`, a cosine distance; to none of none."""
+    return np.asarray((1 - centroids @ others.T < distance).any(axis=1))
+
+
+def _standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:
+    """Which neurons have a score above the percentile of those that fire, and are rare enough."""
+    cut = np.percentile(scores.minority_score[scores.live], percentile)
+    return scores.live & (np.nan_to_num(scores.minority_score) > cut) & (scores.frequency <= max_frequency)
+
+
+def left_out(
+    scores: NeuronScores,
+    listed: Sequence[int],
+    distance: float = 0.003,
+    percentile: float = 90.0,
+    max_frequency: float = 1.0,
+) -> dict[int, str]:
+    """Why each neuron that fires is not among the `listed` ones, which are the first that `prune` kept.
+
+    Raises RaigenError when no neuron fires.
+
+    >>> left_out(minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]])), [2], percentile=50.0)
+    {0: 'stands out too little', 1: 'stands out too little'}
+    """
+    cut = np.percentile(scores.minority_score[scores.live], percentile)
+    reasons = {}
+    for neuron in np.flatnonzero(scores.live).tolist():
+        if neuron in listed:
+            continue
+        better = [other for other in listed if scores.minority_score[other] >= scores.minority_score[neuron]]
+        gaps = 1 - scores.centroids[better] @ scores.centroids[neuron]
+        if scores.minority_score[neuron] <= cut:
+            reasons[neuron] = "stands out too little"
+        elif (gaps < distance).any():
+            reasons[neuron] = f"like neuron {better[int(gaps.argmin())]}"
+        elif scores.frequency[neuron] > max_frequency:
+            reasons[neuron] = f"not rare: frequency above {max_frequency:.3g}"
+        else:
+            reasons[neuron] = f"behind the first {len(listed)} in rank"
+    return reasons
+
+
+def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64, embeddings of length 1."""
+    codes = _checked_codes(image_codes, len(embeddings))
+    return codes, _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of a picture")
+
+
+def _checked_codes(image_codes: Any, n_embeddings: int) -> np.ndarray:
+    """As float64."""
+    codes = np.asarray(image_codes, dtype=np.float64)
+    if len(codes) != n_embeddings:
+        raise RaigenError(
+            f"expected one embedding per picture; got codes of {len(codes)}, embeddings of {n_embeddings}"
+        )
+    if len(codes) < 2:
+        raise RaigenError(f"expected at least 2 pictures, to compare one with the rest; got {len(codes)}")
+    _check_numbers("image codes", codes, np.isfinite(codes) & (codes >= 0), "finite numbers of 0 or more")
+    return codes
+
+
+def _checked_embeddings(embeddings: Any, n_pictures: int) -> np.ndarray:
+    """As float64."""
+    rows = np.asarray(embeddings, dtype=np.float64)
+    if len(rows) != n_pictures:
+        raise RaigenError(f"expected one embedding per picture; got codes of {n_pictures}, embeddings of {len(rows)}")
+    _check_numbers("embeddings", rows, np.isfinite(rows), "finite numbers")
+    return rows
+
+
+def _check_numbers(name: str, array: np.ndarray, holds: np.ndarray, expected: str) -> None:
+    if not holds.all():
+        row, column = np.argwhere(~holds)[0]
+        raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for picture {row}, [{column}]")
+
+
+def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron"]:
+    """Which neurons fire on at least one picture."""
+    live = np.asarray((codes > 0).any(axis=0))
+    if not live.any():
+        raise RaigenError(
+            f"image codes: expected a neuron that fires; none of {codes.shape[1]} does on any of {len(codes)} "
+            "pictures. Train longer: raigen train RUN --redo train --epochs 5"
+        )
+    return live
+
+
+def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image direction"]:
+    """The principal directions, centred, of equal variance; then every row of length 1, or 0 if it is the mean."""
+    centred = rows - rows.mean(axis=0)
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    count = min(MAX_DIRECTIONS, max(2, len(rows) // PICTURES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
+    return _unit_or_zero(left[:, :count])
+
+
+def _unit_or_zero(vectors: Float[np.ndarray, "*row width"]) -> Float[np.ndarray, "*row width"]:
+    """Each vector divided by its length, unless that is 0."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1.0)
+
+
+def _unit(vectors: Float[np.ndarray, "*row width"], what: str) -> Float[np.ndarray, "*row width"]:
+    """Each vector divided by its length."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not length.all():
+        raise RaigenError(f"{what} has length 0 (row {int(np.argmin(length))}), so no direction to compare")
+    return vectors / length
+
+
+def _min_max(values: Float[np.ndarray, " neuron"]) -> Float[np.ndarray, " neuron"]:
+    """Stretched to [0, 1]; all 0 when all are equal."""
+    return (values - values.min()) / (np.ptp(values) or 1.0)

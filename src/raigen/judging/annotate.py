@@ -1,0 +1,255 @@
+"""Names the listed neurons: what tells a neuron's top pictures from random ones of the same prompt."""
+
+import json
+import re
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL.Image import Image
+from scipy.stats import rankdata
+
+from raigen.config import AnnotateConfig
+from raigen.config.fields import Address, address_of
+from raigen.discovery.embeddings import Embedder
+from raigen.errors import RaigenError
+from raigen.judging.vlm.answers import Answers, Reply
+from raigen.judging.vlm.ask import Job, Plan, ask_all, open_answers
+from raigen.judging.vlm.ask import plan as plan_of
+from raigen.judging.vlm.questions import annotation_question, read_annotation, why_not
+from raigen.runs import pixels
+from raigen.runs.files import write_text
+from raigen.runs.records import RareAttribute
+from raigen.runs.run import Run
+from raigen.runs.steps import Outcome, Tick
+from raigen.world.attributes import VALUES
+from raigen.world.models import WORLD, makes_portraits
+
+BUILT_IN = (WORLD, "general")
+CLIP = "clip"  # the annotator that is no vision-language model
+N_KEYWORDS = 3
+
+
+class Naming(NamedTuple):
+    """How well each phrase tells a neuron's top pictures from the rest, best first.
+
+    `auroc` in [0, 1] of ranking top pictures above the rest; `contrast` is the difference of the mean similarity.
+    """
+
+    phrases: list[str]
+    auroc: list[float]
+    contrast: list[float]
+
+
+class Named(NamedTuple):
+    """An attribute as it was named, with its line for annotations.jsonl."""
+
+    attribute: RareAttribute
+    line: dict[str, Any]
+
+
+def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]:
+    """Names each listed neuron, with CLIP or with a vision-language model.
+
+    CLIP chooses the phrase of the vocabulary that best tells the top pictures from all others, if its AUROC is at
+    least `min_auroc`. A vision-language model sees the top pictures, the same with the neuron's activation over them,
+    and random ones for control, and says what the top ones share. That nothing was identified is an answer, too; a
+    model that gave none leaves `labeled_by` empty. Yields progress in neurons.
+
+    Raises RaigenError when discovery has not run, the vocabulary cannot be read, or the model cannot be asked.
+    """
+    attributes = run.attributes
+    yield Tick(0, len(attributes))
+    by_clip = config.annotator == CLIP
+    name = f"CLIP ({run.facts_of('discover')['embedder']})" if by_clip else address_of(config.annotator).name
+    answers = open_answers(run.answers_path, config)
+    naming = _by_clip(run, attributes, config) if by_clip else _by_vlm(run, attributes, answers, config)
+    found: dict[int, Named] = {}
+    for named in naming:
+        found[named.attribute.neuron] = named
+        yield Tick(len(found), len(attributes), named.attribute.label or "no identified attribute")
+    ordered = [found[attribute.neuron] for attribute in attributes]
+    write_text(run.annotations_path, "".join(json.dumps(named.line) + "\n" for named in ordered))
+    entries = [asdict(replace(named.attribute, causal=None)) for named in ordered]  # that was of the former label
+    write_text(run.attributes_path, json.dumps(entries, indent=1))
+    facts: dict[str, Any] = {
+        "labeled_by": name,
+        "n_named": sum(named.attribute.label is not None for named in ordered),
+        "n_unanswered": sum(named.attribute.labeled_by is None for named in ordered),
+    }
+    if not by_clip:
+        facts["answers"] = answers.usage(address_of(config.annotator).model)._asdict()
+    return Outcome([run.annotations_path], facts)
+
+
+def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
+    """What asking the vision-language model would take, without asking; empty for CLIP."""
+    if config.annotator == CLIP:
+        return []
+    jobs = _jobs(run, run.attributes)
+    return [plan_of(address_of(config.annotator), jobs, open_answers(run.answers_path, config))]
+
+
+def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
+    prompt, name = run.config_of("capture").prompt, run.facts_of("discover")["embedder"]
+    phrases = vocabulary(config.vocabulary, run.config_of("capture").model, prompt)
+    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
+    texts = Embedder(name).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
+    index_of = {sample.file: sample.index for sample in run.samples()}
+    for attribute in attributes:
+        top = np.array([index_of[file] for file in attribute.top_images])
+        naming = name_of(embeddings, top, texts[1:] - texts[0], phrases)
+        named = labeled(attribute, naming, prompt, config.min_auroc)
+        line = {"neuron": attribute.neuron, "label": named.label, "by": "CLIP", "embedder": name}
+        yield Named(named, line | naming._asdict())
+
+
+def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, config: AnnotateConfig) -> Iterator[Named]:
+    address, prompt = address_of(config.annotator), run.config_of("capture").prompt
+    for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
+        yield answered(attribute, reply, reason, address, prompt, n_control)
+
+
+def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
+    """The question about each neuron, with a sheet of its pictures."""
+    prompt = run.config_of("capture").prompt
+    heatmaps = run.read_tensors(run.heatmaps_path, "discover")["heatmaps"].numpy()
+    samples = run.samples()
+    by_file = {sample.file: sample for sample in samples}
+    for attribute, maps in zip(attributes, heatmaps, strict=True):
+        top = [run.read_image(by_file[file]) for file in attribute.top_images]
+        rest = [sample for sample in samples if sample.file not in attribute.top_images]
+        # As seeded in the report, so that a reader sees the random pictures that the model saw.
+        rng = np.random.default_rng([run.config_of("capture").base_seed, attribute.neuron])
+        chosen = sorted(rng.choice(len(rest), size=min(len(top), len(rest)), replace=False).tolist())
+        control = [run.read_image(rest[index]) for index in chosen]
+        question = annotation_question(prompt, len(top), len(control))
+        yield Job((evidence_sheet(top, maps, control),), question, (attribute, len(control)))
+
+
+def evidence_sheet(
+    top: Sequence[Image], heatmaps: Float[np.ndarray, "picture row column"], control: Sequence[Image]
+) -> Image:
+    """What an annotator sees of a neuron: its top pictures, the same under their heatmaps, random ones."""
+    peak = float(heatmaps[: len(top)].max(initial=0.0))
+    tinted = []
+    for image, heatmap in zip(top, heatmaps, strict=False):
+        large = pixels.sized(image)
+        overlay = pixels.heatmap_overlay(heatmap, large.size, peak)
+        large.paste(overlay, mask=overlay.getchannel("A").point(lambda alpha: 0.7 * alpha))
+        tinted.append(large)
+    return pixels.sheet([
+        ("A: where one inner feature of the model is strongest", top),
+        ("B: the same pictures, tinted where it is active", tinted),
+        ("C: random pictures of the same prompt", control),
+    ])  # fmt: skip
+
+
+def answered(
+    attribute: RareAttribute, reply: Reply | None, reason: str, address: Address, prompt: str, n_control: int
+) -> Named:
+    """The attribute with the label that a model gave it, or without one: with `labeled_by` where that was its answer,
+    and without where there is none."""
+    annotation = read_annotation(reply.text) if reply else None
+    unnamed = _unnamed(attribute, None)
+    line: dict[str, Any] = {"neuron": attribute.neuron, "label": None, "by": address.name}
+    if reply is None or annotation is None:
+        unread = "the answer cannot be read" if reply and reply.text else "the model refused to answer"
+        return Named(unnamed, line | {"why_not": reason or unread, "text": reply.text if reply else None})
+    n_top = len(attribute.top_images)
+    against = why_not(annotation, prompt, n_top, n_control)
+    line |= {"why_not": against, "n_top": n_top, "n_random": n_control, **annotation._asdict()}
+    unnamed = _unnamed(attribute, address.name)
+    if against:
+        return Named(unnamed, line)
+    named = replace(
+        unnamed,
+        label=annotation.attribute,
+        keywords=annotation.keywords[:N_KEYWORDS],
+        suggested_prompt=annotation.suggested_prompt or f"{prompt}, {annotation.attribute}",
+    )
+    return Named(named, line | {"label": named.label})
+
+
+def vocabulary(name: str, model: str, prompt: str) -> list[str]:
+    """The phrases to choose from, without those that the prompt says already.
+
+    `auto` is the list of the bundled world for its model, else the general one. Raises RaigenError when a file is
+    missing or holds fewer than two phrases.
+    """
+    name = (WORLD if makes_portraits(model) else "general") if name == "auto" else name
+    if name == WORLD:
+        phrases = [value.phrase for value in VALUES]
+    elif name == "general":
+        phrases = files("raigen.judging").joinpath("vocabulary", "general.txt").read_text(encoding="utf-8").splitlines()
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise RaigenError(
+                f"vocabulary: expected one of auto, {', '.join(BUILT_IN)}, or a text file with one phrase a line; "
+                f"there is no file {name!r}"
+            )
+        phrases = path.read_text(encoding="utf-8").splitlines()
+    said = set(_words(prompt))
+    wanted = list(dict.fromkeys(phrase.strip() for phrase in phrases if phrase.strip() and not phrase.startswith("#")))
+    left = [phrase for phrase in wanted if not set(_words(phrase)) <= said]
+    if len(left) < 2:
+        raise RaigenError(
+            f"vocabulary: expected at least two phrases that the prompt does not say; {name} has {len(left)}"
+        )
+    return left
+
+
+def name_of(
+    embeddings: Float[np.ndarray, "image width"],
+    top: np.ndarray,
+    directions: Float[np.ndarray, "phrase width"],
+    phrases: Sequence[str],
+) -> Naming:
+    """Ranks phrases by how much more similar the top pictures are to them than the other pictures, best first.
+
+    `directions` are the embeddings of "prompt, phrase" less that of the prompt, so that what the prompt says already
+    cancels. Phrases are ranked by the difference of means in units of the standard deviation over all pictures.
+    """
+    similarity = embeddings @ directions.T  # [image, phrase]
+    is_top = np.zeros(len(embeddings), bool)
+    is_top[top] = True
+    ranks = rankdata(similarity, axis=0)[is_top].sum(0)
+    n_top, n_rest = is_top.sum(), (~is_top).sum()
+    auroc = (ranks - n_top * (n_top + 1) / 2) / (n_top * n_rest)
+    contrast = similarity[is_top].mean(0) - similarity[~is_top].mean(0)
+    order = np.argsort(-contrast / similarity.std(0), kind="stable")
+    return Naming(
+        [phrases[int(index)] for index in order], auroc[order].round(4).tolist(), contrast[order].round(5).tolist()
+    )
+
+
+def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: float) -> RareAttribute:
+    """The attribute with its label, or without one when no phrase is good enough."""
+    good = [phrase for phrase, auroc in zip(naming.phrases, naming.auroc, strict=True) if auroc >= min_auroc]
+    unnamed = _unnamed(attribute, "CLIP")
+    if not good or good[0] != naming.phrases[0]:
+        return unnamed
+    return replace(
+        unnamed,
+        label=good[0],
+        keywords=tuple(good[:N_KEYWORDS]),
+        suggested_prompt=f"{prompt}, {good[0]}",
+        label_auroc=naming.auroc[0],
+    )
+
+
+def _unnamed(attribute: RareAttribute, by: str | None) -> RareAttribute:
+    """The attribute as discovery left it, with no label by `by`."""
+    return replace(
+        attribute, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=by, presence=None,
+        other_presences=(), judges_alpha=None, corrected=(), suggested=None, ratio=None,
+    )  # fmt: skip
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text.lower())

@@ -1,0 +1,82 @@
+"""Takes a judge's errors out of its rates, as far as pictures with known answers tell them."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from raigen.errors import RaigenError
+from raigen.runs.records import Presence
+from raigen.stats import Calibration, calibrated_interval, checked_interval
+
+ANSWERS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
+
+
+class Known(NamedTuple):
+    """What a judge said of a picture, and what is true. An empty `label` or `judge` stands for every one."""
+
+    judged: bool
+    true: bool
+    label: str
+    judge: str
+
+
+def read_calibration(path: Path) -> list[Known]:
+    """The lines of a CSV file with the columns `judged` and `true`, and perhaps `label` and `judge`.
+
+    Raises RaigenError when there is no such file, a column is missing, or an answer is none of yes and no.
+    """
+    if not path.is_file():
+        raise RaigenError(f"calibration: expected a CSV file; there is no file {str(path)!r}")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        missing = {"judged", "true"} - set(rows.fieldnames or ())
+        if missing:
+            raise RaigenError(f"calibration: expected the columns judged and true; {path} lacks {sorted(missing)[0]}")
+        known = []
+        for row in rows:
+            answers = [ANSWERS.get((row[name] or "").strip().lower()) for name in ("judged", "true")]
+            if None in answers:
+                raise RaigenError(f"calibration: expected yes or no; {path} has {row} in line {rows.line_num}")
+            place = [(row.get(name) or "").strip() for name in ("label", "judge")]
+            known.append(Known(bool(answers[0]), bool(answers[1]), *place))
+    return known
+
+
+def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibration | None:
+    """How the judge did on pictures of this label, or where there are none on those of no label in particular; None
+    where nothing is known."""
+    ours = [one for one in known if one.judge in ("", judge)]
+    chosen = [one for one in ours if one.label == label] or [one for one in ours if not one.label]
+    positives, negatives = ([one.judged for one in chosen if one.true is side] for side in (True, False))
+    if not positives or not negatives:
+        return None
+    return Calibration(sum(positives), len(positives), len(negatives) - sum(negatives), len(negatives))
+
+
+def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> Presence | None:
+    """The rate without the judge's errors (Rogan & Gladen's, cut to the interval); None where they are not known."""
+    if judge is None or not raw.n:
+        return None
+    interval = calibrated_interval(raw.hits, raw.n, judge, confidence)
+    sensitivity, specificity = judge.true_yes / judge.positives, judge.true_no / judge.negatives
+    better = sensitivity + specificity - 1
+    rate = (raw.rate + specificity - 1) / better if better > 0 else (interval.low + interval.high) / 2
+    return replace(
+        raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high,
+        interval=f"{100 * confidence:g} % {interval.method}", mode="calibrated",
+    )  # fmt: skip
+
+
+def checked(raw: Presence, confirmed: int, true_yes: int, positives: int, confidence: float) -> Presence:
+    """The rate when a person confirmed `confirmed` of the judge's hits, and the judge had said yes to `true_yes` of
+    `positives` other pictures in which the person sees the attribute. Without any of these nothing is known of what the
+    judge misses: the rate is the confirmed share, and the interval reaches far up."""
+    interval = checked_interval(confirmed, raw.n, true_yes, positives, confidence)
+    sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of what the interval takes
+    rate = confirmed / raw.n / sensitivity
+    return replace(
+        raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high, hits=confirmed,
+        interval=f"{100 * confidence:g} % {interval.method}", mode="checked",
+    )  # fmt: skip

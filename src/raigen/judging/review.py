@@ -1,0 +1,167 @@
+"""The review: which pictures a person is shown, and the checked rates that come of what was ticked."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from raigen.errors import RaigenError
+from raigen.judging.calibration import checked
+from raigen.runs.files import sha256, write_text
+from raigen.runs.records import RareAttribute, Sample
+from raigen.runs.run import Run
+
+FORMAT = 1  # of the file that the browser downloads
+
+
+class Task(NamedTuple):
+    """What a person is asked about one attribute: the pictures to look at, in an order that tells nothing. `hits` are
+    the files of fresh pictures that the judge said show it; `said` is its answer on audited ones in which the neuron
+    fires: those that the person sees it in tell how many the judge misses."""
+
+    attribute: RareAttribute
+    pictures: list[Sample]
+    hits: frozenset[str]
+    said: Mapping[str, bool]
+
+
+class Reviewed(NamedTuple):
+    """What a person said of one attribute: which of the pictures show it and which do not."""
+
+    neuron: int
+    label: str
+    sha256: str
+    shows: frozenset[str]
+    does_not: frozenset[str]
+
+
+def tasks(run: Run) -> list[Task]:
+    """What there is to review: every attribute whose rate was measured and of which the judge saw at least one."""
+    if not run.judgements_path.is_file():
+        return []
+    samples = {s.file: s for path in (run.samples_path, run.fresh_samples_path) for s in run.samples(path)}
+    hits, said = _hits(run), _said(run)
+    found = []
+    for attribute in run.attributes:
+        if attribute.presence is None or not attribute.presence.hits:
+            continue
+        ours, known = hits[attribute.neuron], said.get(attribute.neuron, {})
+        files = sorted({*ours, *known}, key=lambda file: samples[file].sha256)  # a hash knows nothing of the judge
+        found.append(Task(attribute, [samples[file] for file in files], frozenset(ours), known))
+    return found
+
+
+def review(run: Run, path: Path) -> list[RareAttribute]:
+    """Brings back what a person ticked: writes checked rates into attributes.json and presence.csv, keeps the file as
+    review.json. Returns the attributes that were checked.
+
+    Raises RaigenError when the file cannot be read or is of another run.
+    """
+    ticks, confidence = read_ticks(run, path), run.config_of("evaluate").confidence
+    found: dict[int, RareAttribute] = {}
+    for task in tasks(run):
+        shows = ticks.get(task.attribute.neuron)
+        if shows is None or task.attribute.presence is None:
+            continue
+        judged = [answer for file, answer in task.said.items() if file in shows]
+        presence = checked(task.attribute.presence, len(task.hits & shows), sum(judged), len(judged), confidence)
+        kept = tuple(other for other in task.attribute.corrected if other.mode != "checked")
+        found[task.attribute.neuron] = replace(task.attribute, corrected=(*kept, presence))
+    attributes = [found.get(attribute.neuron, attribute) for attribute in run.attributes]
+    run.write_attributes(attributes)
+    write_text(run.presence_path, with_checked(run.read_text(run.presence_path, "evaluate"), list(found.values())))
+    if path.resolve() != run.review_path.resolve():
+        write_text(run.review_path, path.read_text(encoding="utf-8"))
+    return list(found.values())
+
+
+def read_ticks(run: Run, path: Path) -> dict[int, frozenset[str]]:
+    """By neuron, the files that a person says show its attribute; a neuron that was not looked at is not there.
+
+    Raises RaigenError when the file is not one that the review sheet of this run made.
+    """
+    asked, ticks = {task.attribute.neuron: task for task in tasks(run)}, {}
+    for one in _reviewed(run, path):
+        task = asked.get(one.neuron)
+        if (
+            task is None
+            or (task.attribute.label, digest(task)) != (one.label, one.sha256)
+            or one.shows | one.does_not != {sample.file for sample in task.pictures}
+            or one.shows & one.does_not
+        ):
+            raise RaigenError(
+                f"{path}: expected ticks of the pictures of {run.sheet_path}; those of {one.label!r} are of others. "
+                "Open the sheet again and look at these"
+            )
+        ticks[one.neuron] = one.shows
+    return ticks
+
+
+def _reviewed(run: Run, path: Path) -> list[Reviewed]:
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        version = entry["format"]
+        found = [
+            Reviewed(int(one["neuron"]), str(one["label"]), str(one["sha256"]), frozenset(one["shows"]),
+                     frozenset(one["does_not"]))
+            for one in entry["reviewed"]
+        ]  # fmt: skip
+    except OSError as error:
+        raise RaigenError(
+            f"{path}: expected the file that {run.sheet_path.name} downloads; {error.strerror}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RaigenError(
+            f"{path}: expected the file that {run.sheet_path.name} downloads; it cannot be read ({error!r})"
+        ) from error
+    if version != FORMAT:
+        raise RaigenError(f"{path}: expected a review of format {FORMAT}; got {version!r}")
+    return found
+
+
+def digest(task: Task) -> str:
+    """A hash of the pictures of a task, so that ticks of other pictures under the same names are told apart."""
+    return sha256("".join(sample.sha256 for sample in task.pictures).encode())
+
+
+def with_checked(table: str, attributes: Sequence[RareAttribute]) -> str:
+    """presence.csv with the checked rates of `attributes` in place of earlier ones, after the other rates of each."""
+    rows = list(csv.DictReader(io.StringIO(table)))
+    fields = list(rows[0])
+    new = {str(attribute.neuron): attribute.corrected[-1] for attribute in attributes}
+    rows = [row for row in rows if not (row["mode"] == "checked" and row["neuron"] in new)]
+    for neuron, presence in new.items():
+        last = int(np.flatnonzero([row["neuron"] == neuron for row in rows])[-1])
+        values = {name: value for name, value in asdict(presence).items() if name in fields}
+        rows.insert(last + 1, rows[last] | values)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _hits(run: Run) -> dict[int, list[str]]:
+    """By neuron, the fresh pictures that the first judge said show its attribute."""
+    first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
+    found: dict[int, list[str]] = {neuron: [] for neuron in first}
+    for line in run.read_lines(run.judgements_path, "evaluate"):
+        if line["shows"] and line["judge"] == first.get(line["neuron"]):
+            found[line["neuron"]].append(line["file"])
+    return found
+
+
+def _said(run: Run) -> dict[int, dict[str, bool]]:
+    """By neuron, what the first judge said of held-out pictures in which it fires."""
+    if not run.label_scores_path.is_file():
+        return {}
+    return {
+        line["neuron"]: {p["file"]: p["shows"] for p in line.get("pictures", ())
+                         if p["group"] == "active" and p["shows"] is not None}
+        for line in run.read_lines(run.label_scores_path, "evaluate")
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Asks vision-language models: at a server, in this process, or from a script."""

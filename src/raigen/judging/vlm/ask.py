@@ -1,0 +1,224 @@
+"""Asks a vision-language model many questions about pictures, or about none, each one once."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from PIL import Image
+
+from raigen.config import AskConfig
+from raigen.config.fields import Address
+from raigen.errors import RaigenError
+from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply, key_of
+from raigen.judging.vlm.questions import Question
+from raigen.runs.files import sha256
+from raigen.runs.pixels import sized
+
+log = logging.getLogger(__name__)
+
+DEAD_AFTER = 5  # questions in a row that came to nothing: the server is gone, and the rest would wait in vain
+
+
+class Job(NamedTuple):
+    """A question about pictures; `tag` says to the asker which one it is."""
+
+    images: tuple[Image.Image, ...]
+    question: Question
+    tag: Any
+
+
+class Result(NamedTuple):
+    """What became of a job: a reply, or the reason why there is none."""
+
+    tag: Any
+    reply: Reply | None
+    reason: str
+
+
+class Plan(NamedTuple):
+    """What asking would take: questions in all, calls (the others are answered already), tokens and cost, estimated."""
+
+    model: str
+    questions: int
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost: float
+
+    def __str__(self) -> str:
+        """
+        >>> print(Plan("a at b", 1200, 1000, 900_000, 60_000, 0.0))
+        a at b: 1,200 questions, 200 answered before, 1,000 calls; about 900,000 tokens in and 60,000 out
+        """
+        cost = f"; cost about {self.cost:.4g}" if self.cost else ""
+        return (
+            f"{self.model}: {self.questions:,} questions, {self.questions - self.calls:,} answered before, "
+            f"{self.calls:,} calls; about {self.tokens_in:,} tokens in and {self.tokens_out:,} out{cost}"
+        )
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What can be asked; threads may share it."""
+
+    def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
+        """The reply. Raises NoReplyError for what may pass, RaigenError for what will not."""
+        ...
+
+
+class Script:
+    """Answers from a file, for tests and rehearsals: JSON lines, or one JSON list.
+
+    An entry answers with `answer` (any JSON; a text as it stands) where its `question` is part of the question and its
+    `image`, if given, begins the hash of the first picture. The first entry that fits counts; without one there is no
+    reply. Raises RaigenError when the file is missing or an entry has another form.
+    """
+
+    def __init__(self, address: Address):
+        self._path, path = address.model, Path(address.model)
+        if not path.is_file():
+            raise RaigenError(f"scripted:{path}: expected a file of answers; there is none")
+        text = path.read_text(encoding="utf-8")
+        try:
+            lines = (json.loads(line) for line in text.split("\n") if line.strip())
+            entries = json.loads(text) if text.lstrip().startswith("[") else lines
+            self._entries = [(entry["question"], entry.get("image", ""), entry["answer"]) for entry in entries]
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise RaigenError(
+                f'scripted:{path}: expected entries such as {{"question": "a cat", "answer": {{"answer": "yes"}}}}, '
+                f"one a line; got an entry that does not fit ({error!r})"
+            ) from error
+
+    def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
+        """The answer of the first entry that fits."""
+        digest = hash_of(images[0]) if images else ""
+        for part, image, answer in self._entries:
+            if part in question.text and digest.startswith(image):
+                return Reply(answer if isinstance(answer, str) else json.dumps(answer), None, "script", 0, 0)
+        raise NoReplyError(f"{self._path} has no answer to it")
+
+
+def open_model(address: Address, config: AskConfig) -> Model:
+    """The model at an address. Raises RaigenError when a package, a key, a folder or a script is missing or broken."""
+    if address.kind == "openai":
+        from raigen.judging.vlm.server import Server
+
+        return Server(address, config.timeout)
+    if address.kind == "scripted":
+        return Script(address)
+    from raigen.judging.vlm.local import Local  # loads torch and transformers
+
+    return Local(address)
+
+
+def open_answers(path: Path, config: AskConfig) -> Answers:
+    """The answers kept in `path`, with the budget of this start."""
+    return Answers(path, Budget(config.max_calls, config.max_cost, config.price_in, config.price_out))
+
+
+def ask_all(address: Address, jobs: Iterable[Job], answers: Answers, config: AskConfig) -> Iterator[Result]:
+    """Asks every question that has no answer yet; yields results as they come, not in order.
+
+    Up to `config.concurrency` questions are under way at once, in the order of `jobs`: give all questions about one
+    picture in a row, and servers reuse what they computed for it. The model is opened at the first question that needs
+    it. Raises RaigenError when a key is refused, the budget is spent, or nothing comes back; answers are kept.
+    """
+    at_once = config.concurrency if address.kind == "openai" else 1
+    asker = _Asker(address, answers, config)
+    waiting = iter(jobs)
+    pool = ThreadPoolExecutor(at_once)
+    pending: set[Future[Result]] = set()
+    try:
+        while True:
+            batch = list(islice(waiting, 2 * at_once - len(pending)))
+            for job in batch:
+                about = about_of(address, job)
+                known = answers.get(key_of(about))
+                if known is not None:
+                    yield Result(job.tag, known, "")
+                else:
+                    pending.add(pool.submit(asker.ask, job, about))
+            if pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from [future.result() for future in done]
+            elif not batch:
+                return
+    finally:
+        pool.shutdown(cancel_futures=True)  # what is under way is paid for: its answers are still written
+
+
+class _Asker:
+    """Asks one model from several threads, and stops when nothing comes back."""
+
+    def __init__(self, address: Address, answers: Answers, config: AskConfig):
+        self._address, self._answers, self._config = address, answers, config
+        self._model: Model | None = None
+        self._lock = threading.Lock()
+        self._failed = 0  # questions in a row
+
+    def ask(self, job: Job, about: dict[str, Any]) -> Result:
+        with self._lock:
+            model = self._model = self._model or open_model(self._address, self._config)
+        self._answers.spend()
+        try:
+            reply = model.ask(job.images, job.question)
+        except NoReplyError as error:
+            self._note_failure(error)
+            return Result(job.tag, None, f"no reply: {error}")
+        self._answers.add(key_of(about), about, reply)
+        with self._lock:
+            self._failed = 0
+        return Result(job.tag, reply, "")
+
+    def _note_failure(self, error: NoReplyError) -> None:
+        log.warning("%s: no reply: %s", self._address.name, error)
+        with self._lock:
+            self._failed += 1
+            if self._failed >= DEAD_AFTER and self._address.kind != "scripted":
+                raise RaigenError(
+                    f"{self._address.name}: the last {self._failed} questions came to nothing ({error}). The answers "
+                    "that came are kept; give the same command again when it answers"
+                ) from error
+
+
+def about_of(address: Address, job: Job) -> dict[str, Any]:
+    """Everything that decides an answer: the pictures by hash, the question, the model, where it is, how it answers."""
+    return {
+        "model": address.model,
+        "endpoint": address.endpoint,
+        "images": [hash_of(image) for image in job.images],
+        "question": job.question.text,
+        "parameters": {"temperature": 0, "max_tokens": job.question.max_tokens},
+    }
+
+
+def hash_of(image: Image.Image) -> str:
+    """The hash of a picture's pixels, however they were stored."""
+    return sha256(f"{image.width}x{image.height}:".encode() + image.convert("RGB").tobytes())
+
+
+def plan(address: Address, jobs: Iterable[Job], answers: Answers) -> Plan:
+    """What it would take to ask `jobs`, without asking.
+
+    Tokens are the mean of this model's earlier answers; without any, one for each 28 x 28 pixels of a picture and for
+    each four letters of a question, and a fifth of the longest answer.
+    """
+    usage = answers.usage(address.model)
+    guess_in = guess_out = 0.0
+    n_questions = n_calls = 0
+    for job in jobs:
+        n_questions += 1
+        if answers.get(key_of(about_of(address, job))) is None:
+            n_calls += 1
+            sizes = [sized(image).size for image in job.images]
+            guess_in += sum(width * height / 28**2 for width, height in sizes) + len(job.question.text) / 4
+            guess_out += job.question.max_tokens / 5
+    share = n_calls / max(usage.answers, 1)
+    counted = (share * usage.tokens_in, share * usage.tokens_out)
+    tokens = counted if usage.tokens_in else (guess_in, guess_out)
+    return Plan(address.name, n_questions, n_calls, round(tokens[0]), round(tokens[1]), answers.budget.cost(*tokens))

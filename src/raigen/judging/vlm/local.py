@@ -1,0 +1,73 @@
+"""Asks an image-text-to-text model of transformers in this process."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from raigen.config.fields import Address
+from raigen.errors import RaigenError
+from raigen.judging.vlm.answers import NoReplyError, Reply
+from raigen.judging.vlm.questions import Question, Token, yes_share
+from raigen.runs.pixels import sized
+
+N_ALTERNATIVES = 5
+
+
+class Local:
+    """A model from a folder or the Hub, on the GPU if there is one. One question at a time.
+
+    Raises RaigenError when there is no such model, or it comes without a chat template.
+    """
+
+    def __init__(self, address: Address):
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        try:
+            self.processor: Any = AutoProcessor.from_pretrained(address.model)
+            model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype)
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
+            raise RaigenError(
+                f"transformers:{address.model}: expected an image-text-to-text model in a folder or on the Hub; it "
+                f"cannot be loaded: {error}"
+            ) from error
+        if getattr(self.processor, "chat_template", None) is None:
+            raise RaigenError(
+                f"transformers:{address.model}: expected a chat model; it has no chat template. Choose one that was "
+                "tuned on instructions (often with -Instruct in its name)"
+            )
+        self.model = model.to(self.device).eval()
+        self._lock = threading.Lock()
+
+    def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
+        """The likeliest reply, token by token. Raises NoReplyError when the memory is too small for the pictures."""
+        content = [*({"type": "image", "image": sized(image)} for image in images)]
+        messages = [{"role": "user", "content": [*content, {"type": "text", "text": question.text}]}]
+        with self._lock, torch.inference_mode():
+            inputs = self.processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            ).to(self.device)
+            try:
+                out = self.model.generate(
+                    **inputs, max_new_tokens=question.max_tokens, do_sample=False, output_logits=True,
+                    return_dict_in_generate=True,
+                )  # fmt: skip
+            except torch.OutOfMemoryError as error:
+                raise NoReplyError(f"out of memory: {error}") from error
+        n_prompt = inputs["input_ids"].shape[1]
+        ids = out.sequences[0, n_prompt:].tolist()
+        text = self.processor.decode(ids, skip_special_tokens=True)
+        return Reply(text, yes_share(self._tokens(ids, out.logits)), "text", n_prompt, len(ids))
+
+    def _tokens(self, ids: Sequence[int], logits: Sequence[torch.Tensor]) -> list[Token]:
+        tokens = []
+        for index, row in zip(ids, logits, strict=True):
+            best = row[0].float().log_softmax(-1).topk(min(N_ALTERNATIVES, row.shape[-1]))
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            alternatives = tuple((self.processor.decode([other]), value) for other, value in pairs)
+            tokens.append(Token(self.processor.decode([index]), alternatives))
+        return tokens

@@ -1,0 +1,205 @@
+"""Gathers what the report shows of amplification: curves, tables, and the same seeds at growing strength."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raigen.config import CONTROLLED
+from raigen.report.formatting import METHOD_NAMES, strength_text
+from raigen.report.neuron_cards import Thumbs, picture_of
+from raigen.report.pareto import pareto
+from raigen.runs import pixels
+from raigen.runs.records import Difference, Mean, Presence, RareAttribute, Sample
+from raigen.runs.run import Run
+
+N_SEEDS = 5  # pictures of a strip: the first seeds, whatever they show
+N_STRIPS = 4  # strengths of a method that are shown as pictures, at most; of a control one
+N_MOVED = 5  # other attributes whose drift is shown at once, at least; the rest can be unfolded
+LEVEL = 0.05  # of q, up to which a drift counts as one
+
+Entry = Mapping[str, Any]  # what an amplification.json holds
+
+
+class Strip(NamedTuple):
+    """Pictures of the first seeds made in one way, as files of the run folder."""
+
+    name: str
+    is_control: bool
+    files: tuple[str, ...]
+
+
+class Amplified(NamedTuple):
+    """What was amplified, by attribute in the order of the list, and mixtures; `n_others` entries are of attributes
+    that are no longer listed under that name."""
+
+    curves: list[tuple[RareAttribute, list[Entry]]]
+    mixtures: list[Entry]
+    n_others: int
+
+    @property
+    def n_pictures(self) -> int:
+        """How many pictures the page will show of it."""
+        return sum(len(strip.files) for _, entries in self.curves for strip in strips_of(entries))
+
+
+def read_amplified(run: Run, attributes: Sequence[RareAttribute]) -> Amplified:
+    """All that was amplified in this run."""
+    entries = [json.loads(path.read_text(encoding="utf-8")) for path in run.amplifications()]
+    names = {(attribute.neuron, attribute.label) for attribute in attributes}
+    order = list(METHOD_NAMES)
+    mixtures = [entry for entry in entries if entry["method"] == "mix"]
+    shown = [entry for entry in mixtures if all((row["neuron"], row["label"]) in names for row in entry["attributes"])]
+    single = [entry for entry in entries if entry["method"] != "mix" and (entry["neuron"], entry["label"]) in names]
+    single.sort(key=lambda entry: order.index(entry["method"]))
+    curves = [(a, [entry for entry in single if entry["neuron"] == a.neuron]) for a in attributes]
+    curves = [(attribute, found) for attribute, found in curves if found]
+    return Amplified(curves, shown, len(entries) - len(single) - len(shown))
+
+
+def curves_of(run: Run, amplified: Amplified, thumbs: Thumbs) -> list[dict[str, Any]]:
+    """What the page says of each amplified attribute, as dicts for the template.
+
+    Raises RaigenError where a picture is missing or damaged.
+    """
+    found = []
+    for attribute, entries in amplified.curves:
+        strips = [(strip, _pictures(run, strip, thumbs)) for strip in strips_of(entries)]
+        rows = [_row(entry, point) for entry in entries for point in entry["points"]]
+        priced = [row for row in rows if row["cost"] is not None and not row["is_control"]]
+        found.append({
+            "attribute": attribute,
+            "chart": pareto(entries),
+            "base": _row(_widest(entries), None),
+            "rows": rows,
+            "cheapest": min(priced, key=lambda row: row["cost"], default=None),
+            "strips": strips,
+            "is_pixel_art": max(run.read_image(_samples(run, strips[0][0])[0]).size) <= pixels.PIXEL_ART,
+            "drift": drift_of(entries),
+            "notes": [note for entry in entries if (note := _note(entry))],
+        })  # fmt: skip
+    return found
+
+
+def mixtures_of(amplified: Amplified) -> list[dict[str, Any]]:
+    """What the page says of each mixture: its prompts with their shares, and each attribute's target and rate."""
+    return [
+        {
+            "n": entry["attributes"][0]["n"],
+            "prompts": [prompt for prompt in entry["prompts"] if prompt["share"] > 0],
+            "attributes": [row | {"presence": Presence(**row["presence"])} for row in entry["attributes"]],
+        }
+        for entry in amplified.mixtures
+    ]
+
+
+def strips_of(entries: Sequence[Entry]) -> list[Strip]:
+    """The unsteered pictures, then of each method up to `N_STRIPS` strengths, evenly chosen, the strongest among them.
+
+    `select` keeps other seeds and so has none; of a control the point of `point_of` stands for all.
+    """
+    strips = [Strip("unsteered", False, tuple(_widest(entries)["base"]["files"][:N_SEEDS]))]
+    for entry in entries:
+        method, points = entry["method"], entry["points"]
+        if method == "select" or not points:
+            continue
+        if method in CONTROLLED:
+            points = [point_of(entry, entries)]
+        step = max(1.0, (len(points) - 1) / (N_STRIPS - 1))
+        chosen = sorted({round(len(points) - 1 - place * step) for place in range(min(N_STRIPS, len(points)))})
+        for point in (points[index] for index in chosen):
+            text = f"{METHOD_NAMES[method]}, {strength_text(method, point['strength'])}"
+            strips.append(Strip(text, method in CONTROLLED, tuple(point["files"][:N_SEEDS])))
+    return strips
+
+
+def point_of(entry: Entry, entries: Sequence[Entry]) -> Mapping[str, Any]:
+    """The point that stands for a method: where the attribute shows most, the weakest such; of a control that of the
+    strength that stands for what it controls, else its strongest."""
+    points = sorted(entry["points"], key=lambda point: abs(point["strength"]))
+    if entry["method"] not in CONTROLLED:
+        return max(points, key=lambda point: point["presence"]["rate"])
+    steered = [other for other in entries if other["method"] == CONTROLLED[entry["method"]] and other["points"]]
+    wanted = point_of(steered[0], entries)["strength"] if steered else None
+    return next((point for point in points if point["strength"] == wanted), points[-1])
+
+
+def drift_of(entries: Sequence[Entry]) -> dict[str, Any]:
+    """How all other attributes moved, a column for each method (its `point_of`): those that moved surely or far, and
+    the rest."""
+    with_points = [entry for entry in entries if entry["points"]]
+    columns, moves = [], []
+    for entry in with_points:
+        point = point_of(entry, entries)
+        text = strength_text(entry["method"], point["strength"])
+        columns.append(
+            {"name": METHOD_NAMES[entry["method"]], "text": text, "is_control": entry["method"] in CONTROLLED}
+        )
+        moves.append({row["label"]: row for row in point["off_target"]})
+    rows = []
+    for label in dict.fromkeys(label for column in moves for label in column):
+        cells = [column.get(label) for column in moves]
+        known = [cell for cell in cells if cell]
+        rows.append({"label": label, "before": known[0]["before"], "cells": cells,
+                     "q": min(cell["q"] for cell in known),
+                     "far": max(abs(cell["difference"]) for cell in known)})  # fmt: skip
+    rows.sort(key=lambda row: -row["far"])
+    n_moved = sum(row["q"] <= LEVEL for row in rows)
+    moved = [row for place, row in enumerate(rows) if row["q"] <= LEVEL or place < N_MOVED]
+    return {"columns": columns, "moved": moved, "still": [row for row in rows if row not in moved], "n_moved": n_moved}
+
+
+def _widest(entries: Sequence[Entry]) -> Entry:
+    """The entry with the most unsteered pictures."""
+    return max(entries, key=lambda entry: entry["base"]["n"])
+
+
+def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A line of the table: a point of a method, or (None) the unsteered pictures."""
+    found, method = point or entry["base"], entry["method"]
+    presence, fidelity, gain = Presence(**found["presence"]), found.get("fidelity"), found.get("gain")
+    off_target = found.get("off_target", [])
+    return {
+        "name": METHOD_NAMES[method] if point else "unsteered",
+        "is_control": bool(point) and method in CONTROLLED,
+        "strength": strength_text(method, point["strength"]) if point else "",
+        "presence": presence,
+        "gain": Difference(**gain) if gain else None,
+        "lift": found.get("lift"),
+        "fidelity": Mean(**fidelity) if fidelity else None,
+        "readable": (found["readable"] or {}).get("rate"),
+        "right": (found["right_profession"] or {}).get("rate"),
+        "diversity": found["diversity"],
+        "n_moved": sum(row["q"] <= LEVEL for row in off_target),
+        "n_others": len(off_target),
+        "cost": found["cost"] if point else 1 / presence.rate if presence.hits else None,
+    }
+
+
+def _note(entry: Entry) -> str:
+    """What the curve's recipe has beside its defaults, and where it broke."""
+    recipe, notes = entry["recipe"], []
+    if len(recipe["neurons"]) > 1:
+        notes.append(f"with neurons {', '.join(map(str, recipe['neurons'][1:]))} turned by the same strength")
+    if recipe["steps"]:
+        notes.append(f"in steps {recipe['steps'][0]} to {recipe['steps'][1]} only")
+    if recipe["every_branch"]:
+        notes.append("in every branch of the guidance")
+    if recipe["mask"]:
+        notes.append("within a mask")
+    if entry["stopped"]:
+        broken = entry["stopped"]
+        notes.append(f"strength {broken['strength']:g} {broken['why']}, the last good one is {broken['last_good']:g}")
+    return f"{METHOD_NAMES[entry['method']]}: {'; '.join(notes)}" if notes else ""
+
+
+def _pictures(run: Run, strip: Strip, thumbs: Thumbs) -> list[Any]:
+    samples = _samples(run, strip)
+    return [picture_of(run, sample, f"{strip.name},", thumbs, stage="amplify") for sample in samples]
+
+
+def _samples(run: Run, strip: Strip) -> list[Sample]:
+    """The pictures of a strip, which lie in as many folders as recipes made them; each list is read once."""
+    folders = dict.fromkeys(Path(file).parent for file in strip.files)
+    listed = {sample.file: sample for folder in folders for sample in run.samples(run.dir / folder / "samples.jsonl")}
+    return [listed[file] for file in strip.files]

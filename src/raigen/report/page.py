@@ -1,0 +1,236 @@
+"""Gathers what the report says about a run, as one dict: folder -> dict."""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from raigen.config import STAGES, ReportConfig
+from raigen.errors import RaigenError
+from raigen.judging.review import tasks
+from raigen.report import charts
+from raigen.report.formatting import DASH
+from raigen.runs import pixels
+from raigen.runs.records import Presence, RareAttribute, rarest
+from raigen.runs.run import Run
+from raigen.stats import q_rarer
+from raigen.world.attributes import BY_NAME
+
+# Of few marks, for the narrow screen.
+FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
+SURE = 0.05  # of q, up to which an attribute is called shown to be rarer
+EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
+
+# What the frequency of a neuron counts, under each score.
+SHARE_OF = {"published": "pictures in which it fires", "coherent": "pictures that are like its own"}
+
+
+class Neurons(NamedTuple):
+    """The columns of neurons.csv for the neurons that were scored, the number of the others, and how many were not
+    listed, by reason (empty in folders of an older raigen)."""
+
+    ids: np.ndarray
+    frequency: np.ndarray
+    distinctiveness: np.ndarray
+    n_unscored: int
+    left_out: dict[str, int]
+
+
+def page_of(
+    run: Run,
+    attributes: Sequence[RareAttribute],
+    neurons: Neurons,
+    cards: Sequence[Mapping[str, Any]],
+    config: ReportConfig,
+) -> dict[str, Any]:
+    """Everything that the page says, as the dict that the template reads.
+
+    Raises RaigenError when files of the run do not fit each other.
+    """
+    capture = run.config_of("capture")
+    is_listed = np.isin(neurons.ids, [attribute.neuron for attribute in attributes])
+    chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
+    # Pins come in the order of the table; the page wants them by neuron.
+    pins = dict(zip(neurons.ids[is_listed].tolist(), chart.pins, strict=True))
+    given, q_values = _given(run), _q_values(attributes, config.rarer_than)
+    return {
+        "prompt": capture.prompt,
+        "model": capture.model,
+        "n_images": (n_images := len(run.samples())),
+        "smallest_findable": min(1.0, EXAMPLES_FOR_A_ROW / n_images),
+        "confidence": run.config_of("evaluate").confidence,
+        "was_named": _has_finished(run, "annotate"),
+        "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
+        "rarest": rarest(attributes),
+        "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
+        "chart": chart,
+        "dot_box": charts.DOT_BOX,
+        "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in pixels.color_map(9).tolist()],
+        "n_seeds": 1 + len(run.seed_dirs()),
+        "n_scored": len(neurons.ids),
+        "next_frequency": next_frequency(run),
+        "n_unscored": neurons.n_unscored,
+        "left_out": neurons.left_out,
+        "score": run.config_of("discover").score,
+        "share_of": SHARE_OF[run.config_of("discover").score],
+        "failures": _failures(run),
+        "was_asked": any(attribute.suggested for attribute in attributes),
+        "full_axis": FULL_AXIS,
+        "was_steered": any(attribute.causal for attribute in attributes),
+        "has_sheet": bool(tasks(run)),
+        "given": given,
+        "rarer_than": config.rarer_than,
+        "n_tested": len(q_values),
+        "n_rarer": sum(q <= SURE for q in q_values.values()),
+        "sure": SURE,
+        "axis": charts.rate_axis(_ends(attributes, given)),
+        "truth": _truth(run, attributes),
+        "stages": _run_card(run),
+        "machine": run.manifest.get("machine", {}),
+        "seconds": sum(record.get("seconds", 0.0) for record in run.manifest["stages"].values()),
+    }
+
+
+def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
+    """What neurons.csv holds. Raises RaigenError when a listed neuron is not among the scored ones."""
+    rows = list(csv.DictReader(io.StringIO(run.read_text(run.neurons_path, "discover"))))
+    scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few pictures, or in none
+    missing = sorted({attribute.neuron for attribute in attributes} - {int(row["neuron"]) for row in scored})
+    if missing:
+        raise RaigenError(
+            f"{run.neurons_path}: expected a scored neuron for each entry of {run.attributes_path.name}; "
+            f"found none for {missing[0]}. Make both again with: raigen discover {run.dir} --redo discover"
+        )
+    return Neurons(
+        np.array([int(row["neuron"]) for row in scored], dtype=int),
+        np.array([float(row["frequency"]) for row in scored]),
+        np.array([float(row["distinctiveness"]) for row in scored]),
+        len(rows) - len(scored),
+        dict(Counter(_kind(reason) for row in rows if (reason := row.get("left_out"))).most_common()),
+    )
+
+
+def next_frequency(run: Run) -> float | None:
+    """The `max_frequency` from which a neuron unlike the listed ones would be, too, rounded up to a hundredth; None
+    where there is none, or the list is as long as it may be."""
+    if len(run.attributes) >= run.config_of("discover").n_attributes:
+        return None
+    rows = csv.DictReader(run.read_text(run.neurons_path, "discover").splitlines())
+    frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
+    return math.ceil(100 * min(frequencies)) / 100 if frequencies else None
+
+
+def _kind(reason: str) -> str:
+    """A reason for leaving a neuron out, without the number of the neuron that stands for it."""
+    return "like one that is listed" if reason.startswith("like neuron ") else reason
+
+
+def _ends(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The upper ends of all intervals of the page."""
+    found = chain.from_iterable((a.presence, *a.other_presences, *a.corrected) for a in attributes)
+    asked = chain.from_iterable(entry["presences"] for entry in given)
+    return [presence.high for presence in chain(found, asked) if presence and presence.n]
+
+
+def _given(run: Run) -> list[dict[str, Any]]:
+    """The attributes of a file that were judged beside the discovered ones: `label`, `presences`, `alpha`."""
+    if not run.presence_path.is_file():
+        return []
+    entries: dict[str, dict[str, Any]] = {}
+    for row in csv.DictReader(io.StringIO(run.presence_path.read_text(encoding="utf-8"))):
+        if row["neuron"]:
+            continue
+        rate, low, high = (float(row[name]) for name in ("rate", "low", "high"))
+        hits, n, unscored = (int(row[name]) for name in ("hits", "n", "unscored"))
+        mode = row.get("mode") or "raw"
+        presence = Presence(rate, low, high, hits, n, unscored, row["judge"], row["interval"], mode)
+        alpha = float(row["judges_alpha"]) if row["judges_alpha"] else None
+        entry = entries.setdefault(row["label"], {"label": row["label"], "presences": [], "alpha": alpha})
+        entry["presences"].append(presence)
+    return list(entries.values())
+
+
+def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, float]:
+    """By neuron, the q-value of "rarer than `rate`" from the first judge's counts; none where nothing was judged."""
+    measured = [(a.neuron, a.presence) for a in attributes if a.presence and a.presence.n]
+    if not measured:
+        return {}
+    q_values = q_rarer([p.hits for _, p in measured], [p.n for _, p in measured], rate)
+    return {neuron: float(q) for (neuron, _), q in zip(measured, q_values, strict=True)}
+
+
+def _failures(run: Run) -> list[tuple[str, int]]:
+    """What has no answer: in words, and how often."""
+    found: list[tuple[str, int]] = []
+    if black := run.facts_of("capture").get("black_images"):
+        found.append(("audited pictures are wholly black and were left out", len(black)))
+    if _has_finished(run, "annotate") and (unanswered := run.facts_of("annotate").get("n_unanswered")):
+        found.append(("neurons: the model that was to name them gave no answer", unanswered))
+    if _has_finished(run, "evaluate"):
+        unscored = run.facts_of("evaluate").get("n_unscored", {})
+        found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
+    if run.label_scores_path.is_file():
+        lines = run.read_lines(run.label_scores_path, "evaluate")
+        if missing := sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {}))):
+            found.append(("verdicts are missing in the scores of labels", missing))
+    return found
+
+
+def _has_finished(run: Run, stage: str) -> bool:
+    return bool(run.manifest["stages"].get(stage, {}).get("finished"))
+
+
+def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | None:
+    """What the planted world knows about this run, or None elsewhere."""
+    if not run.truth_path.is_file():
+        return None
+    truth = json.loads(run.truth_path.read_text(encoding="utf-8"))
+    if [entry["neuron"] for entry in truth["attributes"]] != [attribute.neuron for attribute in attributes]:
+        raise RaigenError(
+            f"{run.truth_path}: expected the neurons of {run.attributes_path.name}, in their order; got others. "
+            f"Make it again with: raigen evaluate {run.dir} --redo evaluate"
+        )
+    for entry, attribute in zip(truth["attributes"], attributes, strict=True):
+        entry["right"] = entry["hit"] and attribute.label == BY_NAME[entry["value"]].phrase
+    return truth | {"n_right": sum(entry["right"] for entry in truth["attributes"])}
+
+
+def _run_card(run: Run) -> list[dict[str, Any]]:
+    """For each stage that finished: its settings, what it noted, and its duration."""
+    stages = []
+    for stage in STAGES:
+        if stage == "report" or not _has_finished(run, stage):
+            continue
+        facts = run.facts_of(stage)
+        # A setting of None was left to the model: what the stage noted under the same name is what was used.
+        settings = {name: value for name, value in asdict(run.config_of(stage)).items() if value is not None}
+        lines = list(chain.from_iterable(_lines(name, value) for name, value in {**settings, **facts}.items()))
+        if stage == "capture":
+            seeds = [sample.seed for sample in run.samples()]
+            lines.append(("seeds", f"{min(seeds)}{DASH}{max(seeds)}"))
+        stages.append({"name": stage, "lines": lines, "seconds": run.manifest["stages"][stage]["seconds"]})
+    return stages
+
+
+def _lines(name: str, value: Any) -> list[tuple[str, str]]:
+    """A JSON value as lines of name and text; a dict becomes one line for each of its entries."""
+    if isinstance(value, Mapping):
+        return list(chain.from_iterable(_lines(f"{name}.{key}", inner) for key, inner in value.items()))
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(_text(item) for item in value) or "none")]
+    return [(name, _text(value))]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

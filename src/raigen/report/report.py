@@ -1,0 +1,81 @@
+"""Turns a run folder into one self-contained page: folder -> dict -> HTML."""
+
+import base64
+import hashlib
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from raigen.config import ReportConfig
+from raigen.judging.review import digest, tasks
+from raigen.report.amplified import curves_of, mixtures_of, read_amplified
+from raigen.report.exports import export
+from raigen.report.html import fill
+from raigen.report.neuron_cards import cards, data_uri, fitting, read_codes, thumbs_for
+from raigen.report.page import page_of, read_neurons
+from raigen.report.svg import draw
+from raigen.runs import pixels
+from raigen.runs.files import write_text
+from raigen.runs.run import Run
+from raigen.runs.steps import Outcome, Tick
+
+
+def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
+    """Writes `report.html` into the run folder: pictures, charts, styles and scripts are all inside the file. Beside it
+    `review.html`, on which a person can check what the judge saw, every figure as SVG, and the exports (see
+    `raigen.report.exports`).
+
+    Needs what `capture`, `train` and `discover` made; names, rates and the planted truth are shown if they are there.
+    Raises RaigenError when a needed file is missing or does not fit the others.
+    """
+    attributes = run.attributes
+    yield Tick(0, len(attributes) + 1, "reading")
+    neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []
+    thumbs = thumbs_for(run, attributes, config, amplified.n_pictures)
+    for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
+        made.append(card)
+        yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
+    page = page_of(run, attributes, neurons, made, config) | {
+        "curves": curves_of(run, amplified, thumbs),
+        "mixtures": mixtures_of(amplified),
+        "n_other_curves": amplified.n_others,
+    }
+    html = render("report", page)
+    write_text(run.report_path, html)
+    write_text(run.sheet_path, render("review", sheet_of(run)))
+    exported = [*export(run, page), *draw(run, page)]
+    yield Tick(len(attributes) + 1, len(attributes) + 1, run.report_path.name)
+    return Outcome([run.report_path, run.sheet_path, *exported], {"bytes": len(html.encode())})
+
+
+def sheet_of(run: Run) -> dict[str, Any]:
+    """Everything that the review sheet says, as the dict that its template reads."""
+    found = tasks(run)
+    pictures = [sample for task in found for sample in task.pictures]
+    thumbs = fitting(run, pictures, len(pictures)) if pictures else None
+    return {
+        "prompt": run.config_of("capture").prompt,
+        "tasks": [
+            {
+                "neuron": task.attribute.neuron, "rank": task.attribute.rank, "label": task.attribute.label,
+                "sha256": digest(task),
+                "is_pixel_art": max(run.read_image(task.pictures[0]).size) <= pixels.PIXEL_ART,
+                "pictures": [
+                    {"file": sample.file, "uri": data_uri(run.read_image(sample), thumbs),
+                     "alt": f"picture {number}, seed {sample.seed}"}
+                    for number, sample in enumerate(task.pictures, 1)
+                ],
+            }
+            for task in found if thumbs
+        ],
+    }  # fmt: skip
+
+
+def render(name: str, page: Mapping[str, Any]) -> str:
+    """The page `name` (report or review) as HTML. All texts are escaped; a content policy keeps the page from loading
+    or running anything else.
+
+    Raises jinja2.UndefinedError when the dict lacks something that the template reads.
+    """
+    script = fill(f"{name}.js", {})
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return fill(f"{name}.html.jinja", page, script_digest=digest)

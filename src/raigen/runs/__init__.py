@@ -1,0 +1,1 @@
+"""What lies on disk: run folders, studies, and the files in them."""

@@ -1,0 +1,81 @@
+"""Writes files whole or not at all, and holds folders for one writer."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raigen.errors import RaigenError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def begin_folder(manifest_path: Path, empty: Mapping[str, Any], what: str, flag: str) -> None:
+    """Makes a folder with an `empty` manifest unless it has one; `flag` is what names another folder. Raises
+    RaigenError if other files are in the way."""
+    path = manifest_path.parent
+    if manifest_path.exists():
+        return
+    if path.is_dir() and any(path.iterdir()):
+        raise RaigenError(
+            f"{path}: expected a new or empty folder, or {what}; it holds other files. Choose another {flag}"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(manifest_path, json.dumps(empty, indent=1))
+
+
+@contextmanager
+def lock(dir: Path, flag: str) -> Iterator[None]:
+    """Holds a folder for one writer; `flag` is what names another one. Raises RaigenError when it is held already."""
+    with open(dir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RaigenError(
+                f"{dir}: another raigen process is writing here; wait for it or choose another {flag}"
+            ) from error
+        yield
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of `data`, as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all. Raises RaigenError when the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RaigenError(
+                f"{path}: the disk is full ({len(data):,} bytes were to be written). What was done is kept: free some "
+                "space and give the same command again"
+            ) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str] | None = None) -> None:
+    """`write_bytes` for named tensors, as safetensors."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, dict(metadata or {})))

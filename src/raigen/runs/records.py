@@ -1,0 +1,192 @@
+"""What the stages hand to each other: pictures, attributes, and their rates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Sample(NamedTuple):
+    """One generated picture: line `index` of samples.jsonl; `file` is relative to the run folder."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nothing here needs
+    prompt: str
+    seed: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`.
+
+    `mode` is `raw` for what the judge says; `calibrated` where its errors, known from pictures with known answers, are
+    taken out; `checked` where a person looked at every yes: then `hits` are those that were confirmed.
+    """
+
+    rate: float
+    low: float
+    high: float
+    hits: int
+    n: int
+    unscored: int
+    judge: str
+    interval: str
+    mode: str = "raw"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One rate over another, with its interval, all 0 or more. `ratio` is None where the other rate is 0, `high` where
+    the interval has no upper end."""
+
+    ratio: float | None
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A rate less another on the same `n` seeds, in [-1, 1], with its interval and the p of a paired test."""
+
+    difference: float
+    n: int
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of `n` numbers with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Causal:
+    """What turning a neuron up did to its attribute, beside two controls of the same `strength` on the same seeds.
+
+    `rate` is the presence when steered, the differences are to it unsteered (`gain`), to a random direction of the same
+    norm and to a random live neuron. `p` is the larger of those against the controls, `q` that of all attributes that
+    were tested together. `correlates_only` where q > .05 or either of these two differences is not above 0. `method` is
+    that of amplifying: `steer` or `contrast`.
+    """
+
+    strength: float
+    rate: float
+    gain: Difference
+    over_direction: Difference
+    over_neuron: Difference
+    p: float
+    q: float
+    correlates_only: bool
+    method: str = "steer"
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Causal":
+        """The score that `attributes.json` holds in one entry."""
+        paired = {name: Difference(**entry[name]) for name in ("gain", "over_direction", "over_neuron")}
+        return cls(**{**entry, **paired})
+
+
+@dataclass(frozen=True)
+class RareAttribute:
+    """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
+
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
+    the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
+    `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
+    others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
+    of the first judge without its errors, where these are known: calibrated, checked. `suggested` is the presence in
+    pictures of `suggested_prompt`, by the first judge, and `ratio` that over `presence`: how far the model can go.
+    `causal` says whether the neuron brings its attribute, where that was tried. `found_by` is the number of
+    autoencoders that have such a neuron, this one included; None where only one was trained.
+    """
+
+    rank: int
+    neuron: int
+    minority_score: float
+    frequency: float
+    distinctiveness: float
+    top_images: tuple[str, ...]
+    label: str | None = None
+    keywords: tuple[str, ...] = ()
+    suggested_prompt: str | None = None
+    label_auroc: float | None = None
+    labeled_by: str | None = None
+    presence: Presence | None = None
+    other_presences: tuple[Presence, ...] = ()
+    judges_alpha: float | None = None
+    corrected: tuple[Presence, ...] = ()
+    suggested: Presence | None = None
+    ratio: Ratio | None = None
+    causal: Causal | None = None
+    found_by: int | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
+        """The attribute that `attributes.json` holds as one entry."""
+        presence, suggested = entry.get("presence"), entry.get("suggested")
+        return cls(**{
+            **entry,
+            "top_images": tuple(entry["top_images"]),
+            "keywords": tuple(entry.get("keywords", ())),
+            "presence": Presence(**presence) if presence else None,
+            "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
+            "corrected": tuple(Presence(**other) for other in entry.get("corrected", ())),
+            "suggested": Presence(**suggested) if suggested else None,
+            "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
+            "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
+        })  # fmt: skip
+
+
+def rarest(attributes: Sequence[RareAttribute]) -> RareAttribute | None:
+    """The named attribute with the lowest measured rate, if any was measured."""
+    measured = [a for a in attributes if a.label is not None and a.presence is not None and a.presence.n]
+    return min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
+
+
+SUGGESTED = ("suggested_rate", "suggested_low", "suggested_high", "suggested_hits", "suggested_n", "suggested_unscored",
+             "ratio", "ratio_low", "ratio_high")  # fmt: skip
+
+
+def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
+    """Of an attribute the columns `SUGGESTED` of a table; None, an empty cell, for what is not known."""
+    names = [name.removeprefix("suggested_") for name in SUGGESTED[:6]]
+    rates = [getattr(attribute.suggested, name, None) for name in names]
+    return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]
+
+
+class HookpointCost(NamedTuple):
+    """What capturing a module would give: tokens of width `d_in` on a `grid` (None: it cannot be captured) and their
+    size on disk, over all steps."""
+
+    path: str
+    grid: tuple[int, int] | None
+    d_in: int
+    bytes_per_image: int
+    is_default: bool
+
+
+class HookpointRating(NamedTuple):
+    """What two small autoencoders found at a module, without labels; None where it could not be tried, and why.
+
+    Means over both: `score`, in [0, 1], is the mean minority score of the first ten listed neurons, where one that is
+    missing counts 0; `concentration`, in [0, 1], says on how few places their heatmaps lie in their top pictures;
+    `stability`, in [0, 1], is the share of them that the other autoencoder lists, too; `dead_share` that of all neurons
+    that fire in no picture; `n_listed`, at most ten, how many there are. `rank` 1 is the best: see
+    `raigen.discovery.search`.
+    """
+
+    path: str
+    is_default: bool
+    rank: int | None = None
+    score: float = 0.0
+    concentration: float = 0.0
+    stability: float = 0.0
+    dead_share: float = 0.0
+    n_listed: float = 0.0
+    reason: str | None = None

@@ -1,0 +1,300 @@
+"""Owns a run folder: every path in it, what is written there, and which stages are done."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raigen.config import STAGE_CONFIGS, STAGES, identity
+from raigen.errors import RaigenError
+from raigen.runs.files import begin_folder, lock, sha256, write_text
+from raigen.runs.records import RareAttribute, Sample
+from raigen.runs.steps import Outcome
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1  # of the folder; raised when an old folder can no longer be read
+RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
+
+
+class Run:
+    """A run folder. `Run(dir)` opens one that is there; `Run.create(dir)` makes it if need be.
+
+    Raises RaigenError when the folder is no run, or was written in a newer format.
+    """
+
+    def __init__(self, dir: str | Path):
+        self.dir = Path(dir)
+        if not self.manifest_path.is_file():
+            raise RaigenError(
+                f"{self.dir}: expected a run folder with a run.json; found none. "
+                f'Start one with: raigen audit "a photo of a doctor" --run-dir {self.dir}'
+            )
+        found = self.manifest["format"]
+        if found > FORMAT:
+            raise RaigenError(f"{self.dir}: written in format {found}, this raigen reads up to {FORMAT}; upgrade it")
+
+    @classmethod
+    def create(cls, dir: str | Path) -> "Run":
+        """Opens the run in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
+        begin_folder(Path(dir) / "run.json", {"format": FORMAT, "stages": {}}, "a run", "--run-dir")
+        return cls(dir)
+
+    # Paths. Nothing outside this class spells one.
+    manifest_path = property(lambda self: self.dir / "run.json")
+    samples_path = property(lambda self: self.dir / "samples.jsonl")
+    images_dir = property(lambda self: self.dir / "images")
+    activations_dir = property(lambda self: self.dir / "activations")
+    sae_dir = property(lambda self: self.dir / "sae")
+    metrics_path = property(lambda self: self.dir / "sae" / "metrics.jsonl")
+    checkpoint_path = property(lambda self: self.dir / "sae" / "checkpoint.safetensors")
+    codes_path = property(lambda self: self.dir / "codes.safetensors")
+    embeddings_path = property(lambda self: self.dir / "embeddings.safetensors")
+    heatmaps_path = property(lambda self: self.dir / "heatmaps.safetensors")
+    neurons_path = property(lambda self: self.dir / "neurons.csv")
+    kin_path = property(lambda self: self.dir / "kin.jsonl")
+    attributes_path = property(lambda self: self.dir / "attributes.json")
+    annotations_path = property(lambda self: self.dir / "annotations.jsonl")
+    fresh_dir = property(lambda self: self.dir / "fresh")
+    fresh_samples_path = property(lambda self: self.dir / "fresh.jsonl")
+    answers_path = property(lambda self: self.dir / "answers.jsonl")
+    judgements_path = property(lambda self: self.dir / "judgements.jsonl")
+    label_scores_path = property(lambda self: self.dir / "label_scores.jsonl")
+    presence_path = property(lambda self: self.dir / "presence.csv")
+    truth_path = property(lambda self: self.dir / "truth.json")
+    report_path = property(lambda self: self.dir / "report.html")
+    card_path = property(lambda self: self.dir / "model-card.md")
+    sheet_path = property(lambda self: self.dir / "review.html")
+    review_path = property(lambda self: self.dir / "review.json")
+    table_path = property(lambda self: self.dir / "attributes.csv")
+    figures_dir = property(lambda self: self.dir / "figures")
+    amplified_dir = property(lambda self: self.dir / "amplified")
+    asked_root_dir = property(lambda self: self.dir / "asked")
+    compared_dir = property(lambda self: self.dir / "compared")
+    compared_samples_path = property(lambda self: self.dir / "compared" / "fresh.jsonl")
+
+    def amplification_path(self, name: str) -> Path:
+        """What came of one attribute and method, such as `12-steer` for neuron 12."""
+        return self.amplified_dir / name / "amplification.json"
+
+    def amplifications(self) -> list[Path]:
+        """Every amplification.json there is, by name."""
+        return sorted(self.amplified_dir.glob("*/amplification.json"))
+
+    def asked_dir(self, key: str) -> Path:
+        """The pictures of a prompt that asks for an attribute: `key` is a hash of it."""
+        return self.asked_root_dir / key
+
+    def recipe_dir(self, name: str, key: str) -> Path:
+        """The pictures that one recipe made: `key` is a hash of the recipe."""
+        return self.amplified_dir / name / key
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What run.json holds. Raises RaigenError when it cannot be read."""
+        try:
+            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise RaigenError(
+                f"{self.manifest_path}: expected JSON, {error}; delete the folder and audit again"
+            ) from error
+
+    @property
+    def attributes(self) -> list[RareAttribute]:
+        """The listed attributes, by falling minority score. Raises RaigenError before `discover` has run."""
+        entries = self._parsed(self.read_text(self.attributes_path, "discover"), self.attributes_path, "discover")
+        return [RareAttribute.from_json(entry) for entry in entries]
+
+    def write_attributes(self, attributes: Iterable[RareAttribute]) -> None:
+        """Writes attributes.json."""
+        write_text(self.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+
+    def seed_dir(self, number: int) -> Path:
+        """Where the autoencoder of the seed after so many others lies: of the first `sae_dir`, of the others within."""
+        return self.sae_dir / f"seed-{number}" if number else self.sae_dir
+
+    def seed_dirs(self) -> list[Path]:
+        """Where the autoencoders lie that were trained beside the first."""
+        return sorted(path.parent for path in self.sae_dir.glob("seed-*/config.json"))
+
+    def report(self) -> Path:
+        """The path of the finished report. Raises RaigenError before `report` has run."""
+        self._require(self.report_path, "report")
+        return self.report_path
+
+    def samples(self, path: Path | None = None) -> list[Sample]:
+        """The pictures of samples.jsonl (or of another list of the same form), in order."""
+        return [Sample(**line) for line in self.read_lines(path or self.samples_path, "capture")]
+
+    # Stages: what ran, with which configuration, and whether its outputs are still there.
+    def config_of(self, stage: str) -> Any:
+        """The configuration with which `stage` ran or was begun, or its defaults. Raises RaigenError for a run
+        without a capture."""
+        record = self.manifest["stages"].get(stage)
+        if record is not None:
+            return STAGE_CONFIGS[stage](**record["config"])
+        if stage == "capture":
+            raise RaigenError(f"{self.dir}: nothing was captured yet; run: raigen capture PROMPT --run-dir {self.dir}")
+        return STAGE_CONFIGS[stage]()
+
+    def facts_of(self, stage: str) -> dict[str, Any]:
+        """What `stage` noted when it finished. Raises RaigenError when it has not."""
+        record = self.manifest["stages"].get(stage)
+        if record is None or not record.get("finished"):
+            raise RaigenError(f"{self.dir}: {stage} has not finished; run: raigen {stage} {self.dir}")
+        return record["facts"]
+
+    def is_done(self, stage: str, config: Any) -> bool:
+        """Whether `stage` has finished with `config` and its outputs are there, whole.
+
+        Raises RaigenError, naming the field, when the folder holds the stage with another configuration.
+        """
+        record = self.manifest["stages"].get(stage)
+        if record is None:
+            return False
+        wanted, found = identity(config), identity(STAGE_CONFIGS[stage](**record["config"]))
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise RaigenError(
+                    f"{self.dir}: {stage} was run with {name} = {found[name]!r}, now asked for {value!r}. "
+                    f"Choose another --run-dir, or add --redo {stage} to replace it and what follows from it"
+                )
+        if not record.get("finished"):
+            return False
+        return all(self._is_whole(file, size) for file, size in record["outputs"].items())
+
+    def begin(self, stage: str, config: Any) -> None:
+        """Notes that `stage` runs now; forgets the stages after it, for their inputs change."""
+        manifest = self.manifest
+        before = STAGES[: STAGES.index(stage)]
+        kept = {name: record for name, record in manifest["stages"].items() if name in before}
+        started = {"config": asdict(config), "started": _now(), "finished": None}
+        manifest["stages"] = kept | {stage: started}
+        self._write_manifest(manifest)
+
+    def finish(self, stage: str, outcome: Outcome, seconds: float) -> None:
+        """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
+        manifest = self.manifest
+        # These have no fixed size: annotation, evaluation and review add to them.
+        growing = (self.attributes_path, self.presence_path)
+        sizes = {
+            path.relative_to(self.dir).as_posix(): None if path in growing else path.stat().st_size
+            for path in outcome.outputs
+        }
+        manifest["stages"][stage] |= {
+            "finished": _now(),
+            "seconds": round(seconds, 2),
+            "facts": outcome.facts,
+            "outputs": sizes,
+        }
+        versions = {package: version(package) for package in RECORDED_PACKAGES}
+        manifest["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()} | versions
+        self._write_manifest(manifest)
+
+    def outdate(self, stage: str) -> None:
+        """Notes that what `stage` read has changed: it is to be done again. Its files stay until then."""
+        manifest = self.manifest
+        if stage in manifest["stages"]:
+            manifest["stages"][stage]["finished"] = None
+            self._write_manifest(manifest)
+
+    def forget(self, stage: str) -> None:
+        """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
+
+        Fresh pictures, and those of prompts that ask for an attribute, stay until the capture is dropped, for they hang
+        on nothing else: other judges see the same ones, and what was answered about them stays of use.
+        """
+        manifest = self.manifest
+        for name in STAGES[STAGES.index(stage) :]:
+            record = manifest["stages"].pop(name, None)
+            for file in (record or {}).get("outputs", {}):
+                path = self.dir / file
+                is_fresh = path == self.fresh_samples_path or {self.fresh_dir, self.asked_root_dir} & {*path.parents}
+                if stage == "capture" or not is_fresh:
+                    path.unlink(missing_ok=True)
+        folders = []
+        if stage == "capture":
+            self.samples_path.unlink(missing_ok=True)
+            self.fresh_samples_path.unlink(missing_ok=True)
+            folders += [self.compared_dir, self.asked_root_dir]
+        if stage in ("capture", "train"):
+            self.checkpoint_path.unlink(missing_ok=True)
+            folders += [*self.seed_dirs(), self.amplified_dir]  # seeds of a training that was stopped, too
+        for folder in folders:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        self._write_manifest(manifest)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one writer. Raises RaigenError when another process holds it."""
+        with lock(self.dir, "--run-dir"):
+            yield
+
+    # Files.
+    def read_text(self, path: Path, stage: str) -> str:
+        """The text of a file that `stage` makes. Raises RaigenError, saying how to make it, when it is missing."""
+        self._require(path, stage)
+        return path.read_text(encoding="utf-8")
+
+    def read_lines(self, path: Path, stage: str) -> list[dict[str, Any]]:
+        """The entries of a JSONL file that `stage` makes. Raises RaigenError as `read_text` does."""
+        return [self._parsed(line, path, stage) for line in self.read_text(path, stage).splitlines()]
+
+    def _parsed(self, text: str, path: Path, stage: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            redo = "" if stage == "capture" else f" --redo {stage}"  # a capture keeps the pictures that are whole
+            raise RaigenError(
+                f"{path}: expected whole JSON; it is broken ({error}). "
+                f"Make it again with: raigen {stage} {self.dir}{redo}"
+            ) from error
+
+    def read_tensors(self, path: Path, stage: str) -> dict[str, "torch.Tensor"]:
+        """The tensors of a safetensors file that `stage` makes. Raises RaigenError when it is missing or broken."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self._require(path, stage)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise RaigenError(
+                f"{path}: expected a whole safetensors file; it is broken ({error}). "
+                f"Make it again with: raigen {stage} {self.dir} --redo {stage}"
+            ) from error
+
+    def read_image(self, sample: Sample, stage: str = "capture") -> Any:
+        """The RGB picture of a sample. Raises RaigenError when its file is missing or not the one that was written."""
+        from PIL import Image
+
+        path = self.dir / sample.file
+        if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
+            state = "is not the file that was written" if path.is_file() else "is missing"
+            remedy = "the same amplify command" if stage == "amplify" else f"raigen {stage} {self.dir} --redo {stage}"
+            raise RaigenError(f"{path} (seed {sample.seed}) {state}. Make it again with: {remedy}")
+        return Image.open(path).convert("RGB")
+
+    def _require(self, path: Path, stage: str) -> None:
+        if not path.is_file():
+            raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")
+
+    def _is_whole(self, file: str, size: int | None) -> bool:
+        path = self.dir / file
+        return path.is_file() and (size is None or path.stat().st_size == size)
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        write_text(self.manifest_path, json.dumps(manifest, indent=1))
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

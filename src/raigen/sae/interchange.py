@@ -1,0 +1,137 @@
+"""Writes autoencoders for SAELens, and reads those of dictionary_learning and of the reference implementation."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from raigen.config import SAEConfig
+from raigen.errors import RaigenError
+from raigen.runs.files import write_tensors, write_text
+from raigen.sae.model import MatryoshkaSAE
+
+SAELENS_FORMAT = "6.0.0"  # the version of SAELens from which on cfg.json has had this form
+WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec")
+LINEAR_LAYERS = {
+    "encoder.weight": "W_enc",
+    "decoder.weight": "W_dec",
+    "encoder.bias": "b_enc",
+}  # both weights transposed
+
+
+def to_saelens(sae: MatryoshkaSAE, dir: str | Path) -> list[Path]:
+    """Writes cfg.json and sae_weights.safetensors, from which `sae_lens.SAE.load_from_disk(dir)` makes an autoencoder
+    with the same codes and reconstructions; returns their paths.
+
+    Its architecture there is `jumprelu`, with our one threshold for every neuron. `k` and `group_sizes`, which that has
+    no use for, stand among the metadata.
+
+    >>> from tempfile import mkdtemp
+    >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
+    >>> [path.name for path in to_saelens(sae, mkdtemp())]
+    ['cfg.json', 'sae_weights.safetensors']
+    """
+    paths = [Path(dir) / "cfg.json", Path(dir) / "sae_weights.safetensors"]
+    config = {
+        "architecture": "jumprelu",
+        "d_in": sae.config.d_in,
+        "d_sae": sae.config.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "sae_lens_version": SAELENS_FORMAT,
+            "k": sae.config.k,
+            "group_sizes": list(sae.config.group_sizes),
+        },
+    }
+    weights = {name: getattr(sae, name).detach().float() for name in WEIGHTS}
+    threshold = sae.threshold.float().expand(sae.config.d_sae)
+    write_text(paths[0], json.dumps(config, indent=1))
+    write_tensors(paths[1], weights | {"threshold": threshold})
+    return paths
+
+
+def from_file(path: str | Path) -> MatryoshkaSAE:
+    """The autoencoder of a checkpoint of another library, on the CPU, for inference; its weights become float32.
+
+    Read are `BatchTopKSAE` (which has one group) and `MatryoshkaBatchTopKSAE` of dictionary_learning (ae.pt), and
+    `GlobalBatchTopKMatryoshkaSAE` of the reference implementation (sae.pt): tensors by name, saved by `torch.save`, of
+    which nothing but tensors is unpickled, or as safetensors. What the tensors do not say (`k` or `top_k`, and
+    `group_sizes`) is taken from config.json beside the file.
+
+    Raises RaigenError for a file that is missing or broken, tensors of another kind of autoencoder, one that rescales
+    each token (`input_unit_norm`), and settings that are missing or do not fit.
+    """
+    path = Path(path)
+    tensors, settings = _tensors(path), _settings(path.parent / "config.json")
+    one_group = "encoder.weight" in tensors
+    tensors = {LINEAR_LAYERS.get(name, name): value.T if name.endswith("coder.weight") else value
+               for name, value in tensors.items()}  # fmt: skip
+    missing = [name for name in (*WEIGHTS, "threshold") if name not in tensors]
+    if missing or tensors["threshold"].numel() != 1:
+        raise RaigenError(
+            f"{path}: expected W_enc, W_dec, b_enc, b_dec (or encoder and decoder layers) and one threshold, as in a "
+            f"BatchTopK autoencoder; got {', '.join(sorted(tensors)) or 'no tensors'}"
+        )
+    if settings.get("input_unit_norm"):
+        raise RaigenError(
+            f"{path}: expected an autoencoder of plain tokens; its config.json has input_unit_norm, which rescales each"
+        )
+    d_in, d_sae = tensors["W_enc"].shape
+    sizes = [d_sae] if one_group else _setting(path, "group_sizes", tensors, settings)
+    try:
+        sae = MatryoshkaSAE(SAEConfig(d_in, d_sae, tuple(sizes), _setting(path, "k", tensors, settings)))
+        sae.load_state_dict({name: tensors[name].float() for name in WEIGHTS}
+                            | {"threshold": tensors["threshold"].double().reshape(())})  # fmt: skip
+    except (RaigenError, RuntimeError) as error:
+        raise RaigenError(f"{path}: expected tensors and settings that fit each other; {error}") from error
+    return sae.eval()
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RaigenError(f"{path}: expected a checkpoint, such as ae.pt, sae.pt or *.safetensors; {error}") from error
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise RaigenError(f"{path}: expected a file of tensors; it is broken, or holds more ({error})") from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise RaigenError(f"{path}: expected tensors by name; got {type(found).__name__}. Save its state_dict() alone")
+    return dict(found)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What config.json says of the training, flat; nothing where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise RaigenError(f"{path}: expected JSON; it is broken ({error})") from error
+    return found.get("trainer", found)
+
+
+def _setting(path: Path, name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Any:
+    """`k` or `group_sizes`, from the tensors or from config.json, where a list may stand as text."""
+    if name in tensors:
+        return tensors[name].tolist()
+    other = {"k": "top_k"}.get(name, name)
+    value = settings.get(name, settings.get(other))
+    if value is None:
+        raise RaigenError(
+            f"{path}: expected {name} in config.json beside it, for the tensors do not say; found "
+            f"{', '.join(settings) or 'none'}"
+        )
+    return json.loads(value) if isinstance(value, str) else value

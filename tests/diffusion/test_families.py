@@ -1,0 +1,161 @@
+"""Every family of pipelines is captured alike: the prompt's branch, the image's tokens, each at its place."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from raigen.diffusion.generation import Settings, generate
+from raigen.diffusion.hookpoints import find_hookpoint
+from raigen.diffusion.hooks import sample_of, with_sample
+from raigen.errors import RaigenError
+from tests.support.families import FAMILIES
+
+PROMPT = "a photo of a doctor"
+SEEDS = [3, 5]
+# Kandinsky's combined pipeline hands an old argument on to its own parts.
+pytestmark = pytest.mark.filterwarnings("ignore:.callback_steps. is deprecated:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def made():
+    """The pipeline of a family, made once."""
+    pipes = {}
+
+    def make(name):
+        if name not in pipes:
+            pipes.clear()
+            pipe = FAMILIES[name].make()
+            pipe.set_progress_bar_config(disable=True)
+            rough(pipe)
+            pipes[name] = pipe
+        return pipes[name]
+
+    return make
+
+
+def rough(pipe):
+    """Random weights where a fresh model has zeros, which would switch its text or its blocks off."""
+    generator = torch.Generator().manual_seed(1)
+    denoiser = pipe.components.get("unet") or pipe.components["transformer"]
+    denoiser.eval()
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            parameter.data.normal_(0, 0.1, generator=generator)
+
+
+def settings_of(size, options):
+    return Settings(
+        2, options.get("guidance_scale", 4.0), *size, options.get("negative_prompt"), options.get("true_cfg_scale")
+    )
+
+
+def heard(pipe, module, settings):
+    """What a plain hook hears of the module in a plain call of the pipeline."""
+    outputs = []
+    handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
+    options = {name: value for name, value in settings._asdict().items() if value is not None}
+    for name in ("use_resolution_binning", "clean_caption"):
+        if name in inspect.signature(type(pipe).__call__).parameters:
+            options[name] = False
+    generator = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    images = pipe(PROMPT, num_images_per_prompt=len(SEEDS), generator=generator, **options).images
+    handle.remove()
+    return outputs, images
+
+
+def expected_tokens(family, outputs, is_guided, n_tokens):
+    """By hand: the prompt's rows of the prompt's calls, and of their tokens those of the image."""
+    call, half = family.conditional
+    states = [output if family.output is None else output[family.output] for output in outputs]
+    if is_guided and half is None:
+        states = states[call::2]
+    if is_guided and half is not None:
+        n = len(SEEDS)
+        states = [state[half * n : (half + 1) * n] for state in states]
+    tokens = [state.flatten(2).transpose(1, 2) if state.dim() == 4 else state for state in states]
+    return torch.stack([token[:, -n_tokens:] if family.is_text_first else token[:, :n_tokens] for token in tokens], 1)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_captured_is_what_a_plain_hook_hears_of_the_prompt_with_guidance(made, name):
+    pipe, family = made(name), FAMILIES[name]
+    settings = settings_of(family.wide, family.guided)
+    hookpoint = find_hookpoint(pipe, family.hookpoint)
+    generated = generate(pipe, PROMPT, SEEDS, settings, hookpoint)
+    height, width = family.wide
+    assert generated.grid == (height // family.token, width // family.token)
+    outputs, images = heard(pipe, hookpoint.module, settings)
+    is_guided = name not in ("flux-schnell", "flux-single")
+    expected = expected_tokens(family, outputs, is_guided, generated.grid[0] * generated.grid[1])
+    assert generated.step_indices == (0, 1)
+    torch.testing.assert_close(generated.activations, expected, rtol=0, atol=0)
+    assert all(np.array_equal(image, other) for image, other in zip(generated.images, images, strict=True))
+    if is_guided:  # the other branch does differ, or this test says nothing
+        call, half = family.conditional
+        swapped = family._replace(conditional=(call, 1 - half) if half is not None else (1 - call, None))
+        other = expected_tokens(swapped, outputs, True, expected.shape[2])
+        assert not torch.equal(other, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "flux-true-cfg"])
+def test_without_guidance_every_row_is_kept(made, name):
+    pipe, family = made(name), FAMILIES[name]
+    settings = settings_of(family.square, family.free)
+    hookpoint = find_hookpoint(pipe, family.hookpoint)
+    generated = generate(pipe, PROMPT, SEEDS, settings, hookpoint)
+    outputs, _ = heard(pipe, hookpoint.module, settings)
+    expected = expected_tokens(family, outputs, False, generated.grid[0] * generated.grid[1])
+    torch.testing.assert_close(generated.activations, expected, rtol=0, atol=0)
+    assert generated.grid[0] == generated.grid[1]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_seed_makes_the_same_picture_in_every_batch(made, name):
+    pipe, family = made(name), FAMILIES[name]
+    settings = settings_of(family.square, family.guided)
+    together = generate(pipe, PROMPT, SEEDS, settings).images
+    alone = [generate(pipe, PROMPT, [seed], settings).images[0] for seed in SEEDS]
+    pixels, others = (np.stack([np.asarray(image) for image in images]).astype(int) for images in (together, alone))
+    assert abs(pixels - others).max() <= 1 and (pixels != others).mean() < 1e-3
+    assert (pixels[0] != pixels[1]).mean() > 0.1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_painted_square_is_found_at_its_place(made, name):
+    """Noise is changed under one square of pixels; the tokens that answer most are those of the square."""
+    pipe, family = made(name), FAMILIES[name]
+    settings = settings_of(family.wide, family.guided)
+    hookpoint = find_hookpoint(pipe, family.hookpoint)
+    plain = generate(pipe, PROMPT, [3], settings, hookpoint, [0])
+    rows, columns = plain.grid
+    row, column = rows // 4, columns - columns // 4 - 2  # of the square's first token; two tokens a side
+
+    def paint(denoiser, args, kwargs):
+        sample = sample_of(denoiser, args, kwargs)
+        painted = [noise.clone() for noise in sample]
+        for noise in painted:
+            if noise.dim() > 2:
+                side = noise.shape[-2] // rows
+                noise[..., row * side : (row + 2) * side, column * side : (column + 2) * side] += 3.0
+            else:
+                noise.unflatten(0, plain.grid)[row : row + 2, column : column + 2] += 3.0
+        return with_sample(denoiser, args, kwargs, painted if isinstance(sample, list) else torch.stack(painted))
+
+    denoiser = pipe.components.get("unet") or pipe.components["transformer"]
+    handle = denoiser.register_forward_pre_hook(paint, with_kwargs=True)
+    painted = generate(pipe, PROMPT, [3], settings, hookpoint, [0])
+    handle.remove()
+    apart = (painted.activations - plain.activations)[0, 0].norm(dim=-1) / plain.activations[0, 0].norm(dim=-1)
+    strongest = {divmod(int(place), columns) for place in apart.topk(4).indices}
+    reach = range(-family.spread, 2 + family.spread)
+    assert strongest <= {(row + down, column + right) for down in reach for right in reach}
+
+
+def test_guidance_that_does_not_answer_to_the_prompt_is_refused(made):
+    """Branches that differ while none hears the prompt: which one would it be?"""
+    pipe, family = made("kandinsky"), FAMILIES["kandinsky"]
+    pipe.prior_prior.clip_std.data.fill_(0)
+    with pytest.raises(RaigenError, match="which branch of guidance saw the prompt cannot be told"):
+        generate(pipe, "a red ball", SEEDS, settings_of(family.square, {}), find_hookpoint(pipe))

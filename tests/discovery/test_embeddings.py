@@ -1,0 +1,109 @@
+"""Embeddings are CLIP's own, of unit length, and no picture is made up."""
+
+import io
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessorPil, CLIPModel
+
+from raigen.discovery.embeddings import Embedder, default_embedder
+from raigen.errors import RaigenError
+
+
+@pytest.fixture(scope="module")
+def embedder(clip_folder):
+    return Embedder(str(clip_folder), batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)) for _ in range(5)]
+
+
+def test_embeddings_are_those_of_clip(embedder, pictures, clip_folder):
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    pixels = CLIPImageProcessorPil.from_pretrained(clip_folder)(images=pictures, return_tensors="pt")["pixel_values"]
+    texts = ["a cat", "a doctor in the snow"]
+    tokens = embedder.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(pixel_values=pixels, **tokens)
+    np.testing.assert_allclose(embedder.images(pictures), expected.image_embeds, atol=1e-5)
+    np.testing.assert_allclose(embedder.texts(texts), expected.text_embeds, atol=1e-5)
+
+
+def test_embeddings_are_unit_vectors_whatever_the_batch(embedder, pictures, clip_folder):
+    rows = embedder.images(pictures)
+    assert rows.shape == (5, embedder.d_embed) and rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(Embedder(str(clip_folder), batch_size=64).images(pictures), rows, atol=1e-5)
+    np.testing.assert_allclose(embedder.texts(["a", "b c", "d"])[2], embedder.texts(["d"])[0], atol=1e-5)
+
+
+def test_nothing_in_nothing_out(embedder):
+    assert embedder.images([]).shape == embedder.texts([]).shape == (0, embedder.d_embed)
+
+
+def test_other_modes_are_read_as_rgb(embedder, pictures):
+    grey = pictures[0].convert("L")
+    np.testing.assert_allclose(embedder.images([grey]), embedder.images([grey.convert("RGB")]), atol=1e-6)
+
+
+def test_a_long_text_is_cut(embedder):
+    assert np.allclose(embedder.texts(["x " * 100]), embedder.texts(["x " * 200]))
+
+
+def test_a_picture_that_cannot_be_read_is_an_error(embedder, pictures, tmp_path):
+    path = tmp_path / "half.png"
+    pictures[0].save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    with Image.open(path) as half, pytest.raises(RaigenError, match=r"half\.png: expected a whole picture; it cannot"):
+        embedder.images([pictures[1], half])
+    with pytest.raises(RaigenError, match="picture 3: expected a whole picture"):
+        embedder.images([*pictures[:3], Image.open(io.BytesIO(path.read_bytes()))])
+
+
+def test_loading_is_silent_without_torchvision(clip_folder, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedder = Embedder(str(clip_folder))
+    assert isinstance(embedder.processor, CLIPImageProcessorPil)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_model_that_is_no_clip_is_refused(tmp_path, sd_folder, clip_folder, monkeypatch):
+    with pytest.raises(RaigenError, match="nowhere/nothing cannot be loaded"):
+        Embedder("nowhere/nothing")
+    with pytest.raises(RaigenError, match=r"expected a CLIP model; .* is 'clip_text_model'"):
+        Embedder(str(sd_folder / "text_encoder"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RaigenError, match="empty cannot be loaded"):
+        Embedder(str(tmp_path / "empty"))
+    shutil.copytree(clip_folder, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RaigenError, match="cut cannot be loaded"):
+        Embedder(str(tmp_path / "cut"))
+    monkeypatch.setattr("raigen.discovery.embeddings.files", lambda package: tmp_path)
+    with pytest.raises(RaigenError, match=r"Train them with: python -m raigen.world.train"):
+        Embedder("portraits")
+
+
+def test_missing_weights_are_not_made_up(tmp_path, clip_folder):
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    path = tmp_path / "clip" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(RaigenError, match=r"lacks the weights visual_projection\.weight"):
+        Embedder(str(tmp_path / "clip"))
+
+
+def test_the_default_embedder():
+    assert default_embedder("portraits") == "portraits"
+    assert default_embedder("some/model") == "openai/clip-vit-large-patch14"

@@ -1,0 +1,69 @@
+"""A name is given when a phrase tells a neuron's pictures from the others, and not otherwise."""
+
+import numpy as np
+import pytest
+
+from raigen.errors import RaigenError
+from raigen.judging.annotate import labeled, name_of, vocabulary
+from raigen.runs.records import RareAttribute
+
+PHRASES = ["wearing glasses", "holding a cat", "in the snow"]
+
+
+def attribute() -> RareAttribute:
+    return RareAttribute(1, 7, 0.5, 0.02, 0.1, ("images/000000.png",))
+
+
+def pictures(seed: int, strength: float):
+    """60 embeddings near one direction; the first ten lean towards phrase 1 by `strength`."""
+    rng = np.random.default_rng(seed)
+    directions = np.linalg.qr(rng.normal(size=(8, 8)))[0][:3]
+    embeddings = rng.normal(size=(60, 8)) * 0.2 + 1
+    embeddings[:10] += strength * directions[1]
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), directions
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_planted_phrase_is_named(seed):
+    embeddings, directions = pictures(seed, 2.0)
+    naming = name_of(embeddings, np.arange(10), directions, PHRASES)
+    assert naming.phrases[0] == "holding a cat" and naming.auroc[0] > 0.95
+    named = labeled(attribute(), naming, "a photo of a doctor", 0.8)
+    assert named.label == named.keywords[0] == "holding a cat"
+    assert named.suggested_prompt == "a photo of a doctor, holding a cat"
+    assert named.labeled_by == "CLIP" and named.label_auroc == naming.auroc[0]
+
+
+def test_without_a_difference_there_is_no_name():
+    unnamed = 0
+    for seed in range(10):
+        embeddings, directions = pictures(seed, 0.0)
+        found = labeled(
+            attribute(), name_of(embeddings, np.arange(10), directions, PHRASES), "a photo of a doctor", 0.8
+        )
+        unnamed += found.label is None
+        if found.label is None:
+            assert found.keywords == () and found.suggested_prompt is None and found.label_auroc is None
+    assert unnamed >= 8
+
+
+def test_auroc_by_hand():
+    embeddings = np.array([[3.0], [1.0], [2.0], [0.0]])
+    naming = name_of(embeddings, np.array([0, 1]), np.array([[1.0]]), ["x"])
+    assert naming.auroc == [0.75]  # 3 > 2, 3 > 0, 1 > 0, but 1 < 2
+    assert naming.contrast == [1.0]
+
+
+def test_a_vocabulary_leaves_out_what_the_prompt_says(tmp_path):
+    assert "bald" in vocabulary("auto", "portraits", "a photo of a doctor")
+    general = vocabulary("auto", "some/model", "a photo of a child")
+    assert len(general) > 300 and "a child" not in general and "a teenager" in general
+    assert not any(phrase.startswith("#") for phrase in general)
+    mine = tmp_path / "mine.txt"
+    mine.write_text("red shoes\n\n# a comment\nblue shoes\nred shoes\n")
+    assert vocabulary(str(mine), "portraits", "a photo of a doctor") == ["red shoes", "blue shoes"]
+    mine.write_text("red shoes\ndoctor\n")
+    with pytest.raises(RaigenError, match="at least two phrases that the prompt does not say"):
+        vocabulary(str(mine), "portraits", "a photo of a doctor")
+    with pytest.raises(RaigenError, match="expected one of auto, portraits, general, or a text file"):
+        vocabulary("nowhere.txt", "portraits", "a photo of a doctor")

@@ -1,0 +1,194 @@
+"""A person ticks in the browser, downloads, brings it back: rates then stand checked beside raw."""
+
+import csv
+import json
+import re
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from raigen.cli.main import main
+from raigen.errors import RaigenError
+from raigen.judging.calibration import Known, calibrated, calibration_of, checked, read_calibration
+from raigen.judging.review import digest, read_ticks, review, tasks
+from raigen.runs.files import write_text
+from raigen.runs.records import Presence
+from raigen.runs.run import Run
+from raigen.stats import Calibration, calibrated_interval, checked_interval
+from tests.support.run_folder import HOSTILE, make_run, text_of, view, write
+
+RAW = Presence(0.02, 0.009, 0.04, 6, 300, 0, "a judge", "95 % Clopper-Pearson")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path / "run")
+
+
+def ticked(run: Run, n_shows: int | None = None, **changes) -> Path:
+    """A file as the browser makes it, of the first task, with all or the first `n_shows` pictures ticked."""
+    task = tasks(run)[0]
+    files = [sample.file for sample in task.pictures]
+    one = {"neuron": task.attribute.neuron, "label": task.attribute.label, "sha256": digest(task),
+           "shows": files[:n_shows], "does_not": [] if n_shows is None else files[n_shows:]}  # fmt: skip
+    path = run.dir.parent / "ticks.json"
+    path.write_text(json.dumps({"format": 1, "reviewed": [one | changes]}))
+    return path
+
+
+def test_the_sheet_holds_the_judges_hits_and_what_tells_its_misses(run: Run) -> None:
+    first, second = tasks(run)
+    assert [task.attribute.rank for task in (first, second)] == [1, 2]  # of the others the judge saw none
+    assert {p.file for p in first.pictures} == first.hits | set(first.said)
+    assert len(first.hits) == 2 and list(first.said.values()).count(False) == 1 and len(first.said) == 5
+    assert [p.sha256 for p in first.pictures] == sorted(p.sha256 for p in first.pictures)
+
+
+def test_ticks_become_a_checked_rate_beside_the_raw_one(run: Run) -> None:
+    write(run)
+    before = run.attributes
+    task = tasks(run)[0]
+    fresh = sorted(task.hits)[:1]
+    seen = [file for file, said in task.said.items() if said] + [file for file, said in task.said.items() if not said]
+    others = [p.file for p in task.pictures if p.file not in (*fresh, *seen)]
+    path = ticked(run, n_shows=0)
+    entry = json.loads(path.read_text())
+    entry["reviewed"][0] |= {"shows": [*fresh, *seen], "does_not": others}
+    path.write_text(json.dumps(entry))
+    for _ in range(2):  # the second time replaces the first
+        (found,) = review(run, path)
+        (rate,) = found.corrected
+        low, high, method = checked_interval(1, 300, 4, 5)
+        assert (rate.low, rate.high, rate.hits, rate.n) == (low, high, 1, 300)
+        assert low < rate.rate < high and rate.rate == pytest.approx(1 / 300 / (4.5 / 6))
+        assert rate.mode == "checked" and rate.interval == f"95 % {method}"
+        assert replace(found, corrected=()) == before[0] and run.attributes[1:] == before[1:]
+        rows = list(csv.DictReader(run.presence_path.read_text().splitlines()))
+        assert [(row["rank"], row["mode"]) for row in rows] == [
+            ("1", "raw"),
+            ("1", "checked"),
+            ("2", "raw"),
+            ("3", "raw"),
+        ]
+    assert run.is_done("evaluate", run.config_of("evaluate"))
+    assert read_ticks(run, run.review_path) == {found.neuron: frozenset([*fresh, *seen])}
+    write(run)
+    text = text_of(run)
+    assert "portraits judge raw" in text and re.search(r"portraits judge checked .* a person confirmed 1, of 300", text)
+
+
+def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys) -> None:
+    write(run)
+    assert main(["review", str(run.dir), str(ticked(run))]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^a doctor in a turban|raw, \d", out) and "checked" in out and "report.html" in out
+    assert "a person confirmed 2" in text_of(run)
+    assert main(["review", str(run.dir), str(run.dir / "gone.json")]) == 2
+    assert "expected the file that review.html downloads; No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "another"}, "are of others"),
+        ({"neuron": 999}, "are of others"),
+        ({"sha256": "0" * 64}, "are of others"),
+        ({"shows": ["../../etc/passwd"]}, "are of others"),
+        ({"shows": 3}, "it cannot be read"),
+        ({"neuron": []}, "it cannot be read"),
+    ],
+)
+def test_ticks_of_something_else_are_refused(run: Run, changes, message) -> None:
+    attributes, presence = run.attributes_path.read_bytes(), run.presence_path.read_bytes()
+    with pytest.raises(RaigenError, match=message):
+        review(run, ticked(run, **changes))
+    for text, why in (
+        ("{", "it cannot be read"),
+        ('{"format": 2, "reviewed": []}', "of format 1; got 2"),
+        ("[]", "read"),
+    ):
+        path = run.dir.parent / "ticks.json"
+        path.write_text(text)
+        with pytest.raises(RaigenError, match=why):
+            review(run, path)
+    assert (run.attributes_path.read_bytes(), run.presence_path.read_bytes()) == (attributes, presence)
+    assert not run.review_path.exists()
+
+
+def test_a_person_ticks_and_downloads(run: Run, browser: Chrome, tmp_path: Path) -> None:
+    write(run)
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    html = run.sheet_path.read_text()
+    assert HOSTILE not in html and not re.search(r"""(src|href)=(?!"(data:|#))""", html)
+    for width in (375, 1280):
+        view(browser, width)
+        browser.get(run.sheet_path.resolve().as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    button, standing = browser.find_element(By.ID, "download"), browser.find_element(By.ID, "standing")
+    assert not button.is_enabled() and standing.text == "0 of 2 looked at"
+    boxes = browser.find_elements(By.CSS_SELECTOR, ".task:first-of-type .ticks input")[:7]
+    assert boxes[0].accessible_name.endswith("shows it")
+    boxes[0].send_keys(Keys.SPACE)
+    browser.find_elements(By.CSS_SELECTOR, ".looked")[0].send_keys(Keys.SPACE)
+    assert button.is_enabled() and standing.text == "1 of 2 looked at"
+    button.send_keys(Keys.ENTER)
+    path = tmp_path / "review.json"
+    for _ in range(100):
+        if path.is_file():
+            break
+        time.sleep(0.05)
+    first = tasks(run)[0]
+    assert read_ticks(run, path) == {first.attribute.neuron: frozenset([first.pictures[0].file])}
+    assert review(run, path)[0].neuron == first.attribute.neuron
+    assert browser.get_log("browser") == []
+
+
+def test_known_answers_calibrate_the_rate(tmp_path: Path) -> None:
+    path = tmp_path / "known.csv"
+    rows = ["yes,yes,a hat,"] * 9 + ["no,yes,a hat,a judge"] + ["No,0,a hat,"] * 99 + ["1,no,a hat,"]
+    rows += ["yes,yes,a hat,another judge"] * 50 + ["no,no,,"] * 3 + ["yes,true,,"] * 2
+    path.write_text("judged,true,label,judge\n" + "\n".join(rows))
+    known = read_calibration(path)
+    assert calibration_of(known, "a hat", "a judge") == Calibration(9, 10, 99, 100)
+    assert calibration_of(known, "a cat", "a judge") == Calibration(2, 2, 3, 3)
+    assert calibration_of([Known(True, True, "a hat", "")], "a hat", "a judge") is None
+    found = calibrated(RAW, Calibration(9, 10, 99, 100), 0.95)
+    assert (found.low, found.high) == calibrated_interval(6, 300, Calibration(9, 10, 99, 100))[:2]
+    assert found.mode == "calibrated" and found.hits == 6 and found.rate == pytest.approx((0.02 - 0.01) / 0.89)
+    assert calibrated(RAW, None, 0.95) is None
+
+
+def test_without_known_positives_the_interval_says_that_misses_are_unknown() -> None:
+    found = checked(RAW, 3, 0, 0, 0.95)
+    assert found.rate == pytest.approx(0.01) and found.low < 0.01 and found.high > 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("judged\nyes", "lacks true"),
+        ("judged,true\nyes,maybe", "expected yes or no; .* in line 2"),
+        ("", "lacks judged"),
+    ],
+)
+def test_a_calibration_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "known.csv"
+    path.write_text(text)
+    with pytest.raises(RaigenError, match=message):
+        read_calibration(path)
+    with pytest.raises(RaigenError, match="there is no file"):
+        read_calibration(tmp_path / "gone.csv")
+
+
+def test_a_page_shows_every_mode_with_its_name(run: Run) -> None:
+    first = run.attributes[0]
+    found = replace(first, corrected=(replace(RAW, mode="calibrated"), replace(RAW, mode="checked")))
+    write_text(run.attributes_path, json.dumps([asdict(a) for a in (found, *run.attributes[1:])]))
+    write(run)
+    card = re.findall(r"<article.*?</article>", run.report().read_text(), re.S)[0]
+    assert re.findall(r'class="mode">(\w+)<', card) == ["raw", "calibrated", "checked"]

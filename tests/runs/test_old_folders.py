@@ -1,0 +1,95 @@
+"""Runs and studies that earlier code made (tests/golden) are read, reported, compared, amplified and reviewed."""
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import raigen
+from raigen.cli.main import main
+from raigen.config import STAGES
+from raigen.runs.run import Run
+from raigen.runs.study import Study
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LABELS = ["a red hat", "at night", "glasses"]
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch, sd_folder, clip_folder) -> Path:
+    """A folder with the run, the study and the models that they name."""
+    for name in ("run", "study"):
+        with zipfile.ZipFile(GOLDEN / f"{name}.zip") as archive:
+            archive.extractall(tmp_path)
+    (tmp_path / "models").mkdir()
+    for name, folder in {"one": sd_folder, "two": sd_folder, "clip": clip_folder}.items():
+        (tmp_path / "models" / name).symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_old_run_is_read_whole(old):
+    run = Run("run")
+    assert [attribute.label for attribute in run.attributes] == LABELS
+    assert [attribute.presence.hits for attribute in run.attributes] == [3, 3, 4]
+    assert run.attributes[0].causal.correlates_only and run.attributes[1].causal is None
+    assert all(len(attribute.corrected) == len(attribute.other_presences) == 1 for attribute in run.attributes)
+    for stage in STAGES:
+        assert run.config_of(stage) and run.facts_of(stage)
+    assert len(run.samples()) == 50 and all(run.read_image(sample).size == (16, 16) for sample in run.samples())
+
+
+def test_a_report_is_made_of_an_old_run(old, capsys):
+    before = files_of(old / "run")
+    assert main(["report", "run"]) == 0
+    after = files_of(old / "run")
+    assert {name for name in before if before[name] != after.get(name)} <= {"run.json", "model-card.md"}
+    page = Run("run").report().read_text(encoding="utf-8")
+    assert all(f"{label}" in page for label in [*LABELS, "a dog", "correlates only"])
+    assert (old / "run/review.html").is_file() and "a red hat" in capsys.readouterr().out
+
+
+def test_the_same_audit_of_an_old_run_makes_nothing_but_the_report(old):
+    run, before = Run("run"), files_of(old / "run")
+    options = {k: v for stage in STAGES for k, v in vars(run.config_of(stage)).items() if k not in ("prompt", "model")}
+    steps = []
+    raigen.audit("a photo of a doctor", model="models/one", run_dir="run", progress=steps.append, **options)
+    assert {step.stage for step in steps if step.state != "skipped"} == {"report"}
+    assert {name for name, data in files_of(old / "run").items() if name in before and data != before[name]} <= {
+        "run.json", "model-card.md",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["contrast", "steer"])
+def test_an_old_run_is_amplified_further(old, method):
+    kept = {name: data for name, data in files_of(old / "run/amplified").items() if name.endswith(".png")}
+    strength = (1.0, 2.0) if method == "contrast" else (0.5, 1.0)
+    (entry,) = raigen.amplify("run", attribute=1, method=method, strength=strength, n_images=4)
+    assert [point["strength"] for point in entry["points"]] == list(strength)
+    after = files_of(old / "run/amplified")
+    assert {name: after[name] for name in kept} == kept  # what was there was not made again
+    assert sum(name.endswith(".png") for name in after) == len(kept) + 4
+
+
+def test_an_old_run_takes_what_a_person_ticked(old, capsys):
+    assert main(["review", "run", "ticks.json"]) == 0
+    checked = [attribute.corrected[-1] for attribute in Run("run").attributes]
+    assert {presence.mode for presence in checked} == {"checked"}
+    assert "a red hat" in capsys.readouterr().out
+    rows = list(csv.DictReader((old / "run/presence.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["label"] for row in rows if row["mode"] == "checked"] == LABELS
+
+
+def test_an_old_study_is_compared_to_the_same_numbers(old):
+    before = json.loads((old / "study/comparison.json").read_text(encoding="utf-8"))
+    verdicts = (old / "study/verdicts.jsonl").read_bytes()
+    study = raigen.compare("study", judge="clip", n_asked_images=2, n_strip_images=2)
+    assert json.loads(study.comparison_path.read_text(encoding="utf-8")) == before
+    assert study.verdicts_path.read_bytes() == verdicts
+    assert study.report_path.is_file() and len(Study("study").table()["q"]) == len(before["cells"])

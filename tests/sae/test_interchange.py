@@ -1,0 +1,164 @@
+"""Formats of other libraries: what is written for SAELens, what is read from others, and what is refused."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raigen.config import SAEConfig
+from raigen.errors import RaigenError
+from raigen.sae.interchange import from_file, to_saelens
+from raigen.sae.model import MatryoshkaSAE
+
+D_IN, GROUPS, K = 8, (6, 8, 10), 3
+
+
+def tokens(n: int = 200) -> Tensor:
+    return 2 * torch.randn(n, D_IN, generator=torch.Generator().manual_seed(1)) + 0.7
+
+
+@pytest.fixture
+def sae() -> MatryoshkaSAE:
+    made = MatryoshkaSAE(SAEConfig(D_IN, sum(GROUPS), GROUPS, K))
+    generator = torch.Generator().manual_seed(0)
+    made.initialise(tokens(), generator)
+    with torch.no_grad():
+        made.b_enc.add_(0.3 * torch.randn(sum(GROUPS), generator=generator))
+        made.W_enc.add_(0.1 * torch.randn(made.W_enc.shape, generator=generator))
+    made.calibrate(tokens())
+    return made.eval()
+
+
+def test_saelens_gets_the_same_codes_by_its_own_formula(sae, tmp_path):
+    """x W_enc' with b_dec taken off before, a threshold per neuron: JumpReLU as SAELens computes it."""
+    paths = to_saelens(sae, tmp_path / "out")
+    assert [path.name for path in paths] == ["cfg.json", "sae_weights.safetensors"]
+    config, weights = json.loads(paths[0].read_text()), load_file(paths[1])
+    assert config["architecture"] == "jumprelu" and (config["d_in"], config["d_sae"]) == (D_IN, 24)
+    assert config["apply_b_dec_to_input"] and config["metadata"]["group_sizes"] == [6, 8, 10]
+    assert weights.keys() == {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"}
+    assert {value.dtype for value in weights.values()} == {torch.float32} and weights["threshold"].shape == (24,)
+    pre = (tokens() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
+    codes = pre.relu() * (pre > weights["threshold"])
+    torch.testing.assert_close(codes, sae.encode(tokens()), atol=1e-5, rtol=1e-5)
+    assert 0 < (codes > 0).float().mean() < 0.5
+
+
+def test_saelens_loads_it_and_reconstructs_the_same(sae, tmp_path):
+    sae_lens = pytest.importorskip("sae_lens")
+    to_saelens(sae, tmp_path / "out")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "out")
+    assert type(theirs).__name__ == "JumpReLUSAE"
+    codes = sae.encode(tokens())
+    torch.testing.assert_close(theirs.encode(tokens()), codes, atol=1e-5, rtol=0)
+    torch.testing.assert_close(theirs(tokens()), sae.decode(codes), atol=1e-5, rtol=0)
+
+
+def matryoshka_of_dictionary_learning(sae: MatryoshkaSAE) -> dict[str, Tensor]:
+    plain = {name: value.detach().clone() for name, value in sae.state_dict().items()}
+    return plain | {"threshold": sae.threshold.float(), "k": torch.tensor(K), "group_sizes": torch.tensor(GROUPS)}
+
+
+def flat_of_dictionary_learning(sae: MatryoshkaSAE) -> dict[str, Tensor]:
+    return {
+        "encoder.weight": sae.W_enc.detach().T.contiguous(), "encoder.bias": sae.b_enc.detach(),
+        "decoder.weight": sae.W_dec.detach().T.contiguous(), "b_dec": sae.b_dec.detach(),
+        "threshold": sae.threshold.float(), "k": torch.tensor(K),
+    }  # fmt: skip
+
+
+def reference(sae: MatryoshkaSAE) -> dict[str, Tensor]:
+    return {name: value.detach().float() for name, value in sae.state_dict().items()}
+
+
+REFERENCE_CONFIG = {"sae_type": "global-matryoshka-topk", "top_k": K, "group_sizes": "[6, 8, 10]",
+                    "input_unit_norm": False, "dtype": "torch.float32"}  # fmt: skip
+TRAINER_CONFIG = {"trainer": {"trainer_class": "BatchTopKTrainer", "k": K, "dict_size": 24}, "buffer": {}}
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    ("layout", "config", "groups"),
+    [
+        (matryoshka_of_dictionary_learning, None, GROUPS),
+        (flat_of_dictionary_learning, TRAINER_CONFIG, (24,)),
+        (reference, REFERENCE_CONFIG, GROUPS),
+        (reference, REFERENCE_CONFIG | {"group_sizes": [6, 8, 10]}, GROUPS),
+    ],
+)
+def test_checkpoints_of_others_give_the_same_codes(sae, tmp_path, layout, config, groups, suffix):
+    path = tmp_path / f"ae.{suffix}"
+    torch.save(layout(sae), path) if suffix == "pt" else save_file(layout(sae), path)
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    found = from_file(path)
+    assert found.config == SAEConfig(D_IN, 24, groups, K) and not found.training
+    assert torch.equal(found.encode(tokens()), sae.encode(tokens()))
+    assert torch.equal(found.decode(found.encode(tokens())), sae.decode(sae.encode(tokens())))
+    assert found.threshold.dtype == torch.float64
+
+
+def test_half_precision_becomes_single_and_k_may_stand_in_the_trainers_settings(sae, tmp_path):
+    tensors = {name: value.bfloat16() for name, value in flat_of_dictionary_learning(sae).items() if name != "k"}
+    torch.save(tensors, tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text(json.dumps(TRAINER_CONFIG))
+    found = from_file(tmp_path / "ae.pt")
+    assert found.config.k == K and {p.dtype for p in found.parameters()} == {torch.float32}
+    torch.testing.assert_close(found.W_dec, sae.W_dec, atol=0.01, rtol=0)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+def without(name):
+    return lambda sae: {other: value for other, value in reference(sae).items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("content", "config", "message"),
+    [
+        (without("b_enc"), REFERENCE_CONFIG, r"expected W_enc, .* one threshold.*; got W_dec, W_enc, b_dec, threshold"),
+        (lambda sae: reference(sae) | {"threshold": torch.ones(24)}, REFERENCE_CONFIG, "one threshold"),
+        (reference, REFERENCE_CONFIG | {"input_unit_norm": True}, "has input_unit_norm"),
+        (reference, REFERENCE_CONFIG | {"group_sizes": [6, 8]}, "fit each other; group_sizes: expected"),
+        (lambda sae: reference(sae) | {"b_dec": torch.ones(9)}, REFERENCE_CONFIG, r"fit each other; [\s\S]*b_dec"),
+        (reference, None, "expected group_sizes in config.json beside it.*found none"),
+        (flat_of_dictionary_learning, {"k": 99}, None),
+        (lambda sae: sae.W_enc.detach(), None, "expected tensors by name; got Tensor"),
+        (lambda sae: {"state": {}}, None, "expected tensors by name; got dict"),
+        (lambda sae: Harmful(), None, "it is broken, or holds more"),
+    ],
+)
+def test_what_cannot_be_read_is_named(sae, tmp_path, content, config, message):
+    path = tmp_path / "sae.pt"
+    torch.save(content(sae), path)
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    if message is None:
+        assert from_file(path).config.k == K  # what the tensors say goes before config.json
+    else:
+        with pytest.raises(RaigenError, match=rf"sae\.pt: .*{message}"):
+            from_file(path)
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(RaigenError, match=r"ae\.pt: expected a checkpoint"):
+        from_file(tmp_path / "ae.pt")
+    for name, content in (
+        ("ae.pt", b"x"),
+        ("b.pt", pickle.dumps(1, protocol=2)),
+        ("a.safetensors", b"12345678"),
+        ("c.pt", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RaigenError, match=f"{name}: expected"):
+            from_file(tmp_path / name)
+    (tmp_path / "config.json").write_text("{")
+    torch.save({}, tmp_path / "ae.pt")
+    with pytest.raises(RaigenError, match=r"config\.json: expected JSON"):
+        from_file(tmp_path / "ae.pt")

@@ -1,0 +1,174 @@
+"""The bundled model: real formats, a judge that reads, and a whole audit through the command line."""
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import raigen
+from raigen.diffusion.generation import defaults, generate, make_pictures
+from raigen.diffusion.hookpoints import find_hookpoint
+from raigen.diffusion.loading import load_pipeline
+from raigen.world.attributes import PROMPTS
+from raigen.world.judge import judge
+from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER, makes_portraits
+from raigen.world.train import quality, transformer
+from raigen.world.train.__main__ import ABOUT
+
+BUNDLE = Path(str(files("raigen.world"))) / "bundle"
+CARDS = {BUNDLED: BUNDLE, TRANSFORMER: BUNDLE / FOLDERS[TRANSFORMER]}
+DOCTOR = PROMPTS[0]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return load_pipeline(BUNDLED, "cpu")
+
+
+def test_diffusers_and_transformers_load_it_with_nothing_of_ours():
+    code = f"""
+import sys, logging
+from diffusers import DiffusionPipeline
+from transformers import AutoTokenizer, CLIPModel
+pipe = DiffusionPipeline.from_pretrained({str(BUNDLE / "pipeline")!r})
+clip = CLIPModel.from_pretrained({str(BUNDLE / "clip")!r})
+AutoTokenizer.from_pretrained({str(BUNDLE / "clip")!r})
+assert pipe.unet.mid_block.resnets[0].out_channels >= 128 and pipe.unet.config.sample_size == 16
+image = pipe("a photo of a doctor", num_inference_steps=2, guidance_scale=1.0).images[0]
+assert image.size == (64, 64) and not any(name.split(".")[0] == "raigen" for name in sys.modules)
+print(type(pipe).__name__, type(clip).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("StableDiffusionPipeline CLIPModel")
+
+
+def test_it_is_small_and_holds_no_pickle():
+    sizes = {path: path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()}
+    second = sum(size for path, size in sizes.items() if BUNDLE / "transformer" in path.parents)
+    assert 5e6 < second <= 15e6 and sum(sizes.values()) - second <= 20e6
+    configs = [json.loads(path.read_text()) for path in sizes if path.name == "config.json"]
+    assert len(configs) == 7 and not any(config.get("_name_or_path") for config in configs)  # of who made them
+    assert not [path for path in sizes if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
+
+
+def test_the_batch_size_changes_no_picture(pipe):
+    settings = defaults(pipe, BUNDLED)._replace(num_inference_steps=4, guidance_scale=1.5)
+    hookpoint = find_hookpoint(pipe)
+    seeds = [3, 4, 5, 6, 7]
+    whole = generate(pipe, DOCTOR, seeds, settings, hookpoint)
+    assert whole.activations is not None and whole.activations.shape == (5, 4, 64, 128)
+    for start in (0, 2, 4):
+        part = generate(pipe, DOCTOR, seeds[start : start + 2], settings, hookpoint)
+        for one, other in zip(whole.images[start:], part.images, strict=False):
+            difference = np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int))
+            assert difference.max() <= 1 and (difference > 0).mean() < 0.001
+        torch.testing.assert_close(part.activations, whole.activations[start : start + 2], atol=1e-3, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    """What the model card says."""
+    return json.loads((BUNDLE / "quality.json").read_text())
+
+
+def test_the_card_tells_the_truth_about_the_judge(pipe, card):
+    for way, measured in quality.judge_quality(pipe.vae, 300).items():
+        assert measured["readable"] >= card["judge"][way]["readable"] - 0.03
+        for field, accuracy in measured["fields"].items():
+            assert accuracy == pytest.approx(card["judge"][way]["fields"][field], abs=0.05), (way, field)
+        assert np.mean(list(measured["balanced"].values())) >= 0.95
+
+
+def test_the_card_tells_the_truth_about_garbage(pipe, card):
+    for kind, share in quality.garbage_quality(pipe.vae, 60).items():
+        assert share == pytest.approx(card["unreadable"][kind], abs=0.15), kind
+
+
+def test_the_card_tells_the_truth_about_clip(card):
+    measured = quality.clip_quality(300)["right caption of 20"]
+    assert measured == pytest.approx(card["clip"]["right caption of 20"], abs=0.08)
+    assert measured > 0.15  # chance is 0.05
+
+
+@pytest.mark.parametrize("model", FOLDERS)
+def test_the_cards_tell_the_truth_about_the_pictures(model):
+    pipe, card = load_pipeline(model, "cpu"), json.loads((CARDS[model] / "quality.json").read_text())
+    settings = defaults(pipe, model)
+    assert card["settings"] == settings._asdict()
+    [images] = make_pictures(pipe, DOCTOR, range(40), settings, 40)
+    said, measured = card["prompts"][DOCTOR], quality.seen(DOCTOR, images)
+    assert measured["readable"] == pytest.approx(said["readable"], abs=0.2)
+    for name, rate in said["seen"].items():
+        assert measured["seen"][name] == pytest.approx(rate, abs=0.3), name
+
+
+@pytest.mark.parametrize(("model", "about"), [(BUNDLED, ABOUT), (TRANSFORMER, transformer.ABOUT)])
+def test_the_cards_are_what_their_figures_make(model, about, tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "sheet", lambda model: Image.new("RGB", (8, 8)))
+    quality.write_card(tmp_path, model, about, json.loads((CARDS[model] / "quality.json").read_text()))
+    for name in ("README.md", "quality.json"):
+        assert (tmp_path / name).read_text() == (CARDS[model] / name).read_text()
+
+
+def test_the_second_model_is_a_transformer_whose_prompts_are_left_as_they_are(monkeypatch):
+    pipe = load_pipeline(TRANSFORMER, "cpu")
+    assert type(pipe).__name__ == "PixArtAlphaPipeline" and makes_portraits(TRANSFORMER)
+    seen, ready = [], pipe._text_preprocessing
+    monkeypatch.setattr(
+        pipe, "_text_preprocessing", lambda text, clean_caption: (seen.append(clean_caption), ready(text))[1]
+    )
+    assert find_hookpoint(pipe).path == "transformer.transformer_blocks.4"
+    settings = defaults(pipe, TRANSFORMER)._replace(num_inference_steps=3, guidance_scale=1.5)
+    whole = generate(pipe, DOCTOR, [3, 4, 5], settings, find_hookpoint(pipe))
+    part = generate(pipe, DOCTOR, [4], settings, find_hookpoint(pipe))
+    assert whole.activations is not None and whole.activations.shape == (3, 3, 64, 160)
+    torch.testing.assert_close(part.activations, whole.activations[1:2], atol=1e-3, rtol=1e-3)
+    assert seen and not any(seen)
+
+
+def test_unreadable_pictures_show_nothing():
+    noise = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
+    verdict = judge([Image.fromarray(array) for array in noise])
+    assert not verdict.readable.any() and not verdict.shows.any()
+    assert ((verdict.confidence >= 0) & (verdict.confidence <= 1)).all()
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "doctor"
+    command = [sys.executable, "-m", "raigen.cli.main", "audit", DOCTOR, "--run-dir", str(folder), "--n-images", "60",
+               "--n-fresh-images", "12", "--num-inference-steps", "5", "--min-images", "3",
+               "--n-suggested-images", "2"]  # fmt: skip
+    return folder, [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
+
+
+def test_an_audit_ends_in_a_table_and_a_report(audited):
+    folder, (first, second) = audited
+    assert "truly rare:" in first.stdout and first.stdout.rstrip().endswith("report.html")
+    assert second.stderr.count("done before") == 6 and second.stdout == first.stdout
+    run = raigen.Run(folder)
+    assert run.report().stat().st_size < 3e6
+    assert 1 <= len(run.attributes) <= 10
+    for attribute in run.attributes:
+        assert len(attribute.top_images) == 10 and (folder / attribute.top_images[0]).is_file()
+        assert attribute.labeled_by == "CLIP"
+        if attribute.label:
+            assert attribute.presence and attribute.presence.n + attribute.presence.unscored == 12
+            assert attribute.presence.low <= attribute.presence.rate <= attribute.presence.high
+    truth = json.loads(run.truth_path.read_text())
+    assert [entry["neuron"] for entry in truth["attributes"]] == [attribute.neuron for attribute in run.attributes]
+    assert sum(band["planted"] for band in truth["recall"]) == 12
+
+
+def test_the_same_audit_finds_the_same(audited, tmp_path):
+    folder, _ = audited
+    run = raigen.audit(DOCTOR, run_dir=tmp_path / "again", n_images=60, n_fresh_images=12, num_inference_steps=5,
+                       min_images=3, n_suggested_images=0)  # fmt: skip
+    assert [a.neuron for a in run.attributes] == [a.neuron for a in raigen.Run(folder).attributes]
+    assert [a.top_images for a in run.attributes] == [a.top_images for a in raigen.Run(folder).attributes]
