@@ -55,7 +55,7 @@ bench: $(STAMP)
 # The same, much smaller: it shows that every part runs, and measures nothing.
 bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.autoencoder.toy_tree --seeds 1 --n-samples 20000 --results bench-work/quick
-	$(VENV)/bin/python -m benchmarks.autoencoder.synthetic --n-features 256 --d-in 64 --d-sae 192 --n-pictures 256 \
+	$(VENV)/bin/python -m benchmarks.autoencoder.synthetic --n-features 256 --d-in 64 --d-sae 192 --n-images 256 \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \
 	  --work bench-work/quick --results bench-work/quick

@@ -8,7 +8,7 @@ from scipy.stats import binom, multinomial
 
 from raigen.amplification.causal import Gains, scored
 from raigen.amplification.measuring import vendi_score
-from raigen.amplification.mixture import dealt, mix
+from raigen.amplification.mixture import assign_prompts, mix
 from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference
@@ -62,7 +62,7 @@ def test_q_of_nothing_is_nothing():
     assert q_values([]) == [] and q_values([0.02, 0.03]) == [0.03, 0.03]
 
 
-def test_pictures_in_groups_are_as_many_as_the_groups():
+def test_images_in_groups_are_as_many_as_the_groups():
     groups = np.repeat(np.eye(3, 8), 5, axis=0)
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
     assert vendi_score(groups) == pytest.approx(3) == vendi_score(groups @ turned)
@@ -87,9 +87,9 @@ def test_what_no_mixture_reaches_is_missed_by_least():
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=5).filter(any), st.integers(1, 200))
-def test_every_picture_is_dealt_a_prompt_by_the_shares(weights, n):
+def test_every_image_is_dealt_a_prompt_by_the_shares(weights, n):
     shares = np.array(weights) / sum(weights)
-    counts = np.bincount(dealt(shares, n), minlength=len(shares))
+    counts = np.bincount(assign_prompts(shares, n), minlength=len(shares))
     assert counts.sum() == n and (abs(counts - shares * n) < 1).all()
 
 

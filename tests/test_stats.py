@@ -70,13 +70,13 @@ def test_the_interval_on_a_ratio_of_what_was_never_seen():
     assert low == pytest.approx((start * (1.6 - start)) ** 0.5 / end) and high == np.inf
     assert ratio_interval(0, 10, 0, 300)[:2] == (0, np.inf)
     assert ratio_interval(0, 10, 30, 300).low == 0 and ratio_interval(0, 10, 30, 300).high < np.inf
-    with pytest.raises(RaigenError, match="two rates of 1 picture or more; got 10 and 0"):
+    with pytest.raises(RaigenError, match="two rates of 1 image or more; got 10 and 0"):
         ratio_interval(0, 10, 0, 0)
 
 
 @pytest.mark.parametrize(("rate", "other"), [(0.6, 0.02), (0.9, 0.005), (0.1, 0.1), (0.05, 0.002)])
 def test_the_interval_on_a_ratio_covers_it(rate, other):
-    """Ten pictures over 300, by exact enumeration; outcomes of a chance below 1e-6 left out."""
+    """Ten images over 300, by exact enumeration; outcomes of a chance below 1e-6 left out."""
     chances = binom.pmf(np.arange(11), 10, rate)[:, None] * binom.pmf(np.arange(301), 300, other)
     covered = sum(
         chances[hits, others] for hits, others in np.argwhere(chances > 1e-6)
@@ -94,7 +94,7 @@ def test_interval_worked_by_hand():
     assert rate_interval(300, 300).high == 1.0
 
 
-def test_no_pictures_tell_nothing():
+def test_no_images_tell_nothing():
     assert rate_interval(0, 0) == (0.0, 1.0, "no data")
 
 

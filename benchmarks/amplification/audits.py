@@ -18,7 +18,7 @@ from raigen.world.judge import judge
 from raigen.world.planted import profession_of
 from raigen.world.truth import hit_of, seen_rates
 
-BATCH = 16  # pictures at once
+BATCH = 16  # images at once
 COLUMN_OF = {value.phrase: index for index, value in enumerate(VALUES)}
 
 
@@ -27,7 +27,7 @@ class AuditOptions:
     """What the benchmarks that bring attributes out have in common."""
 
     work: Path = Path("bench-work/amplification")
-    """Folder for the audits, the pictures and the finished cells; what is there is used."""
+    """Folder for the audits, the images and the finished cells; what is there is used."""
     source: Path = Path("bench-work")
     """Where the discovery benchmark keeps its captures; only read."""
     results: Path = Path(__file__).parents[1] / "results"
@@ -37,15 +37,15 @@ class AuditOptions:
     n_attributes: int = 5
     """Attributes per prompt at most."""
     n_images: int = 200
-    """Pictures of each point."""
+    """Images of each point."""
     n_audited: int = 1000
-    """Pictures of each audit."""
+    """Images of each audit."""
     n_fresh_images: int = 300
-    """Fresh pictures on which each audit measures rates."""
+    """Fresh images on which each audit measures rates."""
 
 
 class Aim(NamedTuple):
-    """An attribute to bring out: `top_share` of its top pictures show what `label` says, by the judge."""
+    """An attribute to bring out: `top_share` of its top images show what `label` says, by the judge."""
 
     attribute: RareAttribute
     named_by: str
@@ -63,7 +63,7 @@ def audited(options: AuditOptions, prompt: str) -> Run:
     own = CaptureConfig(prompt, n_images=n_images, batch_size=BATCH, store=True)
     capture = run.config_of("capture") if "capture" in run.manifest["stages"] else own
     if (capture.prompt, capture.n_images) != (prompt, n_images):
-        raise RaigenError(f"{run.dir}: holds {capture.n_images} pictures of {capture.prompt!r}; asked for "
+        raise RaigenError(f"{run.dir}: holds {capture.n_images} images of {capture.prompt!r}; asked for "
                           f"{n_images} of {prompt!r}. Choose another --work")  # fmt: skip
     config = AuditConfig(
         capture,
@@ -78,7 +78,7 @@ def audited(options: AuditOptions, prompt: str) -> Run:
 
 
 def borrowed(source: Path, folder: Path, n_images: int) -> Run:
-    """The run in `folder`; a new one begins with the finished capture of as many pictures in `source`, if there is one,
+    """The run in `folder`; a new one begins with the finished capture of as many images in `source`, if there is one,
     by links to its files. (Runs replace files and never write into them, so those of `source` stay as they are.)"""
     run = Run.create(folder)
     if run.manifest["stages"] or not (source / "run.json").is_file():
@@ -95,18 +95,18 @@ def borrowed(source: Path, folder: Path, n_images: int) -> Run:
 
 
 def label_hits(run: Run) -> None:
-    """Labels what CLIP could not name with the rare value that the judge sees in 80 % of its top pictures."""
+    """Labels what CLIP could not name with the rare value that the judge sees in 80 % of its top images."""
     samples, prompt = run.samples(), run.config_of("capture").prompt
-    judgement = judge([run.read_image(sample) for sample in samples])
-    rates, index_of = seen_rates(judgement), {sample.file: sample.index for sample in samples}
-    labelled = []
+    judgment = judge([run.read_image(sample) for sample in samples])
+    rates, index_of = seen_rates(judgment), {sample.file: sample.index for sample in samples}
+    labeled = []
     for attribute in run.attributes:
-        hit = hit_of(judgement, [index_of[file] for file in attribute.top_images], rates)["value"]
+        hit = hit_of(judgment, [index_of[file] for file in attribute.top_images], rates)["value"]
         if attribute.label is None and hit is not None:
             phrase = BY_NAME[hit].phrase
             attribute = replace(attribute, label=phrase, suggested_prompt=f"{prompt}, {phrase}", labeled_by="judge")
-        labelled.append(attribute)
-    run.write_attributes(labelled)
+        labeled.append(attribute)
+    run.write_attributes(labeled)
 
 
 def aims_of(run: Run, most: int) -> list[Aim]:

@@ -1,11 +1,11 @@
-"""Does pushing towards what sets a neuron's pictures apart bring its attribute?
+"""Does pushing towards what sets a neuron's images apart bring its attribute?
 
 `python -m benchmarks.amplification.contrast --help`.
 
 Works on the cells of `benchmarks.discovery`: for each prompt the listed neurons that are hits, the first of each value,
 by rank. `contrast` (see `raigen.steering.contrast_of`) is tried at several strengths on new seeds, beside a random
-pattern of the same size at 1 and the prompt that names the value. Rates without any are those of the pictures that were
-discovered in. The world's judge reads every picture. As in `benchmarks.amplification`, the best strength is chosen on
+pattern of the same size at 1 and the prompt that names the value. Rates without any are those of the images that were
+discovered in. The world's judge reads every image. As in `benchmarks.amplification`, the best strength is chosen on
 one half of the seeds, of those that keep 95 % readable and 90 % of the right profession, and counted on the other.
 """
 
@@ -29,7 +29,7 @@ from benchmarks.common.intervals import shown, without_nan
 from benchmarks.common.measures import Truth, top_images, verdicts
 from raigen.amplification.steering import contrast_of, random_like
 from raigen.config import TrainConfig
-from raigen.diffusion.generation import Settings, defaults, make_pictures
+from raigen.diffusion.generation import Settings, defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -38,7 +38,7 @@ from raigen.world.attributes import PROMPTS, VALUES
 from raigen.world.judge import judge
 from raigen.world.models import BUNDLED
 
-SEEDS_FROM = 4_000_000_000  # apart from those of audits, fresh and steered pictures, the model card and suppression
+SEEDS_FROM = 4_000_000_000  # apart from those of audits, fresh and steered images, the model card and suppression
 BATCH = 20
 
 
@@ -53,11 +53,11 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
     n_discovered: int = 1000
-    """Pictures per prompt in the cells of the discovery benchmark."""
+    """Images per prompt in the cells of the discovery benchmark."""
     n_attributes: int = 5
     """Attributes per prompt at most."""
     n_images: int = 40
-    """Pictures of each point."""
+    """Images of each point."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Of the contrast."""
 
@@ -108,7 +108,7 @@ def found_in(run: Run, cell: Cell, most: int) -> Iterator[Found]:
 def measured(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, options: Options, found: Found
 ) -> dict[str, Any]:
-    """What the judge sees in each picture of every point."""
+    """What the judge sees in each image of every point."""
     pattern, drawn = found.pattern, random_like(found.pattern, found.value)
 
     def look(text: str, added: Tensor, strength: float) -> dict[str, list[int]]:
@@ -126,11 +126,11 @@ def measured(
 def pushed(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, n: int, value: int, added: Tensor, strength: float
 ) -> Seen:
-    """What the judge sees in pictures into which a pattern was added."""
+    """What the judge sees in images into which a pattern was added."""
     sae = MatryoshkaSAE(TrainConfig().sae_config(added.shape[1]))  # its weights take no part
     with raigen.steering(pipe, sae, {0: strength}, method="contrast", patterns={0: added}, settings=settings,
                          prompt=prompt):  # fmt: skip
-        batches = make_pictures(pipe, prompt, range(SEEDS_FROM, SEEDS_FROM + n), settings, BATCH)
+        batches = generate_images(pipe, prompt, range(SEEDS_FROM, SEEDS_FROM + n), settings, BATCH)
         verdict = judge([image for batch in batches for image in batch])
     bare = PROMPTS.index(prompt.split(",")[0])
     return Seen(verdict.shows[:, value], verdict.readable, verdict.profession == bare)
@@ -153,7 +153,7 @@ def row_of(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def goals(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of attributes in 5 % of pictures or less, as `benchmarks.amplification.goals` has them."""
+    """Of attributes in 5 % of images or less, as `benchmarks.amplification.goals` has them."""
     rare = [row for row in rows if row["unsteered"] <= 0.05]
     return {
         "contrast: median lift at the best strength": median(lifts(rare, "best"), ">= 8", lambda m: m >= 8),

@@ -1,4 +1,4 @@
-"""Holds what amplification reached against what was wanted of it: pure, on what the judge saw in each picture."""
+"""Holds what amplification reached against what was wanted of it: pure, on what the judge saw in each image."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,54 +11,54 @@ from benchmarks.common.intervals import interval_of, median_interval
 from raigen.amplification.dose_response import PER_WANTED
 from raigen.stats import rate_interval, ratio_interval
 
-RARE = 0.05  # of fresh pictures, at most, for an attribute to count as rare
-READABLE, RIGHT = 0.95, 0.90  # shares that steered pictures must keep
+RARE = 0.05  # of fresh images, at most, for an attribute to count as rare
+READABLE, RIGHT = 0.95, 0.90  # shares that steered images must keep
 CURVES = ("contrast", "steer")  # methods with several strengths, of which the best is counted
 REFERENCE = 1.0  # the strength at which controls are held beside steering
 
 
 class Seen(NamedTuple):
-    """What the judge sees in each picture of a point: the attribute, whether it is readable, the right profession."""
+    """What the judge sees in each image of a point: the attribute, whether it is readable, the right profession."""
 
-    shows: Bool[np.ndarray, " picture"]
-    readable: Bool[np.ndarray, " picture"]
-    right: Bool[np.ndarray, " picture"]
+    shows: Bool[np.ndarray, " image"]
+    readable: Bool[np.ndarray, " image"]
+    right: Bool[np.ndarray, " image"]
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Seen":
         """From the lists of 0 and 1 that a cell keeps."""
         return cls(*(np.array(kept[name], bool) for name in cls._fields))
 
-    def part(self, chosen: Bool[np.ndarray, " picture"]) -> "Seen":
-        """Some of the pictures."""
+    def part(self, chosen: Bool[np.ndarray, " image"]) -> "Seen":
+        """Some of the images."""
         return Seen(*(column[chosen] for column in self))
 
     @property
     def n(self) -> int:
-        """Pictures that can be read; the others are unscored."""
+        """Images that can be read; the others are unscored."""
         return int(self.readable.sum())
 
     @property
     def hits(self) -> int:
-        """Readable pictures that show the attribute."""
+        """Readable images that show the attribute."""
         return int((self.shows & self.readable).sum())
 
     @property
     def presence(self) -> float:
-        """Of the readable pictures; 0 where none is."""
+        """Of the readable images; 0 where none is."""
         return self.hits / self.n if self.n else 0.0
 
     @property
     def keeps(self) -> bool:
-        """Whether enough pictures are readable and, of these, of the right profession."""
+        """Whether enough images are readable and, of these, of the right profession."""
         return self.readable.mean() >= READABLE and self.right[self.readable].mean() >= RIGHT
 
 
 def at_best(base: Seen, points: Mapping[float, Seen]) -> tuple[Seen, list[float]]:
-    """The pictures at the strength that brings most and keeps readability and profession, and that strength, by half.
+    """The images at the strength that brings most and keeps readability and profession, and that strength, by half.
 
-    It is chosen on the pictures at even places for those at odd ones, and the other way round, so that no picture takes
-    part in the choice by which it is counted. Where no strength keeps both, the unsteered pictures stand, at 0.
+    It is chosen on the images at even places for those at odd ones, and the other way round, so that no image takes
+    part in the choice by which it is counted. Where no strength keeps both, the unsteered images stand, at 0.
     """
     even = np.arange(len(base.shows)) % 2 == 0
     chosen, parts = [], []
@@ -71,9 +71,9 @@ def at_best(base: Seen, points: Mapping[float, Seen]) -> tuple[Seen, list[float]
 
 
 def lift(seen: Seen, unsteered: tuple[int, int]) -> dict[str, float]:
-    """How many times as often the attribute shows as in `unsteered` pictures (hits, n), with a 95 % interval.
+    """How many times as often the attribute shows as in `unsteered` images (hits, n), with a 95 % interval.
 
-    Where no unsteered picture shows it, one is counted, so that the lift is the least it can be called.
+    Where no unsteered image shows it, one is counted, so that the lift is the least it can be called.
     """
     hits, n = unsteered
     low, high, _ = ratio_interval(seen.hits, max(1, seen.n), hits, n)
@@ -92,7 +92,7 @@ def point_of(seen: Seen, unsteered: tuple[int, int]) -> dict[str, Any]:
 
 def row_of(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """One attribute of one prompt, from its cells by method; what no cell has measured is left out. At least one holds
-    the unsteered pictures."""
+    the unsteered images."""
     first = next(cell for cell in cells.values() if "base" in cell)
     base, fresh = Seen.of(first["base"]), (first["fresh"]["hits"], first["fresh"]["n"])
     unsteered = fresh[0] + base.hits, fresh[1] + base.n
@@ -117,7 +117,7 @@ def row_of(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def selected(cell: dict[str, Any], unsteered: tuple[int, int]) -> dict[str, Any]:
     """What selection reached and cost. `predicted` cost is what is made for each that is kept, 2 / the rate in fresh
-    pictures unless `capped`; `cost` is that of each that shows the attribute; `found` is the share of those in the pool
+    images unless `capped`; `cost` is that of each that shows the attribute; `found` is the share of those in the pool
     that were kept, or of the number kept if they are more."""
     (point,) = cell["points"]
     seen, predicted, fresh = Seen.of(point), point["strength"], cell["fresh"]
@@ -144,7 +144,7 @@ def goals(rows: Sequence[dict[str, Any]], mixtures: Sequence[dict[str, Any]]) ->
     """Each goal with what was wanted, what was found, its 95 % interval, of how many, and whether it was met.
 
     Medians are over attributes, with the interval of order statistics; shares over prompts (each the mean of its
-    attributes), with Student's. All but selection and mixtures is of attributes in 5 % of fresh pictures or less.
+    attributes), with Student's. All but selection and mixtures is of attributes in 5 % of fresh images or less.
     """
     rare = [row for row in rows if row["fresh"] <= RARE]
     found = {

@@ -1,21 +1,21 @@
 """Does amplification reach its goals on `portraits`? `python -m benchmarks.amplification --help`.
 
-For each prompt an audit is finished in a folder of its own, on the pictures and activations that the discovery
+For each prompt an audit is finished in a folder of its own, on the images and activations that the discovery
 benchmark keeps (as hard links, nothing is written there; where there are none they are made). Up to five attributes are
-then brought out by every method through `raigen.amplify`, and the world's judge reads every picture.
+then brought out by every method through `raigen.amplify`, and the world's judge reads every image.
 
 *Which attributes.* Those that the audit listed and CLIP named, by rank; where these are fewer than five, listed ones
-without a name that are truly rare finds: the value that the judge sees in 80 % of their top pictures is then the label
+without a name that are truly rare finds: the value that the judge sees in 80 % of their top images is then the label
 (`named by`: judge). Names that CLIP got wrong stay as they are, since a user would go by them; `top share` says how
-many of the top pictures show what the name says, and the goals are also given for those with .8 or more.
+many of the top images show what the name says, and the goals are also given for those with .8 or more.
 
-*What is counted.* The unsteered rate is that of the fresh pictures of `evaluate` and the unsteered twins together. A
-lift with no unsteered picture that shows the attribute counts one, so it is at least that. The best strength is chosen
-on one half of the seeds and counted on the other. `select` keeps few pictures, since it makes 2 / rate for each; where
-it may not make as many as the rate in fresh pictures asks for, it is left out of its goals. `mix` is of the first two
+*What is counted.* The unsteered rate is that of the fresh images of `evaluate` and the unsteered twins together. A
+lift with no unsteered image that shows the attribute counts one, so it is at least that. The best strength is chosen
+on one half of the seeds and counted on the other. `select` keeps few images, since it makes 2 / rate for each; where
+it may not make as many as the rate in fresh images asks for, it is left out of its goals. `mix` is of the first two
 attributes with different names.
 
-A cell is one prompt, attribute and method: what is finished is kept, and a stopped one makes no picture twice.
+A cell is one prompt, attribute and method: what is finished is kept, and a stopped one makes no image twice.
 """
 
 import json
@@ -50,7 +50,7 @@ from raigen.world.truth import SHARED_BY_AT_LEAST
 
 METHODS = ("identity", "prompt", "contrast", "random-pattern", "random-contrast", "steer", "set", "random-direction",
            "random-neuron", "select")  # fmt: skip
-TRAINING_SECONDS = 0.4  # of one core, for each audited picture
+TRAINING_SECONDS = 0.4  # of one core, for each audited image
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Options(AuditOptions):
     targets: tuple[float, float] = (0.1, 0.2)
     """Wanted rates of the two."""
     n_selected: int = 10
-    """Pictures that `select` keeps."""
+    """Images that `select` keeps."""
     most_per_selected: int = MOST_PER_KEPT
-    """Pictures that `select` makes at most for each that it keeps."""
-    seconds_per_picture: float = 0.15
+    """Images that `select` makes at most for each that it keeps."""
+    seconds_per_image: float = 0.15
     """Of one core, for the estimate that is printed first."""
     workers: int = 1
     """Processes, each with its share of the cores and one prompt at a time."""
@@ -95,13 +95,13 @@ def main(options: Options) -> None:
 def estimate(options: Options) -> str:
     """What a whole run takes, without what is finished already."""
     points = {method: len(options.strengths) if method in CURVES else 1 for method in METHODS}
-    points["identity"] = points["select"] = 0  # of few pictures, and of those shared by all attributes
+    points["identity"] = points["select"] = 0  # of few images, and of those shared by all attributes
     per_attribute = options.n_images * sum(points[method] for method in options.methods)
     pool = options.n_selected * min(100, options.most_per_selected) if "select" in options.methods else 0
     shared = options.n_fresh_images + 100 + options.n_images + pool + (2 * options.n_images if options.mix else 0)
-    pictures = options.n_attributes * per_attribute + shared
-    minutes = (pictures * options.seconds_per_picture + options.n_audited * TRAINING_SECONDS) / 60
-    return (f"{len(options.prompts)} prompts, each some {pictures:,} pictures and a training: about {minutes:.0f} "
+    images = options.n_attributes * per_attribute + shared
+    minutes = (images * options.seconds_per_image + options.n_audited * TRAINING_SECONDS) / 60
+    return (f"{len(options.prompts)} prompts, each some {images:,} images and a training: about {minutes:.0f} "
             f"minutes of a core each, {minutes * len(options.prompts) / 60:.1f} hours in all, less what is "
             "finished")  # fmt: skip
 
@@ -123,7 +123,7 @@ def cells_of(options: Options, prompt: str) -> dict[str, list]:
 
 def cell_of(options: Options, run: Run, aim: Aim, method: str) -> dict[str, Any] | None:
     """One attribute by one method: kept where it was finished with the same options. None where a rate of 0 says
-    nothing of how many pictures `select` would take."""
+    nothing of how many images `select` would take."""
     rate = aim.attribute.presence
     if method == "select" and (rate is None or not rate.hits):
         return None
@@ -163,7 +163,7 @@ def kept(path: Path, asked: dict[str, Any], make: Callable[[], dict[str, Any]]) 
 
 
 def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """What a cell holds: what the judge sees in its pictures and their unsteered twins, and what they cost."""
+    """What a cell holds: what the judge sees in its images and their unsteered twins, and what they cost."""
     attribute, presence = aim.attribute, aim.attribute.presence
     assert presence is not None  # of a finished audit, by the world's judge
     (entry,) = raigen.amplify(run, **asked)
@@ -184,28 +184,28 @@ def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str
         for point in points
     ]
     for point, mine in zip(points, cell["points"], strict=True):
-        assert sum(mine["shows"]) == point["presence"]["hits"]  # the library counts the same pictures
+        assert sum(mine["shows"]) == point["presence"]["hits"]  # the library counts the same images
     if method == "select":
         return cell | {"pool_hits": pool_hits(run, attribute, entry["base"]["files"][0], points[0]["n_made"])}
     return cell | {"base": looked(run, attribute, entry["base"]["files"])}
 
 
 def looked(run: Run, attribute: RareAttribute, files: Sequence[str]) -> dict[str, list[int]]:
-    """What the judge sees in each picture: the attribute, whether it can be read, whether the profession is right."""
-    verdict = judge([picture(run.dir / file) for file in files])
+    """What the judge sees in each image: the attribute, whether it can be read, whether the profession is right."""
+    verdict = judge([image(run.dir / file) for file in files])
     right = verdict.profession == PROFESSIONS.index(profession_of(run.config_of("capture").prompt))
     shows = verdict.shows[:, COLUMN_OF[attribute.label or ""]]
     return {"shows": listed(shows), "readable": listed(verdict.readable), "right": listed(right)}
 
 
 def pool_hits(run: Run, attribute: RareAttribute, first: str, n: int) -> int:
-    """How many of the first `n` unsteered pictures show the attribute; `first` is one of their files."""
+    """How many of the first `n` unsteered images show the attribute; `first` is one of their files."""
     lines = run.read_lines((run.dir / first).parent / "samples.jsonl", "amplify")[:n]
     return sum(looked(run, attribute, [line["file"] for line in lines])["shows"])
 
 
-def picture(path: Path) -> Image.Image:
-    """The picture in a file, in RGB."""
+def image(path: Path) -> Image.Image:
+    """The image in a file, in RGB."""
     with Image.open(path) as image:
         return image.convert("RGB")
 
@@ -243,7 +243,7 @@ def write_results(options: Options, rows: list[dict], mixtures: list[dict]) -> N
     asked = {name: value for name, value in asdict(options).items() if name not in ("work", "source", "results")}
     found = {
         "options": asked,
-        "goals": goals(rows, mixtures), "goals, top pictures show the name": goals(right, mixtures),
+        "goals": goals(rows, mixtures), "goals, top images show the name": goals(right, mixtures),
         "attributes": rows, "mixtures": mixtures,
     }  # fmt: skip
     write_text(options.results / "amplification.json", json.dumps(without_nan(found), indent=1) + "\n")

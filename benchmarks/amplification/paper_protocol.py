@@ -5,17 +5,17 @@
 For the first five named attributes of each prompt (RAIGen, arXiv 2602.06806; chosen as in `benchmarks.amplification`,
 whose audits are used):
 
-- half the pictures by the base prompt, half by the revised one: how often they show the attribute, and the *deviation
-  ratio* |rate - 1/2| / (1/2), 0 where pictures with and without are even, 1 where all are alike (the usual ratio over
+- half the images by the base prompt, half by the revised one: how often they show the attribute, and the *deviation
+  ratio* |rate - 1/2| / (1/2), 0 where images with and without are even, 1 where all are alike (the usual ratio over
   classes, max_c |share_c - 1/C| / (1 - 1/C), for two); alignment with the base prompt by CLIP, before and after;
-- how likely the model finds the ten audited pictures in which the neuron is strongest, beside ten random others: the
+- how likely the model finds the ten audited images in which the neuron is strongest, beside ten random others: the
   negative log-likelihood by the probability-flow ODE (Song et al. 2021, see `benchmarks.amplification.likelihood`)
   under the prompt.
 
-The likelihood is that of *latents*, as the encoder makes them of the finished pictures, at the schedule's first noise,
+The likelihood is that of *latents*, as the encoder makes them of the finished images, at the schedule's first noise,
 in bits for each of their 2,048 dimensions. It holds nothing of what the decoder adds, and no other model's figures can
 be compared with it; the paper's, of other models and pixels, are orientation at most. What can be compared are the top
-pictures with the random ones.
+images with the random ones.
 """
 
 import json
@@ -33,7 +33,7 @@ from torch import Tensor
 import raigen
 from benchmarks.amplification.audits import BATCH, Aim, AuditOptions, aims_of, audited
 from benchmarks.amplification.likelihood import angles_of, bits_per_dimension, log_likelihood
-from benchmarks.amplification.methods import kept, picture
+from benchmarks.amplification.methods import image, kept
 from benchmarks.common.intervals import interval_of, shown, without_nan
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
@@ -41,7 +41,7 @@ from raigen.runs.run import Run
 from raigen.world.judge import as_pixels
 
 MEASURES = ("presence before", "presence", "deviation ratio before", "deviation ratio", "alignment before", "alignment",
-            "bits of top pictures", "bits of random pictures", "top - random")  # fmt: skip
+            "bits of top images", "bits of random images", "top - random")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Options(AuditOptions):
     """The paper's protocol."""
 
     n_likely: int = 10
-    """Top-activating pictures, and random ones, whose likelihood is computed; at most ten."""
+    """Top-activating images, and random ones, whose likelihood is computed; at most ten."""
     n_angles: int = 60
     """Points of the probability-flow ODE, at even timesteps."""
     n_probes: int = 1
@@ -82,7 +82,7 @@ def row_of(options: Options, run: Run, aim: Aim) -> dict[str, Any]:
 
 
 def mixture_of(options: Options, run: Run, aim: Aim) -> dict[str, float]:
-    """Presence, deviation ratio and alignment of base pictures, and of as many half by the revised prompt."""
+    """Presence, deviation ratio and alignment of base images, and of as many half by the revised prompt."""
     (entry,) = raigen.amplify(run, attribute=aim.attribute.rank, method="prompt", strength=(0.5,),
                               n_images=options.n_images, batch_size=BATCH)  # fmt: skip
     mixed = next(point for point in entry["points"] if point["strength"] == 0.5)
@@ -95,7 +95,7 @@ def mixture_of(options: Options, run: Run, aim: Aim) -> dict[str, float]:
 
 
 def deviation_ratio(rate: float) -> float:
-    """How far the shares of pictures with and without an attribute are from even, in [0, 1].
+    """How far the shares of images with and without an attribute are from even, in [0, 1].
 
     >>> deviation_ratio(0.25)
     0.5
@@ -104,7 +104,7 @@ def deviation_ratio(rate: float) -> float:
 
 
 def likelihoods(options: Options, run: Run, aim: Aim) -> dict[str, float]:
-    """Mean bits per dimension of the strongest pictures of a neuron and of random others."""
+    """Mean bits per dimension of the strongest images of a neuron and of random others."""
     top = aim.attribute.top_images[: options.n_likely]
     rest = [sample.file for sample in run.samples() if sample.file not in aim.attribute.top_images]
     chosen = np.random.default_rng(aim.attribute.neuron).choice(len(rest), len(top), replace=False)
@@ -116,14 +116,14 @@ def likelihoods(options: Options, run: Run, aim: Aim) -> dict[str, float]:
     found = log_likelihood(velocity, latents, angles.tolist(), torch.Generator().manual_seed(0), options.n_probes)
     bits = bits_per_dimension(found, latents[0].numel())
     first, second = bits[: len(top)].mean().item(), bits[len(top) :].mean().item()
-    return {"bits of top pictures": first, "bits of random pictures": second, "top - random": first - second}
+    return {"bits of top images": first, "bits of random images": second, "top - random": first - second}
 
 
 @torch.no_grad()
-def encoded(pipe: DiffusionPipeline, run: Run, files: Sequence[str]) -> Float[Tensor, "picture channel row column"]:
-    """The latents of finished pictures, as the denoiser sees them: the means that the encoder gives."""
+def encoded(pipe: DiffusionPipeline, run: Run, files: Sequence[str]) -> Float[Tensor, "image channel row column"]:
+    """The latents of finished images, as the denoiser sees them: the means that the encoder gives."""
     vae = pipe.components["vae"]
-    pixels = as_pixels([picture(run.dir / file) for file in files])
+    pixels = as_pixels([image(run.dir / file) for file in files])
     return vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
 
 

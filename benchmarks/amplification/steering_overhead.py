@@ -1,4 +1,4 @@
-"""How much longer does a picture take when it is steered? `python -m benchmarks.amplification.steering_overhead`.
+"""How much longer does an image take when it is steered? `python -m benchmarks.amplification.steering_overhead`.
 
 In one process and in turn: the pipeline alone, with one neuron steered, with one set, with five steered. Reported is
 for each the median over the rounds of its seconds over those of the pipeline alone in the same round, with the interval
@@ -40,7 +40,7 @@ class Options:
     model: str = "portraits"
     """A diffusers pipeline, or the bundled one."""
     batch_size: int = 16
-    """Pictures at once."""
+    """Images at once."""
     rounds: int = 10
     """Timed rounds; one more goes before."""
     device: str = "auto"
@@ -64,18 +64,18 @@ def main(options: Options) -> None:
         "device": torch.cuda.get_device_name() if pipe.device.type == "cuda" else pipe.device.type,
         "threads": torch.get_num_threads(), "goal": GOAL,
         "options": {name: value for name, value in asdict(options).items() if name != "results"},
-        "seconds per picture alone": float(np.median(seconds["alone"])) / options.batch_size,
+        "seconds per image alone": float(np.median(seconds["alone"])) / options.batch_size,
         "seconds to ask where the tokens are, once": asking, "over alone": ratios,
     }  # fmt: skip
     write_text(options.results / "steering_overhead.json", json.dumps(without_nan(result), indent=1) + "\n")
-    print(f"alone: {result['seconds per picture alone']:.4f} s a picture; asking once: {asking:.2f} s")
+    print(f"alone: {result['seconds per image alone']:.4f} s an image; asking once: {asking:.2f} s")
     print(*(f"{name}: {shown(ratio)} of alone" for name, ratio in ratios.items()), sep="\n")
 
 
 def ways(
     pipe: DiffusionPipeline, sae: MatryoshkaSAE, settings: Settings, prompt: str
 ) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
-    """What each batch of pictures is made inside of, by name."""
+    """What each batch of images is made inside of, by name."""
     one, five = {0: 1.0}, dict.fromkeys(range(5), 1.0)
     return {
         "alone": nullcontext,
@@ -117,7 +117,7 @@ def clock(pipe: DiffusionPipeline) -> float:
 def random_sae(d_in: int) -> MatryoshkaSAE:
     """An autoencoder of the shape that an audit trains."""
     sae, generator = MatryoshkaSAE(TrainConfig().sae_config(d_in)), torch.Generator().manual_seed(0)
-    sae.initialise(torch.randn(256, d_in, generator=generator), generator)
+    sae.initialize(torch.randn(256, d_in, generator=generator), generator)
     return sae.eval()
 
 

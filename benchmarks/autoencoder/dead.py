@@ -1,8 +1,8 @@
 """Are neurons that are called dead dead? By two clocks, on planted truth: `python -m benchmarks.autoencoder.dead`.
 
 On the cells of the discovery benchmark an autoencoder is trained twice, with the default clock (silent for so many
-tokens and so many pictures) and with the published one (silent for 20 batches). Every tenth step it is noted which
-neurons are called dead. Those that in the end stand for a rare value (at least 80 % of their ten top pictures show it)
+tokens and so many images) and with the published one (silent for 20 batches). Every tenth step it is noted which
+neurons are called dead. Those that in the end stand for a rare value (at least 80 % of their ten top images show it)
 were rare, not dead.
 """
 
@@ -36,7 +36,7 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS[:3])
     """Prompts of the portraits world."""
     n_images: int = 1000
-    """Pictures per prompt, as in the discovery benchmark."""
+    """Images per prompt, as in the discovery benchmark."""
 
 
 def main(options: Options) -> None:
@@ -47,7 +47,7 @@ def main(options: Options) -> None:
         cell, activations = cell_of(run, prompt, 0), activations_of(run)
         batch = TrainConfig().batch_of(activations[..., 0].numel())
         clocks = {
-            "tokens and pictures": TrainConfig(),
+            "tokens and images": TrainConfig(),
             "20 batches": replace(TrainConfig(), dead_after_tokens=PUBLISHED_BATCHES * batch, dead_after_images=1),
         }
         for name, config in clocks.items():

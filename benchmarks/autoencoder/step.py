@@ -4,7 +4,7 @@ Ours beside the dense form and other libraries: `python -m benchmarks.autoencode
 
 Ours and the dense form train the same autoencoder from the same weights; SAELens and dictionary_learning, where they
 are installed (`pip install "raigen[neighbours]"`), one of the same shape by their own public trainers, each with its
-own initialisation and loss. All get the same batches, one after the other within each round, so that whatever else the
+own initialization and loss. All get the same batches, one after the other within each round, so that whatever else the
 machine does hits all. Reported are ratios of the medians, and the share of our step that is the encoder's matrix
 product, which no exact form can do without.
 """
@@ -87,7 +87,7 @@ def step_of(sae: MatryoshkaSAE, loss: Callable[[Tensor], Tensor]) -> Callable[[T
     return step
 
 
-def neighbours(options: Options) -> dict[str, Callable[[Tensor], float]]:
+def neighbors(options: Options) -> dict[str, Callable[[Tensor], float]]:
     """A whole training step of each library that is installed, at the same shape, without its logging."""
     coarse, found = options.d_sae // 10, {}
     if find_spec("sae_lens"):
@@ -134,14 +134,14 @@ def main(options: Options) -> None:
         noise = 0.1 * torch.randn(options.tokens, options.d_in, generator=generator)
         return (active.float() @ truth + noise).to(options.device)
 
-    ours.initialise(tokens().cpu(), generator)
+    ours.initialize(tokens().cpu(), generator)
     dense.load_state_dict(ours.state_dict())
     dead = torch.arange(options.d_sae, device=options.device) >= options.d_sae - options.n_dead
     forms = {
         "ours": step_of(ours.train(), lambda x: ours.loss(x, dead).total),
         "dense": step_of(dense, lambda x: dense_loss(dense, x, dead)),
         "encoder alone": lambda x: float(ours.pre_activations(x)[0, 0]),
-        **(others := neighbours(options)),
+        **(others := neighbors(options)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     losses: dict[str, list[float]] = {name: [] for name in forms}

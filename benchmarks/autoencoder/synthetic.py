@@ -2,11 +2,11 @@
 
 Run: `python -m benchmarks.autoencoder.synthetic`. In the manner of SynthSAEBench: tokens are sums of feature
 directions; rates fall from common to 5e-4; features have parents (a child needs its parent) and go together by the
-picture (tokens of one picture share most of what they hold). Reported for every tenth of the features, from the most to
+image (tokens of one image share most of what they hold). Reported for every tenth of the features, from the most to
 the least frequent: how many the autoencoder recovers.
 
-Arms: the published setting (batches of four pictures, a neuron dead after 20 batches, learning rate 3e-4, bfloat16
-weights), the same in float32, and ours (batches mixed from many pictures, a dead clock of tokens and pictures, 1e-3,
+Arms: the published setting (batches of four images, a neuron dead after 20 batches, learning rate 3e-4, bfloat16
+weights), the same in float32, and ours (batches mixed from many images, a dead clock of tokens and images, 1e-3,
 float32), on the same tokens.
 """
 
@@ -32,7 +32,7 @@ from raigen.sae.train import fit
 
 RAREST = 5e-4
 MEAN_ACTIVE = 25
-TOKENS_PER_PICTURE = 256
+TOKENS_PER_IMAGE = 256
 RECOVERED = 0.8  # cosine of a matched neuron and its feature
 
 
@@ -46,8 +46,8 @@ class Options:
     """Width of a token."""
     d_sae: int = 1536
     """Neurons: fewer than features, as in SynthSAEBench."""
-    n_pictures: int = 24_576
-    """Pictures of 256 tokens, which are held in memory in float16."""
+    n_images: int = 24_576
+    """Images of 256 tokens, which are held in memory in float16."""
     seed: int = 0
     """Of the features, the tokens and the autoencoders."""
     results: Path = Path(__file__).parents[1] / "results"
@@ -78,31 +78,31 @@ def features(options: Options, generator: torch.Generator) -> Features:
     return Features(directions, rates, parents)
 
 
-def picture(made: Features, generator: torch.Generator) -> tuple[Float[Tensor, "token d_in"], Bool[Tensor, "token f"]]:
-    """The tokens of one picture and what each holds.
+def image(made: Features, generator: torch.Generator) -> tuple[Float[Tensor, "token d_in"], Bool[Tensor, "token f"]]:
+    """The tokens of one image and what each holds.
 
-    A feature belongs to the picture with probability sqrt(rate) and then to a token with sqrt(rate) again, so that it
-    comes in few pictures and there in many tokens. A child also needs its parent; its own rate is raised for that."""
+    A feature belongs to the image with probability sqrt(rate) and then to a token with sqrt(rate) again, so that it
+    comes in few images and there in many tokens. A child also needs its parent; its own rate is raised for that."""
     n = len(made.rates)
     root = made.parents == torch.arange(n)
     own = torch.where(root, made.rates, (made.rates / made.rates[made.parents]).clamp(max=0.9)).sqrt()
     here = torch.rand(n, generator=generator) < own
-    present = (torch.rand(TOKENS_PER_PICTURE, n, generator=generator) < own) & here
+    present = (torch.rand(TOKENS_PER_IMAGE, n, generator=generator) < own) & here
     present &= present[:, made.parents]
     strengths = present * (1 + 0.25 * torch.randn(present.shape, generator=generator)).clamp(min=0.2)
-    noise = 0.05 * torch.randn(TOKENS_PER_PICTURE, made.directions.shape[1], generator=generator)
+    noise = 0.05 * torch.randn(TOKENS_PER_IMAGE, made.directions.shape[1], generator=generator)
     return strengths @ made.directions + noise, present
 
 
-def mixed(tokens: Float[Tensor, "picture token d_in"], size: int, generator: torch.Generator) -> Iterator[TokenBatch]:
-    """Every token once, batches drawn from all pictures."""
+def mixed(tokens: Float[Tensor, "image token d_in"], size: int, generator: torch.Generator) -> Iterator[TokenBatch]:
+    """Every token once, batches drawn from all images."""
     flat = tokens.flatten(0, 1)
     for rows in torch.randperm(len(flat), generator=generator).split(size):
         yield TokenBatch(flat[rows].float(), rows // tokens.shape[1])
 
 
-def picture_by_picture(tokens: Float[Tensor, "picture token d_in"], size: int) -> Iterator[TokenBatch]:
-    """Every token once, batches of a few whole pictures."""
+def image_by_image(tokens: Float[Tensor, "image token d_in"], size: int) -> Iterator[TokenBatch]:
+    """Every token once, batches of a few whole images."""
     per_batch = size // tokens.shape[1]
     for first in range(0, len(tokens), per_batch):
         batch = tokens[first : first + per_batch]
@@ -114,20 +114,20 @@ def main(options: Options) -> None:
     """Trains all arms on the same tokens, prints and writes recall by tenth."""
     generator = torch.Generator().manual_seed(options.seed)
     made = features(options, generator)
-    tokens = torch.empty(options.n_pictures, TOKENS_PER_PICTURE, options.d_in, dtype=torch.float16)
+    tokens = torch.empty(options.n_images, TOKENS_PER_IMAGE, options.d_in, dtype=torch.float16)
     rates = torch.zeros(options.n_features)
     for row in tokens:
-        row[:], present = picture(made, generator)
-        rates += present.float().mean(0) / options.n_pictures
-    held_out = [picture(made, generator) for _ in range(64)]
+        row[:], present = image(made, generator)
+        rates += present.float().mean(0) / options.n_images
+    held_out = [image(made, generator) for _ in range(64)]
     coarse = options.d_sae // 10
     shape = SAEConfig(options.d_in, options.d_sae, (coarse, options.d_sae - coarse), MEAN_ACTIVE)
-    size = 4 * TOKENS_PER_PICTURE
+    size = 4 * TOKENS_PER_IMAGE
     ours = TrainConfig(sae_seed=options.seed, dead_after_tokens=20_000 * MEAN_ACTIVE)
     theirs = TrainConfig(sae_seed=options.seed, lr=3e-4, dead_after_tokens=20 * size, dead_after_images=1)
     arms = {
-        "published": (theirs, picture_by_picture(tokens, size), True),
-        "published, float32": (theirs, picture_by_picture(tokens, size), False),
+        "published": (theirs, image_by_image(tokens, size), True),
+        "published, float32": (theirs, image_by_image(tokens, size), False),
         "ours": (ours, mixed(tokens, size, generator), False),
     }
     result: dict[str, Any] = {"mean active": float(rates.sum())}

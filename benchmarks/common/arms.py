@@ -1,4 +1,4 @@
-"""The arms of the benchmark: ways to find units in the pictures of a prompt, and to order them."""
+"""The arms of the benchmark: ways to find units in the images of a prompt, and to order them."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def published(codes: Float[np.ndarray, "image neuron"], embeddings: np.ndarray, 
 
 def coherent(codes: np.ndarray, *views: np.ndarray, max_frequency: float | None = None, distance: float | None = None,
              **options) -> Listing:  # fmt: skip
-    """The score of raigen: coherence of the top pictures times the rarity of what is like them."""
+    """The score of raigen: coherence of the top images times the rarity of what is like them."""
     scores = coherence_scores(eligible(codes, MIN_IMAGES), views, **options)
     pruning = DiscoverConfig(distance=distance, max_frequency=max_frequency).pruning(len(codes))
     neurons = prune(scores, *pruning)[:N_LISTED]
@@ -51,7 +51,7 @@ def by_part(codes: np.ndarray, embeddings: np.ndarray, part: str, seed: int) -> 
 
 
 def clip_clusters(embeddings: np.ndarray, seed: int, k: int = 50) -> Listing:
-    """k-means on CLIP embeddings, smallest clusters first; active where a picture lies near the centre."""
+    """k-means on CLIP embeddings, smallest clusters first; active where an image lies near the center."""
     model = KMeans(k, random_state=seed)  # k-means++ once, as "auto" has it
     sizes = np.bincount(model.fit_predict(embeddings), minlength=k)
     order = np.argsort(sizes, kind="stable")[:N_LISTED]
@@ -67,7 +67,7 @@ def clip_directions(embeddings: np.ndarray) -> Listing:
 
 
 def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
-    """Pictures far from their nearest neighbours in CLIP space, each with what is most like it."""
+    """Images far from their nearest neighbors in CLIP space, each with what is most like it."""
     distances, near = NearestNeighbors(n_neighbors=neighbors + 1).fit(embeddings).kneighbors(embeddings)
     chosen, covered = [], set()
     for image in np.argsort(-distances[:, -1], kind="stable"):
@@ -81,7 +81,7 @@ def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
 
 
 def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listing:
-    """FastICA of how pictures look, in as many principal directions as the score uses; the most skewed first."""
+    """FastICA of how images look, in as many principal directions as the score uses; the most skewed first."""
     width = min(64, max(2, len(looks) // 16))
     whitened = PCA(width, whiten=True, random_state=seed).fit_transform(looks)
     model = FastICA(width, whiten="unit-variance", max_iter=200, tol=1e-3, random_state=seed)
@@ -93,7 +93,7 @@ def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listi
 
 def told(cell: Cell, seed: int, folds: int = 5) -> Listing:
     """What the same activations give to those who know what to look for: for each rare value a ridge regression on all
-    positions, scored on pictures that it was not trained on; the most frequent value first. No list without labels
+    positions, scored on images that it was not trained on; the most frequent value first. No list without labels
     should be asked for more."""
     rates = cell.shows.mean(0)
     rare = np.flatnonzero((rates > 0) & (rates <= RARE_AT_MOST))
@@ -106,7 +106,7 @@ def told(cell: Cell, seed: int, folds: int = 5) -> Listing:
 
 
 def as_codes(tokens: Float[np.ndarray, "image token unit"], k: int) -> Float[np.ndarray, "image unit"]:
-    """Image codes of signed units: both signs, centred and scaled, of all tokens the k largest per token on average."""
+    """Image codes of signed units: both signs, centerd and scaled, of all tokens the k largest per token on average."""
     spread = tokens.std((0, 1))
     scaled = (tokens - tokens.mean((0, 1))) / np.maximum(spread, 1e-9)
     both = np.concatenate([scaled, -scaled], -1)
@@ -160,12 +160,12 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
 
 def longer(n_images: int) -> float:
     """The frequency at which lists end where more neurons are wanted than by default: 5 %, or what the default is of
-    few pictures."""
+    few images."""
     return max(0.05, DiscoverConfig().pruning(n_images).max_frequency)
 
 
 def eligible(codes: np.ndarray, min_images: int) -> np.ndarray:
-    """Codes of neurons that fire in at least `min_images` pictures; the others silenced."""
+    """Codes of neurons that fire in at least `min_images` images; the others silenced."""
     return codes * ((codes > 0).sum(0) >= min_images)
 
 

@@ -1,4 +1,4 @@
-"""Makes what the benchmark looks at: for one prompt and one generation seed, pictures, activations, truth, codes."""
+"""Makes what the benchmark looks at: for one prompt and one generation seed, images, activations, truth, codes."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,7 +14,7 @@ from torch import Tensor
 from raigen.auditing.audit import run_stage
 from raigen.config import CaptureConfig, SAEConfig, TrainConfig
 from raigen.discovery.embeddings import Embedder
-from raigen.runs.activations import ActivationStore, Part, TokenBatch
+from raigen.runs.activations import ActivationStore, CapturedBatch, TokenBatch
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.sae.model import MatryoshkaSAE
@@ -27,11 +27,11 @@ from raigen.world.judge import judge
 from raigen.world.planted import control_values
 
 CALIBRATION_TOKENS = 8192
-SEEDS_APART = 100_000  # between generation seeds; audits begin at 0, fresh pictures at a billion
+SEEDS_APART = 100_000  # between generation seeds; audits begin at 0, fresh images at a billion
 
 
 class Cell(NamedTuple):
-    """The readable pictures of one prompt and generation seed, and what is known of them.
+    """The readable images of one prompt and generation seed, and what is known of them.
 
     `embeddings` by name: `clip`, `tower` (the same, before what CLIP learned from texts: the pooled image features),
     `pixels` (16 x 16). `mid` are the activations [image, token, d_in] of the last step.
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
     prompt: str
     seed: int
-    readable: Bool[np.ndarray, " picture"]
+    readable: Bool[np.ndarray, " image"]
     shows: Bool[np.ndarray, "image value"]
     embeddings: dict[str, Float[np.ndarray, "image width"]]
     mid: Float[np.ndarray, "image token d_in"]
@@ -59,7 +59,7 @@ class Codes(NamedTuple):
 
 
 def capture(work: Path, prompt: str, seed: int, n_images: int, **options) -> Run:
-    """The pictures and activations, by the `capture` stage of raigen; goes on where it was stopped."""
+    """The images and activations, by the `capture` stage of raigen; goes on where it was stopped."""
     run = Run.create(work / prompt.split()[-1] / f"g{seed}")
     config = CaptureConfig(prompt, n_images=n_images, base_seed=seed * SEEDS_APART, store=True, **options)
     run_stage(run, "capture", config)
@@ -67,7 +67,7 @@ def capture(work: Path, prompt: str, seed: int, n_images: int, **options) -> Run
 
 
 def cell_of(run: Run, prompt: str, seed: int) -> Cell:
-    """Judges and embeds the pictures of a run, once."""
+    """Judges and embeds the images of a run, once."""
     path = run.dir / "truth.safetensors"
     if not path.exists():
         images = [run.read_image(sample) for sample in run.samples()]
@@ -107,7 +107,7 @@ def token_batches(activations: Tensor, size: int, epochs: int, seed: int) -> Ite
 
 
 def streamed_batches(activations: Tensor, config: TrainConfig, at_once: int = 16) -> Iterator[TokenBatch]:
-    """The tokens as an audit without a store trains on them: `at_once` pictures after the other, of each the steps and
+    """The tokens as an audit without a store trains on them: `at_once` images after the other, of each the steps and
     positions that `config` has drawn, mixed in its reservoir."""
     n_images, n_steps, n_tokens, d_in = activations.shape
     per_image = min(config.steps_per_image or n_steps, n_steps) * min(config.tokens_per_step or n_tokens, n_tokens)
@@ -115,7 +115,7 @@ def streamed_batches(activations: Tensor, config: TrainConfig, at_once: int = 16
     generator = torch.Generator().manual_seed(config.sae_seed)
     reservoir = Reservoir(capacity, config.batch_of(n_images * per_image), d_in, generator)
     for indices in torch.arange(n_images).split(at_once):
-        part = Part(indices.tolist(), activations[indices], tuple(range(n_steps)), Tick(0, n_images))
+        part = CapturedBatch(indices.tolist(), activations[indices], tuple(range(n_steps)), Tick(0, n_images))
         batch = drawn(part, config)
         yield from reservoir.add(batch.tokens, batch.images)
     yield from reservoir.drain()
@@ -130,7 +130,7 @@ def trained(
     watch: Callable[[Training], object] = lambda training: None,
 ) -> MatryoshkaSAE:
     """An autoencoder trained on these activations, in random order, or `streamed` as an audit without a store does;
-    `untrained` leaves it as initialised, with a threshold for its k. `watch` is called after every step."""
+    `untrained` leaves it as initialized, with a threshold for its k. `watch` is called after every step."""
     scaling = InputScaling.of(activations[:16]) if config.input_scaling else None
     activations = scaling.scaled(activations) if scaling else activations
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
@@ -140,7 +140,7 @@ def trained(
         batches = streamed_batches(activations, config)
     if untrained:
         tokens = next(batches).tokens
-        sae.initialise(tokens, torch.Generator().manual_seed(config.sae_seed))
+        sae.initialize(tokens, torch.Generator().manual_seed(config.sae_seed))
         sae.train()
         sae.loss(tokens)
         return sae.eval()
@@ -155,7 +155,7 @@ def trained(
 
 @torch.inference_mode()
 def encode(sae: MatryoshkaSAE, mid: Float[np.ndarray, "image token d_in"]) -> Codes:
-    """The codes of pictures, from their activations at the scoring step."""
+    """The codes of images, from their activations at the scoring step."""
     parts = [
         sae.encode(torch.from_numpy(mid[i : i + 64]).flatten(0, 1)).unflatten(0, (-1, mid.shape[1]))
         for i in range(0, len(mid), 64)

@@ -26,7 +26,7 @@ def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
                                "high": float(high_end)})  # fmt: skip
     order = [f"{100 * low:g}-{100 * high:g}" for low, high in BANDS]
     base = alt.Chart(alt.Data(values=without_nan(points))).encode(
-        x=alt.X("rate (%):N", sort=order, title="rate of the value in the pictures (%)", axis=alt.Axis(labelAngle=0)),
+        x=alt.X("rate (%):N", sort=order, title="rate of the value in the images (%)", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("arm:N", sort=list(result), scale=alt.Scale(rangeMin=28, rangeMax=76)),
         color=alt.Color("arm:N", sort=list(result), scale=alt.Scale(scheme="tableau10")),
     )
@@ -51,7 +51,7 @@ def suppression_figure(rows: list[dict[str, Any]], path: Path) -> None:
         x=alt.X("planted:Q", scale=alt.Scale(type="symlog", constant=0.002), title="planted rate")
     )
     dots = base.mark_circle(opacity=0.6).encode(
-        y=alt.Y("rate:Q", scale=alt.Scale(type="symlog", constant=0.002), title="rate in the pictures"),
+        y=alt.Y("rate:Q", scale=alt.Scale(type="symlog", constant=0.002), title="rate in the images"),
     )
     line = base.mark_line(color="gray", strokeDash=[4, 4]).encode(y="planted:Q")
     chart = alt.layer(dots, line, data=alt.Data(values=without_nan(points))).properties(width=260, height=260)

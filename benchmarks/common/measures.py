@@ -1,4 +1,4 @@
-"""How good a list of units is, against what the judge sees in the same pictures."""
+"""How good a list of units is, against what the judge sees in the same images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,14 +17,14 @@ LIFT = 2.0  # what tops share must be this much more frequent there than everywh
 
 
 class Listing(NamedTuple):
-    """Units in the order in which they are listed: how strongly each is active in every picture, its estimated rate."""
+    """Units in the order in which they are listed: how strongly each is active in every image, its estimated rate."""
 
     activations: Float[np.ndarray, "image unit"]
     rates: Float[np.ndarray, " unit"]
 
 
 class Truth(NamedTuple):
-    """What the judge sees: `shows` for each readable picture and value; `controls` are values never planted here."""
+    """What the judge sees: `shows` for each readable image and value; `controls` are values never planted here."""
 
     shows: Bool[np.ndarray, "image value"]
     controls: Int[np.ndarray, " control"]
@@ -39,16 +39,16 @@ class Verdict(NamedTuple):
 
 
 def top_images(activations: Float[np.ndarray, "image unit"], count: int = N_TOP) -> Int[np.ndarray, "unit top"]:
-    """The pictures in which each unit is strongest; ties in the order of pictures."""
+    """The images in which each unit is strongest; ties in the order of images."""
     return np.argsort(-activations, axis=0, kind="stable")[:count].T
 
 
 def verdicts(listing: Listing, truth: Truth) -> Verdict:
-    """Reads off what each unit's ten top pictures share.
+    """Reads off what each unit's ten top images share.
 
-    A unit *means* a value when at least 80 % of its top pictures show it, at least twice as often as all pictures do;
+    A unit *means* a value when at least 80 % of its top images show it, at least twice as often as all images do;
     of several, the one of the highest lift. It is a *hit* when the best such value among the rare ones (above 0, at
-    most 10 % of all pictures) exists, and a control hit when 80 % show a value that is never planted.
+    most 10 % of all images) exists, and a control hit when 80 % show a value that is never planted.
     """
     rate = truth.shows.mean(0)
     shares = truth.shows[top_images(listing.activations)].mean(1)  # [unit, value]
@@ -100,7 +100,7 @@ def average_precision(
 ) -> Float[np.ndarray, "unit value"]:
     """Average precision of each unit for each value: sum over thresholds of precision x growth of recall.
 
-    Pictures of equal activation enter together, as in scikit-learn's `average_precision_score`.
+    Images of equal activation enter together, as in scikit-learn's `average_precision_score`.
     """
     result = np.empty((activations.shape[1], shows.shape[1]))
     for unit, column in enumerate(activations.T):

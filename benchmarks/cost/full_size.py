@@ -1,7 +1,7 @@
 """What do denoisers of full size cost? Random weights in the real architectures: `python -m benchmarks.cost.full_size`.
 
 The U-Net of SDXL and the transformers of SD 3 medium and FLUX.1-schnell are built from their published configurations
-with random weights, and run for one picture: alone, then with a layer captured; then an autoencoder is trained on what
+with random weights, and run for one image: alone, then with a layer captured; then an autoencoder is trained on what
 came. Nothing is loaded, so nothing here says anything about a real checkpoint. Text encoders and decoder are left out.
 Without a GPU the same runs at a clearly reduced size, which measures nothing: a smoke test, and marked as one.
 """
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from raigen.config import TrainConfig
 from raigen.diffusion.hookpoints import Hookpoint
-from raigen.diffusion.hooks import Collector, Layout, Listener
-from raigen.diffusion.layout import Probe
+from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
+from raigen.diffusion.layout import LayoutProbe
 from raigen.runs.files import write_text
 from raigen.sae.model import MatryoshkaSAE
 from raigen.sae.train import fit, placed
@@ -94,7 +94,7 @@ class Options:
     only: tuple[str, ...] = ()
     """Only these architectures, by name; empty for all."""
     repeats: int = 2
-    """Timed pictures of each kind; the fastest counts."""
+    """Timed images of each kind; the fastest counts."""
     training_steps: int = 20
     """Timed training steps of 4,096 tokens."""
     results: Path = Path(__file__).parents[1] / "results"
@@ -121,7 +121,7 @@ class Bench:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device, self.dtype)
 
     def noise(self) -> Tensor:
-        """What a picture starts from: a map, or FLUX's packed patches of 2 x 2 of it."""
+        """What an image starts from: a map, or FLUX's packed patches of 2 x 2 of it."""
         if self.architecture.kind == "FluxTransformer2DModel":
             return self.random(1, (self.latent // 2) ** 2, self.config["in_channels"])
         return self.random(1, self.config["in_channels"], self.latent, self.latent)
@@ -150,8 +150,8 @@ class Bench:
         return found
 
     @torch.inference_mode()
-    def picture(self, prompt: str) -> None:
-        """All denoising steps of one picture; each moves the noise a little, as a sampler does."""
+    def image(self, prompt: str) -> None:
+        """All denoising steps of one image; each moves the noise a little, as a sampler does."""
         noise, more = self.noise(), self.arguments(prompt)
         rows = 2 if self.architecture.guided else 1
         for step in range(self.n_steps):
@@ -163,10 +163,10 @@ class Bench:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def layout(self) -> Layout:
+    def layout(self) -> TokenLayout:
         """Where the image tokens of the prompt are, asked of the denoiser itself."""
         side = self.latent * PIXELS_PER_LATENT
-        return Probe(self.picture, self.denoiser, [self.hookpoint], "a", (side, side)).layout(self.hookpoint)
+        return LayoutProbe(self.image, self.denoiser, [self.hookpoint], "a", (side, side)).layout(self.hookpoint)
 
 
 def built(kind: str, config: dict[str, Any], device: str, dtype: torch.dtype) -> nn.Module:
@@ -205,12 +205,12 @@ def measured(bench: Bench, options: Options) -> dict[str, Any]:
     collected: list[Tensor] = []
 
     def capture() -> None:
-        collector = Collector(bench.hookpoint.path, [0], None)
-        with Listener(bench.hookpoint, layout, collector, 1).listening(bench.denoiser):
-            bench.picture("a")
+        collector = ActivationCollector(bench.hookpoint.path, [0], None)
+        with TokenHook(bench.hookpoint, layout, collector, 1).listening(bench.denoiser):
+            bench.image("a")
         collected[:] = [collector.collected()[0].half()]
 
-    plain = timed(lambda: bench.picture("a"), options.repeats, bench.device)
+    plain = timed(lambda: bench.image("a"), options.repeats, bench.device)
     captured = timed(capture, options.repeats, bench.device)
     tokens = collected[0].flatten(0, 2)
     n_bytes = tokens.numel() * tokens.element_size()

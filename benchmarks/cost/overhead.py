@@ -1,6 +1,6 @@
-"""How much longer do pictures take with an audit behind them? `python -m benchmarks.cost.overhead`.
+"""How much longer do images take with an audit behind them? `python -m benchmarks.cost.overhead`.
 
-In one process and in turn: the pipeline alone, from the same seeds and in the same batches, its pictures saved as PNG;
+In one process and in turn: the pipeline alone, from the same seeds and in the same batches, its images saved as PNG;
 and the stages capture and train of an audit. Reported is the ratio of the medians over the rounds, with the share of
 the surplus that is training.
 """
@@ -19,7 +19,7 @@ import tyro
 
 from raigen.auditing.audit import walk
 from raigen.config import AuditConfig
-from raigen.diffusion.generation import defaults, make_pictures
+from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -34,15 +34,15 @@ class Options:
     model: str = "portraits"
     """A diffusers pipeline, or the bundled one."""
     n_images: int = 100
-    """Pictures per round, 50 or more."""
+    """Images per round, 50 or more."""
     rounds: int = 3
     """Timed rounds; one more goes before."""
     steps_per_image: int | None = None
-    """Denoising steps of each picture that are trained on; None is what an audit does."""
+    """Denoising steps of each image that are trained on; None is what an audit does."""
     device: str = "auto"
     """`cpu`, `cuda` or `auto`."""
     work: Path = Path("bench-work/overhead")
-    """Folder for the pictures; emptied."""
+    """Folder for the images; emptied."""
     results: Path = Path(__file__).parents[1] / "results"
     """Where overhead.json goes."""
 
@@ -66,7 +66,7 @@ def main(options: Options) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() and options.device != "cpu" else "cpu",
         "threads": torch.get_num_threads(),
         "options": {name: value for name, value in asdict(options).items() if name not in ("work", "results")},
-        "seconds per picture": {name: value / options.n_images for name, value in median.items()},
+        "seconds per image": {name: value / options.n_images for name, value in median.items()},
         "with capture and training / alone": median["audit"] / median["alone"],
         "training / alone": median["training"] / median["alone"],
     }
@@ -75,13 +75,13 @@ def main(options: Options) -> None:
 
 
 def alone(config: AuditConfig, folder: Path) -> None:
-    """The pictures and nothing else, model loaded anew as an audit does."""
+    """The images and nothing else, model loaded anew as an audit does."""
     folder.mkdir(parents=True)
     capture = config.capture
     pipe = load_pipeline(capture.model, capture.device, capture)
     settings = defaults(pipe, capture.model, capture)
     seeds = range(capture.base_seed, capture.base_seed + capture.n_images)
-    batches = make_pictures(pipe, capture.prompt, seeds, settings, capture.batch_size)
+    batches = generate_images(pipe, capture.prompt, seeds, settings, capture.batch_size)
     for number, image in enumerate(chain.from_iterable(batches)):
         image.save(folder / f"{number}.png")
 

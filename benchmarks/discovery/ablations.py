@@ -2,9 +2,9 @@
 
 one choice changed at a time. `python -m benchmarks.discovery.ablations --help`.
 
-Lists end at 5 % of pictures, so that more neurons are compared than by default; but for the curve about that end and
-the one about numbers of pictures, which shows the defaults.
-Works in the folder of `benchmarks.discovery`, on the pictures that are there. Every point trains autoencoders of its
+Lists end at 5 % of images, so that more neurons are compared than by default; but for the curve about that end and
+the one about numbers of images, which shows the defaults.
+Works in the folder of `benchmarks.discovery`, on the images that are there. Every point trains autoencoders of its
 own where the choice is one of training. What the hookpoint is worth, `benchmarks.discovery.hookpoint_search` measures.
 """
 
@@ -49,7 +49,7 @@ class Point(NamedTuple):
     scoring_step: int = -1
     training_steps: tuple[int, ...] | None = None
     streamed: bool = False
-    """Mixed while pictures come, as an audit without a store does."""
+    """Mixed while images come, as an audit without a store does."""
     by_paper: bool = False
     """The published score of the coarse neurons."""
 
@@ -65,9 +65,9 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS[:5])
     """Prompts of the portraits world."""
     n_images: int = 1000
-    """Pictures per prompt and generation seed, as in the discovery benchmark."""
+    """Images per prompt and generation seed, as in the discovery benchmark."""
     generation_seeds: int = 1
-    """Sets of pictures per prompt; the curve of numbers of images joins five of them."""
+    """Sets of images per prompt; the curve of numbers of images joins five of them."""
     curves: tuple[str, ...] = ()
     """Only these curves; empty for all."""
 
@@ -128,7 +128,7 @@ def rows_of(options: Options, prompt: str, seed: int) -> Iterator[dict]:
         if options.curves and point.curve not in options.curves:
             continue
         if point.n_images is not None and point.n_images > options.n_images and seed:
-            continue  # joins the pictures of all seeds: once per prompt
+            continue  # joins the images of all seeds: once per prompt
         path = run.dir / "ablations" / f"{point.curve} {point.place}.csv".replace(" ", "-").replace("/", "-")
         if not path.exists():
             values = measured(options, point, prompt, seed)
@@ -185,7 +185,7 @@ def _spelled_out(config: TrainConfig, width: int) -> TrainConfig:
 
 
 def joined(cells: Iterable[Cell], n: int) -> Cell:
-    """The first `n` pictures of several cells of one prompt, as one cell."""
+    """The first `n` images of several cells of one prompt, as one cell."""
     cells = list(cells)
     readable = np.concatenate([cell.readable for cell in cells])[:n]
     kept = int(readable.sum())

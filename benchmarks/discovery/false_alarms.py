@@ -1,7 +1,7 @@
 """Does a comparison call two models different that are one? `python -m benchmarks.discovery.false_alarms`.
 
-Works on the pictures of `benchmarks.discovery` (two generation seeds or more) and what the world's judge sees in them.
-The pictures of each prompt are split at random into two sets, as if of two models; `raigen compare` would then compare
+Works on the images of `benchmarks.discovery` (two generation seeds or more) and what the world's judge sees in them.
+The images of each prompt are split at random into two sets, as if of two models; `raigen compare` would then compare
 every value under every prompt. Counted over many splits: comparisons that are called different (q of .05 or less), and
 splits with any such.
 """
@@ -34,7 +34,7 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world, all compared at once."""
     n_images: int = 1000
-    """Pictures of each of the two sets, for each prompt."""
+    """Images of each of the two sets, for each prompt."""
     n_splits: int = 50
     """Random splits."""
     seed: int = 0
@@ -65,21 +65,21 @@ def counted(hits: int, n: int) -> dict[str, object]:
 
 
 def shown(work: Path, prompt: str) -> Float[np.ndarray, "image value"]:
-    """What is seen in all pictures of a prompt: 1, 0, NaN where one cannot be read. Raises RaigenError without any."""
+    """What is seen in all images of a prompt: 1, 0, NaN where one cannot be read. Raises RaigenError without any."""
     paths = sorted((work / prompt.split()[-1]).glob("g*/truth.safetensors"))
     if not paths:
-        raise RaigenError(f"{work}: no judged pictures of {prompt!r}; make them with: python -m benchmarks.discovery")
+        raise RaigenError(f"{work}: no judged images of {prompt!r}; make them with: python -m benchmarks.discovery")
     parts = [load_file(path) for path in paths]
     return np.concatenate([np.where(part["readable"][:, None], part["shows"], np.nan) for part in parts])
 
 
 def split(seen: dict[str, Float[np.ndarray, "image value"]], n: int, rng: np.random.Generator) -> Shows:
-    """Two sets of `n` pictures for each prompt, none in both, by value, prompt and set. Raises RaigenError for too
+    """Two sets of `n` images for each prompt, none in both, by value, prompt and set. Raises RaigenError for too
     few."""
     shows = {}
     for prompt, table in seen.items():
         if len(table) < 2 * n:
-            raise RaigenError(f"n_images: expected at most half of the {len(table)} pictures of {prompt!r}; got {n}")
+            raise RaigenError(f"n_images: expected at most half of the {len(table)} images of {prompt!r}; got {n}")
         order = rng.permutation(len(table))
         for name, rows in (("one", order[:n]), ("other", order[n : 2 * n])):
             shows |= {(value, prompt, name): table[rows, column] for column, value in enumerate(VALUE_NAMES)}

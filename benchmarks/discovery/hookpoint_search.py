@@ -1,6 +1,6 @@
 """Does the search rank hookpoints as planted truth does? `python -m benchmarks.discovery.hookpoint_search --help`.
 
-For each prompt the search tries all hookpoints of the bundled model on the same pictures, which the world's judge
+For each prompt the search tries all hookpoints of the bundled model on the same images, which the world's judge
 reads; each autoencoder's list is then measured against what the judge saw. Compared are the two orders of the
 hookpoints. What the rank is made of was chosen on `CHOSEN_ON` alone.
 """
@@ -25,7 +25,7 @@ from benchmarks.common.measures import Listing, Truth, average_precision, measur
 from benchmarks.discovery.planted_truth import HELD_OUT
 from raigen.config import SearchConfig
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import SAE_SEEDS, Reading, Tried, ranked, rating_of, readings
+from raigen.discovery.search import SAE_SEEDS, Reading, TriedHookpoint, ranked, rating_of, try_hookpoints
 from raigen.runs.files import write_text
 from raigen.runs.steps import exhausted
 from raigen.world.attributes import VALUE_NAMES
@@ -36,7 +36,7 @@ from raigen.world.truth import RARE_SEEN_AT_MOST
 CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
 REPORTED_ON = HELD_OUT[:2]  # on which the score of neurons was not chosen, either
 TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
-MIN_SHOWN = 5  # pictures
+MIN_SHOWN = 5  # images
 MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
 
 
@@ -53,7 +53,7 @@ class Options:
     prompts: tuple[str, ...] = field(default=(*CHOSEN_ON, *REPORTED_ON))
     """Prompts of the portraits world."""
     n_images: int = 300
-    """Pictures per prompt."""
+    """Images per prompt."""
     work: Path = Path("bench-work/hookpoint_search")
     """What was measured of each prompt; what is there is used."""
     results: Path = Path(__file__).parents[1] / "results"
@@ -84,13 +84,13 @@ def measured(options: Options, prompt: str) -> list[dict[str, Any]]:
     return [rating._asdict() | known[rating.path] for rating in ranked([rating_of(each) for each in tried])]
 
 
-def material(options: Options, prompt: str) -> tuple[list[Tried], Bool[np.ndarray, "image value"]]:
-    """What the search read at each hookpoint, in the readable pictures, and what these show; kept once made."""
+def material(options: Options, prompt: str) -> tuple[list[TriedHookpoint], Bool[np.ndarray, "image value"]]:
+    """What the search read at each hookpoint, in the readable images, and what these show; kept once made."""
     path = options.work / f"{prompt.split()[-1]}-{options.n_images}.safetensors"
     if not path.exists():
         started, verdicts = time.monotonic(), []
         config = SearchConfig(prompt=prompt, n_images=options.n_images)
-        tried = exhausted(readings(options.model, config, lambda images: verdicts.append(judge(images))), None)
+        tried = exhausted(try_hookpoints(options.model, config, lambda images: verdicts.append(judge(images))), None)
         tensors = {name: np.concatenate([getattr(verdict, name) for verdict in verdicts])
                    for name in ("readable", "shows")}  # fmt: skip
         for each in tried:
@@ -108,28 +108,28 @@ def material(options: Options, prompt: str) -> tuple[list[Tried], Bool[np.ndarra
     return tried, stored["shows"].astype(bool)[readable]
 
 
-def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> Tried:
+def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> TriedHookpoint:
     found = []
     for seed in SAE_SEEDS:
         parts = {name.split("|")[2]: value for name, value in stored.items() if name.startswith(f"{path}|{seed}|")}
         scores = NeuronScores(**{name: parts[f"scores.{name}"] for name in NeuronScores._fields})
         found.append(Reading(parts["peaks"][readable], scores, parts["listed"], parts["concentration"],
                              parts["dead_share"].item()))  # fmt: skip
-    return Tried(path, is_default, found)
+    return TriedHookpoint(path, is_default, found)
 
 
-def truths(tried: Tried, truth: Truth) -> dict[str, float]:
+def truths(tried: TriedHookpoint, truth: Truth) -> dict[str, float]:
     """The measures of truth at a hookpoint, the mean over its autoencoders.
 
-    `held`: mean over the rare values that at least five pictures show of the average precision of the best neuron.
-    `interpretable`: share of the first ten whose top pictures share any value, twice as often as all do.
+    `held`: mean over the rare values that at least five images show of the average precision of the best neuron.
+    `interpretable`: share of the first ten whose top images share any value, twice as often as all do.
     """
     rate, count = truth.shows.mean(0), truth.shows.sum(0)
     rare = (rate <= RARE_SEEN_AT_MOST) & (count >= MIN_SHOWN)
     found = []
     for read in tried.readings:
-        result = measure(Listing(read.peaks[:, read.listed], read.scores.frequency[read.listed]), truth)
-        result["held"] = float(average_precision(read.peaks, truth.shows[:, rare]).max(0).mean())
+        result = measure(Listing(read.max_codes[:, read.listed], read.scores.frequency[read.listed]), truth)
+        result["held"] = float(average_precision(read.max_codes, truth.shows[:, rare]).max(0).mean())
         found.append(result)
     return {name: float(np.mean([one[name] for one in found])) for name in TRUTHS}
 

@@ -2,9 +2,9 @@
 
 Their scores for a trained and an untrained autoencoder: `python -m benchmarks.discovery.labels`.
 
-On the cells of the discovery benchmark: the listed neurons are named by CLIP from their ten top pictures, as an audit
-does; the world's judge then tells whether the label tells held-out pictures in which the neuron fires strongly from
-others (`raigen.judging.detection`). For control the same label is scored on the pictures of the next neuron with
+On the cells of the discovery benchmark: the listed neurons are named by CLIP from their ten top images, as an audit
+does; the world's judge then tells whether the label tells held-out images in which the neuron fires strongly from
+others (`raigen.judging.detection`). For control the same label is scored on the images of the next neuron with
 another one.
 """
 
@@ -42,11 +42,11 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
     n_images: int = 1000
-    """Pictures per prompt, as in the discovery benchmark."""
+    """Images per prompt, as in the discovery benchmark."""
     n_attributes: int = 10
     """Neurons per prompt."""
     n_label_images: int = 20
-    """Held-out pictures per side."""
+    """Held-out images per side."""
 
 
 def main(options: Options) -> None:
@@ -75,7 +75,7 @@ def scores(listing: Listing, cell: Cell, embedder: Embedder, count: int) -> dict
     """The shares of neurons that got a name and a score; mean balanced accuracy and AUROC of labels and of control."""
     phrases = vocabulary("portraits", "portraits", cell.prompt)
     texts = embedder.texts([cell.prompt, *(f"{cell.prompt}, {phrase}" for phrase in phrases)])
-    named: list[tuple[int, HeldOut]] = []  # value and held-out pictures of each neuron that has both
+    named: list[tuple[int, HeldOut]] = []  # value and held-out images of each neuron that has both
     n_named, clip = 0, cell.embeddings["clip"]
     for unit, top in enumerate(top_images(listing.activations)):
         naming = name_of(clip, top, texts[1:] - texts[0], phrases)
@@ -96,7 +96,7 @@ def scores(listing: Listing, cell: Cell, embedder: Embedder, count: int) -> dict
 
 
 def score(shows: np.ndarray, held: HeldOut) -> float:
-    """Balanced accuracy of what the judge says, on held-out pictures."""
+    """Balanced accuracy of what the judge says, on held-out images."""
     active, silent = shows[held.active], shows[np.concatenate([held.hard, held.random])]
     found = detection(active.astype(float), silent.astype(float))
     return found.balanced_accuracy if found else float("nan")

@@ -1,9 +1,9 @@
 """What is listed that is no hit? `python -m benchmarks.discovery.misses`.
 
 On the cells and codes of the discovery benchmark, each of the first ten neurons of a list falls into the first of these
-kinds that fits its ten top pictures: at least eight show a *rare value* (a hit); eight show the same *rare pair* of
-values, which come together in at most 10 % of all pictures; six or seven show a rare value (*nearly*); eight show a
-*common value*, seen in more than 10 % of pictures, at least twice as often as in all; *nothing* of these. A list of
+kinds that fits its ten top images: at least eight show a *rare value* (a hit); eight show the same *rare pair* of
+values, which come together in at most 10 % of all images; six or seven show a rare value (*nearly*); eight show a
+*common value*, seen in more than 10 % of images, at least twice as often as in all; *nothing* of these. A list of
 neurons in random order says how many pairs come by chance.
 """
 
@@ -27,7 +27,7 @@ from raigen.world.attributes import PROMPTS, VALUE_NAMES
 
 KINDS = ("rare value", "rare pair", "nearly", "common value", "nothing")
 COUNTED = {kind: (kind,) for kind in KINDS} | {"rare value or pair": KINDS[:2]}
-NEARLY = 0.6  # of the top pictures
+NEARLY = 0.6  # of the top images
 N_FIRST = 10
 
 
@@ -42,9 +42,9 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
     n_images: int = 1000
-    """Pictures per prompt and generation seed, as in the discovery benchmark."""
+    """Images per prompt and generation seed, as in the discovery benchmark."""
     generation_seeds: int = 5
-    """Sets of pictures per prompt."""
+    """Sets of images per prompt."""
 
 
 def kinds(listing: Listing, truth: Truth) -> list[tuple[str, str]]:
@@ -54,8 +54,8 @@ def kinds(listing: Listing, truth: Truth) -> list[tuple[str, str]]:
     shares = truth.shows[top].mean(1)  # [unit, value]
     verdict = verdicts(listing, truth)
     found = []
-    for unit, pictures in enumerate(top):
-        pair = rare_pair(truth.shows, truth.shows[pictures])
+    for unit, images in enumerate(top):
+        pair = rare_pair(truth.shows, truth.shows[images])
         if verdict.hit[unit] >= 0:
             found.append(("rare value", VALUE_NAMES[verdict.hit[unit]]))
         elif pair is not None:
@@ -70,7 +70,7 @@ def kinds(listing: Listing, truth: Truth) -> list[tuple[str, str]]:
 
 
 def rare_pair(shows: Bool[np.ndarray, "image value"], tops: Bool[np.ndarray, "top value"]) -> tuple[int, int] | None:
-    """Of the pairs of values that at least 80 % of the top pictures show together, and at most 10 % of all, the rarest;
+    """Of the pairs of values that at least 80 % of the top images show together, and at most 10 % of all, the rarest;
     None where there is none."""
     common = np.flatnonzero(tops.mean(0) >= SHARED_BY).tolist()
     pairs = [(a, b) for place, a in enumerate(common) for b in common[place + 1 :]]
@@ -84,7 +84,7 @@ def rare_pair(shows: Bool[np.ndarray, "image value"], tops: Bool[np.ndarray, "to
 def main(options: Options) -> None:
     """Prints every miss, then the shares of the kinds and of the hits place by place; writes them with intervals over
     prompts."""
-    found: dict[str, dict[str, list[list[str]]]] = {}  # list -> prompt -> the kinds in each set of pictures
+    found: dict[str, dict[str, list[list[str]]]] = {}  # list -> prompt -> the kinds in each set of images
     for prompt in options.prompts:
         for seed in range(options.generation_seeds):
             run = capture(options.work, prompt, seed, options.n_images)

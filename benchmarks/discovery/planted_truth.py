@@ -48,7 +48,7 @@ class Options:
     model: str = "portraits"
     """A model of the portraits world, which CHOSEN_ON is about; another one with a `work` and a `name` of its own."""
     work: Path = Path("bench-work")
-    """Folder for pictures, activations and codes; what is there is used."""
+    """Folder for images, activations and codes; what is there is used."""
     results: Path = RESULTS
     """Where the tables and figures go."""
     name: str = "discovery"
@@ -56,11 +56,11 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
     n_images: int = 1000
-    """Pictures per prompt and generation seed."""
+    """Images per prompt and generation seed."""
     generation_seeds: int = 5
-    """Sets of pictures per prompt."""
+    """Sets of images per prompt."""
     sae_seeds: int = 1
-    """Autoencoders per set of pictures."""
+    """Autoencoders per set of images."""
     workers: int = 2
     """Processes, each with its share of the cores and one cell at a time: two with a core each are a third faster than
     one with two."""

@@ -1,7 +1,7 @@
 """Compares one autoencoder for all prompts with one per prompt. `python -m benchmarks.discovery.shared_sae --help`.
 
-Works on the pictures of `benchmarks.discovery`, generation seed 0; codes and times of its own go elsewhere. Every list
-is scored on the pictures of its prompt alone, whoever the autoencoder is of.
+Works on the images of `benchmarks.discovery`, generation seed 0; codes and times of its own go elsewhere. Every list
+is scored on the images of its prompt alone, whoever the autoencoder is of.
 """
 
 import json
@@ -41,7 +41,7 @@ class Options:
     """The comparison of shared and single autoencoders."""
 
     work: Path = Path("bench-work")
-    """Folder of the discovery benchmark; pictures that are missing are made there."""
+    """Folder of the discovery benchmark; images that are missing are made there."""
     own: Path = Path("bench-work/shared-sae")
     """Folder for the codes and times of this benchmark; what is there is used."""
     results: Path = RESULTS
@@ -51,7 +51,7 @@ class Options:
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world; two or more."""
     n_images: int = 1000
-    """Pictures per prompt."""
+    """Images per prompt."""
     timed: int = 3
     """Of so many prompts at least the autoencoder of their own is trained here, to know what it costs; for the others
     the codes of the discovery benchmark do, where they are there."""
@@ -67,11 +67,11 @@ class Form(NamedTuple):
     name: str
     config: TrainConfig
     share: float = 1.0
-    """Of all tokens, drawn from every picture and step."""
+    """Of all tokens, drawn from every image and step."""
 
 
 def forms(n_prompts: int, d_in: int, larger: int) -> list[Form]:
-    """Every shared form. A neuron of one prompt is asked for by one picture of `n_prompts`: the dead clock waits so
+    """Every shared form. A neuron of one prompt is asked for by one image of `n_prompts`: the dead clock waits so
     much longer."""
     plain = patient(TrainConfig(), n_prompts)
     many = replace(plain, d_sae=larger * plain.sae_config(d_in).d_sae)
@@ -149,8 +149,8 @@ def rows_of(name: str, codes: dict[str, np.ndarray], cells: dict[str, Cell]) -> 
 
 
 def rates(codes: dict[str, np.ndarray], prompt: str) -> tuple[np.ndarray, np.ndarray]:
-    """In which share of the pictures of `prompt` each neuron fires clearly, and in which of those of the others, on
-    average: as clearly as in its strongest pictures of `prompt`."""
+    """In which share of the images of `prompt` each neuron fires clearly, and in which of those of the others, on
+    average: as clearly as in its strongest images of `prompt`."""
     least = clear_from(codes[prompt])
     shares = {name: reaches(own, least).mean(0) for name, own in codes.items()}
     return shares[prompt], np.mean([shares[other] for other in codes if other != prompt], axis=0)

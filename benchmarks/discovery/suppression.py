@@ -1,7 +1,7 @@
 """What does guidance hide? Rates of planted values at several guidance scales, and when the value is named.
 
-Run: `python -m benchmarks.discovery.suppression`. Fresh pictures of every prompt, the same seeds at every scale, read
-by the world's judge; then pictures of "prompt, value" for every value that is rare under the prompt.
+Run: `python -m benchmarks.discovery.suppression`. Fresh images of every prompt, the same seeds at every scale, read
+by the world's judge; then images of "prompt, value" for every value that is rare under the prompt.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common.figures import suppression_figure
-from raigen.diffusion.generation import defaults, make_pictures
+from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
 from raigen.stats import rate_interval
@@ -23,7 +23,7 @@ from raigen.world.judge import judge
 from raigen.world.models import BUNDLED
 from raigen.world.planted import RARE_AT_MOST, rare_values, rates
 
-SEEDS_FROM = 3_000_000_000  # apart from those of audits, fresh pictures and the model card
+SEEDS_FROM = 3_000_000_000  # apart from those of audits, fresh images and the model card
 BATCH = 32
 
 
@@ -32,9 +32,9 @@ class Options:
     """The suppression benchmark."""
 
     n_images: int = 500
-    """Pictures per prompt and guidance scale."""
+    """Images per prompt and guidance scale."""
     n_named: int = 50
-    """Pictures per prompt and rare value when the value is named, at the default guidance."""
+    """Images per prompt and rare value when the value is named, at the default guidance."""
     results: Path = Path(__file__).parents[1] / "results"
     """Where suppression.json, suppression.csv and suppression.svg go."""
 
@@ -62,8 +62,8 @@ def main(options: Options) -> None:
 
 
 def seen(pipe: Any, prompt: str, settings: Any, count: int) -> Iterator[dict[str, Any]]:
-    """A row for every planted value of the prompt: in how many readable pictures it is seen."""
-    verdict = judge(_pictures(pipe, prompt, settings, count))
+    """A row for every planted value of the prompt: in how many readable images it is seen."""
+    verdict = judge(_images(pipe, prompt, settings, count))
     n = int(verdict.readable.sum())
     hits = dict(zip(VALUE_NAMES, verdict.shows.sum(0).tolist(), strict=True))
     for name, planted in rates(prompt).items():
@@ -73,14 +73,14 @@ def seen(pipe: Any, prompt: str, settings: Any, count: int) -> Iterator[dict[str
 
 def named(pipe: Any, prompt: str, name: str, settings: Any, count: int) -> dict[str, Any]:
     """The row of a rare value when the prompt names it."""
-    verdict = judge(_pictures(pipe, f"{prompt}, {BY_NAME[name].phrase}", settings, count))
+    verdict = judge(_images(pipe, f"{prompt}, {BY_NAME[name].phrase}", settings, count))
     hits = int(verdict.shows[:, VALUE_NAMES.index(name)].sum())
     return row_of(prompt, name, rates(prompt)[name], settings.guidance_scale, hits, int(verdict.readable.sum()),
                   named=True)  # fmt: skip
 
 
 def row_of(prompt: str, value: str, planted: float, scale: float, hits: int, n: int, *, named: bool) -> dict[str, Any]:
-    """Counts with their interval; `rate` is None when no picture was readable."""
+    """Counts with their interval; `rate` is None when no image was readable."""
     interval = rate_interval(hits, n) if n else None
     return {
         "prompt": prompt, "value": value, "planted": planted, "guidance_scale": scale, "named": int(named),
@@ -102,9 +102,9 @@ def kept(rows: list[dict[str, Any]], scale: float) -> dict[str, float]:
 
 
 def called(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """When a rare value is named: its mean rate, and how many values come in at least 80 % of pictures."""
+    """When a rare value is named: its mean rate, and how many values come in at least 80 % of images."""
     found = np.array([row["rate"] for row in rows if row["named"] and row["rate"] is not None])
-    return {"mean rate": float(found.mean()), "values in >= 80 % of pictures": float((found >= 0.8).mean())}
+    return {"mean rate": float(found.mean()), "values in >= 80 % of images": float((found >= 0.8).mean())}
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
@@ -120,9 +120,9 @@ def _pooled(rows: list[dict[str, Any]]) -> float:
     return sum(row["hits"] for row in rows) / sum(row["planted"] * row["readable"] for row in rows)
 
 
-def _pictures(pipe: Any, prompt: str, settings: Any, count: int) -> list:
+def _images(pipe: Any, prompt: str, settings: Any, count: int) -> list:
     seeds = range(SEEDS_FROM, SEEDS_FROM + count)
-    return [image for batch in make_pictures(pipe, prompt, seeds, settings, BATCH) for image in batch]
+    return [image for batch in generate_images(pipe, prompt, seeds, settings, BATCH) for image in batch]
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ class Interval(NamedTuple):
 
 
 def rate_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
-    """The interval on the rate behind `hits` of `n` independent pictures; `n` = 0 tells nothing and gives (0, 1).
+    """The interval on the rate behind `hits` of `n` independent images; `n` = 0 tells nothing and gives (0, 1).
 
     Clopper & Pearson (1934) when hits or misses are fewer than 10, else Wilson (1927). Why the switch: of a nominal
-    95 %, Wilson alone covers as little as 84 % (100 pictures, rate 0.175 %), near 0, where rare attributes live, and
+    95 %, Wilson alone covers as little as 84 % (100 images, rate 0.175 %), near 0, where rare attributes live, and
     near 1 alike; Clopper-Pearson never covers less than it says, but is wide. Together, for 100, 300 and 1,000
-    pictures, they cover at least 93.5 % at rates of 0.05 % to 5 %, and at least 92.7 % at any rate (see `coverage`).
+    images, they cover at least 93.5 % at rates of 0.05 % to 5 %, and at least 92.7 % at any rate (see `coverage`).
 
     Raises RaigenError unless 0 <= hits <= n and 0 < confidence < 1.
 
@@ -48,7 +48,7 @@ def rate_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def ratio_interval(hits: int, n: int, other_hits: int, other_n: int, confidence: float = 0.95) -> Interval:
-    """The interval on (hits / n) / (other_hits / other_n), two rates of pictures that are not the same.
+    """The interval on (hits / n) / (other_hits / other_n), two rates of images that are not the same.
 
     MOVER-R: from the ends of `rate_interval` of each, by squares (Donner & Zou 2012; Newcombe 2016). `high` is infinite
     where `other_hits` is 0; `low` then still says how many times as much it is at least. Raises RaigenError as
@@ -59,7 +59,7 @@ def ratio_interval(hits: int, n: int, other_hits: int, other_n: int, confidence:
     (29, 993, 'MOVER-R')
     """
     if not n or not other_n:
-        raise RaigenError(f"n: expected two rates of 1 picture or more; got {n} and {other_n}")
+        raise RaigenError(f"n: expected two rates of 1 image or more; got {n} and {other_n}")
     low, high, _ = rate_interval(hits, n, confidence)
     other_low, other_high, _ = rate_interval(other_hits, other_n, confidence)
     rate, other = hits / n, other_hits / other_n
@@ -73,7 +73,7 @@ def ratio_interval(hits: int, n: int, other_hits: int, other_n: int, confidence:
 
 
 def coverage(rate: float, n: int, confidence: float = 0.95) -> float:
-    """The exact probability, over all outcomes of `n` pictures, that `rate_interval` holds the true `rate`.
+    """The exact probability, over all outcomes of `n` images, that `rate_interval` holds the true `rate`.
 
     sum over h of Binomial(h; n, rate) [low(h) <= rate <= high(h)]. In [0, 1].
     Raises RaigenError unless 0 <= rate <= 1, n >= 1 and 0 < confidence < 1.
@@ -91,7 +91,7 @@ def coverage(rate: float, n: int, confidence: float = 0.95) -> float:
 
 
 def images_needed(rate: float, examples: int = 1, confidence: float = 0.95) -> int:
-    """How many pictures show an attribute of this `rate` at least `examples` times with probability `confidence`.
+    """How many images show an attribute of this `rate` at least `examples` times with probability `confidence`.
 
     The smallest n with P(Binomial(n, rate) >= examples) >= confidence.
     Raises RaigenError unless 0 < rate <= 1, examples >= 1 and 0 < confidence < 1.
@@ -131,7 +131,7 @@ def rarest_rate(n_images: int, examples: int = 10, confidence: float = 0.95) -> 
 
 
 class Calibration(NamedTuple):
-    """How a judge did on pictures with known answers: it said yes to `true_yes` of `positives` that show the attribute
+    """How a judge did on images with known answers: it said yes to `true_yes` of `positives` that show the attribute
     and no to `true_no` of `negatives` that do not."""
 
     true_yes: int
@@ -143,7 +143,7 @@ class Calibration(NamedTuple):
 def calibrated_interval(
     hits: int, n: int, judge: Calibration, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
 ) -> Interval:
-    """The interval on the true rate behind `hits` of `n` pictures to which an imperfect judge said yes.
+    """The interval on the true rate behind `hits` of `n` images to which an imperfect judge said yes.
 
     With sensitivity Se and specificity Sp the judge says yes at the rate q = p Se + (1 - p) (1 - Sp), so that
     p = (q + Sp - 1) / (Se + Sp - 1) (Rogan & Gladen 1978), cut to [0, 1]. q, Se and Sp are drawn from their posteriors
@@ -172,7 +172,7 @@ def checked_interval(
 ) -> Interval:
     """The interval on the true rate when a person has looked at every yes of the judge and confirmed some.
 
-    Confirmed pictures come at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
+    Confirmed images come at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
     Se, with Se = Beta(true_yes + 1/2, positives - true_yes + 1/2) from a calibration, cut to [0, 1].
 
     Raises RaigenError unless the counts fit and 0 < confidence < 1.
@@ -210,7 +210,7 @@ def krippendorff_alpha(ratings: Float[np.ndarray, "judge unit"]) -> float | None
 
 
 def q_rarer(hits: Sequence[int], n: Sequence[int], rate: float) -> Float[np.ndarray, " attribute"]:
-    """q-values of "rarer than `rate`", one per attribute shown by `hits` of `n` pictures.
+    """q-values of "rarer than `rate`", one per attribute shown by `hits` of `n` images.
 
     p = P(Binomial(n, rate) <= hits), one-sided, then Benjamini & Hochberg (1995): calling all with q <= x rare makes at
     most a share x of wrong calls on average. Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
@@ -226,7 +226,7 @@ def q_rarer(hits: Sequence[int], n: Sequence[int], rate: float) -> Float[np.ndar
 
 
 def q_different(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]) -> Float[np.ndarray, " attribute"]:
-    """q-values of "shown at another rate", one per attribute, for (hits, n) in two sets of pictures.
+    """q-values of "shown at another rate", one per attribute, for (hits, n) in two sets of images.
 
     p of Fisher's exact test, two-sided, then Benjamini & Hochberg (1995). Raises RaigenError unless 0 <= hits <= n.
     """
@@ -259,9 +259,9 @@ def _clopper_pearson(hits: Int[np.ndarray, " outcome"], n: int, confidence: floa
 def _wilson(hits: Int[np.ndarray, " outcome"], n: int, confidence: float) -> Float[np.ndarray, "2 outcome"]:
     z = norm.ppf((1 + confidence) / 2)
     share = hits / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.clip(np.stack([centre - half, centre + half]), 0.0, 1.0)
+    return np.clip(np.stack([center - half, center + half]), 0.0, 1.0)
 
 
 def _check_confidence(confidence: float) -> None:
@@ -280,9 +280,9 @@ def _check_share(name: str, part: int, whole: int) -> None:
 
 
 def paired_difference(
-    after: Float[np.ndarray, " picture"], before: Float[np.ndarray, " picture"], confidence: float = 0.95
+    after: Float[np.ndarray, " image"], before: Float[np.ndarray, " image"], confidence: float = 0.95
 ) -> Difference | None:
-    """The rate in `after` minus that in `before`, of pictures of the same seeds; 1 shows it, 0 does not, NaN unscored.
+    """The rate in `after` minus that in `before`, of images of the same seeds; 1 shows it, 0 does not, NaN unscored.
 
     Only pairs with both scored count; None where there is none. The interval is Newcombe's for paired rates (1998,
     "square and add" with the correlation of the pairs, corrected for continuity), on the intervals of `rate_interval`.
@@ -309,7 +309,7 @@ def paired_difference(
     return Difference(difference, n, max(-1.0, difference - down_by), min(1.0, difference + up_by), p)
 
 
-def mean_interval(values: Float[np.ndarray, " picture"], confidence: float = 0.95) -> Mean:
+def mean_interval(values: Float[np.ndarray, " image"], confidence: float = 0.95) -> Mean:
     """The mean of two values or more with Student's interval.
 
     Raises RaigenError for fewer values, and unless 0 < confidence < 1.

@@ -1,4 +1,4 @@
-"""Amplification on a tiny real pipeline: identity at 0, pictures made once, costs, controls, errors; once for real."""
+"""Amplification on a tiny real pipeline: identity at 0, images made once, costs, controls, errors; once for real."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 import raigen
 from raigen.amplification import measuring as looking
 from raigen.amplification import rendering as methods
-from raigen.amplification.rendering import Recipe, Studio, turned_to
+from raigen.amplification.rendering import Recipe, Renderer, turned_to
 from raigen.auditing.audit import run_stage
 from raigen.cli.main import main
 from raigen.config import AmplifyConfig, SAEConfig
@@ -28,7 +28,7 @@ PROMPT, N = "a photo of a doctor", 6
 PIPES = {}  # loaded once
 
 
-def labelled(run, *labels):
+def labeled(run, *labels):
     """Names the attributes; the first has a suggested prompt too, the others are to be prompted by their labels."""
     entries = [
         asdict(replace(a, label=label, suggested_prompt=f"{PROMPT} {label}" if a.rank == 1 else None))
@@ -45,7 +45,7 @@ def finished(sd_folder, clip_folder, tmp_path_factory):
         embedder=str(clip_folder), device="cpu", percentile=0.0, distance=0.0, max_frequency=1.0, n_attributes=3,
         d_sae=160, k=4, num_inference_steps=5, n_label_images=0,
     )  # fmt: skip
-    labelled(run, "holding a cat", "in the snow", None)
+    labeled(run, "holding a cat", "in the snow", None)
     return run
 
 
@@ -106,7 +106,7 @@ def test_strength_zero_is_the_twin_bit_for_bit_and_more_is_not(run, made, method
     assert four["presence"]["n"] == N and four["n_made"] == N and four["seconds_per_image"] > 0
 
 
-def test_a_stopped_amplification_makes_no_picture_twice(run, made, finished):
+def test_a_stopped_amplification_makes_no_image_twice(run, made, finished):
     def stop(tick):
         if len(made) == 3:  # one batch into the first strength
             raise KeyboardInterrupt
@@ -124,7 +124,7 @@ def test_a_stopped_amplification_makes_no_picture_twice(run, made, finished):
     assert len(made) == 10 and [point["strength"] for point in other["points"]] == [3]
 
 
-def test_a_damaged_picture_is_made_again(run, made):
+def test_a_damaged_image_is_made_again(run, made):
     options = {"attribute": 1, "strength": (1,), "n_images": N, "batch_size": 3}
     (before,) = raigen.amplify(run, **options)
     path = run.dir / before["points"][0]["files"][4]
@@ -135,7 +135,7 @@ def test_a_damaged_picture_is_made_again(run, made):
 
 
 def kept_codes(run, name):
-    """[picture, neuron] of the unsteered pictures, which lie in a file for each batch."""
+    """[image, neuron] of the unsteered images, which lie in a file for each batch."""
     files = sorted((run.amplified_dir / "base").glob(f"*/{name}/*.safetensors"))
     batches = [run.read_tensors(file, "amplify") for file in files]
     indices = torch.cat([batch["indices"] for batch in batches])
@@ -157,12 +157,12 @@ def test_select_keeps_the_strongest_of_its_pool_and_costs_what_it_made(run, made
 
 
 @pytest.mark.parametrize("score", ["coherent", "published"])
-def test_select_sees_a_picture_as_discovery_does(run, score):
+def test_select_sees_a_image_as_discovery_does(run, score):
     if score == "published":  # which takes the mean over the positions, of coarse neurons only
         run_stage(run, "discover", replace(run.config_of("discover"), score=score), redo=True)
     store = ActivationStore(run.activations_dir)
     stored = torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])]).float()
-    studio = Studio(run, AmplifyConfig(attribute=2))
+    studio = Renderer(run, AmplifyConfig(attribute=2))
     codes = studio._codes_of(Generated([], stored[:, None], None, ()))
     kept = run.read_tensors(run.codes_path, "discover")["image_codes"]
     assert (kept > 0).any() and torch.allclose(codes, kept, atol=1e-5)
@@ -172,7 +172,7 @@ def test_codes_of_another_score_are_not_taken_for_those_of_this_one(run, made):
     raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
     run_stage(run, "discover", replace(run.config_of("discover"), score="published"), redo=True)
     run_stage(run, "annotate", run.config_of("annotate"))
-    labelled(run, "holding a cat", "in the snow", None)
+    labeled(run, "holding a cat", "in the snow", None)
     (entry,) = raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
     codes = kept_codes(run, "means")[:, entry["neuron"]]
     kept = [int(file[-10:-4]) for file in entry["points"][0]["files"]]
@@ -216,8 +216,8 @@ def test_controls_are_as_strong_and_point_elsewhere(run, made):
     assert torch.equal(turned.W_dec[others], sae.W_dec[others])
 
 
-def test_the_contrast_is_that_of_the_ten_strongest_pictures_and_its_controls_are_as_large(run, made):
-    studio = Studio(run, AmplifyConfig(attribute=(1,), device="cpu"))
+def test_the_contrast_is_that_of_the_ten_strongest_images_and_its_controls_are_as_large(run, made):
+    studio = Renderer(run, AmplifyConfig(attribute=(1,), device="cpu"))
     neuron = run.attributes[0].neuron
     store = ActivationStore(run.activations_dir)
     last = torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])])
@@ -309,7 +309,7 @@ def test_the_report_is_outdated_by_what_it_does_not_show_yet(run, made):
     assert main(["report", str(run.dir)]) == 0 and "Brought out" in run.report().read_text()
 
 
-def test_a_strength_that_breaks_the_pictures_stops_after_what_was_good(run, made):
+def test_a_strength_that_breaks_the_images_stops_after_what_was_good(run, made):
     with pytest.raises(RaigenError, match=r"1e\+38 makes numbers that are not finite; the last good strength is 1$"):
         raigen.amplify(run, attribute=1, method="steer", strength=(1e38, 1), n_images=2)
     name = f"{run.attributes[0].neuron}-steer"
@@ -317,7 +317,7 @@ def test_a_strength_that_breaks_the_pictures_stops_after_what_was_good(run, made
     assert [point["strength"] for point in entry["points"]] == [1] and entry["stopped"]["last_good"] == 1
 
 
-def test_black_pictures_stop_it_too(run, made, monkeypatch):
+def test_black_images_stop_it_too(run, made, monkeypatch):
     black, generate = Image.new("RGB", (16, 16)), methods.generate
 
     def darker(pipe, prompt, seeds, settings, *hookpoint):
@@ -325,13 +325,13 @@ def test_black_pictures_stop_it_too(run, made, monkeypatch):
         return found if hookpoint else found._replace(images=[black] * len(seeds))
 
     monkeypatch.setattr(methods, "generate", darker)
-    with pytest.raises(RaigenError, match="strength: 1 makes black pictures; the last good strength is 0"):
+    with pytest.raises(RaigenError, match="strength: 1 makes black images; the last good strength is 0"):
         raigen.amplify(run, attribute=1, strength=(1,), n_images=2)
 
 
 def test_an_autoencoder_of_another_width_is_refused(run, made):
     other = MatryoshkaSAE(SAEConfig(7, 160, (16, 144), 4))
-    other.initialise(torch.randn(8, 7))
+    other.initialize(torch.randn(8, 7))
     other.save(run.sae_dir)
     with pytest.raises(RaigenError, match="expected width 7, for which this autoencoder was made; got 16"):
         raigen.amplify(run, attribute=1, n_images=2)
@@ -347,7 +347,7 @@ def test_a_mask_and_further_neurons_are_part_of_the_recipe(run, made, tmp_path):
     assert bytes_of(run, plain["points"][0]) == bytes_of(run, masked["points"][0])
     assert masked["recipe"]["mask"] and list(both["recipe"]["neurons"][1:]) == [other]
     assert bytes_of(run, both["points"][0]) != bytes_of(run, plain["points"][0]) and len(made) == 4
-    with pytest.raises(RaigenError, match="mask: expected a picture"):
+    with pytest.raises(RaigenError, match="mask: expected an image"):
         raigen.amplify(run, mask=str(tmp_path / "none.png"), **options)
 
 
@@ -363,7 +363,7 @@ def test_the_bundled_model_is_measured_by_its_world(tmp_path):
     run = raigen.audit(PROMPT, run_dir=tmp_path / "run", n_images=50, n_fresh_images=2, num_inference_steps=2,
                        min_images=2, n_attributes=2, d_sae=160, n_label_images=0,
                        device="cpu")  # fmt: skip
-    labelled(run, "holding a cat", "in the snow")
+    labeled(run, "holding a cat", "in the snow")
     (entry,) = raigen.amplify(run, attribute=1, strength=(0, 1), n_images=4)
     zero, one = entry["points"]
     assert bytes_of(run, zero) == bytes_of(run, entry["base"]) != bytes_of(run, one)

@@ -23,7 +23,7 @@ SETTINGS = Settings(num_inference_steps=3, guidance_scale=4.0, height=32, width=
 
 def sae_of(d_in: int) -> MatryoshkaSAE:
     made = MatryoshkaSAE(SAEConfig(d_in, 24, (8, 16), 4))
-    made.initialise(torch.randn(64, d_in, generator=torch.Generator().manual_seed(0)))
+    made.initialize(torch.randn(64, d_in, generator=torch.Generator().manual_seed(0)))
     made.threshold.fill_(0.5)
     return made.eval()
 
@@ -42,7 +42,7 @@ def sae(pipe):
 
 
 def made(pipe, **options):
-    """Pictures and activations of all steps, inside the steering of `options` where there are any."""
+    """Images and activations of all steps, inside the steering of `options` where there are any."""
     return generate(pipe, PROMPT, SEEDS, SETTINGS._replace(**options), find_hookpoint(pipe))
 
 
@@ -96,7 +96,7 @@ def test_only_the_wanted_steps_are_touched(pipe, sae):
     assert torch.equal(plain.activations[:, 0], steered.activations[:, 0])
     moved = steered.activations[:, 1] - plain.activations[:, 1]
     torch.testing.assert_close(moved, (3 * sae.W_dec[5].detach()).expand_as(moved), atol=1e-5, rtol=1e-4)
-    later = steered.activations[:, 2] - plain.activations[:, 2]  # the picture has changed, but nothing was added
+    later = steered.activations[:, 2] - plain.activations[:, 2]  # the image has changed, but nothing was added
     assert 0 < later.abs().max() < 0.5 * moved.abs().max()
 
 
@@ -215,13 +215,13 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def expected(sae) -> dict[str, np.ndarray]:
-    """The pictures of the plain pipeline: unsteered, and steered by either method."""
+    """The images of the plain pipeline: unsteered, and steered by either method."""
     pipe = loaded()
     return {"plain": pixels(generate(pipe, PROMPT, SEEDS, SETTINGS)), **steered_pixels(pipe, sae, 20.0)}
 
 
 def steered_pixels(pipe, sae, strength: float, settings: Settings = SETTINGS) -> dict[str, np.ndarray]:
-    """Pictures by method, without looking inside as a user would make them."""
+    """Images by method, without looking inside as a user would make them."""
     found = {}
     for method in ("steer", "set"):
         with raigen.steering(pipe, sae, {5: strength}, method=method, settings=settings):
@@ -262,15 +262,15 @@ def test_half_precision_is_steered_in_every_batch_and_with_and_without_guidance(
             handle.remove()
         return heard[0], found
 
-    plain, pictures = states(0.0)
-    assert np.array_equal(pictures, pixels(generate(pipe, PROMPT, seeds, settings)))
-    assert np.array_equal(states(0.0, "set")[1], pictures)
+    plain, images = states(0.0)
+    assert np.array_equal(images, pixels(generate(pipe, PROMPT, seeds, settings)))
+    assert np.array_equal(states(0.0, "set")[1], images)
     steered, others = states(20.0)
     moved = (steered - plain).float()[-len(seeds) :]  # the branch that is told the prompt
     wanted = (20 * sae.W_dec[5].detach())[:, None, None].expand_as(moved)
     torch.testing.assert_close(moved, wanted, atol=20 * torch.finfo(dtype).eps, rtol=0)
     assert steered.dtype == dtype and torch.equal(steered[: -len(seeds)], plain[: -len(seeds)])
-    assert not np.array_equal(others, pictures)
+    assert not np.array_equal(others, images)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +282,6 @@ def test_bad_steering_is_refused(pipe, sae, strengths, width, message):
         pass
 
 
-def test_the_scale_of_a_neuron_is_that_of_its_strongest_pictures():
+def test_the_scale_of_a_neuron_is_that_of_its_strongest_images():
     peaks = torch.arange(100.0)[:, None] * torch.tensor([1.0, 2.0])
     assert scales_of(peaks).tolist() == [94.5, 189.0]

@@ -3,7 +3,7 @@
 import pytest
 
 from raigen.auditing.audit import walk
-from raigen.auditing.plan import plan
+from raigen.auditing.plan import estimate
 from raigen.cli.main import main
 from raigen.config import AuditConfig
 from raigen.runs.run import Run
@@ -15,7 +15,7 @@ OPTIONS = {"n_images": 50, "batch_size": 8, "tokens_per_batch": 256, "d_sae": 64
 
 def test_what_is_planned_is_what_is_done(sd_folder, tmp_path):
     config = AuditConfig.of("a photo of a doctor", model=str(sd_folder), **OPTIONS)
-    planned = plan(config)
+    planned = estimate(config)
     run = Run.create(tmp_path / "run")
     for step in walk(run, config):
         if step.stage == "discover":
@@ -27,16 +27,16 @@ def test_what_is_planned_is_what_is_done(sd_folder, tmp_path):
     assert planned.tokens == trained["tokens"] and planned.training_steps == trained["steps"]
     shards = sum(path.stat().st_size for path in run.activations_dir.iterdir())
     assert planned.disk_activations == pytest.approx(shards, rel=0.15)  # the headers of the shards are not counted
-    pictures = sum(path.stat().st_size for path in run.images_dir.iterdir())
-    assert planned.disk_images == pytest.approx(pictures * 60 / 50, rel=0.2)
+    images = sum(path.stat().st_size for path in run.images_dir.iterdir())
+    assert planned.disk_images == pytest.approx(images * 60 / 50, rel=0.2)
     assert planned.rarest_rate == pytest.approx(0.29, abs=0.02) and planned.images_for[0.01] == (299, 1568)
-    assert min(planned.seconds_pictures, planned.seconds_training, planned.seconds_fresh, planned.memory) > 0
+    assert min(planned.seconds_images, planned.seconds_training, planned.seconds_fresh, planned.memory) > 0
 
 
-def test_the_plan_counts_the_pictures_that_are_asked_for(sd_folder):
-    """Ten listed attributes, five pictures each, beside ten fresh and fifty audited ones."""
+def test_the_plan_counts_the_images_that_are_asked_for(sd_folder):
+    """Ten listed attributes, five images each, beside ten fresh and fifty audited ones."""
     without, asked = (
-        plan(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **(OPTIONS | {"n_suggested_images": n})))
+        estimate(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **(OPTIONS | {"n_suggested_images": n})))
         for n in (0, 5)
     )
     assert asked.disk_images == pytest.approx(without.disk_images * 110 / 60, rel=1e-3)
@@ -44,7 +44,7 @@ def test_the_plan_counts_the_pictures_that_are_asked_for(sd_folder):
 
 def test_a_store_and_epochs_change_the_plan(sd_folder):
     plain, stored, twice = (
-        plan(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **OPTIONS, **more))
+        estimate(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **OPTIONS, **more))
         for more in ({}, {"store": True}, {"epochs": 2, "steps_per_image": 2, "tokens_per_step": 5})
     )
     assert stored.disk_activations == 3 * plain.disk_activations

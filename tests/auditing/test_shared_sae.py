@@ -1,4 +1,4 @@
-"""One autoencoder for several prompts: the same pictures as single runs, resumable, of use to the later stages."""
+"""One autoencoder for several prompts: the same images as single runs, resumable, of use to the later stages."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raigen.auditing.audit import run_stage, walk
-from raigen.auditing.cross_prompt_rates import COLUMNS, as_csv, rates
+from raigen.auditing.cross_prompt_rates import COLUMNS, as_csv, cross_prompt_rates
 from raigen.auditing.shared_sae import share, sharers
 from raigen.auditing.sweep import sweep
 from raigen.cli.main import main
@@ -73,7 +73,7 @@ def test_all_runs_get_the_autoencoder_of_all_tokens_and_keep_the_last_step_only(
     assert same(*whole) and hashes(whole[0]) != hashes(whole[1])
 
 
-def test_the_pictures_are_those_of_single_runs(whole, configs, tmp_path):
+def test_the_images_are_those_of_single_runs(whole, configs, tmp_path):
     single = Run.create(tmp_path / "run")
     run_stage(single, "capture", configs[1].capture)
     assert hashes(single) == hashes(whole[1])
@@ -198,12 +198,12 @@ def test_rates_are_those_of_clear_firing_by_the_mark_of_the_own_prompt(whole):
     one = [[0.0, 8.0]] * 10 + [[0.0, 1.9], [0.0, 2.0]] + [[4.0, 0.0]] * 8  # neuron 1 fires clearly from 2 up
     two = [[0.0, 100.0]] * 5 + [[1.0, 0.0]] * 5 + [[0.9, 1.0]] * 10
     runs = [with_codes(whole[0], one, 1), with_codes(whole[1], two, 0)]
-    found = {(row["prompt"], row["under"]): row["rate"] for row in rates(runs)}
+    found = {(row["prompt"], row["under"]): row["rate"] for row in cross_prompt_rates(runs)}
     doctor, nurse = PROMPTS
     assert found == pytest.approx({
         (doctor, doctor): 11 / 20, (doctor, nurse): 5 / 20, (nurse, nurse): 15 / 20, (nurse, doctor): 8 / 20,
     })  # fmt: skip
-    assert rates(runs[:1]) == []
+    assert cross_prompt_rates(runs[:1]) == []
 
 
 def test_the_table_of_a_study_says_under_which_prompt_a_neuron_fires_most(tmp_path, capsys):

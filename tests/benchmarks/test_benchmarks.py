@@ -24,7 +24,7 @@ from benchmarks.discovery.misses import kinds, rare_pair
 from benchmarks.discovery.planted_truth import as_csv, summary
 from raigen.config import TrainConfig
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import Reading, Tried
+from raigen.discovery.search import Reading, TriedHookpoint
 from raigen.errors import RaigenError
 from raigen.world.attributes import VALUE_NAMES
 
@@ -32,7 +32,7 @@ N = 200
 
 
 def world() -> tuple[Truth, np.ndarray]:
-    """200 pictures; value 0 in all, 1 in half, 2 in 10 (5 %), 3 in 2 (1 %), 4 in 12 (6 %, a control)."""
+    """200 images; value 0 in all, 1 in half, 2 in 10 (5 %), 3 in 2 (1 %), 4 in 12 (6 %, a control)."""
     shows = np.zeros((N, 5), bool)
     shows[:, 0] = True
     shows[: N // 2, 1] = True
@@ -42,12 +42,12 @@ def world() -> tuple[Truth, np.ndarray]:
     return Truth(shows, np.array([4])), shows.astype(float)
 
 
-def test_a_unit_hits_the_rare_value_that_its_top_pictures_share():
+def test_a_unit_hits_the_rare_value_that_its_top_images_share():
     truth, values = world()
     noise = np.random.default_rng(0).random((N, 5)) * 0.1
     listing = Listing(values + noise, np.array([1.0, 0.5, 0.05, 0.01, 0.06]))
     verdict = verdicts(listing, truth)
-    assert verdict.hit.tolist() == [-1, -1, 2, -1, 4]  # 2 of ten top pictures cannot show that value 3 is meant
+    assert verdict.hit.tolist() == [-1, -1, 2, -1, 4]  # 2 of ten top images cannot show that value 3 is meant
     assert verdict.meaning.tolist() == [-1, 1, 2, -1, 4]
     assert verdict.control.tolist() == [-1, -1, -1, -1, 4]
     result = measure(listing, truth)
@@ -59,11 +59,11 @@ def test_a_unit_hits_the_rare_value_that_its_top_pictures_share():
     assert result["listed"] == 5
 
 
-def test_a_miss_is_told_by_what_its_top_pictures_share():
+def test_a_miss_is_told_by_what_its_top_images_share():
     rng = np.random.default_rng(0)
     shows = np.zeros((N, 5), bool)
     shows[:40, 0] = shows[30:70, 1] = True  # each in 20 %, together in 5 %
-    shows[100:107, 2] = True  # seen in seven pictures only
+    shows[100:107, 2] = True  # seen in seven images only
     shows[120:130, 3] = True
     weights = [shows[:, 3], shows[:, 0] & shows[:, 1], shows[:, 2], shows[:, 0] & ~shows[:, 1], np.arange(N) >= 150]
     listing = Listing(np.stack(weights, 1) + 0.1 * rng.random((N, 5)), np.zeros(5))
@@ -71,7 +71,7 @@ def test_a_miss_is_told_by_what_its_top_pictures_share():
     assert [kind for kind, _ in found] == ["rare value", "rare pair", "nearly", "common value", "nothing"]
     assert found[1][1] == f"{VALUE_NAMES[0]} + {VALUE_NAMES[1]}"
     everywhere = np.ones((N, 5), bool)
-    assert rare_pair(everywhere, everywhere[:10]) is None  # shared by the top pictures, and by all others
+    assert rare_pair(everywhere, everywhere[:10]) is None  # shared by the top images, and by all others
 
 
 def test_a_probe_that_is_told_the_truth_finds_what_the_activations_hold_and_nothing_else():
@@ -84,7 +84,7 @@ def test_a_probe_that_is_told_the_truth_finds_what_the_activations_hold_and_noth
     assert verdicts(listing, truth).hit.tolist() == [-1, 2, -1]
 
 
-def test_a_stream_holds_what_the_settings_draw_from_every_picture_once():
+def test_a_stream_holds_what_the_settings_draw_from_every_image_once():
     activations = torch.arange(6 * 4 * 8, dtype=torch.float32).view(6, 4, 8, 1)
     batches = list(streamed_batches(activations, TrainConfig(tokens_per_batch=5), at_once=4))
     assert sorted(torch.cat([batch.tokens for batch in batches]).flatten().tolist()) == list(range(6 * 4 * 8))
@@ -159,13 +159,13 @@ def test_every_arm_finds_a_planted_cluster():
 
 def test_a_search_is_held_against_what_its_neurons_hold():
     truth, values = world()
-    truth.shows[152:157, 3] = True  # five pictures show it: enough to count
+    truth.shows[152:157, 3] = True  # five images show it: enough to count
     blind = np.random.default_rng(0).random((N, 3))
 
-    def tried(path: str, peaks: np.ndarray) -> Tried:
+    def tried(path: str, peaks: np.ndarray) -> TriedHookpoint:
         n = peaks.shape[1]
         found = NeuronScores(np.full(n, 0.1), np.zeros(n), np.zeros(n), np.eye(n))
-        return Tried(path, False, [Reading(peaks, found, np.arange(n), np.zeros(n), 0.0)] * 2)
+        return TriedHookpoint(path, False, [Reading(peaks, found, np.arange(n), np.zeros(n), 0.0)] * 2)
 
     seeing = truths(tried("seeing", truth.shows[:, [3, 2, 4]].astype(float)), truth)
     assert seeing["held"] == 1 and seeing["interpretable"] == 2 / 3 and seeing["recall@20"] == 2 / 3
@@ -214,7 +214,7 @@ def test_signed_units_become_sparse_codes():
     tokens = np.random.default_rng(0).normal(size=(50, 8, 4))
     codes = as_codes(tokens, k=2)
     assert codes.shape == (50, 8) and (codes >= 0).all()
-    assert 0.05 < (codes == 0).mean() < 0.2  # .75 ** 8: no token of a picture is among the quarter that is kept
+    assert 0.05 < (codes == 0).mean() < 0.2  # .75 ** 8: no token of an image is among the quarter that is kept
 
 
 def test_a_number_of_ten_keeps_its_naught():
@@ -241,12 +241,12 @@ def test_a_share_of_the_positions_of_every_step_is_drawn():
     activations = torch.cartesian_prod(torch.arange(3), torch.arange(4), torch.arange(8)).view(3, 4, 8, 3).half()
     thinned = shared_sae._thinned(activations, 0.25, seed=0)
     assert thinned.shape == (3, 4, 2, 3)
-    assert torch.equal(thinned[..., :2], activations[:, :, :2, :2])  # of each picture and step
+    assert torch.equal(thinned[..., :2], activations[:, :, :2, :2])  # of each image and step
     places = thinned[..., 2]
     assert (places[..., 0] != places[..., 1]).all() and len(places.flatten(0, 1).unique(dim=0)) > 6
 
 
-def test_two_sets_of_one_model_hold_no_picture_twice_and_a_difference_is_called():
+def test_two_sets_of_one_model_hold_no_image_twice_and_a_difference_is_called():
     column = np.arange(600.0)
     seen = {"a": np.repeat(column[:, None], len(false_alarms.VALUE_NAMES), 1)}
     shows = false_alarms.split(seen, 300, np.random.default_rng(0))
@@ -255,5 +255,5 @@ def test_two_sets_of_one_model_hold_no_picture_twice_and_a_difference_is_called(
     alike = {key: (np.arange(300) % 10 == 0).astype(float) for key in shows}
     assert false_alarms.alarms_of(alike, ("a",)) == 0
     assert false_alarms.alarms_of(alike | {(name, "a", "one"): np.ones(300)}, ("a",)) == 1
-    with pytest.raises(RaigenError, match="at most half of the 600 pictures of 'a'; got 301"):
+    with pytest.raises(RaigenError, match="at most half of the 600 images of 'a'; got 301"):
         false_alarms.split(seen, 301, np.random.default_rng(0))

@@ -21,7 +21,7 @@ N = 40
 
 
 def seen(share: float, readable: float = 1.0, right: float = 1.0) -> Seen:
-    """N pictures of which the first so many show the attribute; others cannot be read, or are of another profession."""
+    """N images of which the first so many show the attribute; others cannot be read, or are of another profession."""
     place = np.arange(N)
     return Seen(place < share * N, place < readable * N, place < right * N)
 
@@ -34,7 +34,7 @@ def cell(*points: tuple[float, Seen], **more) -> dict:
             "top share": 0.9, "fresh": {"hits": 6, "n": 300}, "points": lists, "base": base, **more}  # fmt: skip
 
 
-def test_only_readable_pictures_are_counted():
+def test_only_readable_images_are_counted():
     found = seen(0.5, readable=0.75)
     assert (found.hits, found.n, found.presence) == (20, 30, 2 / 3) and not found.keeps
     hidden = Seen(np.ones(N, bool), np.zeros(N, bool), np.ones(N, bool))
@@ -143,7 +143,7 @@ def test_targets_out_of_reach_are_told_and_give_no_mixture(tmp_path, monkeypatch
 def test_a_borrowed_capture_is_shared_and_stays_as_it_was(tmp_path):
     lender = Run.create(tmp_path / "lender")
     lender.images_dir.mkdir()
-    files = {"samples.jsonl": "{}\n", "images/000000.png": "a picture"}
+    files = {"samples.jsonl": "{}\n", "images/000000.png": "an image"}
     for name, text in files.items():
         (lender.dir / name).write_text(text)
     record = {"config": {"prompt": "p", "n_images": 50, "store": True}, "finished": "now", "facts": {},

@@ -37,17 +37,17 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • audit       Audits a prompt, or many with many models; the same command  │
 │                 again goes on where it stopped.                              │
 │   • plan        Says what an audit would take and the rarest rate it could   │
-│                 show, from a few pictures; writes nothing.                   │
-│   • capture     Generates pictures and keeps the activations of one layer of │
+│                 show, from a few images; writes nothing.                     │
+│   • capture     Generates images and keeps the activations of one layer of   │
 │                 the denoiser.                                                │
 │   • train       Trains the sparse autoencoder on what the layer put out.     │
 │   • discover    Scores the neurons and lists the rare ones.                  │
 │   • annotate    Names the listed neurons.                                    │
-│   • evaluate    Measures on fresh pictures how often each named attribute    │
+│   • evaluate    Measures on fresh images how often each named attribute      │
 │                 shows.                                                       │
 │   • report      Writes the report, one HTML file.                            │
 │   • amplify     Brings attributes out, and measures what that does; makes no │
-│                 picture twice.                                               │
+│                 image twice.                                                 │
 │   • hookpoints  Lists the layers of a model that can be looked into, or      │
 │                 tries which is the best.                                     │
 │   • compare     Compares the runs of a study, or single runs: what one model │
@@ -122,7 +122,7 @@ def test_every_field_is_a_flag_of_the_audit(capsys):
 def test_every_field_of_amplify_is_a_flag_with_its_help(capsys):
     text = ask_for_help(capsys, "amplify", "--help")
     assert [f.name for f in fields(AmplifyConfig) if f"--{f.name.replace('_', '-')}" not in text] == []
-    assert "Ranks of listed attributes" in text and "Pictures of each point" in text
+    assert "Ranks of listed attributes" in text and "Images of each point" in text
 
 
 def test_lists_of_numbers_have_commas_or_spaces():
@@ -140,7 +140,7 @@ def test_version(capsys):
     ("args", "message"),
     [
         (("audit", DOCTOR, "--n-images", "3"),
-         "raigen: n_images: expected at least 50: fewer pictures cannot show what is rare; got 3\n"),
+         "raigen: n_images: expected at least 50: fewer images cannot show what is rare; got 3\n"),
         (("audit", DOCTOR, "--n-fresh-images", "0"), "raigen: n_fresh_images: expected 1 or more; got 0\n"),
         (("audit",), "raigen: prompt: expected a text, such as: raigen audit \"a photo of a doctor\"; or --prompts\n"),
         (("audit", DOCTOR, "--model", "a", "--model", "b", "--run-dir", "here"),
@@ -310,7 +310,7 @@ def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
     monkeypatch.setattr(progress_room.time, "monotonic", lambda: now)
     show = progress_room.plain_lines()
     show(Step("capture", "begun"))
-    for done in range(100, 200):  # resumed at 100; one picture a second
+    for done in range(100, 200):  # resumed at 100; one image a second
         now += 1.0
         show(Step("capture", "running", Tick(done, 300)))
     show(Step("capture", "finished", seconds=100.0))
@@ -324,7 +324,7 @@ def test_the_time_left_in_a_later_part_of_a_stage_is_told_by_that_part_alone(cap
     now = 0.0
     monkeypatch.setattr(progress_room.time, "monotonic", lambda: now)
     show = progress_room.plain_lines()
-    for pace, total in ((10.0, 4), (1.0, 40)):  # four slow pictures, then forty quick questions
+    for pace, total in ((10.0, 4), (1.0, 40)):  # four slow images, then forty quick questions
         for done in range(total + 1):
             show(Step("evaluate", "running", Tick(done, total)))
             now += pace

@@ -42,7 +42,7 @@ PLANTED = {"old": {"turban": range(14), "snow": range(30, 34)}, "new": {"cat": r
 LISTED = {"old": [TURBAN, CAT, SNOW], "new": ["In the  snow", TURBAN]}
 
 
-def pictures(run, path, folder, n, base, shown):
+def images(run, path, folder, n, base, shown):
     samples = [
         save(run, Sample(i, DOCTOR, base + i, f"{folder}/{i:06d}.png", ""), portrait(300 + i, shown.get(i)))
         for i in range(n)
@@ -57,14 +57,14 @@ def finish(run, stage, config, facts):
 
 
 def audited(dir, model, judge="portraits", n_fresh=N_FRESH, **capture) -> Run:
-    """A run of `model` that is done, with drawn pictures."""
+    """A run of `model` that is done, with drawn images."""
     run = Run.create(dir)
     config = CaptureConfig(DOCTOR, **{"model": model, "n_images": N, **capture})
     finish(run, "capture", config, {})
     finish(run, "train", TrainConfig(), {})
-    audit = pictures(run, run.samples_path, "images", N, config.base_seed, {})
+    audit = images(run, run.samples_path, "images", N, config.base_seed, {})
     shown = {index: name for name, places in PLANTED[model].items() for index in places}
-    pictures(run, run.fresh_samples_path, "fresh", n_fresh, first_seed(config), shown)
+    images(run, run.fresh_samples_path, "fresh", n_fresh, first_seed(config), shown)
     embeddings = Embedder("portraits").images([run.read_image(sample) for sample in audit])
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)})
     finish(run, "discover", DiscoverConfig(), {"embedder": "portraits"})
@@ -174,7 +174,7 @@ def test_a_shared_autoencoder_is_told_by_prompt(study):
 def test_clip_has_one_yardstick_for_all_models(two, tmp_path):
     found = raigen.compare(two, study=tmp_path / "study", n_asked_images=0).comparison()
     beard = [cell["presence"]["n"] for cell in found["cells"] if cell["label"] == "with a beard"]
-    assert beard == [0, 0]  # given: there are no top pictures
+    assert beard == [0, 0]  # given: there are no top images
     assert all(cell["presence"]["n"] == N_FRESH for cell in found["cells"] if cell["label"] == TURBAN)
     kinds = {change["label"]: change["kind"] for change in found["changes"]}
     assert kinds["with a beard"] == "unmeasured" and set(kinds.values()) <= set(KINDS)
@@ -187,7 +187,7 @@ def test_the_command_line_compares(two, tmp_path, capsys):
     more = ["--study", str(tmp_path / "s"), "--judge", "portraits", "--n-asked-images", "0"]
     assert cli.main([*args, *more]) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[-2].startswith("2 of 4 differences hold (q <= 0.05): 4 attributes, 40 pictures of each")
+    assert out.splitlines()[-2].startswith("2 of 4 differences hold (q <= 0.05): 4 attributes, 40 images of each")
     assert out.splitlines()[-1] == f"report: {tmp_path / 's' / 'report.html'}"
     assert err.splitlines()[-1].startswith("compare: done in ")
 
@@ -197,9 +197,9 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, cap
     more = ["--judge", "portraits", "--n-fresh-images", str(N_FRESH + 3), "--n-asked-images", "5", "--dry-run"]
     assert cli.main(["compare", *(str(run.dir) for run in two), "--study", str(tmp_path / "s"), *more]) == 0
     out = capsys.readouterr().out
-    assert f"judged by portraits: 5 labels in 43 pictures of each of 2 runs, {5 * 43 * 2} verdicts" in out
-    # A capture of 50 pictures took a second. Alone are the cat, and the snow in another spelling on either side.
-    assert "to be made: 6 fresh pictures, about 0.1 s; and at most 15 that are asked for" in out
+    assert f"judged by portraits: 5 labels in 43 images of each of 2 runs, {5 * 43 * 2} verdicts" in out
+    # A capture of 50 images took a second. Alone are the cat, and the snow in another spelling on either side.
+    assert "to be made: 6 fresh images, about 0.1 s; and at most 15 that are asked for" in out
     assert not (tmp_path / "s").exists()
     assert {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")} == before
     (tmp_path / "answers.json").write_text("[]")
@@ -258,7 +258,7 @@ def test_what_is_missing_is_named_with_what_makes_it(two, tmp_path):
         Study.create(tmp_path / "six").table()
 
 
-def test_missing_fresh_pictures_and_asked_ones_are_made_by_the_model(tmp_path, two):
+def test_missing_fresh_images_and_asked_ones_are_made_by_the_model(tmp_path, two):
     """The bundled model itself, in two steps: what is made stays, and the evaluation's own list is left alone."""
     runs = []
     for run in two:
@@ -282,7 +282,7 @@ def test_missing_fresh_pictures_and_asked_ones_are_made_by_the_model(tmp_path, t
     assert len(made) == 2 * 2 + 2
     raigen.compare(study, **options)
     assert {path: path.stat().st_mtime_ns for path in made} == made
-    for run in runs:  # pictures of a prompt are the same whatever the autoencoder
+    for run in runs:  # images of a prompt are the same whatever the autoencoder
         run.forget("train")
     assert all(path.is_file() for path in made)
     for run in runs:
@@ -343,7 +343,7 @@ def test_what_closed_and_open_sets_find_and_miss(two, tmp_path):
 
 
 def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
-    """Over real HTTP, without a picture; the classes of an axis that has but one are left out."""
+    """Over real HTTP, without an image; the classes of an axis that has but one are left out."""
     pets = {"axes": [{"name": "pet", "classes": ["a cat", "a dog"]}, {"name": "mood", "classes": ["happy"]}]}
     hair = {"axes": [{"name": "hair", "classes": ["bald", "none"]}]}
     with serving(lambda request: json.dumps(pets if DOCTOR in question_of(request) else hair)) as server:
@@ -358,7 +358,7 @@ def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
         assert len(server.requests) == n_asked
 
 
-def test_clip_puts_every_picture_into_one_category_of_an_axis(two, tmp_path):
+def test_clip_puts_every_image_into_one_category_of_an_axis(two, tmp_path):
     (tmp_path / "closed.json").write_text(json.dumps({"place": ["in an office", "in a library", "none"]}))
     found = raigen.compare(two, study=tmp_path / "s", n_asked_images=0, closed_set=str(tmp_path / "closed.json"))
     for rate in found.comparison()["axes"]:
@@ -439,7 +439,7 @@ def test_few_false_alarms_and_most_large_changes_are_found():
     assert ((kinds[large] == "better") == is_up)[kinds[large] != "same"].all()
 
 
-def test_labels_merge_only_when_text_and_pictures_agree():
+def test_labels_merge_only_when_text_and_images_agree():
     labels, near = ["a hat", "a cap", "a cat", "A hat"], np.full((4, 4), 0.9)
     agree = {(0, 1): 0.95, (0, 2): 0.1, (1, 2): 0.2}
     groups = merge(labels, near, lambda one, other: agree[one, other], 0.8, 0.8)

@@ -69,10 +69,10 @@ def test_a_value_out_of_range_is_told_with_its_name_and_itself(config, values, n
     assert repr(values[name]) in str(caught.value)
 
 
-def test_too_few_pictures_say_why():
+def test_too_few_images_say_why():
     with pytest.raises(RaigenError) as caught:
         CaptureConfig(DOCTOR, n_images=20)
-    assert str(caught.value) == "n_images: expected at least 50: fewer pictures cannot show what is rare; got 20"
+    assert str(caught.value) == "n_images: expected at least 50: fewer images cannot show what is rare; got 20"
 
 
 def test_options_find_the_stage_that_has_a_field_of_their_name():

@@ -57,7 +57,7 @@ def contents(run: Run) -> dict[str, object]:
     return found
 
 
-def assert_same_pictures(run: Run, other: Run) -> None:
+def assert_same_images(run: Run, other: Run) -> None:
     """Equal but for float noise: at most one level, in less than a thousandth of the values."""
     pixels, expected = (
         np.stack([np.asarray(each.read_image(sample)).astype(int) for sample in each.samples()])
@@ -69,7 +69,7 @@ def assert_same_pictures(run: Run, other: Run) -> None:
     assert (stored - known).abs().max() < 2e-3 * known.abs().max()
 
 
-def test_a_run_holds_pictures_activations_and_their_list(finished, config):
+def test_a_run_holds_images_activations_and_their_list(finished, config):
     run, ticks, outcome = finished
     assert [tick[:2] for tick in ticks] == [(0, 50), (16, 50), (32, 50), (48, 50), (50, 50)]
     samples = run.samples()
@@ -106,10 +106,10 @@ def test_the_facts_say_how_it_was_done(finished, config):
     json.dumps(facts)
 
 
-def test_the_batch_size_changes_no_picture(finished, config, tmp_path):
+def test_the_batch_size_changes_no_image(finished, config, tmp_path):
     run = Run.create(tmp_path / "run")
     drained(capture(run, CaptureConfig(**{**vars(config), "batch_size": 50})))
-    assert_same_pictures(run, finished[0])
+    assert_same_images(run, finished[0])
 
 
 def test_a_finished_capture_is_only_looked_through(copied, finished, config):
@@ -119,7 +119,7 @@ def test_a_finished_capture_is_only_looked_through(copied, finished, config):
     assert contents(copied) == contents(finished[0])
 
 
-def spoil_picture(run):
+def spoil_image(run):
     path = run.images_dir / "000020.png"
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
@@ -148,8 +148,8 @@ def leave_rubbish(run):
 
 
 DAMAGES = {
-    "a missing picture": (lambda run: (run.images_dir / "000007.png").unlink(), 34),
-    "another picture": (spoil_picture, 34),
+    "a missing image": (lambda run: (run.images_dir / "000007.png").unlink(), 34),
+    "another image": (spoil_image, 34),
     "a missing shard": (lambda run: (run.activations_dir / "000000.safetensors").unlink(), 34),
     "a cut shard": (cut_shard, 34),
     "a torn line": (tear_last_line, 48),
@@ -173,7 +173,7 @@ def test_a_resume_may_cut_other_batches(copied, finished, config):
         (copied.activations_dir / f"{first:06d}.safetensors").unlink()
     ticks, _ = drained(capture(copied, CaptureConfig(**{**vars(config), "batch_size": 20})))
     assert [tick.done for tick in ticks] == [16, 36, 50]
-    assert_same_pictures(copied, finished[0])
+    assert_same_images(copied, finished[0])
 
 
 def test_files_of_another_prompt_are_not_taken_over(copied, config):
@@ -225,7 +225,7 @@ def test_a_full_disk_is_said_and_mended(finished, config, tmp_path, monkeypatch,
     assert contents(run) == contents(finished[0])
 
 
-def test_a_wrong_hookpoint_stops_before_the_first_picture(config, tmp_path):
+def test_a_wrong_hookpoint_stops_before_the_first_image(config, tmp_path):
     run = Run.create(tmp_path / "run")
     with pytest.raises(RaigenError, match=r"near it: unet\.mid_block"):
         drained(capture(run, CaptureConfig(**{**vars(config), "hookpoint": "unet.mid"})))
@@ -239,7 +239,7 @@ def test_a_hookpoint_that_cannot_be_captured_leaves_no_file(config, tmp_path):
     assert [path.name for path in run.dir.iterdir()] == ["run.json"]
 
 
-def test_black_pictures_of_a_safety_checker_are_counted(config, tmp_path, monkeypatch):
+def test_black_images_of_a_safety_checker_are_counted(config, tmp_path, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
     def blackened(self, image, device, dtype):
@@ -249,10 +249,10 @@ def test_black_pictures_of_a_safety_checker_are_counted(config, tmp_path, monkey
     monkeypatch.setattr(StableDiffusionPipeline, "run_safety_checker", blackened)
     run = Run.create(tmp_path / "run")
     _, outcome = drained(capture(run, config))
-    assert outcome.facts["black_images"] == [3, 19, 35]  # one in each batch but the last, which has two pictures
+    assert outcome.facts["black_images"] == [3, 19, 35]  # one in each batch but the last, which has two images
 
 
-def test_pictures_that_are_all_black_stop_it(config, tmp_path, monkeypatch):
+def test_images_that_are_all_black_stop_it(config, tmp_path, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ import torch
 
 from raigen.diffusion.generation import Settings, generate
 from raigen.diffusion.hookpoints import find_hookpoint
-from raigen.diffusion.hooks import sample_of, with_sample
+from raigen.diffusion.hooks import noisy_input_of, with_noisy_input
 from raigen.errors import RaigenError
 from tests.support.families import FAMILIES
 
@@ -112,7 +112,7 @@ def test_without_guidance_every_row_is_kept(made, name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_seed_makes_the_same_picture_in_every_batch(made, name):
+def test_a_seed_makes_the_same_image_in_every_batch(made, name):
     pipe, family = made(name), FAMILIES[name]
     settings = settings_of(family.square, family.guided)
     together = generate(pipe, PROMPT, SEEDS, settings).images
@@ -133,7 +133,7 @@ def test_a_painted_square_is_found_at_its_place(made, name):
     row, column = rows // 4, columns - columns // 4 - 2  # of the square's first token; two tokens a side
 
     def paint(denoiser, args, kwargs):
-        sample = sample_of(denoiser, args, kwargs)
+        sample = noisy_input_of(denoiser, args, kwargs)
         painted = [noise.clone() for noise in sample]
         for noise in painted:
             if noise.dim() > 2:
@@ -141,7 +141,7 @@ def test_a_painted_square_is_found_at_its_place(made, name):
                 noise[..., row * side : (row + 2) * side, column * side : (column + 2) * side] += 3.0
             else:
                 noise.unflatten(0, plain.grid)[row : row + 2, column : column + 2] += 3.0
-        return with_sample(denoiser, args, kwargs, painted if isinstance(sample, list) else torch.stack(painted))
+        return with_noisy_input(denoiser, args, kwargs, painted if isinstance(sample, list) else torch.stack(painted))
 
     denoiser = pipe.components.get("unet") or pipe.components["transformer"]
     handle = denoiser.register_forward_pre_hook(paint, with_kwargs=True)

@@ -10,7 +10,7 @@ from diffusers import (
 )
 
 from raigen.config import CaptureConfig
-from raigen.diffusion.generation import Settings, defaults, generate, make_pictures
+from raigen.diffusion.generation import Settings, defaults, generate, generate_images
 from raigen.diffusion.hookpoints import Hookpoint, candidates, find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
@@ -87,7 +87,7 @@ def test_an_even_batch_without_guidance_is_kept_whole(pipe):
 
 
 def test_tokens_run_row_by_row(pipe):
-    """A picture twice as wide has twice as many columns, and token (row, column) is row * columns + column."""
+    """An image twice as wide has twice as many columns, and token (row, column) is row * columns + column."""
     settings = SETTINGS._replace(width=2 * PIXELS)
     generated = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe), [2])
     output = heard(pipe, pipe.unet.mid_block, [3], settings)[2][1]
@@ -120,20 +120,20 @@ def test_steps_can_be_chosen(pipe):
 
 
 @pytest.mark.parametrize("name", ["pipe", "pipe_xl"])
-def test_a_seed_makes_the_same_picture_in_every_batch(name, request):
+def test_a_seed_makes_the_same_image_in_every_batch(name, request):
     pipe, seeds = request.getfixturevalue(name), list(range(20, 27))
     hookpoint = find_hookpoint(pipe)
     whole = generate(pipe, PROMPT, seeds, SETTINGS, hookpoint)
     assert pixels(whole.images).std(axis=0).mean() > 10  # seeds do make a difference
     for size in (1, 2, 3):
-        parts = [image for batch in make_pictures(pipe, PROMPT, seeds, SETTINGS, size) for image in batch]
+        parts = [image for batch in generate_images(pipe, PROMPT, seeds, SETTINGS, size) for image in batch]
         apart = abs(pixels(parts) - pixels(whole.images))
         assert apart.max() <= 1 and (apart > 0).mean() < 1e-3
     back = generate(pipe, PROMPT, seeds[::-1], SETTINGS, hookpoint)
     torch.testing.assert_close(back.activations.flip(0), whole.activations, rtol=1e-3, atol=1e-3)
 
 
-def test_looking_inside_changes_no_picture(pipe):
+def test_looking_inside_changes_no_image(pipe):
     plain, watched = (generate(pipe, PROMPT, [4], SETTINGS, hook) for hook in (None, find_hookpoint(pipe)))
     assert np.array_equal(pixels(plain.images), pixels(watched.images))
     assert plain.activations is None and plain.grid is None and plain.step_indices == ()
@@ -159,7 +159,7 @@ def test_too_little_memory_is_said(pipe, monkeypatch):
         raise torch.OutOfMemoryError("2 GiB wanted")
 
     monkeypatch.setattr(pipe.unet, "forward", full)
-    with pytest.raises(RaigenError, match=r"2 pictures at once do not fit .* cpu; give a smaller batch_size"):
+    with pytest.raises(RaigenError, match=r"2 images at once do not fit .* cpu; give a smaller batch_size"):
         generate(pipe, PROMPT, [1, 2], SETTINGS)
 
 
@@ -167,7 +167,7 @@ def test_too_little_memory_is_said(pipe, monkeypatch):
     ("path", "message"),
     [
         ("unet.down_blocks.0.resnets.0.nonlinearity", "ran more than once in step 0"),
-        ("text_encoder", "CLIPTextModel is not called with noisy pictures; name a module of the denoiser"),
+        ("text_encoder", "CLIPTextModel is not called with noisy images; name a module of the denoiser"),
         ("vae.decoder", "did not run in step 0; name a module of the denoiser"),
         ("unet.time_embedding", r"puts out \[2, 32\], no grid of image tokens"),
         ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", r"puts out \[2, 24, 16\], no grid"),
@@ -180,11 +180,11 @@ def test_a_module_that_cannot_be_captured_is_refused(pipe, path, message):
     assert not hookpoint.module._forward_hooks
 
 
-def test_rows_that_are_no_pictures_are_refused(pipe):
+def test_rows_that_are_no_images_are_refused(pipe):
     module = pipe.unet.mid_block
     generate(pipe, PROMPT, [1, 2], SETTINGS, find_hookpoint(pipe))  # where its tokens lie is known from here on
     thrice = module.register_forward_hook(lambda module, args, output: torch.cat([output, output[:1]]))
-    with pytest.raises(RaigenError, match="puts out 5 rows for 2 pictures"):
+    with pytest.raises(RaigenError, match="puts out 5 rows for 2 images"):
         generate(pipe, PROMPT, [1, 2], SETTINGS, Hookpoint("unet.mid_block", module))
     thrice.remove()
 
@@ -198,7 +198,7 @@ def test_a_number_that_is_not_finite_names_seed_and_step(pipe, value):
         calls.append(output)
         output = output.clone()
         if len(calls) == 2:
-            output[2 + 1, 0, 0, 0] = value  # the prompt's half of the second picture
+            output[2 + 1, 0, 0, 0] = value  # the prompt's half of the second image
         return output
 
     spoiler = pipe.unet.mid_block.register_forward_hook(spoil)
@@ -255,7 +255,7 @@ def test_a_broken_raigen_json_is_refused(pipe, tmp_path, text, message):
 def test_a_loaded_pipeline_is_ready(pipe, capsys):
     assert not pipe.unet.training and pipe.unet.dtype == torch.float32
     assert pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    list(make_pictures(pipe, PROMPT, [1], SETTINGS, 1))
+    list(generate_images(pipe, PROMPT, [1], SETTINGS, 1))
     assert capsys.readouterr() == ("", "")
 
 

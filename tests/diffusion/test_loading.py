@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 
 from raigen.config import LoadConfig
-from raigen.diffusion.loading import find_source, licence_of, load_pipeline, resolve_device
+from raigen.diffusion.loading import find_source, license_of, load_pipeline, resolve_device
 from raigen.errors import RaigenError
 from raigen.world.models import model_path
 from tests.support import tiny
@@ -47,22 +47,22 @@ def test_a_folder_has_no_revision(sd_folder):
         find_source(str(sd_folder), LoadConfig(revision="main"))
 
 
-def test_the_licence_is_that_of_the_card(sd_folder, tmp_path):
-    assert licence_of(find_source(str(sd_folder))) is None
-    for text, licence in (
+def test_the_license_is_that_of_the_card(sd_folder, tmp_path):
+    assert license_of(find_source(str(sd_folder))) is None
+    for text, license in (
         ("---\nlicense: openrail++\n---\nA model.", "openrail++"),
         ("---\nlicense: other\nlicense_name: sai-nc\n---\n", "sai-nc"),
         ("A model.", None),
     ):
         (tmp_path / "model_index.json").write_text("{}")
         (tmp_path / "README.md").write_text(text)
-        assert licence_of(find_source(str(tmp_path))) == licence
+        assert license_of(find_source(str(tmp_path))) == license
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (GatedRepoError, r"someone/model: the Hub gives it out only to those who accepted its licence; do so at "),
+        (GatedRepoError, r"someone/model: the Hub gives it out only to those who accepted its license; do so at "),
         (RepositoryNotFoundError, "someone/model: the Hub has no such model, or it is private"),
         (RevisionNotFoundError, "someone/model: the Hub has no revision 'v9' of it"),
         (RemoteEntryNotFoundError, r"someone/model: .* the Hub has no model_index\.json"),

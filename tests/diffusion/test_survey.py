@@ -5,13 +5,13 @@ import pytest
 from raigen.cli import main as cli
 from raigen.config import CaptureConfig, HookpointsConfig, TrainConfig
 from raigen.config.presets import PRESETS, by_stage, preset
-from raigen.diffusion.survey import survey
+from raigen.diffusion.survey import list_hookpoints
 from raigen.errors import RaigenError
 from tests.support.tiny import WIDTH
 
 
 def test_a_survey_says_what_a_capture_would_store(sd_folder):
-    found = survey(str(sd_folder), HookpointsConfig(device="cpu", width=32))
+    found = list_hookpoints(str(sd_folder), HookpointsConfig(device="cpu", width=32))
     assert (found.pipeline, found.commit, found.n_steps) == ("StableDiffusionPipeline", None, 3)
     by_path = {cost.path: cost for cost in found.hookpoints}
     middle = by_path["unet.mid_block"]
@@ -24,7 +24,7 @@ def test_a_survey_says_what_a_capture_would_store(sd_folder):
 def test_the_command_prints_them(sd_folder, capsys):
     assert cli.main(["hookpoints", str(sd_folder), "--device", "cpu"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("StableDiffusionPipeline, a folder, no licence named; 3 steps, 16 x 16 pixels\n")
+    assert text.startswith("StableDiffusionPipeline, a folder, no license named; 3 steps, 16 x 16 pixels\n")
     assert "unet.mid_block (default)" in text and "4 x 4" in text
     assert cli.main(["hookpoints", str(sd_folder), "--dtype", "int8"]) == 2
     assert capsys.readouterr().err.startswith("raigen: dtype: expected one of auto, float32")

@@ -1,4 +1,4 @@
-"""Which neurons are listed, with which pictures, and where in them they fire."""
+"""Which neurons are listed, with which images, and where in them they fire."""
 
 import json
 
@@ -10,11 +10,11 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from raigen.config import CaptureConfig, DiscoverConfig, SAEConfig
 from raigen.discovery.discover import discover, eligible_scores, heatmaps, image_codes, kin_lines, table
-from raigen.discovery.hierarchy import Kinship, kinships
+from raigen.discovery.hierarchy import Relation, relations_of
 from raigen.discovery.scores import coherence_scores, minority_scores, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
-from raigen.runs.images import write_list, write_picture
+from raigen.runs.images import write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome
@@ -34,7 +34,7 @@ def store(tmp_path) -> ActivationStore:
 def sae(store) -> MatryoshkaSAE:
     torch.manual_seed(0)
     sae = MatryoshkaSAE(SAEConfig(d_in=3, d_sae=12, group_sizes=(5, 7), k=2))
-    sae.initialise(torch.randn(50, 3) + 1)
+    sae.initialize(torch.randn(50, 3) + 1)
     sae.threshold.fill_(0.3)
     return sae
 
@@ -73,7 +73,7 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     assert lines[4] == "3,0.025,,,0,fires in fewer than 10 pictures"
     assert lines[2].endswith(",0,like neuron 2")
     assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1,")
-    with pytest.raises(RaigenError, match="no neuron fires in 21 pictures or more, of 40: capture more"):
+    with pytest.raises(RaigenError, match="no neuron fires in 21 images or more, of 40: capture more"):
         eligible_scores(codes, [embeddings], 21, "published")
     ours = eligible_scores(codes, [embeddings, looks], 10, "coherent")
     assert ours.live.tolist() == [True, True, True, False]
@@ -81,8 +81,8 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
 
 
 def planted_family():
-    """400 pictures. Coarse 0 fires in the first 40, coarse 1 in the first 100, coarse 2 in every other one. Of the fine
-    ones, 3 and 4 fire within 0 (30 and 10 of its pictures), 5 half within it, 6 within 1 only, 7 in 12 that are all of
+    """400 images. Coarse 0 fires in the first 40, coarse 1 in the first 100, coarse 2 in every other one. Of the fine
+    ones, 3 and 4 fire within 0 (30 and 10 of its images), 5 half within it, 6 within 1 only, 7 in 12 that are all of
     them coarse 2's; 8 in 4 of coarse 0's, too few. 3 fires once elsewhere, and faintly in more."""
     codes = np.zeros((400, 9), np.float32)
     codes[:40, 0] = codes[:100, 1] = codes[::2, 2] = 1
@@ -93,7 +93,7 @@ def planted_family():
 
 def test_children_are_the_fine_neurons_that_fire_within_a_listed_one():
     codes = planted_family()
-    found = kinships(codes, 3, [1, 0])
+    found = relations_of(codes, 3, [1, 0])
     assert [(k.neuron, k.parent, k.child) for k in found] == [
         (1, 1, 3), (1, 1, 6), (1, 1, 5), (1, 1, 4), (0, 0, 3), (0, 0, 4),
     ]  # fmt: skip
@@ -104,13 +104,13 @@ def test_children_are_the_fine_neurons_that_fire_within_a_listed_one():
     tails = [hypergeom.sf((on[:, a] & on[:, b]).sum() - 1, 400, on[:, a].sum(), on[:, b].sum())
              for a in (1, 0) for b in (3, 4, 5, 6, 7)]  # fmt: skip
     assert first.q == pytest.approx(false_discovery_control(tails)[5])
-    assert [k.child for k in kinships(codes, 3, [2])] == [7]
-    codes[1, 2] = 1  # coarse 2 now fires in more than half of the pictures, and holds nothing
-    assert kinships(codes, 3, [2]) == []
+    assert [k.child for k in relations_of(codes, 3, [2])] == [7]
+    codes[1, 2] = 1  # coarse 2 now fires in more than half of the images, and holds nothing
+    assert relations_of(codes, 3, [2]) == []
 
 
 def test_the_parent_of_a_listed_fine_neuron_is_the_narrowest_that_holds_it():
-    found = kinships(planted_family(), 3, [4, 6, 5, 8])
+    found = relations_of(planted_family(), 3, [4, 6, 5, 8])
     assert [(k.neuron, k.parent, k.child) for k in found] == [(4, 0, 4), (6, 1, 6), (5, 1, 5)]
     assert (found[0].frequency, found[0].within, found[0].covers, found[0].other) == (0.1, 1, 0.25, 0)
 
@@ -120,23 +120,23 @@ def test_containment_by_chance_makes_no_kin():
     codes = (rng.random((200, 3020)) < np.where(np.arange(3020) < 20, 0.5, 0.04)).astype(np.float32)
     coarse, fine = codes[:, :20], codes[:, 20:]
     assert (coarse.T @ fine >= 0.8 * fine.sum(0)).mean() > 0.02  # there are plenty that look like it
-    assert kinships(codes, 20, range(20)) == []
-    assert kinships(codes, 3020, range(20)) == []  # a dictionary of one group
+    assert relations_of(codes, 20, range(20)) == []
+    assert relations_of(codes, 3020, range(20)) == []  # a dictionary of one group
 
 
-def test_a_line_names_the_strongest_pictures_of_the_relative():
+def test_a_line_names_the_strongest_images_of_the_relative():
     codes = planted_family()
     codes[:30, 3] = np.linspace(3, 2, 30)
     samples = [Sample(i, "p", i, f"images/{i}.png", "") for i in range(400)]
-    lines = [json.loads(line) for line in kin_lines(kinships(codes, 3, [0, 4]), codes, 3, samples).splitlines()]
+    lines = [json.loads(line) for line in kin_lines(relations_of(codes, 3, [0, 4]), codes, 3, samples).splitlines()]
     assert [(line["neuron"], [name[7:-4] for name in line["top_images"]]) for line in lines] == [
         (0, ["0", "1", "2"]), (0, ["20", "21", "22"]), (4, ["0", "1", "2"]),
     ]  # fmt: skip
-    assert list(lines[0]) == [*Kinship._fields, "top_images"]
+    assert list(lines[0]) == [*Relation._fields, "top_images"]
 
 
 def captured(sae, folder, black=()) -> Run:
-    """A run of twelve pictures of noise, with activations and an autoencoder."""
+    """A run of twelve images of noise, with activations and an autoencoder."""
     run = Run.create(folder / "run")
     run.begin("capture", CaptureConfig("a doctor"))
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
@@ -147,7 +147,7 @@ def captured(sae, folder, black=()) -> Run:
     samples = {}
     for index in range(12):
         image = Image.fromarray(rng.integers(1, 256, (16, 16, 3), np.uint8) * (index not in black))
-        samples[index] = write_picture(run, run.images_dir, index, "a doctor", index, image)
+        samples[index] = write_image(run, run.images_dir, index, "a doctor", index, image)
     write_list(run.samples_path, samples)
     run.finish("capture", Outcome([], {"black_images": list(black)}), 1.0)
     return run
@@ -170,7 +170,7 @@ def test_a_finding_tells_how_many_autoencoders_have_it(sae, clip_folder, tmp_pat
     assert [attribute.found_by for attribute in run.attributes][:2] == [3, 2]
 
 
-def test_black_pictures_count_for_nothing(sae, clip_folder, tmp_path):
+def test_black_images_count_for_nothing(sae, clip_folder, tmp_path):
     run, samples = (run := captured(sae, tmp_path, (2, 7))), run.samples()
     config = DiscoverConfig("published", percentile=0.0, n_top_images=4, min_images=4, embedder=str(clip_folder))
     _, outcome = drained(discover(run, config))

@@ -1,4 +1,4 @@
-"""Embeddings are CLIP's own, of unit length, and no picture is made up."""
+"""Embeddings are CLIP's own, of unit length, and no image is made up."""
 
 import io
 import shutil
@@ -21,27 +21,27 @@ def embedder(clip_folder):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)) for _ in range(5)]
 
 
-def test_embeddings_are_those_of_clip(embedder, pictures, clip_folder):
+def test_embeddings_are_those_of_clip(embedder, images, clip_folder):
     model = CLIPModel.from_pretrained(clip_folder).eval()
-    pixels = CLIPImageProcessorPil.from_pretrained(clip_folder)(images=pictures, return_tensors="pt")["pixel_values"]
+    pixels = CLIPImageProcessorPil.from_pretrained(clip_folder)(images=images, return_tensors="pt")["pixel_values"]
     texts = ["a cat", "a doctor in the snow"]
     tokens = embedder.tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model(pixel_values=pixels, **tokens)
-    np.testing.assert_allclose(embedder.images(pictures), expected.image_embeds, atol=1e-5)
+    np.testing.assert_allclose(embedder.images(images), expected.image_embeds, atol=1e-5)
     np.testing.assert_allclose(embedder.texts(texts), expected.text_embeds, atol=1e-5)
 
 
-def test_embeddings_are_unit_vectors_whatever_the_batch(embedder, pictures, clip_folder):
-    rows = embedder.images(pictures)
+def test_embeddings_are_unit_vectors_whatever_the_batch(embedder, images, clip_folder):
+    rows = embedder.images(images)
     assert rows.shape == (5, embedder.d_embed) and rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(Embedder(str(clip_folder), batch_size=64).images(pictures), rows, atol=1e-5)
+    np.testing.assert_allclose(Embedder(str(clip_folder), batch_size=64).images(images), rows, atol=1e-5)
     np.testing.assert_allclose(embedder.texts(["a", "b c", "d"])[2], embedder.texts(["d"])[0], atol=1e-5)
 
 
@@ -49,23 +49,23 @@ def test_nothing_in_nothing_out(embedder):
     assert embedder.images([]).shape == embedder.texts([]).shape == (0, embedder.d_embed)
 
 
-def test_other_modes_are_read_as_rgb(embedder, pictures):
-    grey = pictures[0].convert("L")
-    np.testing.assert_allclose(embedder.images([grey]), embedder.images([grey.convert("RGB")]), atol=1e-6)
+def test_other_modes_are_read_as_rgb(embedder, images):
+    gray = images[0].convert("L")
+    np.testing.assert_allclose(embedder.images([gray]), embedder.images([gray.convert("RGB")]), atol=1e-6)
 
 
 def test_a_long_text_is_cut(embedder):
     assert np.allclose(embedder.texts(["x " * 100]), embedder.texts(["x " * 200]))
 
 
-def test_a_picture_that_cannot_be_read_is_an_error(embedder, pictures, tmp_path):
+def test_a_image_that_cannot_be_read_is_an_error(embedder, images, tmp_path):
     path = tmp_path / "half.png"
-    pictures[0].save(path)
+    images[0].save(path)
     path.write_bytes(path.read_bytes()[:400])
-    with Image.open(path) as half, pytest.raises(RaigenError, match=r"half\.png: expected a whole picture; it cannot"):
-        embedder.images([pictures[1], half])
-    with pytest.raises(RaigenError, match="picture 3: expected a whole picture"):
-        embedder.images([*pictures[:3], Image.open(io.BytesIO(path.read_bytes()))])
+    with Image.open(path) as half, pytest.raises(RaigenError, match=r"half\.png: expected a whole image; it cannot"):
+        embedder.images([images[1], half])
+    with pytest.raises(RaigenError, match="image 3: expected a whole image"):
+        embedder.images([*images[:3], Image.open(io.BytesIO(path.read_bytes()))])
 
 
 def test_loading_is_silent_without_torchvision(clip_folder, capsys):

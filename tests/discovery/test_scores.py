@@ -22,7 +22,7 @@ shapes = st.tuples(st.integers(0, 10**6), st.integers(2, 30), st.integers(1, 20)
 
 
 def test_scores_worked_by_hand():
-    # Four pictures: three look along the first axis, one along the second. Lengths of embeddings must not count.
+    # Four images: three look along the first axis, one along the second. Lengths of embeddings must not count.
     embeddings = np.array([[1.0, 0], [5, 0], [1, 0], [0, 1]])
     codes = np.array([
         [2.0, 0, 0, 1],
@@ -93,17 +93,17 @@ def test_a_part_equal_for_all_neurons_counts_as_nothing():
 @pytest.mark.parametrize(
     ("codes", "embeddings", "message"),
     [
-        (np.zeros((3, 2)), np.ones((3, 2)), "none of 2 does on any of 3 pictures"),
-        (np.ones((1, 2)), np.ones((1, 2)), "at least 2 pictures, to compare one with the rest; got 1"),
+        (np.zeros((3, 2)), np.ones((3, 2)), "none of 2 does on any of 3 images"),
+        (np.ones((1, 2)), np.ones((1, 2)), "at least 2 images, to compare one with the rest; got 1"),
         (np.ones((3, 2)), np.ones((4, 2)), "codes of 3, embeddings of 4"),
-        (np.array([[1.0, 1], [1, np.nan]]), np.ones((2, 2)), r"image codes.*got nan for picture 1, \[1\]"),
-        (np.array([[1.0, 1], [-1, 1]]), np.ones((2, 2)), "image codes.*got -1.0 for picture 1"),
+        (np.array([[1.0, 1], [1, np.nan]]), np.ones((2, 2)), r"image codes.*got nan for image 1, \[1\]"),
+        (np.array([[1.0, 1], [-1, 1]]), np.ones((2, 2)), "image codes.*got -1.0 for image 1"),
         (
             np.ones((2, 2)),
             np.array([[1, 1], [np.inf, 1]]),
-            r"embeddings: expected finite numbers; got inf for picture 1",
+            r"embeddings: expected finite numbers; got inf for image 1",
         ),
-        (np.ones((2, 2)), np.array([[1.0, 1], [0, 0]]), r"embedding of a picture has length 0 \(row 1\)"),
+        (np.ones((2, 2)), np.array([[1.0, 1], [0, 0]]), r"embedding of an image has length 0 \(row 1\)"),
         (np.ones((2, 2)), np.array([[1.0, 0], [-1, 0]]), "centroid of a neuron"),
     ],
 )
@@ -160,15 +160,15 @@ def test_prune_refuses_scores_that_single_out_nothing():
 
 
 def square(n: int, apart: int = 4) -> np.ndarray:
-    """Pictures in four equal kinds, at right angles or opposite: of equal length once whitened."""
+    """Images in four equal kinds, at right angles or opposite: of equal length once whitened."""
     return np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]] * (n // apart))
 
 
 def test_coherence_worked_by_hand():
     codes = np.zeros((32, 4))
-    codes[[0, 4, 8], 0] = 5.0  # alike: coherence 1; a quarter of the pictures is like them
+    codes[[0, 4, 8], 0] = 5.0  # alike: coherence 1; a quarter of the images is like them
     codes[[0, 1], 1] = 5.0  # opposite: -1, which counts as 0
-    codes[[0, 2, 4, 6], 2] = 5.0  # two kinds, a third of the way to each: half of the pictures has one of them
+    codes[[0, 2, 4, 6], 2] = 5.0  # two kinds, a third of the way to each: half of the images has one of them
     scores = coherence_scores(codes[:, [0, 1, 3]], [square(32)], n_top=2)
     np.testing.assert_allclose(scores.distinctiveness, [1, 0, np.nan], atol=1e-12)
     np.testing.assert_allclose(scores.frequency[[0, 2]], [0.25, 0])
@@ -180,11 +180,11 @@ def test_coherence_worked_by_hand():
     np.testing.assert_allclose(np.linalg.norm(mixed.centroids, axis=1), 1)
 
 
-def test_the_view_in_which_pictures_are_most_alike_counts():
+def test_the_view_in_which_images_are_most_alike_counts():
     rng = np.random.default_rng(0)
     codes, noise = rng.random((64, 3)), rng.normal(size=(64, 8))
     shown = noise.copy()
-    shown[:6, 0], codes[:6, 1] = 12, 2  # one view sees what the first six pictures share
+    shown[:6, 0], codes[:6, 1] = 12, 2  # one view sees what the first six images share
     blind, seeing, both = (coherence_scores(codes, views, n_top=5) for views in ([noise], [shown], [noise, shown]))
     assert seeing.minority_score[1] > 2 * blind.minority_score[1]
     for name in ("minority_score", "frequency", "distinctiveness"):
@@ -230,10 +230,10 @@ def test_coherence_does_not_depend_on_the_axes_of_the_embedding():
 
 def test_views_are_checked():
     codes, embeddings = example(4, 30, 5)
-    with pytest.raises(RaigenError, match="expected one embedding per picture; got codes of 30, embeddings of 29"):
+    with pytest.raises(RaigenError, match="expected one embedding per image; got codes of 30, embeddings of 29"):
         coherence_scores(codes, [embeddings, embeddings[:29]])
     embeddings[3, 1] = np.nan
-    with pytest.raises(RaigenError, match=r"embeddings: expected finite numbers; got nan for picture 3, \[1\]"):
+    with pytest.raises(RaigenError, match=r"embeddings: expected finite numbers; got nan for image 3, \[1\]"):
         coherence_scores(codes, [embeddings])
 
 
@@ -241,7 +241,7 @@ def test_every_neuron_that_fires_is_listed_or_has_a_reason():
     rng = np.random.default_rng(3)
     codes = np.where(rng.random((80, 60)) < 0.2, rng.random((80, 60)), 0)
     codes[:, 7] = 0
-    codes[:, 21] = 2 * codes[:, 20]  # the same pictures, so the same centroid
+    codes[:, 21] = 2 * codes[:, 20]  # the same images, so the same centroid
     scores = minority_scores(codes, rng.normal(size=(80, 5)))
     kept = prune(scores, 0.01, 50.0)
     listed = kept[:6].tolist()
@@ -287,7 +287,7 @@ def test_another_autoencoder_finds_again_what_stands_out_there():
     assert found_again(mine.centroids[:0], theirs).shape == (0,)
 
 
-def test_the_limit_follows_the_number_of_pictures():
+def test_the_limit_follows_the_number_of_images():
     assert DiscoverConfig().pruning(1000) == (0.5, 0.0, 0.03)
     assert DiscoverConfig().pruning(100).max_frequency == 0.3
     assert DiscoverConfig().pruning(12).max_frequency == 1

@@ -7,11 +7,11 @@ import torch
 from raigen.cli import main as cli
 from raigen.cli.tables import print_search
 from raigen.config import SearchConfig
-from raigen.diffusion.hooks import Layout
+from raigen.diffusion.hooks import TokenLayout
 from raigen.discovery import search as room
-from raigen.discovery.samples import Ear, Kept
+from raigen.discovery.samples import ActivationSample, SampledActivations
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import Reading, Tried, concentration, ranked, rating_of, reading
+from raigen.discovery.search import Reading, TriedHookpoint, concentration, ranked, rating_of, reading
 from raigen.errors import RaigenError
 from raigen.runs.records import HookpointRating
 from raigen.runs.steps import exhausted
@@ -21,7 +21,7 @@ N, PLACES, D_IN = 200, 9, 16
 
 
 def heard(ear, seeds, size, outputs):
-    """What an ear keeps of outputs [picture, step, token, d_in], `size` pictures at a time."""
+    """What an ear keeps of outputs [image, step, token, d_in], `size` images at a time."""
     for start in range(0, len(seeds), size):
         ear.begin(seeds[start : start + size])
         for step in range(outputs.shape[1]):
@@ -31,8 +31,8 @@ def heard(ear, seeds, size, outputs):
 
 
 def test_what_is_kept_does_not_depend_on_the_batches():
-    outputs, layout = torch.randn(6, 2, 36, 4), Layout(0, 0, 0, (6, 6), 4)
-    one, other = (heard(Ear(layout, 5), range(6), size, outputs) for size in (2, 4))
+    outputs, layout = torch.randn(6, 2, 36, 4), TokenLayout(0, 0, 0, (6, 6), 4)
+    one, other = (heard(ActivationSample(layout, 5), range(6), size, outputs) for size in (2, 4))
     assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
     assert one.tokens.shape == (6 * 2 * 5, 4) and one.images.tolist() == [i for i in range(6) for _ in range(10)]
     assert torch.equal(one.last, outputs[:, 1].half())
@@ -40,32 +40,32 @@ def test_what_is_kept_does_not_depend_on_the_batches():
     assert len(drawn) == 10 and drawn <= {tuple(token) for token in outputs[0].half().flatten(0, 1).tolist()}
     same = outputs[:, :1].half().flatten(1, 2).unsqueeze(1) == one.tokens.view(6, 10, 1, 4)[:, :5]
     places = same.all(3).nonzero()[:, 2].view(6, 5)
-    assert len({tuple(row) for row in places.tolist()}) == 6  # of each picture others
+    assert len({tuple(row) for row in places.tolist()}) == 6  # of each image others
 
 
 def test_large_grids_are_thinned_evenly():
-    layout = Layout(0, 0, 0, (40, 30), 1)
-    kept = heard(Ear(layout, 7), range(1), 1, torch.arange(1200.0).view(1, 1, 1200, 1))
+    layout = TokenLayout(0, 0, 0, (40, 30), 1)
+    kept = heard(ActivationSample(layout, 7), range(1), 1, torch.arange(1200.0).view(1, 1, 1200, 1))
     rows, columns = kept.last.flatten().int() // 30, kept.last.flatten().int() % 30
     assert rows.unique().tolist() == list(range(0, 40, 3)) and columns.unique().tolist() == list(range(0, 30, 3))
 
 
 def test_numbers_too_large_for_float16_are_a_reason_and_free_the_memory():
-    ear = Ear(Layout(0, 0, 0, (2, 2), 3), 4)
+    ear = ActivationSample(TokenLayout(0, 0, 0, (2, 2), 3), 4)
     with pytest.raises(RaigenError, match="numbers that float16 cannot hold, for one of the seeds 2 to 3"):
         heard(ear, range(4), 2, torch.cat([torch.zeros(2, 1, 4, 3), torch.full((2, 1, 4, 3), 1e6)]))
     assert ear.tokens == ear.last == []
 
 
-def planted(strength: float) -> tuple[Kept, list[np.ndarray]]:
-    """200 pictures of which twelve are alike to the eye; a hookpoint shows these at one place, `strength` clearly."""
+def planted(strength: float) -> tuple[SampledActivations, list[np.ndarray]]:
+    """200 images of which twelve are alike to the eye; a hookpoint shows these at one place, `strength` clearly."""
     generator = torch.Generator().manual_seed(0)
     views = [np.random.default_rng(seed).normal(size=(N, 12)) for seed in (0, 1)]
     last = torch.randn(N, PLACES, D_IN, generator=generator)
     for view in views:
         view[:12, 0] += 9
     last[:12, 4, 0] += strength
-    kept = Kept(
+    kept = SampledActivations(
         last.flatten(0, 1).half().repeat(3, 1), torch.arange(N).repeat_interleave(PLACES).repeat(3), last.half()
     )
     return kept, views
@@ -75,20 +75,20 @@ def test_the_hookpoint_that_holds_what_is_rare_comes_first():
     cpu, tried = torch.device("cpu"), []
     for path, strength in (("blind", 0.0), ("seeing", 12.0)):
         kept, views = planted(strength)
-        tried.append(Tried(path, path == "blind", [reading(kept, views, seed, cpu) for seed in (0, 1)]))
+        tried.append(TriedHookpoint(path, path == "blind", [reading(kept, views, seed, cpu) for seed in (0, 1)]))
     best, worst = ranked([rating_of(each) for each in tried])
     assert (best.path, best.rank, worst.path, worst.rank, worst.is_default) == ("seeing", 1, "blind", 2, True)
     assert best.score > worst.score
     for read in tried[1].readings:
         first = read.listed[0]
-        assert set(np.argsort(-read.peaks[:, first])[:10]) <= set(range(12)) and read.concentration[0] > 0.8
+        assert set(np.argsort(-read.max_codes[:, first])[:10]) <= set(range(12)) and read.concentration[0] > 0.8
 
 
-def test_black_pictures_are_no_kind_of_picture():
+def test_black_images_are_no_kind_of_image():
     kept, views = planted(12.0)
     views[1][:12] = 0  # what `looks` says of them
     read = reading(kept, views, 0, torch.device("cpu"))
-    assert not read.peaks[:12].any() and read.peaks[12:].any()
+    assert not read.max_codes[:12].any() and read.max_codes[12:].any()
 
 
 def some(scores: list[float], centroids: np.ndarray) -> Reading:
@@ -101,10 +101,10 @@ def some(scores: list[float], centroids: np.ndarray) -> Reading:
 def test_a_rating_is_the_mean_over_both_autoencoders():
     axes = np.eye(12)
     one, other = some([0.8, 0.4], axes[:2]), some([0.6], axes[1:2])
-    rating = rating_of(Tried("here", False, [one, other]))
+    rating = rating_of(TriedHookpoint("here", False, [one, other]))
     assert (rating.score, rating.stability, rating.n_listed) == (pytest.approx(0.09), 0.75, 1.5)
     assert (rating.concentration, rating.dead_share, rating.reason) == (0.5, 0.25, None)
-    none = rating_of(Tried("there", False, [some([], axes[:0]), one]))
+    none = rating_of(TriedHookpoint("there", False, [some([], axes[:0]), one]))
     assert (none.score, none.stability, none.n_listed) == (pytest.approx(0.06), 0.0, 1.0)
 
 
@@ -135,16 +135,16 @@ def quick(clip, **options) -> SearchConfig:
     return SearchConfig(n_images=50, device="cpu", embedder=str(clip), **options)
 
 
-def test_a_search_tries_every_candidate_on_the_same_pictures(sd_folder, clip_folder):
+def test_a_search_tries_every_candidate_on_the_same_images(sd_folder, clip_folder):
     steps, seen = [], []
-    tried = exhausted(room.readings(str(sd_folder), quick(clip_folder), seen.extend), steps.append)
+    tried = exhausted(room.try_hookpoints(str(sd_folder), quick(clip_folder), seen.extend), steps.append)
     assert {each.path for each in tried} == {"unet.mid_block", "unet.down_blocks.0", "unet.down_blocks.1",
                                              "unet.up_blocks.0", "unet.up_blocks.1"}  # fmt: skip
     assert len(seen) == 50 and sum(each.is_default for each in tried) == 1
     middle = next(each for each in tried if each.path == "unet.mid_block")
-    assert [read.peaks.shape for read in middle.readings] == [(50, room.NEURONS_PER_CHANNEL * WIDTH)] * 2
+    assert [read.max_codes.shape for read in middle.readings] == [(50, room.NEURONS_PER_CHANNEL * WIDTH)] * 2
     assert [(step.stage, step.state) for step in steps if step.tick is None] == [
-        ("pictures", "begun"), ("pictures", "finished"), ("layers", "begun"), ("layers", "finished")
+        ("images", "begun"), ("images", "finished"), ("layers", "begun"), ("layers", "finished")
     ]  # fmt: skip
     assert [step.tick.done for step in steps if step.tick is not None] == [16, 32, 48, 50, 0, 1, 2, 3, 4, 5]
     found = ranked([rating_of(each) for each in tried])
@@ -162,12 +162,12 @@ def test_what_cannot_be_captured_is_listed_with_the_reason(sd_folder, clip_folde
     assert cli.main([*args, "--embedder", str(clip_folder)]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0] == "50 pictures of “a cat”, two autoencoders for each hookpoint"
+    assert lines[0] == "50 images of “a cat”, two autoencoders for each hookpoint"
     assert lines[4].startswith("│    1 │ unet.mid_block (default) │ 0.")
     assert lines[5].split("│")[1:4] == ["      ", " unet.time_embedding      ", "  none "]
     assert lines[7].startswith("unet.time_embedding: hookpoint: unet.time_embedding puts out [")
     assert lines[-1] == f"next: raigen audit 'a cat' --model {sd_folder} --hookpoint unet.mid_block"
-    assert [line.split(":")[0] for line in err.splitlines()] == ["pictures", "layers"]
+    assert [line.split(":")[0] for line in err.splitlines()] == ["images", "layers"]
 
     monkeypatch.setattr(room, "candidates", lambda pipe: few(pipe)[:1])
     assert cli.main([*args, "--embedder", str(clip_folder)]) == 2
@@ -185,7 +185,7 @@ def test_the_table(capsys):
     assert (
         capsys.readouterr().out
         == """\
-300 pictures of “a photo of a doctor”, two autoencoders for each hookpoint
+300 images of “a photo of a doctor”, two autoencoders for each hookpoint
 ┏━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━┳━━━━━━━━┓
 ┃ rank ┃ hookpoint                ┃ score ┃ stability ┃ concentration ┃ dead ┃ listed ┃
 ┡━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━╇━━━━━━━━┩
@@ -203,7 +203,7 @@ next: raigen audit 'a photo of a doctor' --model portraits --hookpoint unet.up_b
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--n-images", "3"), "n_images: expected at least 50: fewer pictures cannot show what is rare; got 3"),
+        (("--n-images", "3"), "n_images: expected at least 50: fewer images cannot show what is rare; got 3"),
         (("--prompt", " "), "prompt: expected a text that is not empty; got ' '"),
         (("--batch-size", "0"), "batch_size: expected 1 or more; got 0"),
         (("--embedder", "./nowhere"), "./nowhere"),

@@ -1,4 +1,4 @@
-"""A name is given when a phrase tells a neuron's pictures from the others, and not otherwise."""
+"""A name is given when a phrase tells a neuron's images from the others, and not otherwise."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def attribute() -> RareAttribute:
     return RareAttribute(1, 7, 0.5, 0.02, 0.1, ("images/000000.png",))
 
 
-def pictures(seed: int, strength: float):
+def images(seed: int, strength: float):
     """60 embeddings near one direction; the first ten lean towards phrase 1 by `strength`."""
     rng = np.random.default_rng(seed)
     directions = np.linalg.qr(rng.normal(size=(8, 8)))[0][:3]
@@ -25,7 +25,7 @@ def pictures(seed: int, strength: float):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_planted_phrase_is_named(seed):
-    embeddings, directions = pictures(seed, 2.0)
+    embeddings, directions = images(seed, 2.0)
     naming = name_of(embeddings, np.arange(10), directions, PHRASES)
     assert naming.phrases[0] == "holding a cat" and naming.auroc[0] > 0.95
     named = labeled(attribute(), naming, "a photo of a doctor", 0.8)
@@ -37,7 +37,7 @@ def test_the_planted_phrase_is_named(seed):
 def test_without_a_difference_there_is_no_name():
     unnamed = 0
     for seed in range(10):
-        embeddings, directions = pictures(seed, 0.0)
+        embeddings, directions = images(seed, 0.0)
         found = labeled(
             attribute(), name_of(embeddings, np.arange(10), directions, PHRASES), "a photo of a doctor", 0.8
         )

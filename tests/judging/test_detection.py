@@ -1,4 +1,4 @@
-"""Labels are scored on pictures that did not make them, on both sides; measures need no label."""
+"""Labels are scored on images that did not make them, on both sides; measures need no label."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def unit(rows):
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_held_out_pictures_are_on_their_side_and_unused(seed):
+def test_held_out_images_are_on_their_side_and_unused(seed):
     rng = np.random.default_rng(seed)
     codes = np.where(rng.random(120) < 0.3, rng.random(120), 0)
     embeddings, top = unit(rng.normal(size=(120, 5))), np.zeros(120, bool)
@@ -45,7 +45,7 @@ def test_the_score_is_that_of_scikit_learn(active, silent):
         assert 0 <= low <= value + 1e-9 and value - 1e-9 <= high <= 1
 
 
-def test_unscored_pictures_count_on_no_side():
+def test_unscored_images_count_on_no_side():
     nothing = np.array([np.nan, np.nan])
     assert detection(nothing, np.array([0.1])) is None and detection(np.array([0.1]), nothing) is None
     found = detection(np.array([0.9, np.nan]), np.array([0.2, np.nan, 0.7]))
@@ -86,7 +86,7 @@ def test_redundancy_finds_the_twin():
     assert redundancy(rows, 1) == pytest.approx(1) and redundancy(rows, 0) < 0.9
 
 
-def test_two_meanings_are_told_from_one_and_an_odd_picture_is_none():
+def test_two_meanings_are_told_from_one_and_an_odd_image_is_none():
     rng = np.random.default_rng(0)
     one, two = np.eye(6)[0], np.eye(6)[1]
     alike = unit(one + 0.05 * rng.normal(size=(10, 6)))

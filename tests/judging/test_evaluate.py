@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 
-from raigen.judging.evaluate import judgements, table
+from raigen.judging.evaluate import judgments, table
 from raigen.judging.judges import Subject, Verdicts, presence_of, without
 from raigen.runs.records import RareAttribute, Sample
 from raigen.stats import rate_interval
 
 
-def test_unscored_pictures_are_not_in_the_denominator():
+def test_unscored_images_are_not_in_the_denominator():
     shows = np.array([1.0, 0, 0, np.nan, 0, 0, 0, 0, np.nan, 0])
     presence = presence_of(Verdicts("a judge", shows, np.ones(10)), 0.95)
     assert (presence.hits, presence.n, presence.unscored) == (1, 8, 2)
@@ -30,14 +30,14 @@ def test_the_files_say_what_was_judged():
     named = RareAttribute(1, 7, 0.5, 0.02, 0.1, (), "holding a cat", presence=presence_of(verdicts, 0.95))
     unnamed = RareAttribute(2, 8, 0.4, 0.02, 0.1, ())
     found = {Subject("holding a cat", 7): [verdicts]}
-    lines = [json.loads(line) for line in judgements(samples, found).splitlines()]
+    lines = [json.loads(line) for line in judgments(samples, found).splitlines()]
     assert [(line["seed"], line["shows"], line["confidence"]) for line in lines] == [(50, True, 0.9), (51, None, 0.1)]
     rows = table([named, unnamed]).splitlines()
     assert rows[0].startswith("rank,neuron,label,rate,low,high,hits,n,unscored") and len(rows) == 2
     assert rows[1].startswith("1,7,holding a cat,1.0,")
 
 
-def test_black_pictures_are_unscored():
+def test_black_images_are_unscored():
     verdicts = without(Verdicts("a judge", np.array([1.0, 0, 0]), np.ones(3)), np.array([False, True, False]))
     presence = presence_of(verdicts, 0.95)
     assert (presence.hits, presence.n, presence.unscored) == (1, 2, 1)

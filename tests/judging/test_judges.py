@@ -16,18 +16,18 @@ from raigen.config.fields import address_of
 from raigen.errors import RaigenError
 from raigen.judging.annotate import annotate, answered, evidence_sheet
 from raigen.judging.evaluate import evaluate, plan
-from raigen.judging.fresh import FRESH_SEEDS_FROM, asked_shelf
+from raigen.judging.fresh import FRESH_SEEDS_FROM, suggested_list
 from raigen.judging.judges import NOT_KNOWN
 from raigen.judging.vlm.answers import Reply
 from raigen.runs.files import write_tensors, write_text
-from raigen.runs.images import write_list, write_picture
+from raigen.runs.images import write_image, write_list
 from raigen.runs.pixels import CAPTION, SMALL
 from raigen.runs.records import RareAttribute
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome
 from raigen.world.attributes import VALUES, Attributes
 from raigen.world.portraits import draw, judge, sample_attributes
-from tests.support.vlm_server import Brain, picture_of, question_of, serving
+from tests.support.vlm_server import Brain, image_of, question_of, serving
 
 DOCTOR = "a photo of a doctor"
 GRID = 5 * SMALL + 4 * 4
@@ -35,7 +35,7 @@ N_FRESH = 24
 
 
 def cells(sheet: Image.Image, band: int) -> list[Image.Image]:
-    """The ten pictures of a band of the sheet that annotators see."""
+    """The ten images of a band of the sheet that annotators see."""
     top = band * (CAPTION + 2 * SMALL + 4) + CAPTION
     at = [(column * (SMALL + 4), top + row * (SMALL + 4)) for row in range(2) for column in range(5)]
     return [sheet.crop((x, y, x + SMALL, y + SMALL)) for x, y in at]
@@ -47,7 +47,7 @@ class SheetBrain(Brain):
     def __call__(self, request):
         if "Band A" not in question_of(request):
             return super().__call__(request)
-        sheet = picture_of(request)
+        sheet = image_of(request)
         with self._lock:
             shown, control = (judge(cells(sheet, band)).shows for band in (0, 2))
         best = int((shown.mean(0) - control.mean(0)).argmax())
@@ -63,13 +63,13 @@ def run(tmp_path):
     run, rng = Run.create(tmp_path / "run"), np.random.default_rng(3)
     shown = [Attributes("doctor", glasses="glasses", hair="short hair")] * 10 + [Attributes("doctor", held="cat")] * 10
     shown += [sample_attributes(DOCTOR, rng) for _ in range(40)]
-    samples = {i: write_picture(run, run.images_dir, i, DOCTOR, i, draw(a, rng)) for i, a in enumerate(shown)}
+    samples = {i: write_image(run, run.images_dir, i, DOCTOR, i, draw(a, rng)) for i, a in enumerate(shown)}
     write_list(run.samples_path, samples)
     fresh = [sample_attributes(DOCTOR, rng) for _ in range(N_FRESH - 4)] + [Attributes("doctor", held="cat")] * 4
     made = {}
     for i, attributes in enumerate(fresh):
         seed = FRESH_SEEDS_FROM + i
-        made[i] = write_picture(run, run.fresh_dir, i, DOCTOR, seed, draw(attributes, rng))
+        made[i] = write_image(run, run.fresh_dir, i, DOCTOR, seed, draw(attributes, rng))
     write_list(run.fresh_samples_path, made)
     tops = [range(10), range(10, 20), range(20, 60, 4)]
     attributes = [
@@ -109,7 +109,7 @@ def through(run, stage, config):
             return ticks, end.value.facts
 
 
-def test_a_model_names_what_the_pictures_show(run, server):
+def test_a_model_names_what_the_images_show(run, server):
     ticks, facts = through(run, "annotate", AnnotateConfig(annotator=server.model))
     glasses, cat, nothing = run.attributes
     name = f"m at {server.url[7:-3]}"
@@ -119,12 +119,12 @@ def test_a_model_names_what_the_pictures_show(run, server):
     assert facts["n_named"] == 2 and facts["n_unanswered"] == 0 and ticks[-1][:2] == (3, 3)
     lines = [json.loads(line) for line in run.annotations_path.read_text().splitlines()]
     assert [line["neuron"] for line in lines] == [7, 14, 21] and lines[0]["why_not"] is None
-    assert lines[2]["label"] is None and "top pictures, fewer than 80 %" in lines[2]["why_not"]
+    assert lines[2]["label"] is None and "top images, fewer than 80 %" in lines[2]["why_not"]
 
 
-def test_the_sheet_shows_top_pictures_heatmaps_and_random_ones(run, server):
+def test_the_sheet_shows_top_images_heatmaps_and_random_ones(run, server):
     through(run, "annotate", AnnotateConfig(annotator=server.model))
-    sheet = next(picture_of(r) for r in server.requests if "doctor" in question_of(r))
+    sheet = next(image_of(r) for r in server.requests if "doctor" in question_of(r))
     assert sheet.width == GRID and sheet.height == 3 * (CAPTION + 2 * SMALL + 4)
     top, tinted = (np.stack([np.asarray(cell, float) for cell in cells(sheet, band)]) for band in (0, 1))
     assert np.abs(top - tinted).mean() > 5
@@ -132,21 +132,21 @@ def test_the_sheet_shows_top_pictures_heatmaps_and_random_ones(run, server):
     assert "10 pictures" in question and "10 random pictures" in question and DOCTOR in question
 
 
-def test_without_activation_the_picture_is_untouched():
-    picture = draw(Attributes("doctor"), np.random.default_rng(0))
-    sheet = evidence_sheet([picture] * 10, np.zeros((10, 8, 8), np.float32), [picture] * 10)
+def test_without_activation_the_image_is_untouched():
+    image = draw(Attributes("doctor"), np.random.default_rng(0))
+    sheet = evidence_sheet([image] * 10, np.zeros((10, 8, 8), np.float32), [image] * 10)
     assert np.array_equal(*(np.asarray(cells(sheet, band)[3]) for band in (0, 1)))
-    assert np.array_equal(np.asarray(cells(sheet, 0)[3].resize((64, 64), Image.Resampling.BOX)), np.asarray(picture))
+    assert np.array_equal(np.asarray(cells(sheet, 0)[3].resize((64, 64), Image.Resampling.BOX)), np.asarray(image))
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"attribute": "None"}, "no identified attribute"),
-        ({"n_showing": 7}, "seen in 7 of 10 top pictures, fewer than 80 %"),
+        ({"n_showing": 7}, "seen in 7 of 10 top images, fewer than 80 %"),
         ({"n_showing": 11}, "seen in 11 of 10"),
         ({"attribute": "a doctor"}, "the prompt says it already"),
-        ({"n_control": 9}, "as common in random pictures (9 of 10)"),
+        ({"n_control": 9}, "as common in random images (9 of 10)"),
         ({"attribute": "x" * 81}, "the answer has more than 80 characters"),
         ({}, None),
     ],
@@ -207,7 +207,7 @@ def test_what_has_no_answer_is_out_of_the_rate_and_counted_by_reason(run, server
     def fault(request, count, handler):
         text = {3: "", 4: "Well, yes and no.", 5: '{"evidence": "fog", "answer": "unsure"}'}.get(count)
         if count in (6, 7):
-            return handler.refuse("the picture is too small", 400)
+            return handler.refuse("the image is too small", 400)
         return handler.answer(text) or True if text is not None else None
 
     server.fault = fault
@@ -314,7 +314,7 @@ def test_all_judges_share_one_budget(run, server):
 
 
 def suggest(run, cats_when_asked):
-    """Labels for two neurons, one with a prompt that asks for it, of which ten pictures lie on the shelf: the first of
+    """Labels for two neurons, one with a prompt that asks for it, of which ten images lie on the shelf: the first of
     them show a cat, the last one is black."""
     named(run, "wearing glasses", "holding a cat", None)
     asked, rng = f"{DOCTOR}, holding a cat", np.random.default_rng(5)
@@ -322,11 +322,11 @@ def suggest(run, cats_when_asked):
     write_text(run.attributes_path, json.dumps(attributes))
     run.begin("annotate", AnnotateConfig())
     run.finish("annotate", Outcome([], {}), 1.0)
-    shelf, made = asked_shelf(run, asked), {}
+    shelf, made = suggested_list(run, asked), {}
     for i in range(10):
-        picture = draw(Attributes("doctor", **({"held": "cat"} if i < cats_when_asked else {})), rng)
-        picture = Image.new("RGB", picture.size) if i == 9 else picture
-        made[i] = write_picture(run, shelf.folder, i, asked, FRESH_SEEDS_FROM + i, picture)
+        image = draw(Attributes("doctor", **({"held": "cat"} if i < cats_when_asked else {})), rng)
+        image = Image.new("RGB", image.size) if i == 9 else image
+        made[i] = write_image(run, shelf.folder, i, asked, FRESH_SEEDS_FROM + i, image)
     write_list(shelf.path, made)
     return shelf
 
@@ -339,7 +339,7 @@ def test_how_often_an_attribute_shows_when_it_is_asked_for_stands_beside_its_rat
     assert (found.hits, found.n, found.unscored, found.judge) == (6, 9, 1, "portraits judge") and 4 <= bare.hits < 8
     assert cat.ratio.ratio == pytest.approx((6 / 9) / (bare.hits / bare.n))
     assert cat.ratio.low < cat.ratio.ratio < cat.ratio.high
-    assert facts["n_unscored"] == {"portraits judge: the picture is black": 1}
+    assert facts["n_unscored"] == {"portraits judge: the image is black": 1}
     assert glasses.presence and glasses.suggested is None and glasses.ratio is None  # nothing says how to ask for it
     rows = list(csv.DictReader(run.presence_path.read_text().splitlines()))
     assert [(row["label"], row["suggested_hits"], row["suggested_n"]) for row in rows] == [
@@ -363,7 +363,7 @@ def test_nobody_is_asked_for_more_than_was_wished(run, server):
 
 
 def with_twelve_cats(run):
-    """A neuron of twelve top pictures, of which the label was made from the two strongest; it fires on doctors, too."""
+    """A neuron of twelve top images, of which the label was made from the two strongest; it fires on doctors, too."""
     cats = run.attributes[1]
     codes = run.read_tensors(run.codes_path, "discover")["image_codes"]
     codes[10:20, cats.neuron] = torch.linspace(1, 0.5, 10)
@@ -382,24 +382,24 @@ def test_a_label_is_scored_where_its_neuron_fires_and_where_it_does_not(run, ser
         through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=(model,)))
         first, cats, nothing = [json.loads(line) for line in run.label_scores_path.read_text().splitlines()]
         assert first["why_not"] == (
-            "apart from the 10 pictures it was named by, the neuron fires strongly in only 0 of 60, and 5 are needed: "
-            "some 90 audited pictures would give that many, if it goes on so"
+            "apart from the 10 images it was named by, the neuron fires strongly in only 0 of 60, and 5 are needed: "
+            "some 90 audited images would give that many, if it goes on so"
         )
         assert "auroc" not in first
         assert nothing["why_not"] == "it has no label" and nothing["clarity"] is not None
         assert (cats["neuron"], cats["judge"], cats["why_not"]) == (neuron, name, None)
-        groups = [picture["group"] for picture in cats["pictures"]]
+        groups = [image["group"] for image in cats["pictures"]]
         assert [groups.count(group) for group in ("active", "hard", "random")] == [12, 6, 6]
         used = {f"images/{index:06d}.png" for index in (10, 11)}
-        assert not used & {picture["file"] for picture in cats["pictures"]}
+        assert not used & {image["file"] for image in cats["pictures"]}
         # Eight of the twelve hold a cat: these come before all silent ones, wherever the other four do.
         assert cats["hits"] >= 8 and cats["false_hits"] <= 1 and cats["auroc"] >= 8 / 12
         assert cats["accuracy_interval"][0] < cats["balanced_accuracy"] < cats["accuracy_interval"][1]
     assert len(server.requests) == 2 * N_FRESH + 24
 
 
-def test_a_label_is_scored_on_the_pictures_of_another_neuron_for_control(run, server):
-    """A label of glasses, one of cats: each is scored on the held-out pictures of the other's neuron, too."""
+def test_a_label_is_scored_on_the_images_of_another_neuron_for_control(run, server):
+    """A label of glasses, one of cats: each is scored on the held-out images of the other's neuron, too."""
     neuron = with_twelve_cats(run)
     glasses = run.attributes[0]
     attributes = [a.__dict__ | ({"top_images": a.top_images[:0]} if a.rank == 1 else {}) for a in run.attributes]

@@ -31,9 +31,9 @@ def run(tmp_path: Path) -> Run:
 
 
 def ticked(run: Run, n_shows: int | None = None, **changes) -> Path:
-    """A file as the browser makes it, of the first task, with all or the first `n_shows` pictures ticked."""
+    """A file as the browser makes it, of the first task, with all or the first `n_shows` images ticked."""
     task = tasks(run)[0]
-    files = [sample.file for sample in task.pictures]
+    files = [sample.file for sample in task.images]
     one = {"neuron": task.attribute.neuron, "label": task.attribute.label, "sha256": digest(task),
            "shows": files[:n_shows], "does_not": [] if n_shows is None else files[n_shows:]}  # fmt: skip
     path = run.dir.parent / "ticks.json"
@@ -44,9 +44,9 @@ def ticked(run: Run, n_shows: int | None = None, **changes) -> Path:
 def test_the_sheet_holds_the_judges_hits_and_what_tells_its_misses(run: Run) -> None:
     first, second = tasks(run)
     assert [task.attribute.rank for task in (first, second)] == [1, 2]  # of the others the judge saw none
-    assert {p.file for p in first.pictures} == first.hits | set(first.said)
+    assert {p.file for p in first.images} == first.hits | set(first.said)
     assert len(first.hits) == 2 and list(first.said.values()).count(False) == 1 and len(first.said) == 5
-    assert [p.sha256 for p in first.pictures] == sorted(p.sha256 for p in first.pictures)
+    assert [p.sha256 for p in first.images] == sorted(p.sha256 for p in first.images)
 
 
 def test_ticks_become_a_checked_rate_beside_the_raw_one(run: Run) -> None:
@@ -55,7 +55,7 @@ def test_ticks_become_a_checked_rate_beside_the_raw_one(run: Run) -> None:
     task = tasks(run)[0]
     fresh = sorted(task.hits)[:1]
     seen = [file for file, said in task.said.items() if said] + [file for file, said in task.said.items() if not said]
-    others = [p.file for p in task.pictures if p.file not in (*fresh, *seen)]
+    others = [p.file for p in task.images if p.file not in (*fresh, *seen)]
     path = ticked(run, n_shows=0)
     entry = json.loads(path.read_text())
     entry["reviewed"][0] |= {"shows": [*fresh, *seen], "does_not": others}
@@ -143,7 +143,7 @@ def test_a_person_ticks_and_downloads(run: Run, browser: Chrome, tmp_path: Path)
             break
         time.sleep(0.05)
     first = tasks(run)[0]
-    assert read_ticks(run, path) == {first.attribute.neuron: frozenset([first.pictures[0].file])}
+    assert read_ticks(run, path) == {first.attribute.neuron: frozenset([first.images[0].file])}
     assert review(run, path)[0].neuron == first.attribute.neuron
     assert browser.get_log("browser") == []
 

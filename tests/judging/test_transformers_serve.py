@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from raigen.config import AskConfig
-from raigen.config.fields import Address, address_of
+from raigen.config.fields import ModelAddress, address_of
 from raigen.errors import RaigenError
 from raigen.judging.judges import Subject, verdicts_of
 from raigen.judging.vlm.answers import Answers
@@ -35,7 +35,7 @@ class Served:
     """A model that is served: its address, and how often it was asked, by the server's own log."""
 
     def __init__(self, folder: Path, port: int, log: Path):
-        self.address: Address = address_of(f"openai:{folder}@http://127.0.0.1:{port}/v1")
+        self.address: ModelAddress = address_of(f"openai:{folder}@http://127.0.0.1:{port}/v1")
         self._log = log
 
     def statuses(self) -> list[int]:

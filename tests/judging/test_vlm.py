@@ -21,13 +21,13 @@ from raigen.judging.vlm.ask import Job, ask_all, hash_of, open_answers, plan
 from raigen.judging.vlm.questions import Question, annotation_question, presence_question, read_presence
 from raigen.judging.vlm.server import Server
 from raigen.world.portraits import draw, judge, sample_attributes
-from tests.support.vlm_server import KEY, cut, hang, picture_of, serving
+from tests.support.vlm_server import KEY, cut, hang, image_of, serving
 
 PHRASES = ["wearing glasses", "holding a cat", "bald"]
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     import numpy as np
 
     rng = np.random.default_rng(5)
@@ -46,21 +46,19 @@ def server():
         yield server
 
 
-def jobs(pictures, phrases=PHRASES):
+def jobs(images, phrases=PHRASES):
     return [Job((image,), presence_question(phrase), (index, phrase))
-            for index, image in enumerate(pictures) for phrase in phrases]  # fmt: skip
+            for index, image in enumerate(images) for phrase in phrases]  # fmt: skip
 
 
-def asked(server, pictures, tmp_path, phrases=PHRASES, **options):
+def asked(server, images, tmp_path, phrases=PHRASES, **options):
     config = AskConfig(**{"timeout": 5.0, **options})
     answers = open_answers(tmp_path / "answers.jsonl", config)
-    return {
-        result.tag: result for result in ask_all(address_of(server.model), jobs(pictures, phrases), answers, config)
-    }
+    return {result.tag: result for result in ask_all(address_of(server.model), jobs(images, phrases), answers, config)}
 
 
-def ask_one(server, picture, question: Question | None = None, timeout=5.0, retries=2) -> Reply:
-    return Server(address_of(server.model), timeout, retries).ask([picture], question or presence_question("bald"))
+def ask_one(server, image, question: Question | None = None, timeout=5.0, retries=2) -> Reply:
+    return Server(address_of(server.model), timeout, retries).ask([image], question or presence_question("bald"))
 
 
 def once(fault):
@@ -68,12 +66,12 @@ def once(fault):
     return lambda request, count, handler: fault(handler) if count == 1 else None
 
 
-def test_the_answers_are_what_the_pictures_show(server, pictures, tmp_path):
-    truth = judge(pictures)
+def test_the_answers_are_what_the_images_show(server, images, tmp_path):
+    truth = judge(images)
     from tests.support.vlm_server import COLUMN
 
-    results = asked(server, pictures, tmp_path)
-    assert len(results) == len(pictures) * len(PHRASES) == len(server.requests)
+    results = asked(server, images, tmp_path)
+    assert len(results) == len(images) * len(PHRASES) == len(server.requests)
     for (index, phrase), result in results.items():
         verdict = read_presence(result.reply.text)
         assert verdict == ("yes" if truth.shows[index, COLUMN[phrase]] else "no")
@@ -82,33 +80,33 @@ def test_the_answers_are_what_the_pictures_show(server, pictures, tmp_path):
     assert {read_presence(result.reply.text) for result in results.values()} == {"yes", "no"}
 
 
-def test_a_second_run_makes_no_call(server, pictures, tmp_path):
-    first = asked(server, pictures, tmp_path)
+def test_a_second_run_makes_no_call(server, images, tmp_path):
+    first = asked(server, images, tmp_path)
     n_requests = len(server.requests)
-    assert asked(server, pictures, tmp_path) == first
+    assert asked(server, images, tmp_path) == first
     assert len(server.requests) == n_requests
-    more = asked(server, pictures, tmp_path, [*PHRASES, "waving"])
-    assert len(more) - len(first) == len(server.requests) - n_requests == len(pictures)
+    more = asked(server, images, tmp_path, [*PHRASES, "waving"])
+    assert len(more) - len(first) == len(server.requests) - n_requests == len(images)
 
 
-def test_another_model_or_server_or_picture_is_another_question(server, pictures, tmp_path):
+def test_another_model_or_server_or_image_is_another_question(server, images, tmp_path):
     answers = Answers(tmp_path / "answers.jsonl")
     config = AskConfig()
     other = address_of(server.model.replace("openai:m", "openai:n"))
     for address in (address_of(server.model), other):
-        list(ask_all(address, jobs(pictures[:2], ["bald"]), answers, config))
+        list(ask_all(address, jobs(images[:2], ["bald"]), answers, config))
     assert [request["model"] for request in server.requests] == ["m", "m", "n", "n"]
     assert hash_of(Image.new("RGB", (2, 8))) != hash_of(Image.new("RGB", (8, 2)))
 
 
-def test_concurrency_is_bounded(server, pictures, tmp_path):
+def test_concurrency_is_bounded(server, images, tmp_path):
     server.fault = lambda request, count, handler: time.sleep(0.02)
-    asked(server, pictures, tmp_path, concurrency=3)
+    asked(server, images, tmp_path, concurrency=3)
     assert 1 < server.most_under_way <= 3
 
 
-def test_all_questions_about_a_picture_follow_each_other(server, pictures, tmp_path):
-    asked(server, pictures[:4], tmp_path, concurrency=1)
+def test_all_questions_about_a_image_follow_each_other(server, images, tmp_path):
+    asked(server, images[:4], tmp_path, concurrency=1)
     urls = [request["messages"][0]["content"][0]["image_url"]["url"] for request in server.requests]
     assert len({url for url, after in pairwise(urls) if url != after}) == 3
     assert all(url.startswith("data:image/png;base64,") for url in urls)
@@ -117,10 +115,10 @@ def test_all_questions_about_a_picture_follow_each_other(server, pictures, tmp_p
 # Faults that pass.
 
 
-def test_too_many_requests_waits_as_long_as_it_is_told(server, pictures):
+def test_too_many_requests_waits_as_long_as_it_is_told(server, images):
     server.fault = once(lambda handler: handler.send(429, {"error": {"message": "slow"}}, Retry_After="1") or True)
     started = time.monotonic()
-    assert read_presence(ask_one(server, pictures[0]).text) in ("yes", "no")
+    assert read_presence(ask_one(server, images[0]).text) in ("yes", "no")
     assert 1.0 <= time.monotonic() - started < 3 and len(server.requests) == 2
 
 
@@ -134,44 +132,44 @@ def test_too_many_requests_waits_as_long_as_it_is_told(server, pictures):
     ],
     ids=["500", "503", "cut", "time-out"],
 )
-def test_a_fault_that_passes_is_outlasted(server, pictures, fault):
+def test_a_fault_that_passes_is_outlasted(server, images, fault):
     server.fault = once(fault)
-    assert read_presence(ask_one(server, pictures[0], timeout=0.4).text) in ("yes", "no")
+    assert read_presence(ask_one(server, images[0], timeout=0.4).text) in ("yes", "no")
     assert len(server.requests) == 2
 
 
-def test_a_fault_that_stays_leaves_one_question_unanswered(server, pictures, tmp_path):
+def test_a_fault_that_stays_leaves_one_question_unanswered(server, images, tmp_path):
     def fault(request, count, handler):
         if "bald" in str(request["messages"][0]["content"][-1]):
             return handler.send(500, {"error": {"message": "broken"}}, Retry_After="0.01") or True
         return None
 
     server.fault = fault
-    results = asked(server, pictures[:2], tmp_path)
+    results = asked(server, images[:2], tmp_path)
     for (_, phrase), result in results.items():
         assert (result.reply is None) == (phrase == "bald")
     assert "broken" in results[0, "bald"].reason
     n_requests = len(server.requests)
     server.fault = lambda *_: None
-    assert all(result.reply for result in asked(server, pictures[:2], tmp_path).values())
+    assert all(result.reply for result in asked(server, images[:2], tmp_path).values())
     assert len(server.requests) == n_requests + 2  # only what had no answer is asked again
 
 
-def test_a_server_that_goes_away_stops_the_run_and_keeps_the_answers(server, pictures, tmp_path):
+def test_a_server_that_goes_away_stops_the_run_and_keeps_the_answers(server, images, tmp_path):
     def fault(request, count, handler):
         late = count > 4
         return (handler.send(500, {"error": {"message": "broken"}}, Retry_After="0.01") or True) if late else None
 
     server.fault = fault
     with pytest.raises(RaigenError, match=r"m at 127\.0\.0\.1:\d+: the last 5 questions came to nothing \(.*broken"):
-        asked(server, pictures, tmp_path, concurrency=1)
+        asked(server, images, tmp_path, concurrency=1)
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'"text"', b"{}", b'{"choices": []}', b'{"choices": [{"message": 3}]}'])
-def test_garbage_is_no_reply_and_is_not_kept(server, pictures, tmp_path, body):
+def test_garbage_is_no_reply_and_is_not_kept(server, images, tmp_path, body):
     server.fault = lambda request, count, handler: handler.send(200, body) or True
-    results = asked(server, pictures[:1], tmp_path, ["bald"])
+    results = asked(server, images[:1], tmp_path, ["bald"])
     assert results[0, "bald"].reply is None and results[0, "bald"].reason.startswith("no reply: ")
     assert not (tmp_path / "answers.jsonl").exists()
 
@@ -189,29 +187,29 @@ def test_garbage_is_no_reply_and_is_not_kept(server, pictures, tmp_path, body):
         ('{"verdict": true}', None),
         ('{"evidence": "hair", "answer": "perhaps"}', None),
         ('{"evidence": "a head that', None),
-        ("The picture shows no hair, yes.", None),
+        ("The image shows no hair, yes.", None),
         ("", None),
     ],
 )
-def test_what_counts_as_a_verdict(server, pictures, tmp_path, text, verdict):
+def test_what_counts_as_a_verdict(server, images, tmp_path, text, verdict):
     server.fault = lambda request, count, handler: handler.answer(text) or True
-    results = asked(server, pictures[:1], tmp_path, ["bald"])
+    results = asked(server, images[:1], tmp_path, ["bald"])
     assert read_presence(results[0, "bald"].reply.text) == verdict
     n_requests = len(server.requests)
-    asked(server, pictures[:1], tmp_path, ["bald"])
+    asked(server, images[:1], tmp_path, ["bald"])
     assert len(server.requests) == n_requests  # it was paid for, and would come again
 
 
-def test_a_refusal_is_a_reply_without_a_text(server, pictures, tmp_path):
+def test_a_refusal_is_a_reply_without_a_text(server, images, tmp_path):
     server.fault = lambda request, count, handler: handler.answer(None, refusal="I cannot help with that.") or True
-    assert asked(server, pictures[:1], tmp_path, ["bald"])[0, "bald"].reply.text == ""
+    assert asked(server, images[:1], tmp_path, ["bald"])[0, "bald"].reply.text == ""
     assert len(server.requests) == 1
 
 
 # The ladder.
 
 
-def test_the_ladder_is_climbed_once_and_logged(server, pictures, tmp_path, caplog):
+def test_the_ladder_is_climbed_once_and_logged(server, images, tmp_path, caplog):
     caplog.set_level(logging.INFO, "raigen")
 
     def fault(request, count, handler):
@@ -219,7 +217,7 @@ def test_the_ladder_is_climbed_once_and_logged(server, pictures, tmp_path, caplo
         return handler.refuse(f"response_format {kind} is not supported") if kind else None
 
     server.fault = fault
-    results = asked(server, pictures[:3], tmp_path)
+    results = asked(server, images[:3], tmp_path)
     assert {result.reply.rung for result in results.values()} == {"structured_outputs"}
     assert len(server.requests) == 9 + 1
     assert server.requests[1]["structured_outputs"]["json"]["required"] == ["evidence", "answer"]
@@ -227,27 +225,27 @@ def test_the_ladder_is_climbed_once_and_logged(server, pictures, tmp_path, caplo
     assert "does not take json_schema" in caplog.text and KEY not in caplog.text
 
 
-def test_a_form_that_is_taken_and_then_ignored_is_left(server, pictures, tmp_path):
+def test_a_form_that_is_taken_and_then_ignored_is_left(server, images, tmp_path):
     def fault(request, count, handler):
         if request.get("response_format", {}).get("type") == "json_schema":
             return handler.refuse("unknown response_format")
         return (handler.answer("I see a man.") or True) if "structured_outputs" in request else None
 
     server.fault = fault
-    results = asked(server, pictures[:2], tmp_path)
+    results = asked(server, images[:2], tmp_path)
     assert {result.reply.rung for result in results.values()} == {"json_object"}
     assert len(server.requests) == 6 + 2
 
 
-def test_a_server_that_takes_no_form_is_asked_in_words(server, pictures, tmp_path):
+def test_a_server_that_takes_no_form_is_asked_in_words(server, images, tmp_path):
     server.fault = lambda request, count, handler: (
         handler.refuse("extra fields") if {"response_format", "structured_outputs"} & set(request) else None
     )
-    results = asked(server, pictures[:2], tmp_path)
+    results = asked(server, images[:2], tmp_path)
     assert {result.reply.rung for result in results.values()} == {"text"} and len(server.requests) == 6 + 3
 
 
-def test_a_parameter_that_is_refused_by_name_is_left_out(server, pictures, tmp_path):
+def test_a_parameter_that_is_refused_by_name_is_left_out(server, images, tmp_path):
     def fault(request, count, handler):
         for name in ("logprobs", "max_tokens", "temperature"):
             if name in request:
@@ -255,13 +253,13 @@ def test_a_parameter_that_is_refused_by_name_is_left_out(server, pictures, tmp_p
         return None
 
     server.fault = fault
-    results = asked(server, pictures[:2], tmp_path)
+    results = asked(server, images[:2], tmp_path)
     assert {(r.reply.rung, r.reply.yes_share) for r in results.values()} == {("json_schema", None)}
     assert len(server.requests) == 6 + 3 and server.requests[-1]["max_completion_tokens"] == 300
 
 
 @pytest.mark.parametrize("as_list", [False, True], ids=["text", "list"])
-def test_a_reason_in_another_form_is_understood_and_told(server, pictures, tmp_path, as_list):
+def test_a_reason_in_another_form_is_understood_and_told(server, images, tmp_path, as_list):
     """FastAPI's `detail`, as `transformers serve` and others refuse: a text, or pydantic's list with what was sent."""
 
     def fault(request, count, handler):
@@ -269,26 +267,26 @@ def test_a_reason_in_another_form_is_understood_and_told(server, pictures, tmp_p
             reason = {"loc": ["body", "logprobs"], "msg": "Extra inputs are not permitted", "input": request}
             detail = [reason] if as_list else "Unexpected fields in the request: {'logprobs'}"
             return handler.send(422, {"detail": detail}) or True
-        small = picture_of(request).height < 256
+        small = image_of(request).height < 256
         return (handler.send(400, {"detail": f"too small {KEY}"}) or True) if small else None
 
     server.fault = fault
-    results = asked(server, [*pictures[:2], Image.new("RGB", (64, 32))], tmp_path, ["bald"], concurrency=1)
+    results = asked(server, [*images[:2], Image.new("RGB", (64, 32))], tmp_path, ["bald"], concurrency=1)
     assert "logprobs" in server.requests[0] and "temperature" in server.requests[1]
     assert [result.reply and result.reply.rung for result in results.values()] == ["json_schema"] * 2 + [None]
     assert results[2, "bald"].reason == "no reply: BadRequestError: Error code: 400 - too small ***"
     assert len(server.requests) == 4
 
 
-def test_a_picture_that_the_server_will_not_take_costs_the_others_nothing(server, pictures, tmp_path):
+def test_a_image_that_the_server_will_not_take_costs_the_others_nothing(server, images, tmp_path):
     bad = Image.new("RGB", (700, 300))
 
     def fault(request, count, handler):
         url = request["messages"][0]["content"][0]["image_url"]["url"]
-        return handler.refuse("the picture is too wide") if "jpeg" in url[:20] else None
+        return handler.refuse("the image is too wide") if "jpeg" in url[:20] else None
 
     server.fault = fault
-    results = asked(server, [pictures[0], bad, pictures[1]], tmp_path, ["bald"], concurrency=1)
+    results = asked(server, [images[0], bad, images[1]], tmp_path, ["bald"], concurrency=1)
     assert [results[index, "bald"].reply is None for index in range(3)] == [False, True, False]
     assert "too wide" in results[1, "bald"].reason and len(server.requests) == 3
 
@@ -297,47 +295,47 @@ def test_a_picture_that_the_server_will_not_take_costs_the_others_nothing(server
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_key_that_is_refused_fails_at_once_and_stays_secret(server, pictures, tmp_path, status, caplog):
+def test_a_key_that_is_refused_fails_at_once_and_stays_secret(server, images, tmp_path, status, caplog):
     caplog.set_level(logging.DEBUG)
     server.fault = lambda request, count, handler: handler.refuse(f"not with {KEY}", status)
     with pytest.raises(
         RaigenError, match=r"to take the model 'm' and the key in RAIGEN_API_KEY \(set\); it says"
     ) as caught:
-        asked(server, pictures, tmp_path)
+        asked(server, images, tmp_path)
     assert KEY not in str(caught.value) and "***" in str(caught.value)
     assert KEY not in caplog.text and len(server.requests) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_no_server_gets_the_key_of_another(pictures, monkeypatch):
+def test_no_server_gets_the_key_of_another(images, monkeypatch):
     seen = []
     with serving() as server:
         server.fault = lambda request, count, handler: seen.append(handler.headers["Authorization"])
-        ask_one(server, pictures[0])
+        ask_one(server, images[0])
         monkeypatch.delenv("RAIGEN_API_KEY")
-        ask_one(server, pictures[0])
+        ask_one(server, images[0])
     assert seen == [f"Bearer {KEY}", "Bearer none"]
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(RaigenError, match="expected a key in the environment; type: export OPENAI_API_KEY="):
         Server(address_of("openai:gpt-4o-mini"), 5.0)
 
 
-def test_a_server_that_is_not_there_fails_at_once(pictures, tmp_path, monkeypatch):
+def test_a_server_that_is_not_there_fails_at_once(images, tmp_path, monkeypatch):
     monkeypatch.setattr("raigen.judging.vlm.server.RETRIES", 0)
     with serving() as server:
         pass
     with pytest.raises(RaigenError, match=rf"expected a server at {server.url}; .*Start it, or mend the URL"):
-        ask_one(server, pictures[0], retries=0)
+        ask_one(server, images[0], retries=0)
 
 
-def test_quota_that_is_used_up_fails_at_once(server, pictures):
+def test_quota_that_is_used_up_fails_at_once(server, images):
     body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
     server.fault = lambda request, count, handler: handler.send(429, body, Retry_After="0.01") or True
     with pytest.raises(RaigenError, match="exceeded your quota"):
-        ask_one(server, pictures[0])
+        ask_one(server, images[0])
 
 
-def test_without_the_client_the_install_line_is_told(pictures, monkeypatch):
+def test_without_the_client_the_install_line_is_told(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(RaigenError, match=r"Install it with: pip install 'raigen\[openai\]'"):
         Server(address_of("openai:m@http://127.0.0.1:1/v1"), 5.0)
@@ -346,30 +344,30 @@ def test_without_the_client_the_install_line_is_told(pictures, monkeypatch):
 # What may be spent.
 
 
-def test_calls_are_counted_and_capped(server, pictures, tmp_path):
+def test_calls_are_counted_and_capped(server, images, tmp_path):
     with pytest.raises(RaigenError, match=r"max_calls: 5 calls are made\. All answers are kept"):
-        asked(server, pictures, tmp_path, max_calls=5)
+        asked(server, images, tmp_path, max_calls=5)
     assert len(server.requests) == 5 == len((tmp_path / "answers.jsonl").read_text().splitlines())
-    asked(server, pictures, tmp_path, max_calls=19)
-    assert len(server.requests) == len(pictures) * len(PHRASES)
-    asked(server, pictures, tmp_path, max_calls=0)
+    asked(server, images, tmp_path, max_calls=19)
+    assert len(server.requests) == len(images) * len(PHRASES)
+    asked(server, images, tmp_path, max_calls=0)
 
 
-def test_cost_is_counted_and_capped(server, pictures, tmp_path):
+def test_cost_is_counted_and_capped(server, images, tmp_path):
     prices = {"price_in": 10.0, "price_out": 100.0}  # 0.002 an answer
     with pytest.raises(RaigenError, match=r"max_cost: 0\.008 of 0\.0075 are spent"):
-        asked(server, pictures, tmp_path, max_cost=0.0075, concurrency=1, **prices)
+        asked(server, images, tmp_path, max_cost=0.0075, concurrency=1, **prices)
     assert len(server.requests) == 4
 
 
-def test_a_plan_asks_nothing(server, pictures, tmp_path):
+def test_a_plan_asks_nothing(server, images, tmp_path):
     config = AskConfig(price_in=10.0, price_out=100.0)
     address = address_of(server.model)
     answers = open_answers(tmp_path / "answers.jsonl", config)
-    guess = plan(address, jobs(pictures), answers)
+    guess = plan(address, jobs(images), answers)
     assert (guess.questions, guess.calls) == (24, 24) and guess.tokens_in > 24 * 81 and server.requests == []
-    asked(server, pictures[:4], tmp_path)
-    known = plan(address, jobs(pictures), open_answers(tmp_path / "answers.jsonl", config))
+    asked(server, images[:4], tmp_path)
+    known = plan(address, jobs(images), open_answers(tmp_path / "answers.jsonl", config))
     assert known[1:] == (24, 12, 1200, 120, pytest.approx(12 * 0.002)) and len(server.requests) == 12
     assert str(known).endswith("24 questions, 12 answered before, 12 calls; about 1,200 tokens in and 120 out; cost about 0.024")  # fmt: skip  # noqa: E501
 
@@ -384,8 +382,8 @@ from raigen.judging.vlm.ask import Job, ask_all, open_answers
 from itertools import pairwise
 from pathlib import Path
 config = AskConfig(concurrency=4)
-pictures = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in range(40)]
-jobs = [Job((picture,), presence_question("bald"), index) for index, picture in enumerate(pictures)]
+images = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in range(40)]
+jobs = [Job((image,), presence_question("bald"), index) for index, image in enumerate(images)]
 print(len(list(ask_all(address_of(sys.argv[1]), jobs, open_answers(Path(sys.argv[2]), config), config))))
 """
 
@@ -430,16 +428,16 @@ def script(tmp_path, text) -> str:
     return f"scripted:{path}"
 
 
-def test_a_script_answers_by_question_and_picture(pictures, tmp_path):
+def test_a_script_answers_by_question_and_image(images, tmp_path):
     entries = [
-        {"question": "bald", "image": hash_of(pictures[0])[:12], "answer": {"evidence": "", "answer": "yes"}},
+        {"question": "bald", "image": hash_of(images[0])[:12], "answer": {"evidence": "", "answer": "yes"}},
         {"question": "bald", "answer": "no"},
         {"question": "band", "answer": "none"},
     ]
     for text in ("\n".join(map(json.dumps, entries)), json.dumps(entries)):
         address, config = address_of(script(tmp_path, text)), AskConfig()
-        asking = jobs(pictures[:2], ["bald", "a cat"])
-        asking.append(Job((pictures[0],), annotation_question("a photo of a doctor", 10, 10), "name"))
+        asking = jobs(images[:2], ["bald", "a cat"])
+        asking.append(Job((images[0],), annotation_question("a photo of a doctor", 10, 10), "name"))
         results = {r.tag: r for r in ask_all(address, asking, Answers(tmp_path / "none.jsonl"), config)}
         assert [read_presence(results[index, "bald"].reply.text) for index in (0, 1)] == ["yes", "no"]
         assert results[0, "a cat"].reply is None and "has no answer to it" in results[0, "a cat"].reason
@@ -447,12 +445,12 @@ def test_a_script_answers_by_question_and_picture(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", '{"answer": 3}', "[3]", '"x"'])
-def test_a_script_of_another_form_is_refused(pictures, tmp_path, text):
+def test_a_script_of_another_form_is_refused(images, tmp_path, text):
     address = address_of(script(tmp_path, text))
     with pytest.raises(RaigenError, match=r"script.jsonl: expected entries such as"):
-        list(ask_all(address, jobs(pictures[:1]), Answers(tmp_path / "a.jsonl"), AskConfig()))
+        list(ask_all(address, jobs(images[:1]), Answers(tmp_path / "a.jsonl"), AskConfig()))
     with pytest.raises(RaigenError, match="nowhere: expected a file of answers; there is none"):
-        list(ask_all(address_of("scripted:nowhere"), jobs(pictures[:1]), Answers(Path("a")), AskConfig()))
+        list(ask_all(address_of("scripted:nowhere"), jobs(images[:1]), Answers(Path("a")), AskConfig()))
 
 
 @pytest.mark.parametrize(

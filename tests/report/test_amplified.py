@@ -64,7 +64,7 @@ def test_what_no_judge_could_judge_is_in_no_chart(whole: Run) -> None:
     assert pareto([entry | {"base": entry["base"] | {"presence": nothing}}]) is None
 
 
-def test_turning_down_goes_to_the_other_side_of_the_unsteered_pictures(whole: Run) -> None:
+def test_turning_down_goes_to_the_other_side_of_the_unsteered_images(whole: Run) -> None:
     (entry,) = [entry for entry in entries_of(whole, 3) if entry["method"] == "steer"]
     down = entry["points"][0] | {"strength": -1.0}
     chart = pareto([entry | {"points": [down, *entry["points"]]}])
@@ -112,7 +112,7 @@ def test_the_page_says_cost_controls_drift_and_the_verdict(whole: Run) -> None:
     assert "Brought out" in text and "random direction control" in text
     points = [point for entry in entries_of(whole, 1) for point in entry["points"] if point["strength"] == 1]
     cost = next(point["cost"] for point in points if point["presence"]["rate"] > 0.8)
-    assert re.search(rf"Cheapest is suggested prompt, 100 %: .* takes {cost:.1f} pictures for each wanted one", text)
+    assert re.search(rf"Cheapest is suggested prompt, 100 %: .* takes {cost:.1f} images for each wanted one", text)
     first, third = (whole.attributes[place].causal for place in (0, 2))
     assert first and third and not first.correlates_only and third.correlates_only
     assert "causal Turned up by 2, the neuron brings it more often than both controls" in text
@@ -131,7 +131,7 @@ def test_results_of_another_name_are_counted_not_shown(tmp_path: Path) -> None:
     write(run)
     text = text_of(run)
     assert "4 results are not shown" in text and "A mixture" not in text
-    assert run.report().read_text().count('aria-labelledby="brought-') == 1
+    assert run.report().read_text().count('aria-labeledby="brought-') == 1
 
 
 def test_a_run_without_amplification_has_no_such_part(tmp_path: Path) -> None:
@@ -147,26 +147,26 @@ def test_where_a_strength_broke_and_what_a_recipe_had_is_said(tmp_path: Path) ->
     bring_out(run)
     path = run.amplification_path(f"{run.attributes[0].neuron}-steer")
     entry = json.loads(path.read_text())
-    entry["stopped"] = {"strength": 8.0, "why": "makes black pictures", "last_good": 2.0}
+    entry["stopped"] = {"strength": 8.0, "why": "makes black images", "last_good": 2.0}
     entry["recipe"] |= {"neurons": [21, 4, 7], "steps": [2, 5], "every_branch": True, "mask": "0" * 64}
     path.write_text(json.dumps(entry))
     write(run)
     said = (
         "with neurons 4, 7 turned by the same strength; in steps 2 to 5 only; in every branch of the guidance; within a"
     )
-    assert f"steering: {said} mask; strength 8 makes black pictures, the last good one is 2." in text_of(run)
+    assert f"steering: {said} mask; strength 8 makes black images, the last good one is 2." in text_of(run)
 
 
-def test_a_damaged_picture_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_damaged_image_is_told_with_what_to_do(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=3)
     bring_out(run)
     file = run.dir / entries_of(run, 1)[0]["points"][0]["files"][1]
-    file.write_bytes(b"no picture")
+    file.write_bytes(b"no image")
     with pytest.raises(RaigenError, match=r"000001\.png .* Make it again with: the same amplify command"):
         write(run)
 
 
-def test_it_opens_without_complaints_and_shows_every_picture(page: Chrome) -> None:
+def test_it_opens_without_complaints_and_shows_every_image(page: Chrome) -> None:
     assert page.get_log("browser") == []
     broken = page.execute_script("return [...document.images].filter(i => !i.complete || !i.naturalWidth).length")
     assert broken == 0
@@ -216,9 +216,9 @@ def test_every_figure_is_a_file_that_a_browser_draws(browser: Chrome, whole: Run
         root = ElementTree.fromstring(path.read_text())
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and "url(" not in path.read_text()
         assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
-        picture = Image.open(path.with_suffix(".png"))
-        assert picture.size == (2 * int(root.attrib["width"]), 2 * int(root.attrib["height"]))
-        assert picture.convert("RGB").getcolors(maxcolors=10) is None  # more than a blank sheet
+        image = Image.open(path.with_suffix(".png"))
+        assert image.size == (2 * int(root.attrib["width"]), 2 * int(root.attrib["height"]))
+        assert image.convert("RGB").getcolors(maxcolors=10) is None  # more than a blank sheet
     dots = ElementTree.fromstring((whole.figures_dir / "overview.svg").read_text()).iter(
         "{http://www.w3.org/2000/svg}circle"
     )

@@ -1,4 +1,4 @@
-"""Pictures and the geometry of charts, by property and by worked example."""
+"""Images and the geometry of charts, by property and by worked example."""
 
 import io
 import math
@@ -62,7 +62,7 @@ def test_activations_above_the_peak_saturate() -> None:
     assert np.asarray(pixels.heatmap_overlay(heatmap, (2, 2), 1.0))[0, 0].tolist() == [*pixels.color_map()[-1], 255]
 
 
-def test_a_grid_keeps_its_pictures_in_order() -> None:
+def test_a_grid_keeps_its_images_in_order() -> None:
     shades = [Image.new("L", (2, 2), shade).convert("RGB") for shade in (10, 20, 30)]
     grid = np.asarray(pixels.image_grid(shades, columns=2, gap=1))[..., 0]
     assert grid.tolist() == [
@@ -70,8 +70,8 @@ def test_a_grid_keeps_its_pictures_in_order() -> None:
     ]  # fmt: skip
 
 
-def test_a_grid_refuses_pictures_of_several_sizes() -> None:
-    with pytest.raises(ValueError, match="expected pictures of one size; got 2x2, 3x2"):
+def test_a_grid_refuses_images_of_several_sizes() -> None:
+    with pytest.raises(ValueError, match="expected images of one size; got 2x2, 3x2"):
         pixels.image_grid([Image.new("RGB", (2, 2)), Image.new("RGB", (3, 2))], 2)
     with pytest.raises(ValueError, match="got none"):
         pixels.image_grid([], 2)

@@ -18,7 +18,7 @@ def whole(tmp_path_factory) -> Run:
     return run
 
 
-def test_each_folder_of_pictures_has_metadata_of_exactly_its_files(whole: Run) -> None:
+def test_each_folder_of_images_has_metadata_of_exactly_its_files(whole: Run) -> None:
     codes = whole.read_tensors(whole.codes_path, "discover")["image_codes"].numpy()
     neurons = [attribute.neuron for attribute in whole.attributes]
     for folder, columns in ((whole.images_dir, neurons), (whole.fresh_dir, neurons[:3])):

@@ -90,9 +90,9 @@ def test_what_is_seen_neither_unasked_nor_asked_for_is_said_and_counted(whole: R
 def test_the_summary_says_the_numbers_in_words(whole: Run) -> None:
     text = text_of(whole)
     assert (
-        "In 60 pictures that the model “portraits” made for this prompt, raigen found 4 candidates for a rare "
-        "attribute; 3 could be named. Of these, fresh pictures least often show “holding a cat”: it was seen in none "
-        "of 300 fresh pictures (95 % "
+        "In 60 images that the model “portraits” made for this prompt, raigen found 4 candidates for a rare "
+        "attribute; 3 could be named. Of these, fresh images least often show “holding a cat”: it was seen in none "
+        "of 300 fresh images (95 % "
         "interval 0\N{EN DASH}1.2 %). Of 3 attributes that were measured, 3 are shown to be under 5 %."
     ) in text
     assert "test model of a drawn world: 3 of 4 candidates are hits, " in text
@@ -119,8 +119,8 @@ def test_an_unscored_attribute_is_not_a_rare_one(tmp_path: Path) -> None:
     write_text(run.attributes_path, json.dumps([asdict(replace(run.attributes[0], presence=nothing))]))
     write(run)
     text = text_of(run)
-    assert "mute judge gave no usable answer for any of 300 pictures." in text
-    assert "has not been measured" in text and "of fresh pictures show it" not in text
+    assert "mute judge gave no usable answer for any of 300 images." in text
+    assert "has not been measured" in text and "of fresh images show it" not in text
 
 
 def test_every_judge_has_its_rate_and_no_vote_is_taken(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_every_judge_has_its_rate_and_no_vote_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("by", "words"),
-    [("m at h", "m at h found nothing that these pictures share"), (None, "asked gave no answer that can be read")],
+    [("m at h", "m at h found nothing that these images share"), (None, "asked gave no answer that can be read")],
 )
 def test_no_answer_and_nothing_found_are_told_apart(tmp_path: Path, by: str | None, words: str) -> None:
     run = make_run(tmp_path, n_attributes=1)
@@ -148,19 +148,19 @@ def test_no_answer_and_nothing_found_are_told_apart(tmp_path: Path, by: str | No
     assert words in text_of(run)
 
 
-def test_a_card_shows_the_middle_of_the_range_the_histogram_and_the_neighbours(whole: Run) -> None:
+def test_a_card_shows_the_middle_of_the_range_the_histogram_and_the_neighbors(whole: Run) -> None:
     html = whole.report().read_text()
     codes = whole.read_tensors(whole.codes_path, "discover")["image_codes"].numpy()
     embeddings = whole.read_tensors(whole.embeddings_path, "discover")["embeddings"].numpy()
     for card, a in zip(re.findall(r"<article.*?</article>", html, re.S), whole.attributes, strict=True):
-        middle = [int(seed) - 5000 for seed in re.findall(r"middling picture, seed (\d+)", card)]
+        middle = [int(seed) - 5000 for seed in re.findall(r"middling image, seed (\d+)", card)]
         found = codes[middle, a.neuron]
         assert len(middle) == 5 and (np.diff(found) < 0).all() and 0.2 < found[-1] < found[0] < 0.5
-        assert "fires in 26 of 60 pictures" in card and '<path d="M' in card
+        assert "fires in 26 of 60 images" in card and '<path d="M' in card
         centroids = codes[:, :300].T @ embeddings
         centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
         near = np.argsort(-centroids @ centroids[a.neuron])[1:4]
-        assert [int(n) for n in re.findall(r"strongest picture of neuron (\d+)", card)] == near.tolist()
+        assert [int(n) for n in re.findall(r"strongest image of neuron (\d+)", card)] == near.tolist()
 
 
 def test_a_card_shows_the_fine_neurons_within_its_own(whole: Run, tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_a_card_shows_the_fine_neurons_within_its_own(whole: Run, tmp_path: Path
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", first))  # \s takes hard spaces, too
     assert "Finer neurons within it, 3 of 4" in text and "neuron 402, " in text and "403, " not in text
     clause = (
-        "neuron 400, not listed: fires clearly in 10 % of pictures; 90 % of these are this .*, 5.4 times .* cover 40 %"
+        "neuron 400, not listed: fires clearly in 10 % of images; 90 % of these are this .*, 5.4 times .* cover 40 %"
     )
     assert re.search(clause, text)
-    seeds = re.findall(r"strongest picture of related neuron 400, seed (\d+)", first)
+    seeds = re.findall(r"strongest image of related neuron 400, seed (\d+)", first)
     assert seeds == [str(5000 + i) for i in range(5)]
     assert "No finer neuron surely fires within this one." in third
     older = make_run(tmp_path, n_attributes=1, until="discover")
@@ -203,7 +203,7 @@ def test_what_was_left_out_and_what_failed_is_counted(whole: Run) -> None:
     text = text_of(whole)
     assert "like one that is listed 9 " in text and "stands out too little 287 " in text
     assert "fires in fewer than 10 pictures 1 " in text and "never fires 1 " in text
-    assert "verdicts are missing: portraits judge: the picture cannot be read 4 " in text
+    assert "verdicts are missing: portraits judge: the image cannot be read 4 " in text
     assert "verdicts are missing in the scores of labels 6 None of these counts as a “no”" in text
 
 
@@ -219,7 +219,7 @@ def test_the_name_stands_beside_what_it_rests_on(tmp_path: Path) -> None:
     write_text(run.annotations_path, "".join(json.dumps(line) + "\n" for line in lines))
     write(run)
     text = text_of(run)
-    assert "A cloth <b>wound</b> round the head Seen in 9 of 10 top pictures and 1 of 10 random ones." in text
+    assert "A cloth <b>wound</b> round the head Seen in 9 of 10 top images and 1 of 10 random ones." in text
     assert "“one” (AUROC 0.90), “two” (AUROC 0.80), “three” (AUROC 0.70)." in text and "four" not in text
     assert "No name: the answer cannot be read." in text
 
@@ -227,7 +227,7 @@ def test_the_name_stands_beside_what_it_rests_on(tmp_path: Path) -> None:
 def test_a_label_has_its_score_or_the_reason_why_not(whole: Run) -> None:
     text = text_of(whole)
     score = f"balanced accuracy 0.86 (0.70{DASH}0.95), AUROC 0.90 (0.77{DASH}0.97)."
-    assert "portraits judge sees it in 9 of 11 other pictures" in text and f"; 1 unscored: {score}" in text
+    assert "portraits judge sees it in 9 of 11 other images" in text and f"; 1 unscored: {score}" in text
     assert re.search(rf"control, .* of neuron 55: balanced accuracy 0\.47 \(0\.30{DASH}0\.60\), AUROC 0\.45", text)
     assert text.count("For control, the same label") == 3
     assert (
@@ -297,11 +297,11 @@ def test_every_word_of_the_trade_is_explained(whole: Run) -> None:
     for word in ("AUROC", "Clopper-Pearson", "q"):
         assert re.search(rf"\b{word}\b", body), f"{word} is not on the page"
     for word in ("AUROC", "Clopper-Pearson", "Wilson", "q says how surely", "two-sided detection score", "raw,",
-                 "Rare and distinct (minority score)", "Pictures like it", "When asked for"):  # fmt: skip
+                 "Rare and distinct (minority score)", "Images like it", "When asked for"):  # fmt: skip
         assert word in reading
     first = body.index("AUROC")
-    assert body[first:].startswith("AUROC: how well two kinds of pictures are told apart")
-    assert "estimated from likeness among the 60 audited pictures" in body and "The rate to quote" in body
+    assert body[first:].startswith("AUROC: how well two kinds of images are told apart")
+    assert "estimated from likeness among the 60 audited images" in body and "The rate to quote" in body
 
 
 @pytest.mark.parametrize("noise", [0, 40])
@@ -318,25 +318,25 @@ def test_fifty_neurons_with_photographs_stay_below_ten_megabytes(tmp_path: Path,
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=0)
         samples.append(save(run, Sample(index, PROMPT, index, f"images/{index}.png", ""), buffer.getvalue()))
-    n_pictures = 50 * (10 + 10 + 5 + 3 + 15 + 2)
-    thumbs = fitting(run, samples, n_pictures)
-    size = sum(len(data_uri(image, thumbs)) for image in images) / len(images) * n_pictures
+    n_images = 50 * (10 + 10 + 5 + 3 + 15 + 2)
+    thumbs = fitting(run, samples, n_images)
+    size = sum(len(data_uri(image, thumbs)) for image in images) / len(images) * n_images
     overlay = pixels.heatmap_overlay(rng.random((8, 8)), (64, 64), 1.0)
     assert size + 500 * len(data_uri(overlay, THUMBS[0])) < 10e6
     assert fitting(run, samples, 40) == THUMBS[0]
 
 
-def test_controls_are_random_pictures_that_are_not_among_the_top(whole: Run) -> None:
+def test_controls_are_random_images_that_are_not_among_the_top(whole: Run) -> None:
     html = whole.report().read_text()
     cards = re.findall(r"<article.*?</article>", html, re.S)
     assert len(cards) == 4
     for card in cards:
-        top = re.findall(r"strongest picture, seed (\d+)", card)
-        control = re.findall(r"random picture, seed (\d+)", card)
+        top = re.findall(r"strongest image, seed (\d+)", card)
+        control = re.findall(r"random image, seed (\d+)", card)
         assert len(top) == len(control) == 10 and not set(top) & set(control)
 
 
-def test_large_pictures_become_thumbnails(tmp_path: Path) -> None:
+def test_large_images_become_thumbnails(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1, until="discover")
     samples = []
     for sample in run.samples():
@@ -345,13 +345,13 @@ def test_large_pictures_become_thumbnails(tmp_path: Path) -> None:
         samples.append(save(run, sample, buffer.getvalue()))
     write_text(run.samples_path, "".join(json.dumps(s._asdict()) + "\n" for s in samples))
     assert write(run).facts["bytes"] < 300_000
-    assert 'class="pictures pixels"' not in run.report().read_text()
+    assert 'class="images pixels"' not in run.report().read_text()
 
 
 def test_heatmaps_of_another_run_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1, until="discover")
     write_tensors(run.heatmaps_path, {"heatmaps": torch.zeros(2, N_TOP, 8, 8)})
-    with pytest.raises(RaigenError, match=r"expected heatmaps of 1 neurons x 10 pictures.*--redo discover"):
+    with pytest.raises(RaigenError, match=r"expected heatmaps of 1 neurons x 10 images.*--redo discover"):
         write(run)
 
 
@@ -386,8 +386,8 @@ def test_the_slider_fades_every_overlay(page: Chrome) -> None:
     assert page.find_element(By.ID, "overlay-value").text == "5 %"
 
 
-def test_an_overlay_covers_its_picture(page: Chrome) -> None:
-    base, overlay = page.find_elements(By.CSS_SELECTOR, "article .picture:first-child img")[:2]
+def test_an_overlay_covers_its_image(page: Chrome) -> None:
+    base, overlay = page.find_elements(By.CSS_SELECTOR, "article .image:first-child img")[:2]
     assert base.rect == overlay.rect and base.rect["width"] == 128
 
 
@@ -395,7 +395,7 @@ def test_the_table_sorts_both_ways(page: Chrome) -> None:
     def ranks() -> list[str]:
         return [cell.text for cell in page.find_elements(By.CSS_SELECTOR, ".ranking tbody td:first-child")]
 
-    button = page.find_element(By.XPATH, "//button[text()='In fresh pictures']")
+    button = page.find_element(By.XPATH, "//button[text()='In fresh images']")
     button.send_keys(Keys.ENTER)
     assert ranks() == ["3", "2", "1", "4"]  # what was not measured stays last
     button.send_keys(Keys.ENTER)

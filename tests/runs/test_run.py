@@ -226,7 +226,7 @@ def test_tensors_come_back_and_a_broken_file_says_how_to_remake_it(run):
     assert str(caught.value).endswith(f"Make it again with: raigen discover {run.dir} --redo discover")
 
 
-def test_a_picture_is_the_one_that_was_written_or_an_error(run):
+def test_a_image_is_the_one_that_was_written_or_an_error(run):
     path = run.images_dir / "0.png"
     path.parent.mkdir()
     Image.new("RGB", (4, 4), "red").save(path)
@@ -310,7 +310,7 @@ def test_the_written_layout_names_every_field(record, heading):
     assert [name for name in names if f"`{name}`" not in section] == []
 
 
-def test_fresh_pictures_outlive_another_judge_and_training_but_not_another_capture(tmp_path):
+def test_fresh_images_outlive_another_judge_and_training_but_not_another_capture(tmp_path):
     run = Run.create(tmp_path / "run")
     for stage in STAGES[:5]:
         config = STAGE_CONFIGS[stage](**({"prompt": "a photo of a doctor"} if stage == "capture" else {}))
@@ -325,7 +325,7 @@ def test_fresh_pictures_outlive_another_judge_and_training_but_not_another_captu
     assert not run.presence_path.exists() and run.fresh_samples_path.exists()
     write_text(run.compared_samples_path, "x")
     write_text(run.amplification_path("3-steer"), "x")
-    run.forget("train")  # none of these pictures hangs on the autoencoder; what was steered does
+    run.forget("train")  # none of these images hangs on the autoencoder; what was steered does
     assert run.fresh_samples_path.exists() and (run.fresh_dir / "000000.png").exists()
     assert run.compared_samples_path.exists() and not run.amplified_dir.exists()
     run.forget("capture")
@@ -340,7 +340,7 @@ def test_a_broken_list_is_named_with_the_stage_that_makes_it(tmp_path):
         _ = run.attributes
     with pytest.raises(RaigenError, match=r"annotations\.jsonl: expected whole JSON; .* --redo annotate$"):
         run.read_lines(run.annotations_path, "annotate")
-    with pytest.raises(RaigenError, match=rf"raigen capture {run.dir}$"):  # which keeps the pictures that are whole
+    with pytest.raises(RaigenError, match=rf"raigen capture {run.dir}$"):  # which keeps the images that are whole
         run.samples()
 
 

@@ -24,7 +24,7 @@ def tokens(n: int = 200) -> Tensor:
 def sae() -> MatryoshkaSAE:
     made = MatryoshkaSAE(SAEConfig(D_IN, sum(GROUPS), GROUPS, K))
     generator = torch.Generator().manual_seed(0)
-    made.initialise(tokens(), generator)
+    made.initialize(tokens(), generator)
     with torch.no_grad():
         made.b_enc.add_(0.3 * torch.randn(sum(GROUPS), generator=generator))
         made.W_enc.add_(0.1 * torch.randn(made.W_enc.shape, generator=generator))

@@ -28,7 +28,7 @@ def tokens(n: int = 40, seed: int = 1) -> Tensor:
 @pytest.fixture
 def sae() -> MatryoshkaSAE:
     made = MatryoshkaSAE(CONFIG)
-    made.initialise(tokens(), generator())
+    made.initialize(tokens(), generator())
     with torch.no_grad():
         made.b_enc.add_(0.05 * torch.randn(CONFIG.d_sae, generator=generator(2)))
     return made
@@ -78,7 +78,7 @@ def test_the_sparse_form_is_the_dense_one_for_every_shape(seed, n, d_in, k, aux_
     """One token, one group, many groups, k beyond the entries above 0 (a low bias), dead neurons."""
     d_sae = sum(groups) + 1
     made = MatryoshkaSAE(SAEConfig(d_in, d_sae, (*groups, 1), min(k, d_sae - 1), aux_k, 0.3)).double()
-    made.initialise(torch.randn(4, d_in, generator=generator(seed)).double())
+    made.initialize(torch.randn(4, d_in, generator=generator(seed)).double())
     with torch.no_grad():
         made.W_enc.copy_(torch.randn(d_in, d_sae, generator=generator(seed + 1)))
         made.W_dec.copy_(torch.randn(d_sae, d_in, generator=generator(seed + 2)))
@@ -162,7 +162,7 @@ def test_batch_topk_is_exact_when_values_tie(sae):
     assert sae.batch_topk(torch.ones(5, 4), 2).sum() == 10
 
 
-def test_encode_is_centred_and_cut_at_the_threshold():
+def test_encode_is_centerd_and_cut_at_the_threshold():
     sae = MatryoshkaSAE(SAEConfig(d_in=2, d_sae=3, group_sizes=(1, 2), k=1))
     with torch.no_grad():
         sae.W_enc.copy_(torch.tensor([[1.0, 0, 1], [0, 1, 1]]))
@@ -213,7 +213,7 @@ def test_the_threshold_starts_at_the_first_batch_and_follows(sae):
 def test_calibration_leaves_exactly_k_codes_a_token(seed, n, chunk):
     """In however many parts the tokens are looked at."""
     made = MatryoshkaSAE(CONFIG)
-    made.initialise(tokens(), generator(seed))
+    made.initialize(tokens(), generator(seed))
     x = tokens(n, seed + 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sae_module, "CHUNK", chunk)
@@ -234,7 +234,7 @@ def test_calibration_holds_on_other_tokens_and_keeps_all_where_few_are_above_0(s
     assert sae.threshold == 0
 
 
-def test_initialise(sae):
+def test_initialize(sae):
     torch.testing.assert_close(sae.b_dec, tokens().mean(dim=0))
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(CONFIG.d_sae))
     assert torch.equal(sae.W_enc, sae.W_dec.T)
@@ -242,8 +242,8 @@ def test_initialise(sae):
         sae.W_enc.add_(1)
     assert not torch.equal(sae.W_enc, sae.W_dec.T)  # no shared storage
     again, other = MatryoshkaSAE(CONFIG), MatryoshkaSAE(CONFIG)
-    again.initialise(tokens(), generator(0))
-    other.initialise(tokens(), generator(1))
+    again.initialize(tokens(), generator(0))
+    other.initialize(tokens(), generator(1))
     assert torch.equal(again.W_dec, sae.W_dec) and not torch.equal(other.W_dec, sae.W_dec)
 
 

@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def numbered(sizes: list[int]) -> list[TokenBatch]:
-    """Pictures of so many tokens each; a token says its own number."""
+    """Images of so many tokens each; a token says its own number."""
     parts, first = [], 0
     for image, size in enumerate(sizes):
         numbers = torch.arange(first, first + size)
@@ -28,7 +28,7 @@ def numbered(sizes: list[int]) -> list[TokenBatch]:
 
 @given(sizes=st.lists(st.integers(0, 40), max_size=30), capacity=st.integers(4, 60), size=st.integers(1, 4))
 @settings(max_examples=100, deadline=None)
-def test_every_token_comes_out_once_with_its_picture(sizes, capacity, size):
+def test_every_token_comes_out_once_with_its_image(sizes, capacity, size):
     parts = numbered(sizes)
     reservoir = Reservoir(capacity, size, 2, generator())
     batches = []
@@ -42,8 +42,8 @@ def test_every_token_comes_out_once_with_its_picture(sizes, capacity, size):
     assert images[order].tolist() == [image for image, n in enumerate(sizes) for _ in range(n)]
 
 
-def test_batches_mix_many_pictures():
-    """64 pictures in memory of 512: the entropy of the pictures in a batch is near the best there is."""
+def test_batches_mix_many_images():
+    """64 images in memory of 512: the entropy of the images in a batch is near the best there is."""
     entropies = []
     for batch in mixed(numbered([64] * 512), Reservoir(64 * 64, 256, 2, generator())):
         share = batch.images.bincount().float()

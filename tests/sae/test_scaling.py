@@ -11,7 +11,7 @@ from raigen.sae.scaling import InputScaling
 
 @pytest.fixture
 def activations():
-    """[picture, step, token, width]: each step with a mean and a scale of its own."""
+    """[image, step, token, width]: each step with a mean and a scale of its own."""
     drawn = torch.randn(20, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     return drawn * torch.tensor([0.5, 1.0, 7.0])[:, None, None] + torch.tensor([3.0, -1.0, 20.0])[:, None, None]
 
@@ -28,7 +28,7 @@ def test_folded_it_gives_the_same_codes_and_reconstructions_of_raw_tokens(activa
     scaling = InputScaling.of(activations)
     sae, raw = MatryoshkaSAE(SAEConfig(8, 32, (8, 24), 3)), activations[:, step].flatten(0, 1)
     tokens = scaling.scaled(activations)[:, step].flatten(0, 1)
-    sae.initialise(tokens, torch.Generator().manual_seed(1))
+    sae.initialize(tokens, torch.Generator().manual_seed(1))
     with torch.no_grad():
         sae.b_enc.normal_(generator=torch.Generator().manual_seed(2)).mul_(0.1)
     sae.calibrate(tokens)

@@ -1,4 +1,4 @@
-"""Training while the pictures are made: nothing stored, resumable to the bit, the same by replay."""
+"""Training while the images are made: nothing stored, resumable to the bit, the same by replay."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 from raigen.auditing.audit import run_stage, walk
 from raigen.config import AuditConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.runs.activations import ActivationStore, Part
+from raigen.runs.activations import ActivationStore, CapturedBatch
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.sae import stream
@@ -109,7 +109,7 @@ def test_scaled_inputs_are_resumed_and_folded_into_weights_for_the_last_step(con
     assert run.facts_of("train")["l0"] == pytest.approx(4, rel=0.15)
 
 
-def test_training_alone_makes_the_pictures_again_and_comes_to_the_same_weights(config, whole, tmp_path):
+def test_training_alone_makes_the_images_again_and_comes_to_the_same_weights(config, whole, tmp_path):
     run = Run.create(tmp_path / "run")
     run_stage(run, "capture", config.capture)
     before = {path: path.stat().st_mtime_ns for path in (*run.images_dir.iterdir(), *run.activations_dir.iterdir())}
@@ -118,13 +118,13 @@ def test_training_alone_makes_the_pictures_again_and_comes_to_the_same_weights(c
     assert all(torch.equal(value, weights(run)[name]) for name, value in weights(whole).items())
 
 
-def part_of(activations: torch.Tensor, first: int = 0) -> Part:
+def part_of(activations: torch.Tensor, first: int = 0) -> CapturedBatch:
     indices = list(range(first, first + len(activations)))
     steps = tuple(range(activations.shape[1]))
-    return Part(indices, activations, steps, Tick(indices[-1] + 1, 100))
+    return CapturedBatch(indices, activations, steps, Tick(indices[-1] + 1, 100))
 
 
-def test_steps_and_positions_are_drawn_anew_for_every_picture():
+def test_steps_and_positions_are_drawn_anew_for_every_image():
     """Tokens that say where they are from: (image, step, position)."""
     places = torch.cartesian_prod(torch.arange(40), torch.arange(6), torch.arange(9)).view(40, 6, 9, 3).float()
     config = TrainConfig(steps_per_image=2, tokens_per_step=3)
@@ -135,7 +135,7 @@ def test_steps_and_positions_are_drawn_anew_for_every_picture():
     assert batch.tokens[:, 1].long().bincount(minlength=6).min() > 15  # of 240: every step, about evenly
     assert batch.tokens[:, 2].long().bincount(minlength=9).min() > 10
     again = drawn(part_of(places[10:20], first=10), config)
-    assert torch.equal(again.tokens, batch.tokens[60:120])  # by the picture, not by the batch
+    assert torch.equal(again.tokens, batch.tokens[60:120])  # by the image, not by the batch
 
 
 def test_epochs_replay_the_source_and_small_memory_is_enough(tmp_path):
@@ -145,7 +145,7 @@ def test_epochs_replay_the_source_and_small_memory_is_enough(tmp_path):
     def source(firsts):
         (first,) = firsts
         asked.append(first)
-        yield Part([], None, (), Tick(0, 60))
+        yield CapturedBatch([], None, (), Tick(0, 60))
         for start in range(first, 60, 10):
             yield part_of(activations[start : start + 10], start)
 

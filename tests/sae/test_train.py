@@ -11,7 +11,7 @@ from raigen.config import TrainConfig
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore, TokenBatch
 from raigen.runs.run import Run
-from raigen.sae.dead import DeadClock
+from raigen.sae.dead import DeadNeuronTracker
 from raigen.sae.model import MatryoshkaSAE
 from raigen.sae.train import Training, fit, inference_quality, train
 from tests.support.tiny import drained
@@ -132,7 +132,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights():
 
 
 def test_the_dead_clock_waits_for_tokens_and_for_images():
-    clock = DeadClock(3, after_tokens=100, after_images=3)
+    clock = DeadNeuronTracker(3, after_tokens=100, after_images=3)
     clock.update(neurons(0, 1), 90, torch.tensor([0, 1, 2, 3]))
     assert clock.dead.tolist() == [False] * 3  # images have passed for neuron 2, tokens have not
     clock.update(neurons(0), 10, torch.tensor([0, 1]))
@@ -152,7 +152,7 @@ def test_the_dead_clock_waits_for_tokens_and_for_images():
 
 
 def test_without_image_indices_only_tokens_count():
-    clock = DeadClock(3, after_tokens=100, after_images=10**9)
+    clock = DeadNeuronTracker(3, after_tokens=100, after_images=10**9)
     clock.update(neurons(0), 99)
     assert clock.dead.tolist() == [False] * 3
     clock.update(neurons(0), 1)
@@ -166,7 +166,7 @@ def test_a_dead_neuron_is_brought_back():
     def n_dead(after_tokens):
         config = TrainConfig(d_sae=48, group_sizes=(16, 32), k=2, lr=1e-3, dead_after_tokens=after_tokens)
         sae = MatryoshkaSAE(config.sae_config(32))
-        sae.initialise(tokens, torch.Generator().manual_seed(0))
+        sae.initialize(tokens, torch.Generator().manual_seed(0))
         with torch.no_grad():
             sae.W_enc[:, :16] *= 0.02  # the coarse group whispers: never among the largest
         last = list(fit(sae, tokens.split(512), config))[-1]

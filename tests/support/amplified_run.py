@@ -1,4 +1,4 @@
-"""What amplification leaves in a run folder: drawn portraits for its pictures, drawn lots for its verdicts."""
+"""What amplification leaves in a run folder: drawn portraits for its images, drawn lots for its verdicts."""
 
 import json
 from dataclasses import asdict, replace
@@ -15,7 +15,7 @@ from raigen.stats import mean_interval, paired_difference, rate_interval
 from raigen.world.attributes import BY_NAME
 from tests.support.run_folder import PROMPT, SHOWN, portrait, save
 
-N, N_DRAWN = 200, 6  # verdicts of a point; of its pictures only the first are drawn
+N, N_DRAWN = 200, 6  # verdicts of a point; of its images only the first are drawn
 OTHERS = [value.phrase for name, value in BY_NAME.items() if name not in ("turban", "cat")][:14]
 
 
@@ -25,8 +25,8 @@ def presence(shows: np.ndarray) -> Presence:
     return Presence(hits / n if n else 0.0, low, high, hits, n, len(shows) - n, "portraits judge", method)
 
 
-def pictures(run: Run, folder: str, shows: np.ndarray, value: str) -> list[str]:
-    """The first pictures of a point, drawn: one that shows it has the value."""
+def images(run: Run, folder: str, shows: np.ndarray, value: str) -> list[str]:
+    """The first images of a point, drawn: one that shows it has the value."""
     samples = []
     for index, shown in enumerate(shows[:N_DRAWN]):
         sample = Sample(index, PROMPT, 2_000_000_000 + index, f"amplified/{folder}/{index:06d}.png", "")
@@ -41,12 +41,12 @@ def summary(run: Run, folder: str, shows: np.ndarray, value: str) -> dict[str, A
     share = {"rate": 0.985, "low": 0.957, "high": 0.995, "hits": 197, "n": N}
     return {"n": N, "presence": asdict(presence(shows)), "other_presences": [], "diversity": 31.2,
             "alignment": asdict(mean_interval(np.array([0.24, 0.26]))), "readable": share, "right_profession": share,
-            "files": pictures(run, folder, shows, value)}  # fmt: skip
+            "files": images(run, folder, shows, value)}  # fmt: skip
 
 
 def curve(run: Run, a: RareAttribute, method: str, rates: dict[float, float], far: float, shows: list) -> dict:
     """Writes the curve of one attribute: strength -> rate; `far` is the fidelity that the strongest costs. The verdicts
-    of the unsteered pictures and of the strongest are appended to `shows`."""
+    of the unsteered images and of the strongest are appended to `shows`."""
     rng = np.random.default_rng([a.neuron, len(method)])
     value, lots = SHOWN[a.rank - 1], np.random.default_rng(a.neuron).random(N)  # one lot for each seed
     before = (lots < 0.015).astype(float)

@@ -79,7 +79,7 @@ class Family(NamedTuple):
     is_text_first: bool = True
     square: tuple[int, int] = (32, 32)
     wide: tuple[int, int] = (32, 64)
-    token: int = 4  # pixels of a token's side, in the pictures that the pipeline really makes
+    token: int = 4  # pixels of a token's side, in the images that the pipeline really makes
     spread: int = 0  # how many tokens further a place of the noise reaches: convolutions blur
     guided: dict = {}
     free: dict = {"guidance_scale": 1.0}
@@ -228,7 +228,7 @@ def hunyuan_dit():
 
 
 def z_image():
-    """Its denoiser takes a list of pictures, those with the prompt first."""
+    """Its denoiser takes a list of images, those with the prompt first."""
     torch.manual_seed(0)
     transformer = ZImageTransformer2DModel(
         in_channels=4, dim=WIDTH, n_layers=3, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH,

@@ -64,7 +64,7 @@ def save(run: Run, sample: Sample, data: bytes) -> Sample:
 
 
 def _capture(run: Run, config: CaptureConfig, values: tuple[str, ...]) -> list[Sample]:
-    """Draws the pictures; picture i < N_TOP * len(values) shows the value i // N_TOP."""
+    """Draws the images; image i < N_TOP * len(values) shows the value i // N_TOP."""
     samples = []
     for index in range(config.n_images):
         data = portrait(index, values[index // N_TOP] if index < N_TOP * len(values) else None)
@@ -143,7 +143,7 @@ def _kin(run: Run, attributes: list[RareAttribute]) -> None:
 
 
 def _codes(run: Run, samples: list[Sample], attributes: list[RareAttribute]) -> None:
-    """Codes and embeddings: a listed neuron fires from 1 down on its top pictures, and below 0.5 on sixteen more."""
+    """Codes and embeddings: a listed neuron fires from 1 down on its top images, and below 0.5 on sixteen more."""
     rng = np.random.default_rng(1)
     codes = np.where(rng.random((len(samples), 302)) < 0.3, rng.random((len(samples), 302)), 0)
     codes[0, :300] += 0.01
@@ -172,7 +172,7 @@ def write_truth(run: Run, attributes: list[RareAttribute]) -> None:
 
 
 def _judged(run: Run, samples: list[Sample], attributes: list[RareAttribute]) -> None:
-    """Fresh pictures, of which the judge sees each attribute in the first few; the labels' scores; presence.csv."""
+    """Fresh images, of which the judge sees each attribute in the first few; the labels' scores; presence.csv."""
     fresh = [
         save(
             run,
@@ -219,7 +219,7 @@ def make_run(dir: Path, n_attributes: int = 4, n_images: int = 60, until: str = 
             run,
             "evaluate",
             run.config_of("evaluate"),
-            {"judge": "portraits judge", "n_unscored": {"portraits judge: the picture cannot be read": 4}},
+            {"judge": "portraits judge", "n_unscored": {"portraits judge: the image cannot be read": 4}},
             [],
         )
         write_truth(run, attributes)

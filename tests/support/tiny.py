@@ -79,7 +79,7 @@ def stable_diffusion_xl() -> StableDiffusionXLPipeline:
     torch.manual_seed(0)
     tokens = tokenizer()
     config = text_config(tokens)
-    time_width = 8  # six numbers about the picture's size are embedded with this width each
+    time_width = 8  # six numbers about the image's size are embedded with this width each
     return StableDiffusionXLPipeline(
         vae=vae(), text_encoder=CLIPTextModel(config), text_encoder_2=CLIPTextModelWithProjection(config),
         tokenizer=tokens, tokenizer_2=tokens, scheduler=EulerDiscreteScheduler(), add_watermarker=False,

@@ -20,8 +20,8 @@ COLUMN = {value.phrase: index for index, value in enumerate(VALUES)}
 KEY = "sk-a-secret-of-the-test"
 
 
-def picture_of(request: dict[str, Any]) -> Image.Image:
-    """The first picture of a request, and a check that pictures come first."""
+def image_of(request: dict[str, Any]) -> Image.Image:
+    """The first image of a request, and a check that images come first."""
     first, *_, last = request["messages"][0]["content"]
     assert first["type"] == "image_url" and last["type"] == "text"
     return Image.open(io.BytesIO(base64.b64decode(first["image_url"]["url"].split(",", 1)[1])))
@@ -32,7 +32,7 @@ def question_of(request: dict[str, Any]) -> str:
 
 
 class Brain:
-    """Says by the world's judge whether a picture shows a phrase. One picture at a time: torch runs on one thread."""
+    """Says by the world's judge whether an image shows a phrase. One image at a time: torch runs on one thread."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Brain:
     def __call__(self, request: dict[str, Any]) -> str:
         label = re.search(r"“(.*?)”", question_of(request))[1]
         with self._lock:
-            seen = judge([picture_of(request)])
+            seen = judge([image_of(request)])
         if not seen.readable[0] or label not in COLUMN:
             return json.dumps({"evidence": "a blur", "answer": "unsure"})
         return json.dumps({"evidence": "seen", "answer": "yes" if seen.shows[0, COLUMN[label]] else "no"})

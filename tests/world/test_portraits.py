@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import raigen
-from raigen.diffusion.generation import defaults, generate, make_pictures
+from raigen.diffusion.generation import defaults, generate, generate_images
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.world.attributes import PROMPTS
@@ -57,7 +57,7 @@ def test_it_is_small_and_holds_no_pickle():
     assert not [path for path in sizes if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
 
 
-def test_the_batch_size_changes_no_picture(pipe):
+def test_the_batch_size_changes_no_image(pipe):
     settings = defaults(pipe, BUNDLED)._replace(num_inference_steps=4, guidance_scale=1.5)
     hookpoint = find_hookpoint(pipe)
     seeds = [3, 4, 5, 6, 7]
@@ -97,11 +97,11 @@ def test_the_card_tells_the_truth_about_clip(card):
 
 
 @pytest.mark.parametrize("model", FOLDERS)
-def test_the_cards_tell_the_truth_about_the_pictures(model):
+def test_the_cards_tell_the_truth_about_the_images(model):
     pipe, card = load_pipeline(model, "cpu"), json.loads((CARDS[model] / "quality.json").read_text())
     settings = defaults(pipe, model)
     assert card["settings"] == settings._asdict()
-    [images] = make_pictures(pipe, DOCTOR, range(40), settings, 40)
+    [images] = generate_images(pipe, DOCTOR, range(40), settings, 40)
     said, measured = card["prompts"][DOCTOR], quality.seen(DOCTOR, images)
     assert measured["readable"] == pytest.approx(said["readable"], abs=0.2)
     for name, rate in said["seen"].items():
@@ -132,7 +132,7 @@ def test_the_second_model_is_a_transformer_whose_prompts_are_left_as_they_are(mo
     assert seen and not any(seen)
 
 
-def test_unreadable_pictures_show_nothing():
+def test_unreadable_images_show_nothing():
     noise = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
     verdict = judge([Image.fromarray(array) for array in noise])
     assert not verdict.readable.any() and not verdict.shows.any()

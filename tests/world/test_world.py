@@ -1,4 +1,4 @@
-"""The planted world: pictures show what their records say, as often as the table says."""
+"""The planted world: images show what their records say, as often as the table says."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_a_drawing_is_made_by_its_seed(seed):
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.name)
-def test_each_value_changes_the_picture(value):
+def test_each_value_changes_the_image(value):
     plain = Attributes("manager", skin="tan skin", hair_color="brown hair", place="office")
     if getattr(plain, value.field) == value.name:
         plain = Attributes("manager", skin="dark skin", hair_color="blonde hair", hair="long hair", place="snow")
@@ -101,9 +101,9 @@ def test_each_value_changes_the_picture(value):
 def test_black_and_white_has_no_color_and_professions_differ():
     gray = _pixels(Attributes("farmer", style="black and white", place="field"))
     assert np.ptp(gray, axis=-1).max() == 0
-    pictures = [_pixels(Attributes(profession)) for profession in PROFESSIONS]
-    for i, one in enumerate(pictures):
-        for other in pictures[:i]:
+    images = [_pixels(Attributes(profession)) for profession in PROFESSIONS]
+    for i, one in enumerate(images):
+        for other in images[:i]:
             assert (np.abs(one - other).max(-1) > 40).mean() > 0.05
 
 
@@ -145,8 +145,8 @@ def test_what_the_world_does_not_know(call, message):
         call()
 
 
-def made_up_judgement(shows: dict[str, list[bool]], readable: list[bool]):
-    """A judgement built through the judge's own reading of logits."""
+def made_up_judgment(shows: dict[str, list[bool]], readable: list[bool]):
+    """A judgment built through the judge's own reading of logits."""
     import torch
 
     n = len(readable)
@@ -161,28 +161,28 @@ def made_up_judgement(shows: dict[str, list[bool]], readable: list[bool]):
 
 
 def test_the_truth_by_hand():
-    # 40 pictures: 0-3 with a cat (10 %), the first of them unreadable; glasses in half of them
+    # 40 images: 0-3 with a cat (10 %), the first of them unreadable; glasses in half of them
     cat = [index < 4 for index in range(40)]
     glasses = [index % 2 == 0 for index in range(40)]
-    judgement = made_up_judgement({"cat": cat, "glasses": glasses}, [index != 0 for index in range(40)])
-    rates_seen = seen_rates(judgement)
+    judgment = made_up_judgment({"cat": cat, "glasses": glasses}, [index != 0 for index in range(40)])
+    rates_seen = seen_rates(judgment)
     assert rates_seen["cat"] == pytest.approx(3 / 39, abs=1e-5)
-    assert hit_of(judgement, [0, 1, 2, 3], rates_seen) == {
+    assert hit_of(judgment, [0, 1, 2, 3], rates_seen) == {
         "value": "cat",
         "share": 1.0,
         "rate": rates_seen["cat"],
         "hit": True,
     }
-    assert hit_of(judgement, [0, 2, 4, 6], rates_seen)["hit"] is False  # only glasses are shared, and they are common
-    truth = truth_of(judgement, [[1, 2, 3], [4, 6, 8]], [17, 4], PROMPTS[0])
+    assert hit_of(judgment, [0, 2, 4, 6], rates_seen)["hit"] is False  # only glasses are shared, and they are common
+    truth = truth_of(judgment, [[1, 2, 3], [4, 6, 8]], [17, 4], PROMPTS[0])
     assert truth["n_hits"] == 1 and truth["n_unreadable"] == 1
     assert [entry["neuron"] for entry in truth["attributes"]] == [17, 4]
     band = {entry["band"]: entry for entry in truth["recall"]}["0.5 %"]
     assert (band["planted"], band["found"], band["missed"]) == (2, 1, ["pink hair"])  # both at 0.5 %
 
 
-def test_an_unreadable_picture_shows_nothing():
-    judgement = made_up_judgement({"cat": [True, True]}, [True, False])
+def test_an_unreadable_image_shows_nothing():
+    judgment = made_up_judgment({"cat": [True, True]}, [True, False])
     column = [value.name for value in VALUES].index("cat")
-    assert judgement.shows[:, column].tolist() == [True, False]
-    assert judgement.readable.tolist() == [True, False]
+    assert judgment.shows[:, column].tolist() == [True, False]
+    assert judgment.readable.tolist() == [True, False]

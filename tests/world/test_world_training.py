@@ -26,7 +26,7 @@ from raigen.world.models import makes_portraits, model_path
 from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
 from raigen.world.train import quality, transformer, unet, vae, variant
 from raigen.world.train.clip import ranking_loss
-from raigen.world.train.data import decode, encode, pictures
+from raigen.world.train.data import decode, encode, images
 from raigen.world.train.judge import disturbed, garbage
 from raigen.world.train.loop import Recipe, fit, learning_rate
 from raigen.world.train.text import MAX_TOKENS, make_tokenizer
@@ -78,25 +78,25 @@ def test_records_are_stored_and_read_again(tmp_path):
     for seed in range(30):
         record = sample_balanced(np.random.default_rng(seed))
         assert decode(np.array(encode(record), np.uint8)) == record
-    drawn = pictures(tmp_path, "some", 6, 3, balanced=False)
-    read = pictures(tmp_path, "some", 6, 3, balanced=False)
+    drawn = images(tmp_path, "some", 6, 3, balanced=False)
+    read = images(tmp_path, "some", 6, 3, balanced=False)
     assert np.array_equal(drawn.pixels, read.pixels) and np.array_equal(drawn.codes, read.codes)
     assert [decode(codes).profession for codes in drawn.codes[:3]] == ["doctor", "nurse", "farmer"]
 
 
-def test_folding_scales_the_latents_and_changes_no_picture():
+def test_folding_scales_the_latents_and_changes_no_image():
     torch.manual_seed(0)
     model = vae.build().eval()
     pixels = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
     before = vae.encode_all(model, pixels)
     with torch.no_grad():
-        picture = model.decode(before).sample
+        image = model.decode(before).sample
         vae.fold_scale(model, before)
         after = vae.encode_all(model, pixels)
         again = model.decode(after).sample
     assert torch.allclose(after.mean((0, 2, 3)), torch.zeros(vae.LATENT_CHANNELS), atol=1e-4)
     assert torch.allclose(after.std((0, 2, 3)), torch.ones(vae.LATENT_CHANNELS), atol=1e-4)
-    assert torch.allclose(picture, again, atol=1e-3)
+    assert torch.allclose(image, again, atol=1e-3)
 
 
 def test_every_word_of_the_world_is_one_token(tmp_path):
@@ -108,7 +108,7 @@ def test_every_word_of_the_world_is_one_token(tmp_path):
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "a zebra in zürich"
 
 
-def test_garbage_is_unlike_the_pictures_and_a_disturbed_one_is_like_them():
+def test_garbage_is_unlike_the_images_and_a_disturbed_one_is_like_them():
     generator = torch.Generator().manual_seed(0)
     drawn = vae.as_tensor(np.stack(_drawings(24)))
     bad = garbage(drawn, torch.rand(4, 3, 64, 64), generator)
@@ -119,7 +119,7 @@ def test_garbage_is_unlike_the_pictures_and_a_disturbed_one_is_like_them():
 
 
 def test_the_ten_steps_of_the_sampler_keep_a_rate_of_a_fifth():
-    """Pictures of two kinds, about as far apart as two places in the latents, denoised without any error."""
+    """Images of two kinds, about as far apart as two places in the latents, denoised without any error."""
 
     def share(scheduler) -> float:
         kinds, weights = torch.tensor([-4.0, 16.0]), torch.tensor([0.8, 0.2])  # 20 apart, mean 0
@@ -235,8 +235,8 @@ def test_the_words_of_the_transformer_are_tokens_of_t5():
 def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
     for name, value in {"BATCH": 4, "WIDTH": 32, "HEADS": 2, "LAYERS": 3, "TEXT_WIDTH": 16}.items():
         monkeypatch.setattr(transformer, name, value)
-    bundled, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_pictures(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
+    bundled, drawn = load_pipeline("portraits", "cpu"), images(tmp_path, "planted", 40, 2, balanced=False)
+    data = unet.planted_images(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
     tokenizer, checkpoint = transformer.make_tokenizer(), tmp_path / "transformer.safetensors"
     torch.manual_seed(0)
     model, noise = transformer.Denoiser(tokenizer), unet.training_noise()
@@ -261,8 +261,8 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
 
 
 def test_a_batch_is_noised_as_the_schedule_says_and_a_perfect_prediction_costs_nothing(tmp_path):
-    bundled, drawn = load_pipeline("portraits", "cpu"), pictures(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_pictures(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
+    bundled, drawn = load_pipeline("portraits", "cpu"), images(tmp_path, "planted", 40, 2, balanced=False)
+    data = unet.planted_images(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
     noise, cpu = unet.training_noise(), torch.device("cpu")
     batch = unet.noised(noise, data, 16, torch.Generator().manual_seed(0), cpu)
     assert batch.loss(batch.target) == 0 and batch.weight.mean() == pytest.approx(1)
@@ -278,7 +278,7 @@ def test_a_batch_is_noised_as_the_schedule_says_and_a_perfect_prediction_costs_n
     assert 0.01 < batch.loss(trained) < 0.6 * batch.loss(torch.zeros_like(trained))
 
 
-def test_the_card_takes_pictures_that_are_there_each_seed_once(tmp_path):
+def test_the_card_takes_images_that_are_there_each_seed_once(tmp_path):
     settings = Settings(10, 1.5, 64, 64)
     facts = {"model": "portraits", **settings._asdict()}
     for name, base, given in (("a", 0, facts), ("b", 1, facts), ("c", 7, facts | {"guidance_scale": 3.0})):
@@ -294,5 +294,5 @@ def test_the_card_takes_pictures_that_are_there_each_seed_once(tmp_path):
     assert [image.tobytes() for image in images] == [
         Image.open(BytesIO(portrait(seed, None))).tobytes() for seed in range(3)
     ]
-    with pytest.raises(RaigenError, match="expected 4 pictures of 'a photo of a doctor'; found 3"):
+    with pytest.raises(RaigenError, match="expected 4 images of 'a photo of a doctor'; found 3"):
         quality.captured(tmp_path, PROMPTS[0], settings, 4)

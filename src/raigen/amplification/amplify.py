@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from raigen.amplification.causal import scoring
-from raigen.amplification.dose_response import BASE, Lab
-from raigen.amplification.mixture import dealt, mix
+from raigen.amplification.dose_response import BASE, Experiment
+from raigen.amplification.mixture import assign_prompts, mix
 from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.runs.records import RareAttribute, Sample
@@ -20,7 +20,7 @@ def amplify(run: Run | str | Path, *, progress: Callable[[Tick], object] | None 
     """Amplifies attributes of a finished run; a list of what each amplification.json holds.
 
     `options` are the fields of `raigen.config.AmplifyConfig`; `progress` is told every `Tick`. The same call again
-    makes no picture twice. Raises RaigenError as `amplifying` does.
+    makes no image twice. Raises RaigenError as `amplifying` does.
 
         found = raigen.amplify(run, attribute=3, method="steer", strength=(0.5, 1, 2))
         print([(point["strength"], point["presence"]["rate"]) for point in found[0]["points"]])
@@ -32,14 +32,14 @@ def amplify(run: Run | str | Path, *, progress: Callable[[Tick], object] | None 
 
 
 def amplifying(run: Run, config: AmplifyConfig) -> Generator[Tick, None, list[dict[str, Any]]]:
-    """Makes the pictures of every strength, measures them beside the unsteered ones of the same seeds, and writes an
-    amplification.json for each attribute and method. Yields progress in pictures.
+    """Makes the images of every strength, measures them beside the unsteered ones of the same seeds, and writes an
+    amplification.json for each attribute and method. Yields progress in images.
 
-    Stopped and started again it makes no picture twice. Raises RaigenError when the run has no names yet, an attribute
-    is unknown or has no label, a strength breaks the pictures (after what came before it is written), or a target of
+    Stopped and started again it makes no image twice. Raises RaigenError when the run has no names yet, an attribute
+    is unknown or has no label, a strength breaks the images (after what came before it is written), or a target of
     `mix` cannot be reached.
     """
-    lab = Lab(run, config)
+    lab = Experiment(run, config)
     if config.causal:
         return (yield from scoring(lab))
     attributes = lab.chosen()
@@ -52,7 +52,7 @@ def amplifying(run: Run, config: AmplifyConfig) -> Generator[Tick, None, list[di
     return found
 
 
-def mixed(lab: Lab, attributes: Sequence[RareAttribute]) -> Generator[Tick, None, dict[str, Any]]:
+def mixed(lab: Experiment, attributes: Sequence[RareAttribute]) -> Generator[Tick, None, dict[str, Any]]:
     """Mixes the base prompt and the suggested ones, so that every attribute comes at its target.
 
     Rates are measured on the first `n_images` seeds, the mixture is made and judged on the next ones. Raises
@@ -70,7 +70,7 @@ def mixed(lab: Lab, attributes: Sequence[RareAttribute]) -> Generator[Tick, None
     if not np.allclose(plan.rates, lab.config.targets, atol=1e-4):
         near = ", ".join(f"{rate:.3g}" for rate in plan.rates)
         raise RaigenError(f"targets: no mixture of these prompts gives {lab.config.targets}; the nearest gives {near}")
-    prompt_of = dealt(plan.shares, n, lab.config.control_seed)
+    prompt_of = assign_prompts(plan.shares, n, lab.config.control_seed)
     samples: dict[int, Sample] = {}
     for place, (name, recipe) in enumerate(places):
         indices = (n + np.flatnonzero(prompt_of == place)).tolist()

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from raigen.amplification.dose_response import Lab
+from raigen.amplification.dose_response import Experiment
 from raigen.config import CONTROLS
 from raigen.errors import RaigenError
 from raigen.runs.records import Causal, Difference
@@ -28,10 +28,10 @@ class Gains(NamedTuple):
         return max(self.over_direction.p, self.over_neuron.p)
 
 
-def scoring(lab: Lab) -> Generator[Tick, None, list[dict[str, Any]]]:
+def scoring(lab: Experiment) -> Generator[Tick, None, list[dict[str, Any]]]:
     """Turns up every named attribute and both controls by one strength, and writes the scores into attributes.json.
 
-    Returns the curves. An attribute of which the judge scores no picture gets no score. Raises RaigenError as
+    Returns the curves. An attribute of which the judge scores no image gets no score. Raises RaigenError as
     `amplifying` does, and when no attribute has a name.
     """
     run, config = lab.run, lab.config

@@ -1,4 +1,4 @@
-"""Draws the curve of one attribute by one method: its pictures at each strength, beside the unsteered ones."""
+"""Draws the curve of one attribute by one method: its images at each strength, beside the unsteered ones."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from raigen.amplification.measuring import Eye, Seen
-from raigen.amplification.mixture import dealt
-from raigen.amplification.rendering import BrokenPictureError, Recipe, Studio, with_strength
+from raigen.amplification.measuring import Evaluator, Observed
+from raigen.amplification.mixture import assign_prompts
+from raigen.amplification.rendering import BrokenImageError, Recipe, Renderer, with_strength
 from raigen.amplification.steering import Method
 from raigen.config import CONTROLLED, CONTROLS, AmplifyConfig, identity
 from raigen.errors import RaigenError
@@ -21,13 +21,13 @@ from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 
-BASE = "base"  # the folder of the unsteered pictures
-PER_WANTED = 2  # pictures that show the attribute, in what `select` makes for one: of as many as it keeps it finds .6
-MOST_PER_KEPT = 200  # pictures that it makes for one, unless told otherwise
+BASE = "base"  # the folder of the unsteered images
+PER_WANTED = 2  # images that show the attribute, in what `select` makes for one: of as many as it keeps it finds .6
+MOST_PER_KEPT = 200  # images that it makes for one, unless told otherwise
 
 
 class Dose(NamedTuple):
-    """The pictures of one point of a curve. `twins` are of the same seeds, unsteered; `n_made` were made for it."""
+    """The images of one point of a curve. `twins` are of the same seeds, unsteered; `n_made` were made for it."""
 
     strength: float
     samples: list[Sample]
@@ -40,18 +40,18 @@ class Curve(NamedTuple):
     """One attribute by one method: what amplification.json holds, and what was seen unsteered and at each strength."""
 
     entry: dict[str, Any]
-    base: Seen
-    seen: dict[float, Seen]
+    base: Observed
+    seen: dict[float, Observed]
 
 
-class Lab:
-    """A run's studio and eye, and what both work on: the attributes and the unsteered pictures."""
+class Experiment:
+    """A run's studio and eye, and what both work on: the attributes and the unsteered images."""
 
     def __init__(self, run: Run, config: AmplifyConfig):
         for stage in ("train", "discover", "annotate"):
             run.facts_of(stage)
         self.run, self.config = run, config
-        self.studio, self.eye = Studio(run, config), Eye(run, config)
+        self.studio, self.eye = Renderer(run, config), Evaluator(run, config)
         self.base = Recipe(self.studio.capture.prompt)
 
     def chosen(self) -> list[RareAttribute]:
@@ -80,13 +80,13 @@ class Lab:
         if not given and self.config.method == "select":
             if attribute.presence is None or not attribute.presence.hits:
                 raise RaigenError(f"strength: the rate of attribute {attribute.rank} is not known, so neither is how "
-                                  "many pictures to make for one that shows it; give --strength")  # fmt: skip
+                                  "many images to make for one that shows it; give --strength")  # fmt: skip
             given = [min(math.ceil(PER_WANTED / attribute.presence.rate), MOST_PER_KEPT)]
         given = given or ([1.0] if self.config.method == "prompt" else [0.5, 1.0, 2.0])
         return sorted(dict.fromkeys(map(float, given)), key=lambda value: (abs(value), value))
 
     def curve(self, attribute: RareAttribute, method: str, strengths: Sequence[float]) -> Generator[Tick, None, Curve]:
-        """The curve of one attribute by one method, written. Raises RaigenError where a strength breaks the pictures,
+        """The curve of one attribute by one method, written. Raises RaigenError where a strength breaks the images,
         after what came before it is written."""
         name = f"{attribute.neuron}-{method}"
         made = yield from self.studio.make(BASE, self.base, range(self.config.n_images))
@@ -95,7 +95,7 @@ class Lab:
         for strength in strengths:
             try:
                 doses.append((yield from self._dose(name, attribute, method, recipe, strength, made.samples)))
-            except BrokenPictureError as error:
+            except BrokenImageError as error:
                 broken = {"strength": strength, "why": str(error), "last_good": _last_good(doses, strength)}
                 break
         subjects = self.subjects(attribute)
@@ -169,7 +169,7 @@ class Lab:
             kept = [pool.samples[index] for index in best]
             return Dose(strength, kept, kept, len(pool.samples), pool.seconds_per_image)
         if method == "prompt":
-            is_revised = dealt([1 - strength, strength], n, self.config.control_seed) == 1
+            is_revised = assign_prompts([1 - strength, strength], n, self.config.control_seed) == 1
             revised = yield from self.studio.make(name, recipe, np.flatnonzero(is_revised).tolist())
             parts = iter(revised.samples)
             samples = [next(parts) if chosen else base[place] for place, chosen in enumerate(is_revised)]
@@ -177,24 +177,26 @@ class Lab:
         made = yield from self.studio.make(name, with_strength(recipe, strength), range(n))
         return Dose(strength, made.samples, base, n, made.seconds_per_image)
 
-    def _point(self, dose: Dose, seen: Seen, base: Seen, twins: Seen, subjects: list[Subject]) -> dict[str, Any]:
+    def _point(
+        self, dose: Dose, seen: Observed, base: Observed, twins: Observed, subjects: list[Subject]
+    ) -> dict[str, Any]:
         found = self.eye.summary(seen)
         hits, was = found["presence"]["hits"], np.nanmean(base.shows) if not np.isnan(base.shows).all() else 0.0
         return {
             "strength": dose.strength, **found, **self.eye.compared(seen, base, twins, subjects), "n_made": dose.n_made,
-            "cost": dose.n_made / hits if hits else None,  # pictures made for each that shows the attribute
+            "cost": dose.n_made / hits if hits else None,  # images made for each that shows the attribute
             "unsteered_cost": 1 / was if was else None, "seconds_per_image": dose.seconds_per_image,
         }  # fmt: skip
 
     def _random_neuron(self, attribute: RareAttribute) -> int:
-        """A neuron that fires in as many pictures as discovery asks for, and is not listed."""
+        """A neuron that fires in as many images as discovery asks for, and is not listed."""
         codes = self.run.read_tensors(self.run.codes_path, "discover")["image_codes"]
         alive = (codes > 0).sum(0) >= self.run.config_of("discover").min_images
         alive[[other.neuron for other in self.run.attributes]] = False
         live = alive.nonzero().squeeze(1).tolist()
         if not live:
             raise RaigenError("random-neuron: expected a live neuron that is not listed; there is none: capture more "
-                              "pictures, or list fewer attributes")  # fmt: skip
+                              "images, or list fewer attributes")  # fmt: skip
         return live[np.random.default_rng((self.config.control_seed, attribute.neuron)).integers(len(live))]
 
 

@@ -1,4 +1,4 @@
-"""Looks at pictures and measures them against unsteered ones: presence, fidelity, drift, diversity, alignment, cost."""
+"""Looks at images and measures them against unsteered ones: presence, fidelity, drift, diversity, alignment, cost."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
@@ -16,27 +16,27 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.stats import mean_interval, paired_difference, q_values, rate_interval
 from raigen.world.attributes import BY_NAME, PROFESSIONS, VALUE_NAMES
-from raigen.world.judge import Judgement, judge
+from raigen.world.judge import Judgment, judge
 from raigen.world.planted import profession_of
 
 
-class Seen(NamedTuple):
-    """What there is to see in a set of pictures. `verdicts` are by judge, then by subject, the sought one first;
-    `judgement` is that of the world's judge, of its own pictures only."""
+class Observed(NamedTuple):
+    """What there is to see in a set of images. `verdicts` are by judge, then by subject, the sought one first;
+    `judgment` is that of the world's judge, of its own images only."""
 
     samples: Sequence[Sample]
-    embeddings: Float[np.ndarray, "picture width"]
+    embeddings: Float[np.ndarray, "image width"]
     verdicts: list[list[Verdicts]]
-    judgement: Judgement | None
+    judgment: Judgment | None
 
     @property
-    def shows(self) -> Float[np.ndarray, " picture"]:
-        """Whether each picture shows the sought attribute, by the first judge: 1, 0, or NaN for unscored."""
+    def shows(self) -> Float[np.ndarray, " image"]:
+        """Whether each image shows the sought attribute, by the first judge: 1, 0, or NaN for unscored."""
         return self.verdicts[0][0].shows
 
 
-class Eye:
-    """Looks at pictures of a run: the judges of `config`, and the CLIP model that discovery used.
+class Evaluator:
+    """Looks at images of a run: the judges of `config`, and the CLIP model that discovery used.
 
     Raises RaigenError when discovery has not finished, a model cannot be loaded, or a judge cannot judge this run.
     """
@@ -48,11 +48,11 @@ class Eye:
         self.in_world = is_in_world(self.capture)
         self._answers = open_answers(run.answers_path, config)
         self._embedder = Embedder(run.facts_of("discover")["embedder"])
-        self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the picture
+        self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
 
-    def look(self, samples: Sequence[Sample], subjects: Sequence[Subject]) -> Generator[Tick, None, Seen]:
-        """What these pictures show, of the sought attribute (the first of the subjects) and of the others."""
+    def look(self, samples: Sequence[Sample], subjects: Sequence[Subject]) -> Generator[Tick, None, Observed]:
+        """What these images show, of the sought attribute (the first of the subjects) and of the others."""
         images = [self.run.read_image(sample, "amplify") for sample in samples]
         black = np.array([image.getbbox() is None for image in images])
         fresh = [place for place, sample in enumerate(samples) if sample.sha256 not in self._embeddings]
@@ -63,10 +63,10 @@ class Eye:
             asked = yield from verdicts_of(self.run, samples, subjects, name, self._answers, self.config, "amplify")
             verdicts.append([without(verdict, black) for verdict in asked])
         embeddings = np.stack([self._embeddings[sample.sha256] for sample in samples])
-        return Seen(samples, embeddings, verdicts, judge(images) if self.in_world else None)
+        return Observed(samples, embeddings, verdicts, judge(images) if self.in_world else None)
 
-    def summary(self, seen: Seen) -> dict[str, Any]:
-        """What is measured of a set of pictures by itself."""
+    def summary(self, seen: Observed) -> dict[str, Any]:
+        """What is measured of a set of images by itself."""
         confidence = self.config.confidence
         presence, *others = [presence_of(found[0], confidence) for found in seen.verdicts]
         along = cosines(seen.embeddings, np.repeat(self._prompt, len(seen.embeddings), axis=0))
@@ -79,9 +79,9 @@ class Eye:
             "files": [sample.file for sample in seen.samples],
         } | self._readability(seen)
 
-    def compared(self, seen: Seen, base: Seen, twins: Seen, subjects: Sequence[Subject]) -> dict[str, Any]:
-        """What is measured of a set of pictures beside the unsteered ones: `base` for rates, `twins` picture by
-        picture."""
+    def compared(self, seen: Observed, base: Observed, twins: Observed, subjects: Sequence[Subject]) -> dict[str, Any]:
+        """What is measured of a set of images beside the unsteered ones: `base` for rates, `twins` image by
+        image."""
         confidence = self.config.confidence
         rate, was = (presence_of(found.verdicts[0][0], confidence).rate for found in (seen, base))
         gain = paired_difference(seen.shows, base.shows, confidence)
@@ -92,22 +92,22 @@ class Eye:
             "off_target": off_target(self._others(seen, subjects), self._others(base, subjects), confidence),
         }
 
-    def _others(self, seen: Seen, subjects: Sequence[Subject]) -> dict[str, Float[np.ndarray, " picture"]]:
-        """Whether each picture shows each attribute but the sought one: all of the world, else all that are named."""
-        if seen.judgement is None:
+    def _others(self, seen: Observed, subjects: Sequence[Subject]) -> dict[str, Float[np.ndarray, " image"]]:
+        """Whether each image shows each attribute but the sought one: all of the world, else all that are named."""
+        if seen.judgment is None:
             pairs = zip(subjects[1:], seen.verdicts[0][1:], strict=True)
             return {subject.label: verdict.shows for subject, verdict in pairs if subject.label != subjects[0].label}
-        shows = np.where(seen.judgement.readable[:, None], seen.judgement.shows.astype(float), np.nan)
+        shows = np.where(seen.judgment.readable[:, None], seen.judgment.shows.astype(float), np.nan)
         columns = zip(VALUE_NAMES, shows.T, strict=True)
         return {BY_NAME[name].phrase: column for name, column in columns if BY_NAME[name].phrase != subjects[0].label}
 
-    def _readability(self, seen: Seen) -> dict[str, Any]:
-        """Whether pictures of the world can be read and show the profession of the prompt; the latter of readable
+    def _readability(self, seen: Observed) -> dict[str, Any]:
+        """Whether images of the world can be read and show the profession of the prompt; the latter of readable
         ones."""
-        if seen.judgement is None:
+        if seen.judgment is None:
             return {"readable": None, "right_profession": None}
-        readable = seen.judgement.readable
-        right = seen.judgement.profession[readable] == PROFESSIONS.index(profession_of(self.capture.prompt))
+        readable = seen.judgment.readable
+        right = seen.judgment.profession[readable] == PROFESSIONS.index(profession_of(self.capture.prompt))
         return {"readable": self._share(readable), "right_profession": self._share(right)}
 
     def _share(self, holds: np.ndarray) -> dict[str, Any]:
@@ -117,8 +117,8 @@ class Eye:
 
 
 def off_target(
-    after: dict[str, Float[np.ndarray, " picture"]],
-    before: dict[str, Float[np.ndarray, " picture"]],
+    after: dict[str, Float[np.ndarray, " image"]],
+    before: dict[str, Float[np.ndarray, " image"]],
     confidence: float,
 ) -> list[dict[str, Any]]:
     """How the rate of each other attribute moved, the largest moves first, with q over all of them."""
@@ -137,8 +137,8 @@ def off_target(
 
 
 def cosines(
-    first: Float[np.ndarray, "picture width"], second: Float[np.ndarray, "picture width"]
-) -> Float[np.ndarray, " picture"]:
+    first: Float[np.ndarray, "image width"], second: Float[np.ndarray, "image width"]
+) -> Float[np.ndarray, " image"]:
     """The cosine of each row with the row beside it, in [-1, 1]; rows of unit length.
 
     >>> cosines(np.eye(2), np.eye(2)[::-1]).tolist()
@@ -147,11 +147,11 @@ def cosines(
     return (first.astype(np.float64) * second).sum(1).clip(-1, 1)
 
 
-def vendi_score(embeddings: Float[np.ndarray, "picture width"]) -> float:
-    """How many pictures' worth of difference there is: from 1 (all alike) to the number of pictures (all at right
+def vendi_score(embeddings: Float[np.ndarray, "image width"]) -> float:
+    """How many images' worth of difference there is: from 1 (all alike) to the number of images (all at right
     angles); at most the width.
 
-    exp(-sum_j l_j log l_j), with l_j the eigenvalues of K / n and K the cosines of all pairs of the n pictures
+    exp(-sum_j l_j log l_j), with l_j the eigenvalues of K / n and K the cosines of all pairs of the n images
     (Friedman & Dieng 2023). They are the squared singular values of the embeddings over sqrt(n).
 
     >>> round(vendi_score(np.eye(4)), 6), round(vendi_score(np.ones((5, 1))), 6)

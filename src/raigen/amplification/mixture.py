@@ -1,4 +1,4 @@
-"""Mixes prompts: which share of the pictures each gets, so that attributes come at wanted rates."""
+"""Mixes prompts: which share of the images each gets, so that attributes come at wanted rates."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,10 +37,12 @@ def mix(rates: Float[np.ndarray, "prompt attribute"], targets: Float[np.ndarray,
     return Mixture(shares, shares @ rates)
 
 
-def dealt(shares: Float[np.ndarray, " prompt"] | Sequence[float], n: int, seed: int = 0) -> Int[np.ndarray, " picture"]:
-    """Which prompt each of `n` pictures gets: the counts nearest to the shares (largest remainders), shuffled.
+def assign_prompts(
+    shares: Float[np.ndarray, " prompt"] | Sequence[float], n: int, seed: int = 0
+) -> Int[np.ndarray, " image"]:
+    """Which prompt each of `n` images gets: the counts nearest to the shares (largest remainders), shuffled.
 
-    >>> np.bincount(dealt([0.5, 0.25, 0.25], 8)).tolist()
+    >>> np.bincount(assign_prompts([0.5, 0.25, 0.25], 8)).tolist()
     [4, 2, 2]
     """
     wanted = np.asarray(shares, float) * n

@@ -1,4 +1,4 @@
-"""Makes the pictures of one recipe: a prompt, neurons turned up or down, seeds that all recipes share."""
+"""Makes the images of one recipe: a prompt, neurons turned up or down, seeds that all recipes share."""
 
 import json
 import time
@@ -28,25 +28,25 @@ from raigen.discovery.scores import strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import sha256, write_tensors, write_text
-from raigen.runs.images import whole_samples, write_list, write_picture
+from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.sae.model import MatryoshkaSAE
 
-N_TOP = 10  # pictures that a neuron is known by
-SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh pictures
+N_TOP = 10  # images that a neuron is known by
+SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh images
 
 
-class BrokenPictureError(RaigenError):
-    """Steering went so far that the model gave numbers that are not finite, or black pictures."""
+class BrokenImageError(RaigenError):
+    """Steering went so far that the model gave numbers that are not finite, or black images."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a set of pictures is made; `strengths` and `scales` follow `neurons` (`contrast` has no scales).
+    """How a set of images is made; `strengths` and `scales` follow `neurons` (`contrast` has no scales).
 
-    Without neurons the pictures are those of the prompt alone. `direction_seed` puts a random direction of the same
+    Without neurons the images are those of the prompt alone. `direction_seed` puts a random direction of the same
     norm in the place of each decoder row, or of each vector of a pattern. `mask` is the SHA-256 of the mask's file.
     """
 
@@ -61,18 +61,18 @@ class Recipe:
     mask: str | None = None
 
 
-class Made(NamedTuple):
-    """Pictures by rising seed, and how long one took (None: not known), in seconds."""
+class Rendered(NamedTuple):
+    """Images by rising seed, and how long one took (None: not known), in seconds."""
 
     samples: list[Sample]
     seconds_per_image: float | None
 
 
-class Studio:
-    """Makes the pictures of a run's recipes, and keeps them: what is there is not made again.
+class Renderer:
+    """Makes the images of a run's recipes, and keeps them: what is there is not made again.
 
-    The pipeline is loaded when the first picture is missing. Raises RaigenError when the capture or the training have
-    not finished, or the mask is no picture.
+    The pipeline is loaded when the first image is missing. Raises RaigenError when the capture or the training have
+    not finished, or the mask is no image.
     """
 
     def __init__(self, run: Run, config: AmplifyConfig):
@@ -95,48 +95,48 @@ class Studio:
 
     @cached_property
     def mean(self) -> Float[Tensor, "token d_in"]:
-        """The mean activations of all audited pictures at the last step, added up a shard at a time."""
+        """The mean activations of all audited images at the last step, added up a shard at a time."""
         store = ActivationStore(self.run.activations_dir)
         sums = [chunk.activations.sum(0) for chunk in store.step(store.step_indices[-1])]
         return torch.stack(sums).sum(0) / store.n_images
 
     @cached_property
-    def peaks(self) -> Float[Tensor, "picture neuron"]:
-        """The largest code [picture, neuron] in each audited picture, at the last step."""
+    def max_codes(self) -> Float[Tensor, "image neuron"]:
+        """The largest code [image, neuron] in each audited image, at the last step."""
         store = ActivationStore(self.run.activations_dir)
         with torch.no_grad():
-            return torch.cat([self.sae.peaks(chunk.activations) for chunk in store.step(store.step_indices[-1])])
+            return torch.cat([self.sae.max_codes(chunk.activations) for chunk in store.step(store.step_indices[-1])])
 
     def scale(self, neuron: int) -> float:
         """The unit of a neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
-        if not 0 <= neuron < self.peaks.shape[1]:
-            raise RaigenError(f"neurons: expected numbers from 0 to {self.peaks.shape[1] - 1}; got {neuron}")
-        found = float(scales_of(self.peaks[:, [neuron]])[0])
+        if not 0 <= neuron < self.max_codes.shape[1]:
+            raise RaigenError(f"neurons: expected numbers from 0 to {self.max_codes.shape[1] - 1}; got {neuron}")
+        found = float(scales_of(self.max_codes[:, [neuron]])[0])
         if not found > 0:
             raise RaigenError(
-                f"neurons: {neuron} fired in none of the audited pictures, so it has no scale; take another"
+                f"neurons: {neuron} fired in none of the audited images, so it has no scale; take another"
             )
         return found
 
     def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
-        """The contrast of a neuron's ten strongest pictures with all audited ones at the last step (as `contrast_of`);
+        """The contrast of a neuron's ten strongest images with all audited ones at the last step (as `contrast_of`);
         with a seed, random directions of the same norms. Raises RaigenError for a neuron that never fired."""
         if neuron not in self._contrasts:
             self.scale(neuron)
             store = ActivationStore(self.run.activations_dir)
-            top = strongest(self.peaks[:, neuron].numpy(), N_TOP).tolist()
+            top = strongest(self.max_codes[:, neuron].numpy(), N_TOP).tolist()
             self._contrasts[neuron] = store.images(top, store.step_indices[-1]).mean(0) - self.mean
         pattern = self._contrasts[neuron]
         return pattern if direction_seed is None else random_like(pattern, direction_seed)
 
     def folder(self, name: str, recipe: Recipe) -> Path:
-        """Where the pictures of a recipe lie: below `name`, in a folder of the recipe's hash."""
+        """Where the images of a recipe lie: below `name`, in a folder of the recipe's hash."""
         return self.run.recipe_dir(name, sha256(self._described(recipe).encode())[:16])
 
-    def make(self, name: str, recipe: Recipe, indices: Sequence[int]) -> Generator[Tick, None, Made]:
-        """The recipe's pictures of these indices: whole ones from earlier starts, and the missing ones in batches.
+    def make(self, name: str, recipe: Recipe, indices: Sequence[int]) -> Generator[Tick, None, Rendered]:
+        """The recipe's images of these indices: whole ones from earlier starts, and the missing ones in batches.
 
-        Raises BrokenPictureError where steering breaks the pictures, and RaigenError as `generate` and `steering` do.
+        Raises BrokenImageError where steering breaks the images, and RaigenError as `generate` and `steering` do.
         """
         folder = self.folder(name, recipe)
         listed, made_path = folder / "samples.jsonl", folder / "recipe.json"
@@ -152,17 +152,17 @@ class Studio:
             generated = self._generated(recipe, [self.first_seed + index for index in batch])
             seconds, timed = seconds + time.perf_counter() - started, timed + len(batch)
             for index, image in zip(batch, generated.images, strict=True):
-                samples[index] = write_picture(self.run, folder, index, recipe.prompt, self.first_seed + index, image)
+                samples[index] = write_image(self.run, folder, index, recipe.prompt, self.first_seed + index, image)
             if codes is not None:
                 codes.put(batch, self._codes_of(generated))
             description = json.loads(self._described(recipe))
             write_text(made_path, json.dumps(description | {"seconds": seconds, "n_timed": timed}, indent=1))
             write_list(listed, samples)
             yield Tick(len(indices) - len(missing) + start + len(batch), len(indices), name)
-        return Made([samples[index] for index in indices], seconds / timed if timed else None)
+        return Rendered([samples[index] for index in indices], seconds / timed if timed else None)
 
-    def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " picture"]:
-        """How strongly a neuron fires on each of the first `n` pictures of a recipe without neurons, [picture], once
+    def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " image"]:
+        """How strongly a neuron fires on each of the first `n` images of a recipe without neurons, [image], once
         they are made."""
         rows = self._kept_codes(self.folder(name, recipe)).rows
         return np.array([float(rows[index][neuron]) for index in range(n)], np.float32)
@@ -188,27 +188,27 @@ class Studio:
         with turned, finite(denoiser_of(self.pipe, point)) if changes else nullcontext():
             generated = generate(self.pipe, recipe.prompt, seeds, self.settings)
         black = [image.getbbox() is None for image in generated.images]
-        checked = self.pipe.components.get("safety_checker") is not None  # it blackens pictures on purpose
+        checked = self.pipe.components.get("safety_checker") is not None  # it blackens images on purpose
         if changes and (all(black) if checked else any(black)):
-            raise BrokenPictureError("makes black pictures")
+            raise BrokenImageError("makes black images")
         return generated
 
-    def _codes_of(self, generated: Generated) -> Float[Tensor, "picture neuron"]:
-        """One code of each neuron in each picture, as discovery takes it for its score."""
+    def _codes_of(self, generated: Generated) -> Float[Tensor, "image neuron"]:
+        """One code of each neuron in each image, as discovery takes it for its score."""
         assert generated.activations is not None  # a hookpoint was given
         last = generated.activations[:, -1]
         with torch.no_grad():
-            return self.sae.means(last, groups=1) if self._by_mean else self.sae.peaks(last)
+            return self.sae.mean_codes(last, groups=1) if self._by_mean else self.sae.max_codes(last)
 
     def _described(self, recipe: Recipe) -> str:
-        """All that decides the pictures, as JSON: the recipe, the model, its settings, the autoencoder."""
+        """All that decides the images, as JSON: the recipe, the model, its settings, the autoencoder."""
         model = {name: self.facts.get(name) for name in ("model", "revision", "dtype", "hookpoint")}
         context = model | self.settings._asdict() | {"sae": self._weights, "first_seed": self.first_seed}
         return json.dumps({"recipe": asdict(recipe), "context": context}, sort_keys=True)
 
 
 class _Codes:
-    """The codes of a recipe's pictures, on disk one file for each batch that was made."""
+    """The codes of a recipe's images, on disk one file for each batch that was made."""
 
     def __init__(self, dir: Path):
         self.dir, self.rows = dir, dict[int, Tensor]()
@@ -218,12 +218,12 @@ class _Codes:
     def has(self, index: int) -> bool:
         return index in self.rows
 
-    def put(self, indices: Sequence[int], codes: Float[Tensor, "picture neuron"]) -> None:
+    def put(self, indices: Sequence[int], codes: Float[Tensor, "image neuron"]) -> None:
         batch = {"indices": torch.tensor(indices), "codes": codes}
         write_tensors(self.dir / f"{indices[0]:06d}.safetensors", batch)
         self._add(**batch)
 
-    def _add(self, indices: Int[Tensor, " picture"], codes: Float[Tensor, "picture neuron"]) -> None:
+    def _add(self, indices: Int[Tensor, " image"], codes: Float[Tensor, "image neuron"]) -> None:
         self.rows |= dict(zip(indices.tolist(), codes, strict=True))
 
 
@@ -239,12 +239,12 @@ def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
 
 @contextmanager
 def finite(denoiser: nn.Module) -> Iterator[None]:
-    """Raises BrokenPictureError at the first step in which the denoiser puts out a number that is not finite."""
+    """Raises BrokenImageError at the first step in which the denoiser puts out a number that is not finite."""
 
     def check(module: nn.Module, args: tuple, output: Any) -> None:
         first = output[0] if not isinstance(output, Tensor) and len(output) else output
         if not all(bool(part.isfinite().all()) for part in tensors_of(first)):
-            raise BrokenPictureError("makes numbers that are not finite")
+            raise BrokenImageError("makes numbers that are not finite")
 
     handle = denoiser.register_forward_hook(check)
     try:
@@ -269,8 +269,8 @@ def _read_mask(path: str | None) -> tuple[Float[Tensor, "row column"] | None, st
     if path is None:
         return None, None
     try:
-        with Image.open(path) as picture:
-            grey = torch.from_numpy(np.asarray(picture.convert("L"), np.float32) / 255)
+        with Image.open(path) as image:
+            gray = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
     except OSError as error:
-        raise RaigenError(f"mask: expected a picture; {path} cannot be read ({error})") from error
-    return grey, sha256(Path(path).read_bytes())
+        raise RaigenError(f"mask: expected an image; {path} cannot be read ({error})") from error
+    return gray, sha256(Path(path).read_bytes())

@@ -1,4 +1,4 @@
-"""Turns neurons of an autoencoder up or down while a pipeline makes its pictures."""
+"""Turns neurons of an autoencoder up or down while a pipeline makes its images."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raigen.diffusion.generation import Settings, defaults, layout_of
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
-from raigen.diffusion.hooks import Listener
+from raigen.diffusion.hooks import TokenHook
 from raigen.errors import RaigenError
 from raigen.sae.model import MatryoshkaSAE
 
@@ -34,7 +34,7 @@ def steering(
     settings: Settings | None = None,
     prompt: str = "a photo",
 ) -> Iterator[None]:
-    """Pictures made by `pipe` inside the `with` have these neurons turned up (or down, below 0).
+    """Images made by `pipe` inside the `with` have these neurons turned up (or down, below 0).
 
         with raigen.steering(pipe, sae, {12: 1.5}, hookpoint="unet.mid_block"):
             images = pipe("a photo of a doctor", num_images_per_prompt=4).images
@@ -47,7 +47,7 @@ def steering(
 
     Only denoising `steps` (indices from 0) are touched, all if None; only the branch that is told the prompt, unless
     `every_branch`; `mask` in [0, 1], of any size, says where. Which tokens those are is asked of the model first, in
-    one step with `settings` and `prompt` (None: the pipeline's defaults); pictures of another size than these settings
+    one step with `settings` and `prompt` (None: the pipeline's defaults); images of another size than these settings
     can be steered at U-Nets only. No hook is left behind.
 
     Raises RaigenError for neurons that the autoencoder does not have, a module of another width, a neuron without a
@@ -76,7 +76,7 @@ def steering(
             return patterned(tokens, [patterns[neuron] for neuron in active], list(active.values()), where)
         return pushed(tokens, sae, list(active), list(active.values()), units, method, where)
 
-    with Listener(point, layout, visit, exact=True, every_branch=every_branch).listening(denoiser_of(pipe, point)):
+    with TokenHook(point, layout, visit, exact=True, every_branch=every_branch).listening(denoiser_of(pipe, point)):
         yield
 
 
@@ -112,16 +112,16 @@ def patterned(
 ) -> Float[Tensor, "image token d_in"]:
     """Tokens with strength x pattern added for each pattern. Raises RaigenError for another number of tokens."""
     if tokens.shape[1] != len(patterns[0]):
-        raise RaigenError(f"patterns: expected pictures of {len(patterns[0])} tokens, as those they are of; got "
+        raise RaigenError(f"patterns: expected images of {len(patterns[0])} tokens, as those they are of; got "
                           f"{tokens.shape[1]}")  # fmt: skip
     added = sum(strength * pattern.to(tokens) for strength, pattern in zip(strengths, patterns, strict=True))
     assert isinstance(added, Tensor)
     return tokens + (added if mask is None else added * mask.to(tokens)[:, None])
 
 
-def contrast_of(activations: Float[Tensor, "picture token d_in"], top: Sequence[int]) -> Float[Tensor, "token d_in"]:
-    """What sets some pictures apart at each position: the mean of their activations less that of all pictures
-    (contrastive activation addition, Rimsky et al. 2024, with the rest of the pictures as the other side).
+def contrast_of(activations: Float[Tensor, "image token d_in"], top: Sequence[int]) -> Float[Tensor, "token d_in"]:
+    """What sets some images apart at each position: the mean of their activations less that of all images
+    (contrastive activation addition, Rimsky et al. 2024, with the rest of the images as the other side).
 
     >>> contrast_of(torch.tensor([[[4.0]], [[2.0]], [[0.0]]]), [0, 1]).tolist()
     [[1.0]]
@@ -136,7 +136,7 @@ def random_like(vectors: Float[Tensor, "vector d_in"], seed: int) -> Float[Tenso
 
 
 def scales_of(peaks: Float[Tensor, "image neuron"], top: int = 10) -> Float[Tensor, " neuron"]:
-    """The unit of each neuron's strength, from its largest code in each picture: the mean over its `top` pictures.
+    """The unit of each neuron's strength, from its largest code in each image: the mean over its `top` images.
 
     >>> scales_of(torch.tensor([[4.0, 0.0], [2.0, 1.0], [0.0, 0.0]]), top=2).tolist()
     [3.0, 0.5]
@@ -158,6 +158,6 @@ def _check_patterns(patterns: Mapping[int, Tensor], neurons: Sequence[int], shap
 def _fitted(mask: Float[Tensor, "row column"], n_tokens: int, grid: tuple[int, int]) -> Float[Tensor, " token"]:
     """The mask over the grid of tokens, by area."""
     if n_tokens != grid[0] * grid[1]:
-        raise RaigenError(f"mask: expected pictures of the size that `settings` give, whose grid is {grid}; got "
+        raise RaigenError(f"mask: expected images of the size that `settings` give, whose grid is {grid}; got "
                           f"{n_tokens} tokens")  # fmt: skip
     return torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), grid).flatten()

@@ -14,7 +14,7 @@ from raigen.runs.steps import Outcome, Step, Tick, mapped
 from raigen.runs.study import slug
 
 if TYPE_CHECKING:
-    from raigen.runs.activations import Part
+    from raigen.runs.activations import CapturedBatch
 
 Stage = Callable[[Run, Any], Generator[Tick, None, Outcome]]
 HOMES = {
@@ -128,7 +128,7 @@ def begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
 
 
 def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
-    """The stage at work. Without a store, training makes the pictures again for what they put out inside."""
+    """The stage at work. Without a store, training makes the images again for what they put out inside."""
     if name == "train" and not (capturing := run.config_of("capture")).store:
         return _training(run, config, capturing, [])
     return stage_function(name)(run, config)
@@ -137,19 +137,19 @@ def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
 def _training(
     run: Run, config: TrainConfig, capturing: CaptureConfig, captures: list[Outcome]
 ) -> Generator[Tick, None, Outcome]:
-    """Training that asks for pictures as it needs their tokens; what each pass over the pictures made is appended to
+    """Training that asks for images as it needs their tokens; what each pass over the images made is appended to
     `captures`."""
-    from raigen.diffusion.capture import captured
+    from raigen.diffusion.capture import capture_batches
     from raigen.sae.stream import train_on_stream
 
-    def source(firsts: Sequence[int]) -> Iterator["Part"]:
-        captures.append((yield from captured(run, capturing, firsts[0])))
+    def source(firsts: Sequence[int]) -> Iterator["CapturedBatch"]:
+        captures.append((yield from capture_batches(run, capturing, firsts[0])))
 
     return train_on_stream(run, config, capturing.n_images, source)
 
 
 def _is_streamed(run: Run, config: AuditConfig) -> bool:
-    """Whether the autoencoder is to be trained while the pictures are made: neither is done yet."""
+    """Whether the autoencoder is to be trained while the images are made: neither is done yet."""
     done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
     return not config.capture.store and not any(done)
 

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,17 +12,14 @@ from raigen.auditing.shared_sae import sharers
 from raigen.discovery.hierarchy import clear_from, reaches
 from raigen.runs.run import Run
 
-if TYPE_CHECKING:
-    pass
-
 COLUMNS: tuple[str, ...] = ("model", "prompt", "rank", "neuron", "label", "under", "rate")
 
 
-def rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """How often each listed neuron fires under the prompts that share its autoencoder: a row of `COLUMNS` for each.
 
-    The rate is the share of the pictures of the prompt `under` in which the neuron fires clearly: at least a quarter as
-    strongly as in the mean of its ten strongest pictures of its own `prompt`, which is one of them. There are no rows
+    The rate is the share of the images of the prompt `under` in which the neuron fires clearly: at least a quarter as
+    strongly as in the mean of its ten strongest images of its own `prompt`, which is one of them. There are no rows
     of an autoencoder that is not shared, or before `discover` has run under two of its prompts.
     """
     found = []

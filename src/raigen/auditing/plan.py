@@ -17,7 +17,7 @@ from raigen.sae.stream import bytes_per_token, reservoir_capacity
 from raigen.sae.train import CLOSING_TOKENS, fit
 from raigen.stats import images_needed, rarest_rate
 
-PROBE_IMAGES = 4  # at most; a larger batch is as fast per picture or faster
+PROBE_IMAGES = 4  # at most; a larger batch is as fast per image or faster
 PROBE_STEPS = 3  # of training; the first warms up
 EXAMPLES = 10  # that an attribute must show to be judged
 RATES = (0.05, 0.01, 0.005)
@@ -26,16 +26,16 @@ RATES = (0.05, 0.01, 0.005)
 class AuditPlan(NamedTuple):
     """What an audit takes: seconds, bytes, tokens; and the rarest rate that it can show ten times, at 95 %.
 
-    Seconds and picture sizes are measured on a few pictures and steps; `memory` counts weights, the autoencoder with
+    Seconds and image sizes are measured on a few images and steps; `memory` counts weights, the autoencoder with
     its gradients and moments, the reservoir and the tokens on which training ends, not what the pipeline needs while it
-    runs. Every listed attribute counts as named, so that pictures of its suggested prompt are made.
+    runs. Every listed attribute counts as named, so that images of its suggested prompt are made.
     """
 
     settings: Settings
     hookpoint: str
     grid: tuple[int, int]
     d_in: int
-    seconds_pictures: float
+    seconds_images: float
     seconds_training: float
     seconds_fresh: float
     tokens: int
@@ -47,10 +47,10 @@ class AuditPlan(NamedTuple):
     images_for: dict[float, tuple[int, int]]
 
 
-def plan(config: AuditConfig) -> AuditPlan:
-    """Makes a few pictures and training steps, and reckons up the rest. Writes nothing.
+def estimate(config: AuditConfig) -> AuditPlan:
+    """Makes a few images and training steps, and reckons up the rest. Writes nothing.
 
-    `images_for` says for some rates how many pictures show an attribute once, and ten times, with probability .95.
+    `images_for` says for some rates how many images show an attribute once, and ten times, with probability .95.
     Raises RaigenError as `capture` does.
     """
     capture = config.capture
@@ -77,7 +77,7 @@ def plan(config: AuditConfig) -> AuditPlan:
         hookpoint=point.path,
         grid=made.grid,
         d_in=d_in,
-        seconds_pictures=per_image * capture.n_images * replays,
+        seconds_images=per_image * capture.n_images * replays,
         seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config, tokens) * training_steps,
         seconds_fresh=per_image * n_more,
         tokens=tokens,

@@ -1,4 +1,4 @@
-"""Trains one autoencoder on the pictures of several prompts, made in turns."""
+"""Trains one autoencoder on the images of several prompts, made in turns."""
 
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -13,15 +13,15 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Step, Tick, mapped
 
 if TYPE_CHECKING:
-    from raigen.runs.activations import Part
+    from raigen.runs.activations import CapturedBatch
 
 
 def share(runs: Sequence[Run], configs: Sequence[AuditConfig], redo: str | None = None) -> Iterator[Step]:
-    """Takes runs of one model, each of another prompt, through `capture` and `train` together: their pictures are made
+    """Takes runs of one model, each of another prompt, through `capture` and `train` together: their images are made
     in turns, so that the reservoir mixes prompts, and every run gets the autoencoder that was trained on all of them,
     with the prompts as `shared_by` among its facts.
 
-    What is done is skipped; stopped and started again with the same prompts, it keeps the pictures and comes to the
+    What is done is skipped; stopped and started again with the same prompts, it keeps the images and comes to the
     same weights. `redo` names one of the two stages to do anew in all runs. Raises RaigenError for runs that keep a
     store, and where a run has an autoencoder already that is not shared by just these prompts.
     """
@@ -49,7 +49,7 @@ def check_shareable(prompts: Sequence[str], config: AuditConfig) -> None:
     if len(prompts) < 2:
         raise RaigenError(f"shared_sae: expected two prompts or more, to share an autoencoder; got {len(prompts)}")
     if config.capture.store:
-        raise RaigenError("shared_sae: expected none with --store, for it is trained while the pictures are made; "
+        raise RaigenError("shared_sae: expected none with --store, for it is trained while the images are made; "
                           "leave out one of the two")  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _trained(runs: Sequence[Run], configs: Sequence[AuditConfig]) -> Iterator[St
             stack.enter_context(begun(run, stages))
         yield Step("capture", "begun")
 
-        def source(firsts: Sequence[int]) -> Iterator["Part"]:
+        def source(firsts: Sequence[int]) -> Iterator["CapturedBatch"]:
             captures.update((yield from _in_turns(runs, configs, firsts)))
 
         ticks = train_on_stream(first, configs[0].train, capturing.n_images, source, prompts)
@@ -114,15 +114,15 @@ def _trained(runs: Sequence[Run], configs: Sequence[AuditConfig]) -> Iterator[St
 
 def _in_turns(
     runs: Sequence[Run], configs: Sequence[AuditConfig], firsts: Sequence[int]
-) -> Generator["Part", None, dict[int, Outcome]]:
+) -> Generator["CapturedBatch", None, dict[int, Outcome]]:
     """The parts of all runs from their `firsts` on: always of the run that is least far, the first among equals.
     Returns what came of each capture."""
-    from raigen.diffusion.capture import captured
+    from raigen.diffusion.capture import capture_batches
     from raigen.diffusion.loading import load_pipeline
 
     capturing = configs[0].capture
     pipe = load_pipeline(capturing.model, capturing.device, capturing)
-    sources = {index: captured(run, config.capture, start, pipe)
+    sources = {index: capture_batches(run, config.capture, start, pipe)
                for index, (run, config, start) in enumerate(zip(runs, configs, firsts, strict=True))}  # fmt: skip
     place, outcomes = list(firsts), {}
     while sources:

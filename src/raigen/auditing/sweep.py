@@ -60,7 +60,7 @@ def sweep(
         raise RaigenError("workers: a Ray cluster says itself how many runs go on at once; leave it out beside ray")
     if shared_sae:
         if ray is not None:
-            raise RaigenError("shared_sae: expected none with a Ray cluster, whose nodes make their pictures each for "
+            raise RaigenError("shared_sae: expected none with a Ray cluster, whose nodes make their images each for "
                               "itself; leave out one of the two")  # fmt: skip
         check_shareable(prompts, config)
     with study.locked():
@@ -116,9 +116,9 @@ def _audited(dir: Path, config: AuditConfig, redo: str | None) -> Iterator[Step]
 
 
 def _write_rates(study: Study, runs: Sequence[Run]) -> None:
-    from raigen.auditing.cross_prompt_rates import as_csv, rates  # scipy takes a second to load
+    from raigen.auditing.cross_prompt_rates import as_csv, cross_prompt_rates  # scipy takes a second to load
 
-    write_text(study.rates_path, as_csv(rates(runs)))
+    write_text(study.rates_path, as_csv(cross_prompt_rates(runs)))
 
 
 News = tuple[int, Step | None, str | None]

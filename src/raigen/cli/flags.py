@@ -21,27 +21,27 @@ from raigen.config.presets import PRESETS
 DESCRIPTION = "Finds the attributes that a text-to-image model knows but hardly ever shows."
 AUDIT_HELP = "Audits a prompt, or many with many models; the same command again goes on where it stopped."
 STAGE_HELP = {
-    "capture": "Generates pictures and keeps the activations of one layer of the denoiser.",
+    "capture": "Generates images and keeps the activations of one layer of the denoiser.",
     "train": "Trains the sparse autoencoder on what the layer put out.",
     "discover": "Scores the neurons and lists the rare ones.",
     "annotate": "Names the listed neurons.",
-    "evaluate": "Measures on fresh pictures how often each named attribute shows.",
+    "evaluate": "Measures on fresh images how often each named attribute shows.",
     "report": "Writes the report, one HTML file.",
 }
-AMPLIFY_HELP = "Brings attributes out, and measures what that does; makes no picture twice."
+AMPLIFY_HELP = "Brings attributes out, and measures what that does; makes no image twice."
 COMPARE_HELP = "Compares the runs of a study, or single runs: what one model hides that another shows."
 COMPARED_HELP = "A study folder, or two run folders or more."
 COMPARISON_HELP = "For single runs: the new folder in which the comparison is written."
-PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few pictures; writes nothing."
+PLAN_HELP = "Says what an audit would take and the rarest rate it could show, from a few images; writes nothing."
 HOOKPOINTS_HELP = "Lists the layers of a model that can be looked into, or tries which is the best."
-SEARCH_HELP = "Make pictures, train two small autoencoders on each layer, and rank the layers by what these find."
+SEARCH_HELP = "Make images, train two small autoencoders on each layer, and rank the layers by what these find."
 MODEL_HELP = "`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline."
 MODELS_HELP = f"{MODEL_HELP} Several, one flag each, make a study. (default: portraits)"
 PROMPTS_HELP = "More prompts: `professions`, `scenes`, or a text file with one a line. They make a study."
 STUDY_HELP = "The folder of the study: a run for every prompt and model. (default: studies/PROMPTS)"
 WORKERS_HELP = "Runs of a study that go on at once, each in a process of its own."
 RAY_HELP = "Spreads the runs of a study over the Ray cluster at this address, such as `auto` or HOST:6379."
-SHARED_SAE_HELP = "One autoencoder for all prompts of a model, trained on the pictures of all, in place of one each."
+SHARED_SAE_HELP = "One autoencoder for all prompts of a model, trained on the images of all, in place of one each."
 PRESET_HELP = "Start from published settings, model and all; other flags still count."
 REVIEW_HELP = "Brings back what a person ticked on the review sheet; the rates then stand checked beside raw."
 FILE_HELP = "The file that review.html downloads."

@@ -13,7 +13,7 @@ from raigen.auditing.audit import default_run_dir, run_stage, walk
 from raigen.auditing.shared_sae import check_shareable
 from raigen.auditing.sweep import default_study_dir, sweep
 from raigen.cli.flags import parse, values_of
-from raigen.cli.progress import quiet_libraries, sweep_view, view
+from raigen.cli.progress import progress_bars, quiet_libraries, study_progress_bars
 from raigen.cli.tables import (
     presence,
     print_amplified,
@@ -76,7 +76,7 @@ def _main(args: list[str]) -> int:
     elif name == "plan":
         quiet_libraries()
         config = _config_of(command, args, command.prompt)
-        print_plan(import_module("raigen.auditing.plan").plan(config), config)
+        print_plan(import_module("raigen.auditing.plan").estimate(config), config)
     else:
         _run_one(name, command, args)
     return 0
@@ -94,7 +94,7 @@ def _audit(command: Any, args: list[str]) -> None:
         _sweep(command, configs[0], list(prompts), models)
         return
     run = Run.create(command.run_dir or default_run_dir(configs[0].capture.prompt))
-    with view() as show:
+    with progress_bars() as show:
         for step in walk(run, configs[0], command.redo):
             show(step)
     print_result(run)
@@ -106,7 +106,7 @@ def _sweep(command: Any, config: AuditConfig, prompts: list[str], models: list[s
     if command.shared_sae:
         check_shareable(prompts, config)  # before a folder is made
     study = Study.create(command.study or default_study_dir(prompts, command.prompts))
-    with sweep_view() as show:
+    with study_progress_bars() as show:
         ways = (command.redo, command.workers, command.ray, command.shared_sae)
         for news in sweep(study, config, prompts, models, *ways):
             show(news)
@@ -123,7 +123,7 @@ def _config_of(command: Any, args: list[str], prompt: str, **more: Any) -> Audit
 def _review(run: Run, path: Path) -> None:
     with run.locked():
         checked = import_module("raigen.judging.review").review(run, path)
-    with view() as show:
+    with progress_bars() as show:
         run_stage(run, "report", run.config_of("report"), redo=True, on_tick=show)
     for attribute in checked:
         print(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
@@ -140,23 +140,23 @@ def _serve(place: Path, port: int) -> None:
 
 def _list_hookpoints(command: Any) -> None:
     quiet_libraries()
-    survey = import_module("raigen.diffusion.survey").survey(command.model, SearchConfig(**values_of(command.options)))
-    licence = survey.licence or "no licence named"
-    print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {licence}; {survey.n_steps} steps, "
+    survey = import_module("raigen.diffusion.survey").list_hookpoints(command.model, SearchConfig(**values_of(command.options)))
+    license = survey.license or "no license named"
+    print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {license}; {survey.n_steps} steps, "
           f"{survey.height} x {survey.width} pixels")  # fmt: skip
     print_hookpoints(survey.hookpoints, n_images=STAGE_CONFIGS["capture"]("x").n_images)
 
 
 def _search(command: Any) -> None:
     config = SearchConfig(**values_of(command.options))
-    with view() as show:
+    with progress_bars() as show:
         found = exhausted(import_module("raigen.discovery.search").search(command.model, config), show)
     print_search(found, command.model, config)
 
 
 def _amplify(command: Any) -> None:
     config, run = AmplifyConfig(**values_of(command.options)), Run(command.run)
-    with view() as show:
+    with progress_bars() as show:
         started = time.monotonic()
         show(Step("amplify", "begun"))
         amplify = import_module("raigen.amplification.amplify").amplify
@@ -179,7 +179,7 @@ def _compare(command: Any) -> None:
         print(room.plan(runs, CompareConfig(**options)))
         return
     study = room.study_of(command.runs, command.study)
-    with view() as show:
+    with progress_bars() as show:
         started = time.monotonic()
         show(Step("compare", "begun"))
         room.compare(study, progress=lambda tick: show(Step("compare", "running", tick)), **options)
@@ -205,7 +205,7 @@ def _run_one(stage: str, command: Any, args: list[str]) -> None:
         plans = import_module(f"raigen.judging.{stage}").plan(run, config)
         print("\n".join(map(str, plans)) or f"{stage}: no vision-language model is asked")
         return
-    with view() as show:
+    with progress_bars() as show:
         run_stage(run, stage, config, redo=command.redo is not None, on_tick=show)
     if stage == "report":
         print_result(run)

@@ -19,14 +19,14 @@ SECONDS_PER_LINE = 15  # between two lines about one stage where the output is n
 
 
 @contextmanager
-def view() -> Iterator[Callable[[Step], None]]:
+def progress_bars() -> Iterator[Callable[[Step], None]]:
     """What shows each step: bars with the time left in a terminal, else plain lines. On stderr."""
     with _shown(bars, plain_lines) as show:
         yield show
 
 
 @contextmanager
-def sweep_view() -> Iterator[Callable[[SweepStep], None]]:
+def study_progress_bars() -> Iterator[Callable[[SweepStep], None]]:
     """What shows each step of a sweep: a bar for the whole and one for each run that is going on; else plain lines."""
     with _shown(sweep_bars, sweep_lines) as show:
         yield show

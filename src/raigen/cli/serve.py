@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: a page of pictures would fill the terminal."""
+        """Says nothing: a page of images would fill the terminal."""
 
     def _answer(self, with_body: bool) -> None:
         # A page from elsewhere can point a name of its own at 127.0.0.1; the name then stands in this header.

@@ -24,7 +24,7 @@ def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
     """What each hookpoint would give and cost; of those that cannot be captured, why."""
     table = Table()
     table.add_column("hookpoint")
-    for name in ("grid", "width", "a picture", f"{n_images} pictures"):
+    for name in ("grid", "width", "an image", f"{n_images} images"):
         table.add_column(name, justify="right")
     for cost in costs:
         grid = f"{cost.grid[0]} x {cost.grid[1]}" if cost.grid else "none"
@@ -36,7 +36,7 @@ def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
 
 def print_search(ratings: list[HookpointRating], model: str, config: SearchConfig) -> None:
     """What was found at each hookpoint, the best first; why the others could not be tried; what to type next."""
-    print(f"{config.n_images} pictures of “{config.prompt}”, two autoencoders for each hookpoint")
+    print(f"{config.n_images} images of “{config.prompt}”, two autoencoders for each hookpoint")
     table = Table()
     table.add_column("rank", justify="right")
     table.add_column("hookpoint")
@@ -68,15 +68,15 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
-        ("pictures", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
+        ("images", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
         ("looked into", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
-        ("time", f"{duration(plan.seconds_pictures)} pictures + {duration(plan.seconds_training)} training + "
-                 f"{duration(plan.seconds_fresh)} fresh pictures"),
+        ("time", f"{duration(plan.seconds_images)} images + {duration(plan.seconds_training)} training + "
+                 f"{duration(plan.seconds_fresh)} fresh images"),
         ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
         ("memory", f"{_size(plan.memory)}, beside what the pipeline needs while it runs"),
-        ("disk", f"{_size(plan.disk_images)} pictures + {_size(plan.disk_activations)} activations ({stored})"),
-        ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} pictures, with probability .95"),
-        *((f"for {rate:.1%}", f"{once:,} pictures show it once, {often:,} ten times")
+        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored})"),
+        ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
+        *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
     ]  # fmt: skip
     for row in rows:
@@ -138,7 +138,7 @@ def print_comparison(study: Study) -> None:
         _console().print(table)
     n, listed = len(found["changes"]), len(found["attributes"])
     print(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
-          f"{found['n_fresh_images']} pictures of each prompt and model; judge: {found['judge']}")  # fmt: skip
+          f"{found['n_fresh_images']} images of each prompt and model; judge: {found['judge']}")  # fmt: skip
     print(f"report: {study.report_path}")
 
 
@@ -193,7 +193,7 @@ def print_amplified(found: Sequence[Mapping[str, Any]]) -> None:
             continue
         print(f"{entry['label']} (neuron {entry['neuron']}), {entry['method']}")
         table = Table()
-        for name in ("strength", "presence", "gain", "lift", "fidelity", "readable", "profession", "cost", "s/picture"):
+        for name in ("strength", "presence", "gain", "lift", "fidelity", "readable", "profession", "cost", "s/image"):
             table.add_column(name, justify="right")
         before = entry["base"] | {"strength": "unsteered", "gain": None, "lift": None, "fidelity": None, "cost": None}
         for point in (before, *entry["points"]):

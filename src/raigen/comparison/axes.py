@@ -63,12 +63,12 @@ def read_axes(source: str, approach: str) -> list[Axis]:
     return [axis_of(approach, name, given) for name, given in table.items()]
 
 
-def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.ndarray, " picture"]]) -> AxisRate:
-    """How pictures spread over an axis, from the verdicts on its labels (1, 0, NaN unscored).
+def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.ndarray, " image"]]) -> AxisRate:
+    """How images spread over an axis, from the verdicts on its labels (1, 0, NaN unscored).
 
-    A picture that shows m categories counts 1/m for each. The discrepancy is |p - q|, the Euclidean distance of the
+    An image that shows m categories counts 1/m for each. The discrepancy is |p - q|, the Euclidean distance of the
     shares p from the reference q (the fairness discrepancy of Choi et al., Fair Generative Modeling via Weak
-    Supervision, ICML 2020, with verdicts in place of class probabilities). With n pictures and p = q its mean square is
+    Supervision, ICML 2020, with verdicts in place of class probabilities). With n images and p = q its mean square is
     (1 - |q|^2) / n; `by_chance` is the root of that. The severity is 1 + sum(p log p) / log K over K categories
     (D'Inca et al., OpenBias, CVPR 2024).
     """
@@ -88,7 +88,7 @@ def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.
 
 
 def rates_along(
-    axes: Sequence[Axis], shows: Mapping[tuple[str, str, str], Float[np.ndarray, " picture"]],
+    axes: Sequence[Axis], shows: Mapping[tuple[str, str, str], Float[np.ndarray, " image"]],
     prompts: Sequence[str], models: Sequence[str],
 ) -> list[AxisRate]:  # fmt: skip
     """How every model spreads over every axis for the prompts that the axis is for; `shows` by label, prompt, model."""
@@ -100,7 +100,7 @@ def rates_along(
 
 def table_of_axes(rates: Sequence[AxisRate]) -> str:
     """axes.csv: a line per axis, prompt, model and category with its share and the wanted one, and the numbers of the
-    whole axis; what no picture tells is empty."""
+    whole axis; what no image tells is empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["approach", "axis", "prompt", "model", "category", "share", "reference", "n", "none", "unscored",
@@ -133,7 +133,7 @@ def is_model(open_set: str) -> bool:
 
 def proposed(prompts: Sequence[str], answers: Answers, config: CompareConfig) -> Generator[Tick, None, list[Axis]]:
     """The axes that a language model proposes for each prompt, as OpenBias asks for them (D'Inca et al. 2024): names
-    and classes of what may be biased in pictures of the prompt. Each prompt is asked once; answers are kept."""
+    and classes of what may be biased in images of the prompt. Each prompt is asked once; answers are kept."""
     address = address_of(config.open_set or "", "open_set")
     jobs = [Job((), axes_question(prompt), prompt) for prompt in prompts]
     found: dict[str, list[Axis]] = {}

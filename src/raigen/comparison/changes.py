@@ -12,7 +12,7 @@ from raigen.stats import paired_difference, q_values
 
 FALSE_SHARE = 0.05  # of the differences that are called so, at most this share is expected to be none
 
-Shows = Mapping[tuple[str, str, str], Float[np.ndarray, " picture"]]  # by label, prompt, model
+Shows = Mapping[tuple[str, str, str], Float[np.ndarray, " image"]]  # by label, prompt, model
 
 
 def changes_of(
@@ -56,7 +56,7 @@ def kind_of(change: Change, q: float | None, in_baseline: bool, in_model: bool) 
 
 def verdict_when_asked(unasked: Presence, asked: Presence | None, drawn_rate: float) -> str:
     """Whether a model that does not list an attribute knows it. `shown unasked` when it shows the attribute in more
-    than `drawn_rate` of the pictures anyhow; else by the pictures of a prompt that asks for it: `only not shown` when
+    than `drawn_rate` of the images anyhow; else by the images of a prompt that asks for it: `only not shown` when
     it then shows in more, `not encoded` when in fewer, `unclear` when the interval holds `drawn_rate`."""
     if unasked.n and unasked.low > drawn_rate:
         return "shown unasked"

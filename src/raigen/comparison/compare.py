@@ -1,4 +1,4 @@
-"""Compares runs: judges every attribute that any of them found in fresh pictures of all of them."""
+"""Compares runs: judges every attribute that any of them found in fresh images of all of them."""
 
 import csv
 import io
@@ -17,11 +17,11 @@ from raigen.comparison.matching import Match, match
 from raigen.comparison.model_card import export
 from raigen.comparison.page import page_of
 from raigen.comparison.union import findings_of, given_of, merged
-from raigen.comparison.verdicts import Judged, Yardstick
+from raigen.comparison.verdicts import Judged, SharedJudge
 from raigen.config import CompareConfig
 from raigen.config.fields import address_of
 from raigen.errors import RaigenError
-from raigen.judging.fresh import asked_pictures, compared_pictures, first_seed, missing_pictures
+from raigen.judging.fresh import compared_images, first_seed, n_missing_images, suggested_images
 from raigen.judging.judges import CLIP, Verdicts, presence_jobs, presence_of
 from raigen.judging.vlm.ask import Plan, open_answers
 from raigen.judging.vlm.ask import plan as plan_of
@@ -32,7 +32,7 @@ from raigen.runs.records import Presence
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick, exhausted, mapped
 from raigen.runs.study import Study
-from raigen.runs.study_records import CLOSED, COLUMNS, OPEN, Cell, Compared, Comparison, Lone, rows
+from raigen.runs.study_records import CLOSED, COLUMNS, OPEN, Cell, Compared, Comparison, Unlisted, rows
 from raigen.world.models import WORLD
 
 Place = tuple[str, str]  # a prompt and a model
@@ -76,12 +76,12 @@ def study_of(runs: Study | str | Path | Sequence[Run | str | Path], study: str |
 
 
 def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comparison]:
-    """Judges the union of what the runs of a study found, on fresh pictures with the same seeds, and writes what
+    """Judges the union of what the runs of a study found, on fresh images with the same seeds, and writes what
     differs, and what closed and open sets find: comparison.json, comparison.csv, axes.csv, verdicts.jsonl, report.html
     and model cards.
 
-    Pictures that were evaluated are used, further ones are made and kept; no question is paid for twice. Labels of one
-    attribute are merged after they were judged. Yields progress in pictures, then in questions.
+    Images that were evaluated are used, further ones are made and kept; no question is paid for twice. Labels of one
+    attribute are merged after they were judged. Yields progress in images, then in questions.
     Raises RaigenError when the runs cannot be compared (see `raigen.comparison.matching.match`), a model cannot be
     loaded or asked, or nothing was found.
     """
@@ -95,7 +95,7 @@ def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comp
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "
                           "another annotator, or give a list with --attributes FILE")  # fmt: skip
-    yardstick = Yardstick(runs, findings, matched.judge, config, axes, (answers.calls, answers.cost))
+    yardstick = SharedJudge(runs, findings, matched.judge, config, axes, (answers.calls, answers.cost))
     judged: dict[Place, Judged] = {}
     for place, run in matched.run_of.items():
         with run.locked():
@@ -118,13 +118,13 @@ def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comp
 
 
 class ComparePlan(NamedTuple):
-    """What a comparison would take: verdicts on `n_labels` labels, `n_made` pictures to make in about `seconds`, at
+    """What a comparison would take: verdicts on `n_labels` labels, `n_made` images to make in about `seconds`, at
     most `n_asked` more (about `seconds_asked`) of prompts that ask for an attribute, and what asking models takes."""
 
     judge: str
     n_runs: int
     n_labels: int
-    n_pictures: int
+    n_images: int
     n_made: int
     seconds: float
     n_asked: int
@@ -135,9 +135,9 @@ class ComparePlan(NamedTuple):
     def __str__(self) -> str:
         more = "; the classes that a model proposes for the open set come on top" if self.is_open else ""
         lines = [
-            f"judged by {self.judge}: {self.n_labels:,} labels in {self.n_pictures:,} pictures of each of "
-            f"{self.n_runs} runs, {self.n_labels * self.n_pictures * self.n_runs:,} verdicts{more}",
-            f"to be made: {self.n_made:,} fresh pictures, about {duration(self.seconds)}; and at most {self.n_asked:,} "
+            f"judged by {self.judge}: {self.n_labels:,} labels in {self.n_images:,} images of each of "
+            f"{self.n_runs} runs, {self.n_labels * self.n_images * self.n_runs:,} verdicts{more}",
+            f"to be made: {self.n_made:,} fresh images, about {duration(self.seconds)}; and at most {self.n_asked:,} "
             f"that are asked for an attribute, about {duration(self.seconds_asked)}",
             *map(str, self.plans),
         ]
@@ -147,7 +147,7 @@ class ComparePlan(NamedTuple):
 def plan(runs: Sequence[Run], config: CompareConfig) -> ComparePlan:
     """What comparing the runs would take, without making, asking or writing anything.
 
-    Seconds are by those that the captures of the same runs took for a picture. Raises RaigenError where `comparing`
+    Seconds are by those that the captures of the same runs took for an image. Raises RaigenError where `comparing`
     would before it begins.
     """
     matched, findings = match(runs, config), findings_of(runs)
@@ -158,7 +158,7 @@ def plan(runs: Sequence[Run], config: CompareConfig) -> ComparePlan:
     n, made, asking, plans = matched.n_fresh_images, [], [], []
     for (prompt, model), run in matched.run_of.items():
         pace = run.manifest["stages"]["capture"]["seconds"] / matched.n_images
-        made.append((missing_pictures(run, n), pace))
+        made.append((n_missing_images(run, n), pace))
         alone = [label for label, found in findings.items() if prompt in {f.prompt for f in found}
                  and (prompt, model) not in {(f.prompt, f.model) for f in found}]  # fmt: skip
         asking.append((config.n_asked_images * len(alone), pace))
@@ -173,8 +173,8 @@ def _asks(config: CompareConfig) -> bool:
     return config.open_set is not None and is_model(config.open_set)
 
 
-def _judged(run: Run, n: int, labels: Sequence[str], yardstick: Yardstick) -> Generator[Tick, None, Judged]:
-    samples = yield from compared_pictures(run, n)
+def _judged(run: Run, n: int, labels: Sequence[str], yardstick: SharedJudge) -> Generator[Tick, None, Judged]:
+    samples = yield from compared_images(run, n)
     return Judged(run, samples, (yield from yardstick.verdicts(run, samples, labels)))
 
 
@@ -193,8 +193,8 @@ def _cells(
 
 
 def _lone(
-    attributes: Sequence[Compared], cells: Sequence[Cell], matched: Match, yardstick: Yardstick, config: CompareConfig
-) -> Generator[Tick, None, list[Lone]]:
+    attributes: Sequence[Compared], cells: Sequence[Cell], matched: Match, yardstick: SharedJudge, config: CompareConfig
+) -> Generator[Tick, None, list[Unlisted]]:
     """For each attribute that some but not all models list for a prompt, whether the others know it."""
     unasked = {(cell.label, cell.prompt, cell.model): cell.presence for cell in cells}
     found = []
@@ -210,15 +210,15 @@ def _lone(
                 ticks = _when_asked(run, asked, attribute.label, yardstick, config)
                 presence = yield from mapped(ticks, partial(_about, f"{run.dir.name}: {asked}"))
             verdict = verdict_when_asked(here, presence, config.drawn_rate)
-            found.append(Lone(attribute.label, prompt, model, asked, presence, verdict))
+            found.append(Unlisted(attribute.label, prompt, model, asked, presence, verdict))
     return found
 
 
 def _when_asked(
-    run: Run, asked: str, label: str, yardstick: Yardstick, config: CompareConfig
+    run: Run, asked: str, label: str, yardstick: SharedJudge, config: CompareConfig
 ) -> Generator[Tick, None, Presence]:
     with run.locked():
-        samples = yield from asked_pictures(run, [asked], config.n_asked_images)
+        samples = yield from suggested_images(run, [asked], config.n_asked_images)
         verdicts = yield from yardstick.verdicts(run, samples[asked], [label])
     return presence_of(verdicts[label], config.confidence)
 
@@ -241,5 +241,5 @@ def _write(study: Study, comparison: Comparison, judged: dict[Place, Judged], co
 
 
 def _signs(verdicts: Verdicts) -> str:
-    """What was said of each picture, in the order of the seeds: 1 shows it, 0 does not, ? unscored."""
+    """What was said of each image, in the order of the seeds: 1 shows it, 0 does not, ? unscored."""
     return "".join("?" if np.isnan(shown) else str(int(shown)) for shown in verdicts.shows)

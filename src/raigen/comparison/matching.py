@@ -1,4 +1,4 @@
-"""Says whether runs can be compared, and on what: one judge, as many pictures, the same seeds, a full grid."""
+"""Says whether runs can be compared, and on what: one judge, as many images, the same seeds, a full grid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,11 +26,11 @@ class Match(NamedTuple):
 
 def match(runs: Sequence[Run], config: CompareConfig) -> Match:
     """What the runs have in common. Raises RaigenError, saying what is missing and how to fill it, when they cannot be
-    compared: a run is missing or unfinished, or they differ in judge, pictures, seeds or embedder."""
+    compared: a run is missing or unfinished, or they differ in judge, images, seeds or embedder."""
     if len(runs) < 2:
         raise RaigenError(f"runs: expected two or more to compare; got {len(runs)}")
     for run in runs:
-        run.facts_of("evaluate")  # raises where there are no judgements, and says how to make them
+        run.facts_of("evaluate")  # raises where there are no judgments, and says how to make them
     run_of = {place_of(run): run for run in runs}
     prompts = tuple(dict.fromkeys(prompt for prompt, _ in run_of))
     models = _models([model for _, model in run_of], config.baseline)
@@ -46,7 +46,7 @@ def match(runs: Sequence[Run], config: CompareConfig) -> Match:
     _same(runs, "base_seed", lambda run: run.config_of("capture").base_seed,
           "rates are compared on the same seeds. Audit again with one --base-seed")  # fmt: skip
     _same(runs, "embedder", lambda run: run.facts_of("discover")["embedder"],
-          "texts and pictures need one CLIP model. Discover again with one --embedder")  # fmt: skip
+          "texts and images need one CLIP model. Discover again with one --embedder")  # fmt: skip
     n_fresh = config.n_fresh_images or _same(
         runs, "n_fresh_images", lambda run: run.facts_of("evaluate")["n_fresh_images"],
         "rates are compared on as many of each. Add --n-fresh-images N: what is missing is then made")  # fmt: skip
@@ -66,7 +66,7 @@ def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
     """The one judge of all runs. Named, `portraits` also judges models that were made of the bundled one."""
     if config.judge is None:
         return _same(runs, "judge", lambda run: judges_of(run.config_of("evaluate").judge, run.config_of("capture"))[0],
-                     "rates of two judges are not mixed. Add --judge JUDGE: it judges all pictures anew")  # fmt: skip
+                     "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew")  # fmt: skip
     if config.judge != WORLD:
         return config.judge
     strange = [prompt for prompt, _ in map(place_of, runs) if prompt not in PROMPTS]

@@ -45,7 +45,7 @@ def file_names(names: Sequence[str]) -> list[str]:
 def card_of(page: Mapping[str, Any], model: str, facts: Mapping[str, Any]) -> str:
     """A model card in Markdown: a block of metadata as the Hub reads it, then every rate of the model for each prompt.
 
-    `facts` are those of a capture: the licence and the place on the Hub go into the block where they are known. The
+    `facts` are those of a capture: the license and the place on the Hub go into the block where they are known. The
     rates of attributes and the discrepancies of closed axes stand in its `model-index`.
     """
     name = page["names"][model]
@@ -56,7 +56,7 @@ def card_of(page: Mapping[str, Any], model: str, facts: Mapping[str, Any]) -> st
     )  # fmt: skip
     lines = ["---", data.to_yaml(), "---", "", f"# What {plain(name)} hardly ever shows", "", *_intro(page, model)]
     for prompt in page["prompts"]:
-        lines += ["", f"## {plain(prompt)}", "", "| attribute | found by | shown | interval | pictures | against "
+        lines += ["", f"## {plain(prompt)}", "", "| attribute | found by | shown | interval | images | against "
                   f"{plain(page['names'][page['baseline']])} |", "|---|---|---|---|---|---|"]  # fmt: skip
         lines += [_row(row, cell) for row, cell in _cells(page, prompt, model)]
         axes = [rate for rival in page["rivals"] for rate in rival["rates"]
@@ -70,9 +70,9 @@ def card_of(page: Mapping[str, Any], model: str, facts: Mapping[str, Any]) -> st
 def _intro(page: Mapping[str, Any], model: str) -> list[str]:
     others = ", ".join(plain(page["names"][other]) for other in page["models"] if other != model)
     return [
-        f"An audit by raigen {plain(page['version'])} of {len(page['prompts'])} prompts, {page['n_images']:,} pictures "
+        f"An audit by raigen {plain(page['version'])} of {len(page['prompts'])} prompts, {page['n_images']:,} images "
         f"each, beside {others}. Each attribute that any of these audits found, that was given, or for which an axis "
-        f"asks was judged in {page['n_fresh_images']:,} fresh pictures of each prompt; judge: {plain(page['judge'])}."
+        f"asks was judged in {page['n_fresh_images']:,} fresh images of each prompt; judge: {plain(page['judge'])}."
     ]
 
 

@@ -18,7 +18,7 @@ from raigen.runs import pixels
 from raigen.runs.study import Study
 from raigen.runs.study_records import CLOSED, KINDS, OPEN
 
-MAX_STRIPS = 60  # attributes with pictures; those that differ most
+MAX_STRIPS = 60  # attributes with images; those that differ most
 HEAT = 70  # percent of color at a rate of 1: the text on it stays readable
 N_TOLD = 5  # changes that the summary tells
 
@@ -121,7 +121,7 @@ def _rival(approach: str, entry: Mapping[str, Any], cells: Mapping[Any, Mapping[
 
 
 def _strips(entry: Mapping[str, Any], judged: Places, config: CompareConfig) -> dict[str, dict[str, Any]]:
-    """By label, pictures of all models with the same seeds, of the prompt in which the models differ most."""
+    """By label, images of all models with the same seeds, of the prompt in which the models differ most."""
     chosen = sorted((_prompt_of(attribute, entry) for attribute in entry["attributes"]), key=lambda one: one[0])
     runs, count = list(judged.values()), config.n_strip_images
     n_shown = min(MAX_STRIPS, len(chosen)) * len(entry["models"]) * count
@@ -146,8 +146,8 @@ def _prompt_of(attribute: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[
     return min(moved, default=((2.0, 0.0), label, listed[0]))
 
 
-def seeds_to_show(shows: Float[np.ndarray, "model picture"], count: int) -> list[int]:
-    """Up to `count` pictures by index: the first that some model shows the attribute in, filled up with the first of
+def seeds_to_show(shows: Float[np.ndarray, "model image"], count: int) -> list[int]:
+    """Up to `count` images by index: the first that some model shows the attribute in, filled up with the first of
     the others.
 
     >>> seeds_to_show(np.array([[0.0, 0, 0, 1], [0, 0, np.nan, 0]]), 2)
@@ -159,13 +159,13 @@ def seeds_to_show(shows: Float[np.ndarray, "model picture"], count: int) -> list
 
 
 def _strip(one: Judged, label: str, places: Sequence[int], thumbs: Thumbs) -> list[dict[str, Any]]:
-    pictures = []
+    images = []
     for place in places:
         sample, shown = one.samples[place], one.verdicts[label].shows[place]
         said = "unscored" if np.isnan(shown) else "shows it" if shown else "does not show it"
         uri = data_uri(one.run.read_image(sample, "evaluate"), thumbs)
-        pictures.append({"uri": uri, "seed": sample.seed, "said": said})
-    return pictures
+        images.append({"uri": uri, "seed": sample.seed, "said": said})
+    return images
 
 
 def _unscored(judged: Places) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ from raigen.config import CompareConfig
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.judges import CLIP, given_labels
 from raigen.runs.run import Run
-from raigen.runs.study_records import Axis, Compared, Finding, Merged, OnAxis
+from raigen.runs.study_records import Axis, AxisValue, Compared, Finding, Merged
 from raigen.stats import krippendorff_alpha
 
 
@@ -56,10 +56,10 @@ def merged(
     judged: Mapping[tuple[str, str], Judged],
     config: CompareConfig,
 ) -> list[Compared]:
-    """The labels as attributes: given ones first, then by the best score, those that no picture was judged on last;
+    """The labels as attributes: given ones first, then by the best score, those that no image was judged on last;
     what only an axis asks for comes after all that was found.
 
-    CLIP's verdicts on labels with near texts agree whatever the pictures show, for they are made of the texts: where it
+    CLIP's verdicts on labels with near texts agree whatever the images show, for they are made of the texts: where it
     judges, only texts that are the same are merged. A row too many does less harm than a finding that is gone.
     """
     best = {label: max((f.minority_score for f in findings.get(label, [])), default=0.0) for label in labels}
@@ -89,7 +89,9 @@ def _compared(
     merged = tuple(Merged(order[index], near, agreed) for index, near, agreed in group.others)
     names = [order[group.head], *(other.label for other in merged)]
     found = [finding for name in names for finding in findings.get(name, [])]
-    on = [OnAxis(axis.approach, axis.name, name, axis.prompt) for axis in axes for name in names if name in axis.labels]
+    on = [
+        AxisValue(axis.approach, axis.name, name, axis.prompt) for axis in axes for name in names if name in axis.labels
+    ]
     return Compared(names[0], names[0] in given, merged, tuple(found), tuple(on))
 
 
@@ -101,7 +103,7 @@ def merge(
     min_agreement: float,
 ) -> list[Group]:
     """Groups labels, in order: each joins the head that is most like it among those that are similar enough and agree,
-    else it becomes a head. `similarity` is that of the texts, `agreement` that of the verdicts on the same pictures
+    else it becomes a head. `similarity` is that of the texts, `agreement` that of the verdicts on the same images
     (None where it is not defined: then they stay apart). Texts that are the same but for case and spaces always join.
 
     >>> same = merge(["a cat", "A  cat", "a dog"], np.eye(3), lambda one, other: None, 0.8, 0.8)

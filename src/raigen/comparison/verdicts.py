@@ -19,33 +19,33 @@ from raigen.runs.study_records import NONE, Axis, Finding
 from raigen.world.models import WORLD
 
 NAME = "CLIP, uncalibrated"
-NO_PICTURES = "CLIP can judge only what a run has top pictures of"
+NO_IMAGES = "CLIP can judge only what a run has top images of"
 
 
 class Judged(NamedTuple):
-    """The fresh pictures of a run, and the verdicts on them by label."""
+    """The fresh images of a run, and the verdicts on them by label."""
 
     run: Run
     samples: list[Sample]
     verdicts: dict[str, Verdicts]
 
 
-class Seen(NamedTuple):
-    """The audited pictures of a run, for CLIP: their embeddings, and by neuron the places of its top pictures."""
+class AuditedImages(NamedTuple):
+    """The audited images of a run, for CLIP: their embeddings, and by neuron the places of its top images."""
 
     prompt: str
-    embeddings: Float[np.ndarray, "picture width"]
+    embeddings: Float[np.ndarray, "image width"]
     tops: Mapping[int, Sequence[int]]
 
 
-class Yardstick:
-    """Gives the verdicts of one judge on pictures of any of `runs`, by label.
+class SharedJudge:
+    """Gives the verdicts of one judge on images of any of `runs`, by label.
 
-    CLIP says that a picture shows a label when it lies beyond a middle along the label's direction,
+    CLIP says that an image shows a label when it lies beyond a middle along the label's direction,
     text(prompt, label) - text(prompt). For a prompt whose runs list the label, that is the middle between the top
-    pictures and the others of the run with the best score. For other prompts it is the mean of their audited pictures
-    (of all models) plus half of the way that the top pictures lie ahead of the others where the label was found. One
-    middle holds for all models. Of what no run found but an axis of `axes` asks for, it says that a picture shows it
+    images and the others of the run with the best score. For other prompts it is the mean of their audited images
+    (of all models) plus half of the way that the top images lie ahead of the others where the label was found. One
+    middle holds for all models. Of what no run found but an axis of `axes` asks for, it says that an image shows it
     when it is nearer to it than to the other categories of the (first such) axis; `none` is the bare prompt.
     """
 
@@ -60,7 +60,7 @@ class Yardstick:
     def verdicts(
         self, run: Run, samples: Sequence[Sample], labels: Sequence[str]
     ) -> Generator[Tick, None, dict[str, Verdicts]]:
-        """The verdicts on pictures of `run`, by label. Wholly black ones are unscored."""
+        """The verdicts on images of `run`, by label. Wholly black ones are unscored."""
         images = [run.read_image(sample, "evaluate") for sample in samples]
         subjects = [Subject(label) for label in labels]
         if self.judge == WORLD:
@@ -88,7 +88,7 @@ class Yardstick:
                 continue
             if not self.findings.get(label):
                 nothing = np.full(len(images), np.nan)
-                found.append(Verdicts(NAME, nothing, nothing, dict.fromkeys(range(len(images)), NO_PICTURES)))
+                found.append(Verdicts(NAME, nothing, nothing, dict.fromkeys(range(len(images)), NO_IMAGES)))
                 continue
             direction, middle, spread = self._middle(label, prompt)
             margin = (embeddings @ direction - middle) / max(spread, 1e-12)
@@ -96,13 +96,13 @@ class Yardstick:
         return found
 
     def _nearest(self, prompt: str, embeddings: np.ndarray, label: str, axis: Axis) -> Verdicts:
-        """Which pictures are nearer to the label than to the other categories of the axis."""
+        """Which images are nearer to the label than to the other categories of the axis."""
         texts = self._embedder.texts([prompt if c == NONE else f"{prompt}, {c}" for c in axis.categories])
         near = (embeddings @ texts.T).argmax(axis=1) == axis.categories.index(label)
         return Verdicts(NAME, near.astype(float), np.full(len(embeddings), np.nan))
 
     def _middle(self, label: str, prompt: str) -> tuple[np.ndarray, float, float]:
-        """The direction of the label for the prompt, the middle on it, and how far the audited pictures spread."""
+        """The direction of the label for the prompt, the middle on it, and how far the audited images spread."""
         direction = self._direction(label, prompt)
         pool = np.concatenate([seen.embeddings for seen in self._seen.values() if seen.prompt == prompt]) @ direction
         best = sorted(self.findings[label], key=lambda finding: -finding.minority_score)
@@ -135,8 +135,8 @@ def directions(embedder: Embedder, prompt: str, labels: Sequence[str]) -> Float[
     return ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-12)
 
 
-def _seen(run: Run) -> Seen:
+def _seen(run: Run) -> AuditedImages:
     place = {sample.file: sample.index for sample in run.samples()}
     embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
     tops = {a.neuron: [place[file] for file in a.top_images] for a in run.attributes}
-    return Seen(run.config_of("capture").prompt, embeddings, tops)
+    return AuditedImages(run.config_of("capture").prompt, embeddings, tops)

@@ -15,7 +15,7 @@ METHODS = ("steer", "set", "contrast", "prompt", "select", "mix", *CONTROLLED)
 
 @dataclass(frozen=True)
 class AmplifyConfig(AskConfig):
-    """Which attributes are brought out, how, how far, and on how many pictures that is measured."""
+    """Which attributes are brought out, how, how far, and on how many images that is measured."""
 
     attribute: tuple[int, ...] = ()
     """Ranks of listed attributes, from 1, each amplified by itself (`mix`: all at once). With --causal, none is all."""
@@ -25,12 +25,12 @@ class AmplifyConfig(AskConfig):
     strength: tuple[float, ...] = ()
     """How far, one point of the curve each. For `steer`, `set` and their controls: in units of the neuron's scale; for
     `contrast` and its controls: of the difference itself; below 0 turns it down (left out: 0.5, 1, 2; with --causal 1).
-    For `prompt`: the share of revised prompts, in [0, 1] (left out: 1). For `select`: pictures made for each that is
+    For `prompt`: the share of revised prompts, in [0, 1] (left out: 1). For `select`: images made for each that is
     kept, at least 1 (left out: 2 / the measured rate, at most 200)."""
     targets: tuple[float, ...] = ()
     """For `mix`: the wanted rate of each attribute, in [0, 1]."""
     n_images: int = 200
-    """Pictures of each point, at least 2; all points have the same seeds."""
+    """Images of each point, at least 2; all points have the same seeds."""
     also: tuple[int, ...] = ()
     """Further neurons, turned together with the attribute's own by the same strength, in units of their own scales."""
     steps: tuple[int, int] | None = None
@@ -38,7 +38,7 @@ class AmplifyConfig(AskConfig):
     every_branch: bool = False
     """Touches what guidance leads away from, too, and not only what is told the prompt."""
     mask: str | None = None
-    """A grey picture that says where: white is fully, black is not at all; None is everywhere."""
+    """A gray image that says where: white is fully, black is not at all; None is everywhere."""
     causal: bool = False
     """Turns every attribute and two controls up, by `steer` or `contrast`, and writes into attributes.json which of
     them are causal."""
@@ -49,7 +49,7 @@ class AmplifyConfig(AskConfig):
     confidence: float = 0.95
     """Of the intervals, in (0, 1)."""
     batch_size: int = detail(16)
-    """Pictures generated at once, at least 1."""
+    """Images generated at once, at least 1."""
     device: str = detail("auto")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 

@@ -16,11 +16,11 @@ class ReportConfig:
     """What the report shows."""
 
     n_control_images: int = 10
-    """Random pictures of the same prompt beside each neuron's top pictures, at least 1."""
+    """Random images of the same prompt beside each neuron's top images, at least 1."""
     n_middle_images: int = 5
-    """Pictures from the middle of those in which the neuron fires, 0 or more."""
+    """Images from the middle of those in which the neuron fires, 0 or more."""
     n_neighbours: int = 3
-    """Neurons with the most similar pictures that are shown beside each, 0 or more."""
+    """Neurons with the most similar images that are shown beside each, 0 or more."""
     n_children: int = 3
     """Fine neurons within each coarse one that are shown, those that cover most of it, 0 or more."""
     rarer_than: float = 0.05

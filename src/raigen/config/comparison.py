@@ -8,13 +8,13 @@ from raigen.config.judging import AskConfig
 
 @dataclass(frozen=True)
 class CompareConfig(AskConfig):
-    """How runs are compared: who judges, on how many pictures, and what counts as one attribute."""
+    """How runs are compared: who judges, on how many images, and what counts as one attribute."""
 
     judge: str | None = None
     """`portraits`, `clip` or a vision-language model, one for all runs; None is the first judge of the runs, which must
     then be the same in all."""
     n_fresh_images: int | None = None
-    """Fresh pictures of each run, at least 2; None takes those that were evaluated, which must then be as many in
+    """Fresh images of each run, at least 2; None takes those that were evaluated, which must then be as many in
     all. Those that are missing are made."""
     baseline: str | None = None
     """The model that the others are compared with; None is the first."""
@@ -31,13 +31,13 @@ class CompareConfig(AskConfig):
     """Two labels are one attribute only if the cosine of their texts is at least this, in [-1, 1]..."""
     min_agreement: float = 0.8
     """... and the judge's verdicts on them agree at least this well (Krippendorff's alpha); in [-1, 1]. Not where CLIP
-    judges: it knows no more of the pictures than the texts say."""
+    judges: it knows no more of the images than the texts say."""
     n_asked_images: int = 20
-    """Pictures of a prompt that asks for the attribute, made where only another model lists it; 0 makes none."""
+    """Images of a prompt that asks for the attribute, made where only another model lists it; 0 makes none."""
     drawn_rate: float = 0.2
-    """A model knows an attribute if it shows it in more than this share of such pictures; in (0, 1)."""
+    """A model knows an attribute if it shows it in more than this share of such images; in (0, 1)."""
     n_strip_images: int = 8
-    """Pictures of each model, with the same seeds, that the report lays side by side; at least 1."""
+    """Images of each model, with the same seeds, that the report lays side by side; at least 1."""
     confidence: float = 0.95
     """Of the intervals, in (0, 1)."""
 

@@ -1,4 +1,4 @@
-"""How a model is loaded, and how its pictures are made."""
+"""How a model is loaded, and how its images are made."""
 
 import math
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ class LoadConfig:
     dtype: str = "auto"
     """Of the weights: `auto` (bfloat16 on a GPU, float32 on a CPU), `float32`, `bfloat16` or `float16`."""
     tiling: bool = False
-    """Decodes pictures in overlapping tiles: needs less memory for large ones, changes them slightly."""
+    """Decodes images in overlapping tiles: needs less memory for large ones, changes them slightly."""
     offload: str = detail("none")
     """For a GPU too small for the whole pipeline: `model` keeps one part on it at a time, `sequential` one layer,
     which is far slower; `none` keeps all."""
@@ -35,16 +35,16 @@ class LoadConfig:
 
 @dataclass(frozen=True)
 class CaptureConfig(LoadConfig):
-    """Which pictures are made, and where the denoiser is looked into."""
+    """Which images are made, and where the denoiser is looked into."""
 
     prompt: str
     """The prompt to audit; not empty."""
     model: str = "portraits"
     """`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline."""
     n_images: int = 1000
-    """Pictures to generate, at least 50. The rarest rate that shows ten examples is about 16 / n_images."""
+    """Images to generate, at least 50. The rarest rate that shows ten examples is about 16 / n_images."""
     base_seed: int = 0
-    """Picture i has the seed base_seed + i; at least 0."""
+    """Image i has the seed base_seed + i; at least 0."""
     num_inference_steps: int | None = None
     """Denoising steps; None takes the model's own default."""
     guidance_scale: float | None = None
@@ -63,9 +63,9 @@ class CaptureConfig(LoadConfig):
     `unet.mid_block` or a block in the middle of the transformer."""
     store: bool = False
     """Keep the activations of all denoising steps on disk, to train many autoencoders on them. Otherwise the
-    autoencoder is trained while the pictures are made, and only what scoring needs is kept: the last step."""
+    autoencoder is trained while the images are made, and only what scoring needs is kept: the last step."""
     batch_size: int = detail(16)
-    """Pictures generated at once, at least 1. Changes no picture."""
+    """Images generated at once, at least 1. Changes no image."""
     device: str = detail("auto")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
@@ -73,7 +73,7 @@ class CaptureConfig(LoadConfig):
         super().__post_init__()
         need(bool(self.prompt.strip()), "prompt", self.prompt, "a text that is not empty")
         need(self.n_images >= MIN_IMAGES, "n_images", self.n_images,
-              f"at least {MIN_IMAGES}: fewer pictures cannot show what is rare")  # fmt: skip
+              f"at least {MIN_IMAGES}: fewer images cannot show what is rare")  # fmt: skip
         need(self.base_seed >= 0, "base_seed", self.base_seed, "0 or more")
         need(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         need(self.num_inference_steps is None or self.num_inference_steps >= 1, "num_inference_steps",
@@ -85,7 +85,7 @@ class CaptureConfig(LoadConfig):
 
 @dataclass(frozen=True)
 class HookpointsConfig(LoadConfig):
-    """For which pictures the hookpoints of a model are listed."""
+    """For which images the hookpoints of a model are listed."""
 
     num_inference_steps: int | None = None
     """Denoising steps; None takes the model's own default."""
@@ -99,18 +99,18 @@ class HookpointsConfig(LoadConfig):
 
 @dataclass(frozen=True)
 class SearchConfig(HookpointsConfig):
-    """For which pictures the hookpoints of a model are listed, and by which they are compared."""
+    """For which images the hookpoints of a model are listed, and by which they are compared."""
 
     prompt: str = "a photo of a doctor"
-    """With --search: what the pictures are of; not empty. The best hookpoint may depend on it."""
+    """With --search: what the images are of; not empty. The best hookpoint may depend on it."""
     n_images: int = 300
-    """With --search: pictures to generate, at least 50."""
+    """With --search: images to generate, at least 50."""
     base_seed: int = 0
-    """With --search: picture i has the seed base_seed + i; at least 0."""
+    """With --search: image i has the seed base_seed + i; at least 0."""
     guidance_scale: float | None = None
     """With --search: classifier-free guidance; None takes the model's own default."""
     batch_size: int = 16
-    """With --search: pictures generated at once, at least 1."""
+    """With --search: images generated at once, at least 1."""
     embedder: str | None = None
     """With --search: a folder or Hub id of a CLIP model; None is the bundled one for `portraits`, else
     `openai/clip-vit-large-patch14`."""
@@ -120,6 +120,6 @@ class SearchConfig(HookpointsConfig):
         self.capture("portraits")  # which checks the rest
 
     def capture(self, model: str) -> CaptureConfig:
-        """The same pictures, as the stage `capture` would be told to make them."""
+        """The same images, as the stage `capture` would be told to make them."""
         shared = {f.name for f in fields(CaptureConfig)}
         return CaptureConfig(model=model, **{f.name: getattr(self, f.name) for f in fields(self) if f.name in shared})

@@ -22,19 +22,19 @@ class DiscoverConfig:
     """Which score orders the neurons: `coherent` (`raigen.scores.coherence_scores`) or `published`."""
     distance: float | None = None
     """A neuron whose centroid is nearer than this (cosine) to a better one is dropped; in [0, 2]. None is .5, or .003
-    for the published score, whose centroids are neither centred nor whitened."""
+    for the published score, whose centroids are neither centerd nor whitened."""
     percentile: float | None = None
     """Only scores above this percentile are listed; in [0, 100). None is 0 (published: 90)."""
     max_frequency: float | None = None
-    """Only neurons of at most this frequency are listed; in (0, 1]. None is .03, or what 30 pictures are where that is
+    """Only neurons of at most this frequency are listed; in (0, 1]. None is .03, or what 30 images are where that is
     more (published: 1)."""
     n_attributes: int = 10
     """Neurons to list at most, at least 1."""
     n_top_images: int = 10
-    """Pictures shown and named per neuron, at least 2."""
+    """Images shown and named per neuron, at least 2."""
     min_images: int = 10
-    """A neuron is listed only if it fires in at least this many pictures, 1 or more (published: 1). Fewer than ten
-    cannot fill a row of top pictures, and nothing about them can be checked."""
+    """A neuron is listed only if it fires in at least this many images, 1 or more (published: 1). Fewer than ten
+    cannot fill a row of top images, and nothing about them can be checked."""
     embedder: str | None = None
     """Image and text embedding: a folder or Hub id of a CLIP model; None is the bundled one for `portraits`, else
     `openai/clip-vit-large-patch14`."""
@@ -51,9 +51,9 @@ class DiscoverConfig:
         need(self.min_images >= 1, "min_images", self.min_images, "1 or more")
 
     def pruning(self, n_images: int) -> Pruning:
-        """`distance`, `percentile` and `max_frequency`, or what belongs to the score and to this many pictures."""
+        """`distance`, `percentile` and `max_frequency`, or what belongs to the score and to this many images."""
         published = Pruning(0.003, 90.0, 1.0)
-        ours = Pruning(0.5, 0.0, min(1.0, max(0.03, 30 / n_images)))  # of few pictures, ten alike are already many
+        ours = Pruning(0.5, 0.0, min(1.0, max(0.03, 30 / n_images)))  # of few images, ten alike are already many
         default = published if self.score == "published" else ours
         chosen = (self.distance, self.percentile, self.max_frequency)
         return Pruning(*(given if own is None else own for own, given in zip(chosen, default, strict=True)))

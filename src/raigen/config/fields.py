@@ -40,7 +40,7 @@ def identity(config: Any) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-class Address(NamedTuple):
+class ModelAddress(NamedTuple):
     """Where a model is: `endpoint` is a base URL for a server, `here` for a local model, else the script's path."""
 
     kind: Literal["openai", "transformers", "scripted"]
@@ -59,7 +59,7 @@ class Address(NamedTuple):
         return f"{self.model} at {urlsplit(self.endpoint).netloc if self.kind == 'openai' else 'this machine'}"
 
 
-def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> Address:
+def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> ModelAddress:
     """The address in `text`. `name` and `others` are what the error says it is, and what else it could have been.
 
     Raises RaigenError when `text` has none of the `FORMS`, or holds a password.
@@ -75,9 +75,9 @@ def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> Ad
             "environment variable RAIGEN_API_KEY"
         )
     if server:
-        return Address("openai", server["model"], (server["url"] or OPENAI_URL).rstrip("/"))
+        return ModelAddress("openai", server["model"], (server["url"] or OPENAI_URL).rstrip("/"))
     if other and other["kind"] == "transformers":
-        return Address("transformers", other["model"], "here")
+        return ModelAddress("transformers", other["model"], "here")
     if other:
-        return Address("scripted", other["model"], other["model"])
+        return ModelAddress("scripted", other["model"], other["model"])
     raise RaigenError(f"{name}: expected {', '.join([*others, FORMS])}; got {text!r}")

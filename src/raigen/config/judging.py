@@ -43,7 +43,7 @@ class AnnotateConfig(AskConfig):
     vocabulary: str = "auto"
     """For clip: `auto`, `portraits`, `general`, or a text file with one phrase a line."""
     min_auroc: float = 0.8
-    """For clip: a phrase names a neuron when it tells its top pictures from random ones at least this well; in
+    """For clip: a phrase names a neuron when it tells its top images from random ones at least this well; in
     [0.5, 1]."""
 
     def __post_init__(self) -> None:
@@ -54,22 +54,22 @@ class AnnotateConfig(AskConfig):
 
 @dataclass(frozen=True)
 class EvaluateConfig(AskConfig):
-    """On which fresh pictures the rates are measured, and who judges them."""
+    """On which fresh images the rates are measured, and who judges them."""
 
     n_fresh_images: int = 300
-    """Pictures with seeds of their own, at least 1."""
+    """Images with seeds of their own, at least 1."""
     n_suggested_images: int = 10
-    """Pictures of the suggested prompt of each named attribute, which say how far the model can go; 0 makes none."""
+    """Images of the suggested prompt of each named attribute, which say how far the model can go; 0 makes none."""
     judge: tuple[str, ...] = ("auto",)
     """One or more: `portraits`, `clip`, vision-language models as for annotator; `auto` is `portraits` for the bundled
     model, else `clip`. The rate is that of the first, the others stand beside it."""
     attributes: str | None = None
     """A text file with one attribute a line, to be judged beside the discovered ones."""
     calibration: str | None = None
-    """A CSV file of pictures with known answers: columns `judged` and `true` (yes or no), and where it matters `label`
+    """A CSV file of images with known answers: columns `judged` and `true` (yes or no), and where it matters `label`
     and `judge`. Rates without the judge's errors then stand beside the raw ones."""
     n_label_images: int = 20
-    """Audited pictures on which each label is scored, of those in which its neuron fires and as many of the others; at
+    """Audited images on which each label is scored, of those in which its neuron fires and as many of the others; at
     least 10, or 0 to score none. Those from which the label was made are not among them."""
     confidence: float = 0.95
     """Of the intervals, in (0, 1)."""

@@ -55,18 +55,18 @@ class TrainConfig:
     """Autoencoders trained side by side, at least 1, of seeds `sae_seed`, `sae_seed` + 1, ... The first is the one that
     is used; the others tell of each finding whether it hangs on the seed. Each costs as much training as the first."""
     steps_per_image: int | None = None
-    """Denoising steps of each picture that are trained on, drawn for each at random; None is all. Not with a store."""
+    """Denoising steps of each image that are trained on, drawn for each at random; None is all. Not with a store."""
     tokens_per_step: int | None = None
     """Positions of each of these steps, drawn at random; None is all. Not with a store."""
     input_scaling: bool = False
     """Whether the tokens of every denoising step are brought to mean 0 and variance 1 first. What is saved is for raw
     tokens of the last step kept, the one that is scored."""
     reservoir_mb: int = 1024
-    """Memory in which tokens of many pictures are mixed while they are made, in megabytes, at least 1."""
+    """Memory in which tokens of many images are mixed while they are made, in megabytes, at least 1."""
     dead_after_tokens: int = 200_000
     """A neuron is dead once it has not fired for this many tokens ..."""
     dead_after_images: int = 600
-    """... and this many distinct pictures: 600 show an attribute of 0.5 % at least once with probability .95."""
+    """... and this many distinct images: 600 show an attribute of 0.5 % at least once with probability .95."""
 
     def __post_init__(self) -> None:
         if self.group_sizes is not None:

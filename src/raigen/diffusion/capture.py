@@ -1,4 +1,4 @@
-"""Generates the pictures of a run, and keeps what the hookpoint put out for each."""
+"""Generates the images of a run, and keeps what the hookpoint put out for each."""
 
 import itertools
 import time
@@ -13,38 +13,38 @@ from safetensors import SafetensorError, safe_open
 from raigen.config import CaptureConfig
 from raigen.diffusion.generation import Generated, Settings, defaults, generate
 from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
-from raigen.diffusion.loading import find_source, licence_of, load_pipeline, resolve_device
+from raigen.diffusion.loading import find_source, license_of, load_pipeline, resolve_device
 from raigen.errors import RaigenError
-from raigen.runs.activations import NAME, ActivationStore, Part
+from raigen.runs.activations import NAME, ActivationStore, CapturedBatch
 from raigen.runs.files import sha256
-from raigen.runs.images import as_png, whole_samples, write_list, write_picture
+from raigen.runs.images import as_png, whole_samples, write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick, mapped
 
 
 def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
-    """Makes picture i from seed `base_seed + i` and keeps the activations of its last denoising step, or of all.
+    """Makes image i from seed `base_seed + i` and keeps the activations of its last denoising step, or of all.
 
-    Each batch is written whole: its pictures, one shard of activations, then its lines in samples.jsonl. Stopped at
-    any time and started again, it keeps every batch whose pictures have the hashes in samples.jsonl and whose shard
-    is whole, and makes the others again, to the same pictures. Yields progress in pictures.
+    Each batch is written whole: its images, one shard of activations, then its lines in samples.jsonl. Stopped at
+    any time and started again, it keeps every batch whose images have the hashes in samples.jsonl and whose shard
+    is whole, and makes the others again, to the same images. Yields progress in images.
 
-    Wholly black pictures, the work of a safety checker or of a decoder that broke down, are listed in the facts as
+    Wholly black images, the work of a safety checker or of a decoder that broke down, are listed in the facts as
     `black_images`; later stages leave them out.
 
     Raises RaigenError when the model cannot be loaded, the hookpoint does not exist or cannot be captured, an
     activation is not finite, a batch is black although nothing checks for safety, or the disk is full.
     """
-    return mapped(captured(run, config), lambda part: part.tick)
+    return mapped(capture_batches(run, config), lambda part: part.tick)
 
 
-def captured(
+def capture_batches(
     run: Run, config: CaptureConfig, again_from: int | None = None, pipe: DiffusionPipeline | None = None
-) -> Generator[Part, None, Outcome]:
+) -> Generator[CapturedBatch, None, Outcome]:
     """`capture`, yielding the activations of every batch as it is made, at all steps.
 
-    With `again_from`, all pictures from that one on are made, also those that are there: their activations are wanted
+    With `again_from`, all images from that one on are made, also those that are there: their activations are wanted
     again. What is there is not written again. `pipe` is the pipeline of `config`, where it is loaded already.
     """
     pipe = pipe or load_pipeline(config.model, config.device, config)
@@ -55,9 +55,9 @@ def captured(
     if run.samples_path.exists():  # what it lists beyond the whole batches is gone
         write_list(run.samples_path, samples)
     n_made, seconds = 0, 0.0
-    licence = model_facts["licence"]
-    note = f"the model's licence: {licence}" if licence else ""
-    yield Part([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
+    license = model_facts["licence"]
+    note = f"the model's license: {license}" if license else ""
+    yield CapturedBatch([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
     for indices in _batches(config, samples, again_from):
         started = time.perf_counter()
         seeds = [config.base_seed + index for index in indices]
@@ -69,8 +69,8 @@ def captured(
             write_list(run.samples_path, samples)
         n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
         done = len(samples) if again_from is None else indices[-1] + 1
-        note = f"{seconds / n_made:.2f} s a picture"
-        yield Part(indices, generated.activations, generated.step_indices, Tick(done, config.n_images, note))
+        note = f"{seconds / n_made:.2f} s an image"
+        yield CapturedBatch(indices, generated.activations, generated.step_indices, Tick(done, config.n_images, note))
     store = ActivationStore(run.activations_dir)
     facts = {
         **model_facts,
@@ -83,8 +83,8 @@ def captured(
         "black_images": _black(samples, settings),
     }
     shards = sorted(run.activations_dir.glob("*.safetensors"))
-    pictures = [run.dir / sample.file for sample in samples.values()]
-    return Outcome([run.samples_path, *pictures, *shards], facts)
+    images = [run.dir / sample.file for sample in samples.values()]
+    return Outcome([run.samples_path, *images, *shards], facts)
 
 
 def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hook
     return {
         "model": config.model,
         "revision": source.commit,
-        "licence": licence_of(source, config),
+        "licence": license_of(source, config),
         "pipeline": type(pipe).__name__,
         "scheduler": type(pipe.components["scheduler"]).__name__,
         "device": str(resolve_device(config.device)),
@@ -152,12 +152,12 @@ def _consecutive(indices: list[int]) -> Iterator[list[int]]:
 def _write_batch(
     run: Run, config: CaptureConfig, indices: list[int], rows: slice, generated: Generated
 ) -> dict[int, Sample]:
-    """Writes the pictures of `rows` under `indices`, with their activations."""
+    """Writes the images of `rows` under `indices`, with their activations."""
     assert generated.activations is not None and generated.grid is not None  # a hookpoint was given
     samples = {}
     for index, image in zip(indices, generated.images[rows], strict=True):
         seed = config.base_seed + index
-        samples[index] = write_picture(run, run.images_dir, index, config.prompt, seed, image)
+        samples[index] = write_image(run, run.images_dir, index, config.prompt, seed, image)
     steps = slice(None) if config.store else slice(-1, None)
     kept = generated.activations[rows, steps]
     ActivationStore.write(run.activations_dir, indices[0], kept, generated.grid, generated.step_indices[steps])
@@ -165,12 +165,12 @@ def _write_batch(
 
 
 def _black(samples: Mapping[int, Sample], settings: Settings) -> list[int]:
-    """The indices of the wholly black pictures."""
+    """The indices of the wholly black images."""
     black = sha256(as_png(Image.new("RGB", (settings.width, settings.height))))
     return sorted(index for index, sample in samples.items() if sample.sha256 == black)
 
 
 def _check_not_black(pipe: DiffusionPipeline, config: CaptureConfig, generated: Generated) -> None:
     if pipe.components.get("safety_checker") is None and not any(image.getbbox() for image in generated.images):
-        raise RaigenError(f"{config.model}: a whole batch of pictures came out black; its decoder breaks down with "
+        raise RaigenError(f"{config.model}: a whole batch of images came out black; its decoder breaks down with "
                           f"these numbers. Try --dtype float32 or bfloat16 (now: {config.dtype})")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Runs text-to-image pipelines: pictures of a prompt, one seed each, beside what one module put out at every step."""
+"""Runs text-to-image pipelines: images of a prompt, one seed each, beside what one module put out at every step."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from raigen.config import CaptureConfig
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, denoiser_of
-from raigen.diffusion.hooks import Collector, Layout, Listener
-from raigen.diffusion.layout import Probe
+from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
+from raigen.diffusion.layout import LayoutProbe
 from raigen.diffusion.loading import arguments_of
 from raigen.errors import RaigenError
 from raigen.world.models import OWN_SETTINGS, model_path
@@ -25,14 +25,14 @@ PIXEL_MULTIPLE = 8  # what pipelines ask of height and width at least
 
 # What pipelines do unless told not to: make another size than is asked for and crop it; rewrite the prompt, where
 # packages that they do not ask for are installed.
-MEDDLING = ("use_resolution_binning", "clean_caption")
+UNWANTED_DEFAULTS = ("use_resolution_binning", "clean_caption")
 
 # What probing found, so that it is done once for all batches of a run.
-_layouts: WeakKeyDictionary[DiffusionPipeline, dict[tuple, Layout]] = WeakKeyDictionary()
+_layouts: WeakKeyDictionary[DiffusionPipeline, dict[tuple, TokenLayout]] = WeakKeyDictionary()
 
 
 class Settings(NamedTuple):
-    """How pictures are made; None is what the pipeline does not take. `height` and `width` are pixels."""
+    """How images are made; None is what the pipeline does not take. `height` and `width` are pixels."""
 
     num_inference_steps: int
     guidance_scale: float | None
@@ -47,7 +47,7 @@ FILED = (*WHOLE_NUMBERS, "guidance_scale")  # what raigen.json may hold
 
 
 class Generated(NamedTuple):
-    """Pictures, and what the hookpoint put out for each.
+    """Images, and what the hookpoint put out for each.
 
     Tokens run row by row over a `grid` of (rows, columns); `step_indices` are the denoising steps kept, from 0 (pure
     noise) up. Without a hookpoint `activations` and `grid` are None and `step_indices` is empty.
@@ -94,14 +94,14 @@ def generate(
     hookpoint: Hookpoint | None = None,
     step_indices: Sequence[int] | None = None,
 ) -> Generated:
-    """Makes one picture of `prompt` per seed, and collects what the hookpoint puts out at every denoising step.
+    """Makes one image of `prompt` per seed, and collects what the hookpoint puts out at every denoising step.
 
-    Each picture has a random generator of its own, on the CPU, so the other seeds of a call change nothing but the
-    last bits. A step is one evaluation of the denoiser on the noisy pictures (some schedulers take more than
+    Each image has a random generator of its own, on the CPU, so the other seeds of a call change nothing but the
+    last bits. A step is one evaluation of the denoiser on the noisy images (some schedulers take more than
     `num_inference_steps`); `step_indices` None keeps them all. Under classifier-free guidance what saw the prompt is
     kept, as published (RAIGen, arXiv 2602.06806); without, everything is. An output [image, channel, row, column]
     becomes one token per position; of a transformer's block the image tokens are taken, not those of the text. Where
-    they lie is found out before the first batch, by some calls of the denoiser for one picture (see `Probe`).
+    they lie is found out before the first batch, by some calls of the denoiser for one image (see `LayoutProbe`).
 
     Raises RaigenError when the module does not run exactly once per step, puts out something that is no grid of
     tokens, or a number that is not finite; and when the memory does not suffice.
@@ -109,18 +109,18 @@ def generate(
     if not seeds:
         raise RaigenError("seeds: expected at least one; got none")
     if hookpoint is None:
-        return Generated(heard(pipe, prompt, seeds, settings, ()), None, None, ())
+        return Generated(generate_with_hooks(pipe, prompt, seeds, settings, ()), None, None, ())
     layout = layout_of(pipe, prompt, settings, hookpoint)
-    collector = Collector(hookpoint.path, seeds, step_indices)
-    images = heard(pipe, prompt, seeds, settings, [Listener(hookpoint, layout, collector, len(seeds))])
+    collector = ActivationCollector(hookpoint.path, seeds, step_indices)
+    images = generate_with_hooks(pipe, prompt, seeds, settings, [TokenHook(hookpoint, layout, collector, len(seeds))])
     activations, steps = collector.collected()
     return Generated(images, activations, layout.grid, steps)
 
 
-def heard(
-    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, listeners: Sequence[Listener]
+def generate_with_hooks(
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, listeners: Sequence[TokenHook]
 ) -> list[Image]:
-    """Makes one picture of `prompt` per seed while all `listeners`, new ones, visit what their modules put out.
+    """Makes one image of `prompt` per seed while all `listeners`, new ones, visit what their modules put out.
 
     Raises RaigenError as `generate` does.
     """
@@ -133,26 +133,26 @@ def heard(
     return images
 
 
-def make_pictures(
+def generate_images(
     pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, batch_size: int
 ) -> Iterator[list[Image]]:
-    """Makes the pictures of `seeds` in their order, `batch_size` at a time, without looking inside."""
+    """Makes the images of `seeds` in their order, `batch_size` at a time, without looking inside."""
     for start in range(0, len(seeds), batch_size):
         yield generate(pipe, prompt, seeds[start : start + batch_size], settings).images
 
 
 def layouts(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoints: Sequence[Hookpoint]
-) -> list[Layout | RaigenError]:
+) -> list[TokenLayout | RaigenError]:
     """Where modules of one denoiser put the image tokens of `prompt`, or why they cannot be captured.
 
-    Takes the first denoising step of one picture, for all of them at once. Raises RaigenError when the memory does not
+    Takes the first denoising step of one image, for all of them at once. Raises RaigenError when the memory does not
     suffice.
     """
-    found: list[Layout | RaigenError] = []
+    found: list[TokenLayout | RaigenError] = []
     try:
         with _memory(pipe, 1), calling_hooks(denoiser_of(pipe, hookpoints[0])):
-            probe = Probe(
+            probe = LayoutProbe(
                 lambda text: _call(pipe, text, [0], settings),
                 denoiser_of(pipe, hookpoints[0]),
                 hookpoints,
@@ -169,7 +169,7 @@ def layouts(
     return found
 
 
-def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint: Hookpoint) -> Layout:
+def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint: Hookpoint) -> TokenLayout:
     """Where one module puts the image tokens of `prompt`; asked once per pipeline and settings.
 
     Raises RaigenError when it cannot be captured.
@@ -186,7 +186,7 @@ def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoin
 
 def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
     options = {name: value for name, value in settings._asdict().items() if value is not None}
-    options |= {name: False for name in MEDDLING if name in arguments_of(type(pipe))}
+    options |= {name: False for name in UNWANTED_DEFAULTS if name in arguments_of(type(pipe))}
     return pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
         prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,
@@ -202,7 +202,7 @@ def _memory(pipe: DiffusionPipeline, n_images: int) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
             raise
         remedy = "a smaller batch_size" if n_images > 1 else "a smaller height and width, tiling or offload='model'"
-        raise RaigenError(f"{n_images} pictures at once do not fit into the memory of {pipe.device}; give {remedy}. "
+        raise RaigenError(f"{n_images} images at once do not fit into the memory of {pipe.device}; give {remedy}. "
                           f"({error})") from error  # fmt: skip
 
 
@@ -231,6 +231,6 @@ def _native_size(pipe: DiffusionPipeline) -> tuple[int, int]:
     sample = getattr(pipe, "default_sample_size", None) or trained
     factor = getattr(pipe, "vae_scale_factor", None)
     if sample is None or factor is None:
-        raise RaigenError(f"{type(pipe).__name__} does not say how large its pictures are; give height and width")
+        raise RaigenError(f"{type(pipe).__name__} does not say how large its images are; give height and width")
     rows, columns = (sample, sample) if isinstance(sample, int) else sample
     return rows * factor, columns * factor

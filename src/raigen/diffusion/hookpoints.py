@@ -12,7 +12,7 @@ from torch import nn
 from raigen.errors import RaigenError
 
 COMPILED = "_orig_mod"  # where `torch.compile` keeps the module that it wraps
-MAX_LISTED = 5  # candidates from one list of blocks: its neighbours differ little
+MAX_LISTED = 5  # candidates from one list of blocks: its neighbors differ little
 
 
 class Hookpoint(NamedTuple):

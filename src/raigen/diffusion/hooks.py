@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks
 from raigen.errors import RaigenError
 
-Sample = Tensor | list[Tensor]  # the noisy pictures a denoiser is given: one row, or one item, for each
+NoisyInput = Tensor | list[Tensor]  # the noisy images a denoiser is given: one row, or one item, for each
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """Where a module's outputs hold the image tokens of the prompt.
 
-    In a step the denoiser sees each picture once or more: once for each *branch*, as in classifier-free guidance, where
+    In a step the denoiser sees each image once or more: once for each *branch*, as in classifier-free guidance, where
     one is told the prompt and one is not. Branches are counted through the rows of a call and on through the calls of
     the step. `part` is the place among the tensors of an output, `start` that of the first image token in it; the
     tokens then run row by row over the `grid` of (rows, columns), each of width `d_in`.
@@ -50,18 +50,18 @@ def tensors_of(output: Any) -> list[Tensor]:
     return [part for part in parts if isinstance(part, Tensor) and part.dim() in (3, 4)]
 
 
-def sample_of(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Sample:
+def noisy_input_of(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> NoisyInput:
     """The noisy sample in a call of the denoiser: its first argument, whatever that is called."""
     sample = args[0] if args else kwargs.get(_first_argument(denoiser))
     rows = [sample] if isinstance(sample, Tensor) else sample if isinstance(sample, list) else []
     if not rows or not all(isinstance(row, Tensor) and row.is_floating_point() for row in rows):
-        raise RaigenError(f"hookpoint: {type(denoiser).__name__} is not called with noisy pictures; name a module of "
+        raise RaigenError(f"hookpoint: {type(denoiser).__name__} is not called with noisy images; name a module of "
                           "the denoiser")  # fmt: skip
     return sample  # type: ignore[return-value]  # one of the two kinds, as just checked
 
 
-def with_sample(
-    denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], sample: Sample
+def with_noisy_input(
+    denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], sample: NoisyInput
 ) -> tuple[tuple, dict[str, Any]]:
     """The same call of the denoiser with another sample."""
     return ((sample, *args[1:]), kwargs) if args else (args, kwargs | {_first_argument(denoiser): sample})
@@ -72,11 +72,11 @@ def _first_argument(denoiser: nn.Module) -> str:
 
 
 def same_rows(rows: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether two samples hold the same noisy pictures."""
+    """Whether two samples hold the same noisy images."""
     return len(rows) == len(others) and all(torch.equal(row, other) for row, other in zip(rows, others, strict=True))
 
 
-def put_tokens(states: Tensor, layout: Layout, tokens: Float[Tensor, "image token d_in"]) -> Tensor:
+def put_tokens(states: Tensor, layout: TokenLayout, tokens: Float[Tensor, "image token d_in"]) -> Tensor:
     """A copy of states with these image tokens in place of their own: the reverse of `Layout.tokens`."""
     if states.dim() == 4:
         return tokens.transpose(1, 2).unflatten(2, states.shape[2:])
@@ -85,8 +85,8 @@ def put_tokens(states: Tensor, layout: Layout, tokens: Float[Tensor, "image toke
     return changed
 
 
-def n_pictures(sample: Sample) -> int:
-    """How many pictures a call of the denoiser makes: guidance gives it each of them two or three times."""
+def n_images_in(sample: NoisyInput) -> int:
+    """How many images a call of the denoiser makes: guidance gives it each of them two or three times."""
     for branches in (3, 2):
         n, rest = divmod(len(sample), branches)
         if not rest and all(same_rows(list(sample[:n]), list(sample[n * b : n * (b + 1)])) for b in range(1, branches)):
@@ -97,27 +97,27 @@ def n_pictures(sample: Sample) -> int:
 Visit = Callable[[int, Float[Tensor, "image token d_in"]], Tensor | None]
 
 
-class Listener:
+class TokenHook:
     """Visits the image tokens that one module puts out for the prompt, in every denoising step of a pipeline.
 
-    A step lasts as long as the denoiser's calls are given the same noisy pictures: the branches of guidance are, be
+    A step lasts as long as the denoiser's calls are given the same noisy images: the branches of guidance are, be
     they one call or several, while a scheduler that evaluates the model twice (Heun, PNDM) has moved the sample in
     between. So no pipeline has to tell its steps, and each evaluation counts as a step.
 
     `visit(step, tokens)` may return other tokens, which then take their place. Where a step leaves guidance out, its
     last branch is the prompt's; and where the prompt comes in a later call, the step is visited twice, the second time
-    rightly. Not so with `exact`. `n_images` is the number of pictures per call; None finds out (they must not start
+    rightly. Not so with `exact`. `n_images` is the number of images per call; None finds out (they must not start
     from equal noise). With `every_branch`, all branches are visited.
     """
 
-    def __init__(self, hookpoint: Hookpoint, layout: Layout, visit: Visit, n_images: int | None = None, *,
+    def __init__(self, hookpoint: Hookpoint, layout: TokenLayout, visit: Visit, n_images: int | None = None, *,
                  exact: bool = False, every_branch: bool = False):  # fmt: skip
         self.hookpoint, self.layout, self.visit = hookpoint, layout, visit
         self.n_images, self.exact, self.every_branch = n_images, exact, every_branch
         self.step = -1
         self.n_branches = 0  # heard in this step
         self.n_rows = 0  # of the call that runs; 0 between calls
-        self.n = 0  # pictures of the call that runs
+        self.n = 0  # images of the call that runs
         self.heard = False  # in the call that runs
         self.sample: list[Tensor] = []
 
@@ -144,8 +144,8 @@ class Listener:
                               "module of the denoiser")  # fmt: skip
 
     def _begin_call(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        sample = sample_of(denoiser, args, kwargs)
-        self.n = n = self.n_images or n_pictures(sample)
+        sample = noisy_input_of(denoiser, args, kwargs)
+        self.n = n = self.n_images or n_images_in(sample)
         blocks = [list(sample[start : start + n]) for start in range(0, len(sample), n)]
         rows = blocks[-1]
         if not all(same_rows(block, rows) for block in blocks):
@@ -170,8 +170,8 @@ class Listener:
         self.heard = True
         states, n = tensors_of(output)[self.layout.part], self.n
         if len(states) != self.n_rows or len(states) % n:
-            raise RaigenError(f"hookpoint: {self.hookpoint.path} puts out {len(states)} rows for {n} pictures; choose "
-                              "a module that puts out one per picture")  # fmt: skip
+            raise RaigenError(f"hookpoint: {self.hookpoint.path} puts out {len(states)} rows for {n} images; choose "
+                              "a module that puts out one per image")  # fmt: skip
         blocks = list(states.split(n))
         visited = [
             (block, self.visit(self.step, self.layout.tokens(blocks[block]))) for block in self._theirs(len(blocks))
@@ -192,7 +192,7 @@ class Listener:
         return [min(place, count - 1)] if place >= 0 and (place < count or not self.exact) else []
 
 
-class Collector:
+class ActivationCollector:
     """Keeps what a listener visits, on the CPU: of all steps, or of those in `step_indices`."""
 
     def __init__(self, path: str, seeds: Sequence[int], step_indices: Sequence[int] | None):

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from raigen.diffusion.hookpoints import Hookpoint
-from raigen.diffusion.hooks import Layout, Sample, as_tokens, same_rows, sample_of, tensors_of, with_sample
+from raigen.diffusion.hooks import (
+    NoisyInput,
+    TokenLayout,
+    as_tokens,
+    noisy_input_of,
+    same_rows,
+    tensors_of,
+    with_noisy_input,
+)
 from raigen.errors import RaigenError
 
 TOUCH = 5.0  # added to one place of the noise, whose deviation is about 1: far out, yet no number breaks
 LEAST_ANSWER = 0.01  # to another prompt, of the difference between branches; below it is noise
-OTHER_PROMPTS = ("two grey elephants", "a red bicycle")  # one of them is not the prompt
+OTHER_PROMPTS = ("two gray elephants", "a red bicycle")  # one of them is not the prompt
 
 
 class _Output(NamedTuple):
@@ -30,7 +38,7 @@ class _Call(NamedTuple):
 
     args: tuple
     kwargs: dict[str, Any]
-    sample: Sample
+    sample: NoisyInput
     outputs: dict[str, _Output]
 
     @property
@@ -50,27 +58,27 @@ class _EnoughError(Exception):
     """Stops a pipeline once its first step is over."""
 
 
-class Probe:
-    """What one denoising step of one picture tells about some modules.
+class LayoutProbe:
+    """What one denoising step of one image tells about some modules.
 
     It asks the model and assumes nothing: the branch that answers to another prompt is the prompt's; of a module's
     tokens, the one that answers most to the first place of the noise is the first image token, and the one that answers
-    most to the last place the last. So neither the class of the pipeline nor the order of its texts and pictures has to
+    most to the last place the last. So neither the class of the pipeline nor the order of its texts and images has to
     be known.
 
-    `run(prompt)` runs the pipeline for one picture, always with the same seed; `picture` is its (height, width).
+    `run(prompt)` runs the pipeline for one image, always with the same seed; `image` is its (height, width).
     """
 
     def __init__(self, run: Callable[[str], object], denoiser: nn.Module, hookpoints: Sequence[Hookpoint], prompt: str,
-                 picture: tuple[int, int]):  # fmt: skip
-        self.denoiser, self.hookpoints, self.picture = denoiser, hookpoints, picture
+                 image: tuple[int, int]):  # fmt: skip
+        self.denoiser, self.hookpoints, self.image = denoiser, hookpoints, image
         self.calls = self._first_step(run, prompt)
         is_guided = sum(call.n_rows for call in self.calls) > 1
         other = next(text for text in OTHER_PROMPTS if text != prompt)
         self.others = self._first_step(run, other) if is_guided else self.calls
         self._touched: dict[tuple[int, int], Mapping[str, _Output]] = {}
 
-    def layout(self, hookpoint: Hookpoint) -> Layout:
+    def layout(self, hookpoint: Hookpoint) -> TokenLayout:
         """Where the module's outputs hold the image tokens of the prompt.
 
         Raises RaigenError when it does not run in each call of the denoiser, puts out another number of rows than the
@@ -88,7 +96,7 @@ class Probe:
                 raise _no_grid(path, shape)
             if any(len(part) != call.n_rows for part in parts):
                 raise RaigenError(f"hookpoint: {path} puts out {len(parts[0])} rows where the denoiser is given "
-                                  f"{call.n_rows}; choose a module that puts out one per picture")  # fmt: skip
+                                  f"{call.n_rows}; choose a module that puts out one per image")  # fmt: skip
             if not all(part.isfinite().all() for part in parts):
                 raise RaigenError(f"{path} put out a number that is not finite in step 0; the model breaks down there: "
                                   "try another guidance_scale, dtype or device")  # fmt: skip
@@ -110,7 +118,7 @@ class Probe:
                               "another module")  # fmt: skip
         return best
 
-    def _image_tokens(self, path: str, index: int, row: int) -> Layout:
+    def _image_tokens(self, path: str, index: int, row: int) -> TokenLayout:
         """The layout in one row of one call."""
         parts, shape, _ = self.calls[index].outputs[path]
         is_map = len(parts) == 1 and parts[0].dim() == 4
@@ -119,7 +127,7 @@ class Probe:
         grid = next((grid for grid in grids if not is_map or grid == parts[0].shape[2:]), None)
         if grid is None:
             raise _no_grid(path, shape)
-        return Layout(0, span.part, span.first, grid, as_tokens(parts[span.part]).shape[2])
+        return TokenLayout(0, span.part, span.first, grid, as_tokens(parts[span.part]).shape[2])
 
     def _span(self, path: str, index: int, row: int) -> _Span:
         """Which tokens are the image's: from the one that answers most to the first place to that for the last."""
@@ -148,8 +156,8 @@ class Probe:
             sizes = range(1, max(height, width) + 1)
             grids = ((-(-height // size), -(-width // size)) for size in sizes)  # a stride rounds up
         else:
-            # Packed tokens: squares of some size, of which as many as fit lie along each side of the picture.
-            height, width = self.picture
+            # Packed tokens: squares of some size, of which as many as fit lie along each side of the image.
+            height, width = self.image
             shapes = ((rows, n_tokens // rows) for rows in range(1, n_tokens + 1) if len(noise) % n_tokens == 0)
             grids = (
                 (rows, columns)
@@ -167,7 +175,7 @@ class Probe:
                 row[(..., place, place) if row.dim() > 2 else place] += TOUCH
             touched = torch.stack(rows) if isinstance(sample, Tensor) else rows
             found = [_Call(args, kwargs, touched, {})]
-            args, kwargs = with_sample(self.denoiser, args, kwargs, touched)
+            args, kwargs = with_noisy_input(self.denoiser, args, kwargs, touched)
             with torch.no_grad(), self._hearing(found):
                 self.denoiser(*args, **kwargs)
             self._touched[index, place] = found[0].outputs
@@ -177,7 +185,7 @@ class Probe:
         calls: list[_Call] = []
 
         def begin(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            sample = sample_of(denoiser, args, kwargs)
+            sample = noisy_input_of(denoiser, args, kwargs)
             if calls and not same_rows(list(sample[-1:]), list(calls[0].sample[-1:])):
                 raise _EnoughError
             copied = sample.clone() if isinstance(sample, Tensor) else [row.clone() for row in sample]
@@ -236,4 +244,4 @@ def _greatest_change(parts: Sequence[Tensor], others: Sequence[Tensor]) -> float
 
 def _no_grid(path: str, shape: str) -> RaigenError:
     return RaigenError(f"hookpoint: {path} puts out {shape}, no grid of image tokens with the proportions of the "
-                       "picture; choose another module")  # fmt: skip
+                       "image; choose another module")  # fmt: skip

@@ -30,8 +30,8 @@ from raigen.errors import RaigenError
 from raigen.world.models import model_path
 
 NEEDED_ARGUMENTS = frozenset({"prompt", "num_inference_steps", "generator", "num_images_per_prompt"})
-FOREIGN_ARGUMENTS = {"strength": "pictures to start from", "mask_image": "a picture with a hole", "num_frames": "video",
-                     "control_image": "a picture to follow"}  # fmt: skip
+FOREIGN_ARGUMENTS = {"strength": "images to start from", "mask_image": "an image with a hole", "num_frames": "video",
+                     "control_image": "an image to follow"}  # fmt: skip
 
 
 class Source(NamedTuple):
@@ -60,7 +60,7 @@ def find_source(model: str, config: LoadConfig | None = None) -> Source:
     try:
         index = Path(_fetched(path, "model_index.json", config))
     except GatedRepoError as error:  # before its parent class, RepositoryNotFoundError
-        raise RaigenError(f"{path}: the Hub gives it out only to those who accepted its licence; do so at "
+        raise RaigenError(f"{path}: the Hub gives it out only to those who accepted its license; do so at "
                           f"https://huggingface.co/{path}, then run: hf auth login") from error  # fmt: skip
     except RepositoryNotFoundError as error:
         raise RaigenError(f"{path}: the Hub has no such model, or it is private; check the spelling, or run: "
@@ -79,8 +79,8 @@ def find_source(model: str, config: LoadConfig | None = None) -> Source:
     return Source(path, index, index.parent.name)
 
 
-def licence_of(source: Source, config: LoadConfig | None = None) -> str | None:
-    """The licence that the model's card (its README.md) names, such as `openrail++`; None where it names none."""
+def license_of(source: Source, config: LoadConfig | None = None) -> str | None:
+    """The license that the model's card (its README.md) names, such as `openrail++`; None where it names none."""
     card = source.index_path.parent / "README.md"
     if source.commit is not None and not card.is_file():
         pinned = LoadConfig(revision=source.commit, offline=(config or LoadConfig()).offline)
@@ -99,7 +99,7 @@ def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = 
     """The text-to-image pipeline of `model`, ready to run, by the means of `config`.
 
     A U-Net is laid out channels-last, which measured 5 % faster on a CPU. A safety checker that comes with the model
-    stays. Raises RaigenError when the model cannot be found, reached or read, or makes no pictures from texts alone,
+    stays. Raises RaigenError when the model cannot be found, reached or read, or makes no images from texts alone,
     and for a device that is not there.
     """
     config = config or LoadConfig()
@@ -119,7 +119,7 @@ def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = 
         modules["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     vae: Any = pipe.components.get("vae")
     if target.type == "cuda" and hasattr(vae, "enable_slicing"):
-        vae.enable_slicing()  # decodes one picture at a time: a batch of 1024 px needs tens of GB
+        vae.enable_slicing()  # decodes one image at a time: a batch of 1024 px needs tens of GB
     if config.tiling:
         if not hasattr(vae, "enable_tiling"):
             raise RaigenError(f"tiling: the decoder of {type(pipe).__name__} cannot work in tiles; leave it out")

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from raigen.config import CaptureConfig, HookpointsConfig
 from raigen.diffusion.generation import defaults, layouts
 from raigen.diffusion.hookpoints import candidates, find_hookpoint
-from raigen.diffusion.hooks import Layout
-from raigen.diffusion.loading import find_source, licence_of, load_pipeline
+from raigen.diffusion.hooks import TokenLayout
+from raigen.diffusion.loading import find_source, license_of, load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.records import HookpointCost
 
@@ -15,19 +15,19 @@ BYTES = 2  # of a stored number
 
 
 class Survey(NamedTuple):
-    """What was found of a model: its pipeline's class, commit on the Hub and licence where known, and hookpoints."""
+    """What was found of a model: its pipeline's class, commit on the Hub and license where known, and hookpoints."""
 
     pipeline: str
     commit: str | None
-    licence: str | None
+    license: str | None
     n_steps: int
     height: int
     width: int
     hookpoints: list[HookpointCost]
 
 
-def survey(model: str, config: HookpointsConfig | None = None) -> Survey:
-    """Loads `model` and looks at its blocks in one denoising step of one picture.
+def list_hookpoints(model: str, config: HookpointsConfig | None = None) -> Survey:
+    """Loads `model` and looks at its blocks in one denoising step of one image.
 
     Raises RaigenError when it cannot be loaded or run.
     """
@@ -41,11 +41,11 @@ def survey(model: str, config: HookpointsConfig | None = None) -> Survey:
         _cost(point.path, layout, settings.num_inference_steps, point == default)
         for point, layout in zip(points, layouts(pipe, PROMPT, settings, points), strict=True)
     ]
-    return Survey(type(pipe).__name__, source.commit, licence_of(source, config), settings.num_inference_steps,
+    return Survey(type(pipe).__name__, source.commit, license_of(source, config), settings.num_inference_steps,
                   settings.height, settings.width, costs)  # fmt: skip
 
 
-def _cost(path: str, layout: Layout | RaigenError, n_steps: int, is_default: bool) -> HookpointCost:
+def _cost(path: str, layout: TokenLayout | RaigenError, n_steps: int, is_default: bool) -> HookpointCost:
     if isinstance(layout, RaigenError):
         return HookpointCost(path, None, 0, 0, is_default)
     rows, columns = layout.grid

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from raigen.config import DiscoverConfig
 from raigen.diffusion.loading import resolve_device
-from raigen.discovery.embeddings import Embedder, default_embedder, looks
-from raigen.discovery.hierarchy import Kinship, kinships
+from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
+from raigen.discovery.hierarchy import Relation, relations_of
 from raigen.discovery.scores import (
     NeuronScores,
     coherence_scores,
@@ -34,15 +34,15 @@ EMBED_BATCH = 64
 
 
 def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]:
-    """Lists the neurons with the highest minority score, each with the pictures in which it is strongest.
+    """Lists the neurons with the highest minority score, each with the images in which it is strongest.
 
-    Codes are taken at the last denoising step; of the positions of a picture the largest counts. The published score
-    takes their mean, and the coarse neurons only. Neurons that fire in fewer than `min_images` pictures are neither
+    Codes are taken at the last denoising step; of the positions of an image the largest counts. The published score
+    takes their mean, and the coarse neurons only. Neurons that fire in fewer than `min_images` images are neither
     scored nor listed. Where there are autoencoders of other seeds, it is counted how many have a finding. Where fine
     neurons have codes, those that fire within a listed coarse one, or hold a listed fine one, are told in kin.jsonl.
-    Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in pictures.
+    Writes codes, embeddings, neurons.csv, heatmaps and attributes.json. Yields progress in images.
 
-    Raises RaigenError when activations, autoencoder or pictures are missing or broken, and when no neuron stands out.
+    Raises RaigenError when activations, autoencoder or images are missing or broken, and when no neuron stands out.
     """
     capture, samples = run.config_of("capture"), run.samples()
     store = ActivationStore(run.activations_dir)
@@ -51,7 +51,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(samples), "codes")
     shown = np.ones(len(samples), bool)
     shown[run.facts_of("capture").get("black_images", [])] = False
-    codes = image_codes(store, sae, config.score) * shown[:, None]  # black pictures show nothing
+    codes = image_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
     name = config.embedder or default_embedder(capture.model)
     embeddings, looking = yield from views_of(run, samples, Embedder(name))
     views = [embeddings[shown], looking[shown]]
@@ -78,7 +78,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     run.write_attributes(attributes)
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
     if codes.shape[1] > sae.group_bounds[1]:
-        kin = kinships(codes[shown], sae.group_bounds[1], listed.tolist())
+        kin = relations_of(codes[shown], sae.group_bounds[1], listed.tolist())
         write_text(run.kin_path, kin_lines(kin, codes, config.n_top_images, samples))
         outputs.append(run.kin_path)
     facts = {
@@ -96,31 +96,31 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 def views_of(
     run: Run, samples: Sequence[Sample], embedder: Embedder
 ) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image pixel"]]]:
-    """What the pictures mean, their embeddings, and how they look."""
+    """What the images mean, their embeddings, and how they look."""
     meaning, looking = [], []
     for start in range(0, len(samples), EMBED_BATCH):
         images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
         meaning.append(embedder.images(images))
-        looking.append(looks(images))
+        looking.append(thumbnails(images))
         yield Tick(start + len(images), len(samples), "embeddings")
     return np.concatenate(meaning), np.concatenate(looking)
 
 
 @torch.inference_mode()
 def image_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Float[np.ndarray, "image neuron"]:
-    """The code of each neuron at the last step: the largest over the positions of each picture, for small things are in
+    """The code of each neuron at the last step: the largest over the positions of each image, for small things are in
     few of them. For the published score their mean, of the coarse neurons only."""
     found = []
     for chunk in store.step(store.step_indices[-1]):
         by_mean = score == "published"
-        found.append(sae.means(chunk.activations, groups=1) if by_mean else sae.peaks(chunk.activations))
+        found.append(sae.mean_codes(chunk.activations, groups=1) if by_mean else sae.max_codes(chunk.activations))
     return torch.cat(found).float().cpu().numpy()
 
 
 def kin_lines(
-    found: Sequence[Kinship], codes: Float[np.ndarray, "image neuron"], n_top: int, samples: Sequence[Sample]
+    found: Sequence[Relation], codes: Float[np.ndarray, "image neuron"], n_top: int, samples: Sequence[Sample]
 ) -> str:
-    """kin.jsonl: a line per listed neuron and relative, with the files of the pictures in which the latter is
+    """kin.jsonl: a line per listed neuron and relative, with the files of the images in which the latter is
     strongest."""
     lines = []
     for kin in found:
@@ -132,15 +132,15 @@ def kin_lines(
 def eligible_scores(
     codes: Float[np.ndarray, "image neuron"], views: Sequence[np.ndarray], min_images: int, score: str
 ) -> NeuronScores:
-    """The scores of the neurons that fire in at least `min_images` pictures; the others count as dead. `views` are the
-    CLIP embeddings and the looks of the pictures; the published score knows the first only.
+    """The scores of the neurons that fire in at least `min_images` images; the others count as dead. `views` are the
+    CLIP embeddings and the looks of the images; the published score knows the first only.
 
     Raises RaigenError when no neuron does.
     """
     enough = (codes > 0).sum(0) >= min_images
     if not enough.any():
         raise RaigenError(
-            f"no neuron fires in {min_images} pictures or more, of {len(codes)}: capture more pictures, or lower "
+            f"no neuron fires in {min_images} images or more, of {len(codes)}: capture more images, or lower "
             "--min-images"
         )
     codes = codes * enough
@@ -151,10 +151,12 @@ def eligible_scores(
 def heatmaps(
     store: ActivationStore, sae: MatryoshkaSAE, neurons: Sequence[int] | np.ndarray, top: np.ndarray
 ) -> torch.Tensor:
-    """The codes of each neuron over the grid in each of its top pictures: [neuron, picture, row, column], >= 0."""
+    """The codes of each neuron over the grid in each of its top images: [neuron, image, row, column], >= 0."""
     step, found = store.step_indices[-1], []
     for neuron, images in zip(neurons, top, strict=True):
-        for tokens in store.images([int(index) for index in images], step):  # one by one, as in `MatryoshkaSAE.peaks`
+        for tokens in store.images(
+            [int(index) for index in images], step
+        ):  # one by one, as in `MatryoshkaSAE.max_codes`
             found.append(sae.encode(tokens.to(sae.W_enc.device))[:, int(neuron)].float().cpu())
     return (
         torch.stack(found).unflatten(0, top.shape).unflatten(-1, store.grid)
@@ -185,8 +187,8 @@ def table(
     reasons: Mapping[int, str],
     min_images: int,
 ) -> str:
-    """neurons.csv: one line per neuron; those that fire in too few pictures have no scores, and as
-    `frequency` the share of pictures in which they fire at all. `reasons` says of
+    """neurons.csv: one line per neuron; those that fire in too few images have no scores, and as
+    `frequency` the share of images in which they fire at all. `reasons` says of
     each scored neuron that is not listed why."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Turns pictures and texts into vectors: what they mean to CLIP, how they look."""
+"""Turns images and texts into vectors: what they mean to CLIP, how they look."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -17,12 +17,12 @@ from transformers.utils import logging
 from raigen.errors import RaigenError
 from raigen.world.models import WORLD, makes_portraits
 
-LOOKS = 16  # points along each side
+THUMBNAIL_SIDE = 16  # points along each side
 PUBLISHED = "openai/clip-vit-large-patch14"  # what RAIGen (arXiv 2602.06806) measures distinctiveness with
 
 
 def default_embedder(model: str) -> str:
-    """The embedder for the pictures of `model`: the bundled CLIP for the planted world, else the published one.
+    """The embedder for the images of `model`: the bundled CLIP for the planted world, else the published one.
 
     >>> default_embedder("stabilityai/sdxl-turbo")
     'openai/clip-vit-large-patch14'
@@ -30,24 +30,24 @@ def default_embedder(model: str) -> str:
     return WORLD if makes_portraits(model) else PUBLISHED
 
 
-def looks(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
-    """How pictures look from afar: their colours at 16 x 16 points, from 0 to 255, row by row.
+def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
+    """How images look from afar: their colors at 16 x 16 points, from 0 to 255, row by row.
 
-    Raises RaigenError for a picture that cannot be read.
+    Raises RaigenError for an image that cannot be read.
     """
-    small = [_readable(image, index).resize((LOOKS, LOOKS)) for index, image in enumerate(images)]
-    return np.array([np.asarray(image, np.float32).ravel() for image in small]).reshape(-1, 3 * LOOKS**2)
+    small = [_readable(image, index).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE)) for index, image in enumerate(images)]
+    return np.array([np.asarray(image, np.float32).ravel() for image in small]).reshape(-1, 3 * THUMBNAIL_SIDE**2)
 
 
 class Embedder:
-    """A CLIP model with what prepares pictures and texts for it.
+    """A CLIP model with what prepares images and texts for it.
 
-    `name` is `portraits` (bundled), a folder, or an id on the Hub. Pictures are prepared by Pillow, so embeddings do
+    `name` is `portraits` (bundled), a folder, or an id on the Hub. Images are prepared by Pillow, so embeddings do
     not depend on which other image libraries are installed. Raises RaigenError when the model is missing, cannot be
     read or is no CLIP.
 
         embedder = Embedder("portraits")
-        embedder.images(pictures) @ embedder.texts(["wearing glasses"]).T
+        embedder.images(images) @ embedder.texts(["wearing glasses"]).T
     """
 
     def __init__(self, name: str, device: str | torch.device = "cpu", batch_size: int = 64):
@@ -83,7 +83,7 @@ class Embedder:
         return self.model.visual_projection.out_features
 
     def images(self, images: Sequence[Image]) -> Float32[np.ndarray, "image d_embed"]:
-        """One unit vector per picture. Raises RaigenError for a picture that cannot be read."""
+        """One unit vector per image. Raises RaigenError for an image that cannot be read."""
         batches = [self._image_batch(images[start : start + self.batch_size], start)
                    for start in range(0, len(images), self.batch_size)]  # fmt: skip
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
@@ -102,8 +102,8 @@ class Embedder:
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
     def _image_batch(self, images: Sequence[Image], first: int) -> Float32[np.ndarray, "image d_embed"]:
-        pictures = [_readable(image, index) for index, image in enumerate(images, start=first)]
-        pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        images = [_readable(image, index) for index, image in enumerate(images, start=first)]
+        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             return _unit(self.model.get_image_features(pixels.to(self.device)))
 
@@ -124,10 +124,10 @@ def embedder_path(name: str) -> str:
 
 def _readable(image: Image, index: int) -> Image:
     try:
-        return image.convert("RGB")  # reads the file, where the picture is not in memory yet
+        return image.convert("RGB")  # reads the file, where the image is not in memory yet
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        name = getattr(image, "filename", "") or f"picture {index}"
-        raise RaigenError(f"{name}: expected a whole picture; it cannot be read ({error})") from error
+        name = getattr(image, "filename", "") or f"image {index}"
+        raise RaigenError(f"{name}: expected a whole image; it cannot be read ({error})") from error
 
 
 def _unit(features: object) -> Float32[np.ndarray, "row d_embed"]:

@@ -9,20 +9,20 @@ from scipy.stats import false_discovery_control, hypergeom
 
 CLEARLY = 0.25  # of the mean of a neuron's strongest codes: what is below is too faint to count
 N_STRONGEST = 10
-WITHIN = 0.8  # of a child's pictures, in which the parent fires too; RAIGen's share for "these pictures share it"
-LEAST_LIFT = 2  # a parent that fires in more than half of all pictures holds much of everything
+WITHIN = 0.8  # of a child's images, in which the parent fires too; RAIGen's share for "these images share it"
+LEAST_LIFT = 2  # a parent that fires in more than half of all images holds much of everything
 LARGEST_Q = 0.05
-FEWEST = 5  # pictures in which a neuron fires; fewer say nothing about where it fires
+FEWEST = 5  # images in which a neuron fires; fewer say nothing about where it fires
 BLOCK = 1024  # neurons whose firing is held at once
 
 
-class Kinship(NamedTuple):
-    """A fine neuron, the `child`, whose pictures are nearly all among those of a coarse one, its `parent`; one of the
+class Relation(NamedTuple):
+    """A fine neuron, the `child`, whose images are nearly all among those of a coarse one, its `parent`; one of the
     two is the listed `neuron`.
 
-    `frequency` is the share of all pictures in which the other one fires, `within` that of the child's pictures in
+    `frequency` is the share of all images in which the other one fires, `within` that of the child's images in
     which the parent fires, too, P(parent | child), and `covers` the other way round, P(child | parent); all in [0, 1].
-    `lift` is `within` over the frequency of the parent: 1 as by chance. `q` is that of so many common pictures by
+    `lift` is `within` over the frequency of the parent: 1 as by chance. `q` is that of so many common images by
     chance, over all pairs of a listed and another neuron that were tried.
     """
 
@@ -42,7 +42,7 @@ class Kinship(NamedTuple):
 
 
 def fires(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> Bool[np.ndarray, "image neuron"]:
-    """In which pictures each neuron fires clearly: at least `share` as strongly as in the mean of its ten strongest.
+    """In which images each neuron fires clearly: at least `share` as strongly as in the mean of its ten strongest.
 
     >>> fires(np.array([[8.0, 1.0], [1.0, 0.0]])).tolist()
     [[True, True], [False, False]]
@@ -53,7 +53,7 @@ def fires(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> B
 def reaches(
     codes: Float[np.ndarray, "image neuron"], least: Float[np.ndarray, " neuron"]
 ) -> Bool[np.ndarray, "image neuron"]:
-    """In which pictures each neuron fires, and at least as strongly as `least`: a code of 0 reaches nothing."""
+    """In which images each neuron fires, and at least as strongly as `least`: a code of 0 reaches nothing."""
     return (codes > 0) & (codes >= least)
 
 
@@ -63,21 +63,21 @@ def clear_from(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY)
     return share * np.partition(codes, -n_top, axis=0)[-n_top:].mean(axis=0)
 
 
-def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Kinship]:
+def relations_of(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Relation]:
     """The children of each listed coarse neuron, those that cover most of it first, and the parent of each listed fine
     one: of all that hold it the narrowest. In the order of `listed`; the first `n_coarse` neurons are the coarse ones.
 
-    A fine neuron is a child when at least 80 % of the pictures in which it fires are the parent's, at least twice the
-    parent's share of all pictures, and so many are not to be expected by chance: q <= 0.05 by Benjamini and Hochberg
+    A fine neuron is a child when at least 80 % of the images in which it fires are the parent's, at least twice the
+    parent's share of all images, and so many are not to be expected by chance: q <= 0.05 by Benjamini and Hochberg
     over the hypergeometric tails of all pairs. `within` and `lift` are the confidence (Agrawal et al. 1993) and the
-    interest (Brin et al. 1997) of the rule "where the child fires, the parent does". They are about pictures: two
+    interest (Brin et al. 1997) of the rule "where the child fires, the parent does". They are about images: two
     things that always come together count as one within the other, wherever they are.
     """
     chosen, n_images = np.asarray(listed, dtype=int), len(codes)
     ours, counts, sizes = fires(codes[:, chosen]).T.astype(np.float32), [], []
     for start in range(0, codes.shape[1], BLOCK):  # all at once would double the memory
         block = fires(codes[:, start : start + BLOCK])
-        counts.append(ours @ block.astype(np.float32))  # whole numbers, exact up to 16 million pictures
+        counts.append(ours @ block.astype(np.float32))  # whole numbers, exact up to 16 million images
         sizes.append(block.sum(axis=0))
     both, size = np.concatenate(counts, axis=1), np.concatenate(sizes)
     is_coarse, enough = np.arange(codes.shape[1]) < n_coarse, size >= FEWEST
@@ -91,11 +91,11 @@ def kinships(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Se
     lift = within * n_images / size[parents]
     q = false_discovery_control(hypergeom.sf(common - 1, n_images, size[parents], size[kids]).clip(0, 1))
     order = np.lexsort((-np.where(of_coarse, covers, lift), rows))
-    found: list[Kinship] = []
+    found: list[Relation] = []
     holds = (within >= WITHIN) & (lift >= LEAST_LIFT) & (q <= LARGEST_Q)
     for at in order[holds[order]].tolist():
         neuron = int(chosen[rows[at]])
         if of_coarse[at] or not any(kin.neuron == neuron for kin in found):  # of parents the narrowest will do
             shares = (size[others[at]] / n_images, within[at], covers[at], lift[at], q[at])
-            found.append(Kinship(neuron, int(parents[at]), int(kids[at]), *map(float, shares)))
+            found.append(Relation(neuron, int(parents[at]), int(kids[at]), *map(float, shares)))
     return found

@@ -1,4 +1,4 @@
-"""Keeps in bounded memory some of what a module puts out while pictures are made."""
+"""Keeps in bounded memory some of what a module puts out while images are made."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,29 +7,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raigen.diffusion.hooks import Layout
+from raigen.diffusion.hooks import TokenLayout
 from raigen.errors import RaigenError
 
-MAX_PLACES = 256  # of the last step of each picture
+MAX_PLACES = 256  # of the last step of each image
 
 
-class Kept(NamedTuple):
-    """What was kept of one hookpoint, float16: some tokens of all steps with the index of their picture, and the last
-    step of each picture, on a grid of places."""
+class SampledActivations(NamedTuple):
+    """What was kept of one hookpoint, float16: some tokens of all steps with the index of their image, and the last
+    step of each image, on a grid of places."""
 
     tokens: Float[Tensor, "token d_in"]
     images: Int[Tensor, " token"]
     last: Float[Tensor, "image place d_in"]
 
 
-class Ear:
+class ActivationSample:
     """Keeps, on the CPU and in float16, what a search needs of one module.
 
-    Of every step `per_step` places of each picture, drawn by lot from its seed; of the last step every place of a grid,
-    thinned evenly to at most `MAX_PLACES`. So memory is bounded, however large the pictures are.
+    Of every step `per_step` places of each image, drawn by lot from its seed; of the last step every place of a grid,
+    thinned evenly to at most `MAX_PLACES`. So memory is bounded, however large the images are.
     """
 
-    def __init__(self, layout: Layout, per_step: int):
+    def __init__(self, layout: TokenLayout, per_step: int):
         self.layout = layout
         self.n_places = layout.grid[0] * layout.grid[1]
         self.per_step, self.places = min(per_step, self.n_places), thinned(layout.grid)
@@ -38,7 +38,7 @@ class Ear:
         self.error: RaigenError | None = None
 
     def begin(self, seeds: Sequence[int]) -> None:
-        """The next pictures are those of these seeds."""
+        """The next images are those of these seeds."""
         self.seeds = seeds
         self.steps: dict[int, Tensor] = {}
 
@@ -53,7 +53,7 @@ class Ear:
         self.latest = tokens.detach()[:, self.places.to(tokens.device)]  # a copy
 
     def end(self, path: str) -> None:
-        """The pictures are done."""
+        """The images are done."""
         if self.error is not None:
             return
         tokens = torch.stack([self.steps[step] for step in sorted(self.steps)], 1).flatten(1, 2)
@@ -66,13 +66,13 @@ class Ear:
         self.tokens.append(tokens)
         self.last.append(last)
 
-    def kept(self) -> Kept:
+    def kept(self) -> SampledActivations:
         """All that was kept. Raises RaigenError when it is not whole."""
         if self.error is not None:
             raise self.error
         tokens = torch.cat(self.tokens)
         images = torch.arange(len(tokens)).repeat_interleave(tokens.shape[1])
-        return Kept(tokens.flatten(0, 1), images, torch.cat(self.last))
+        return SampledActivations(tokens.flatten(0, 1), images, torch.cat(self.last))
 
 
 def thinned(grid: tuple[int, int]) -> Int[Tensor, " place"]:

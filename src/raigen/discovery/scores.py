@@ -1,4 +1,4 @@
-"""Scores of neurons: how rarely they fire, how special the pictures are on which they do."""
+"""Scores of neurons: how rarely they fire, how special the images are on which they do."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from raigen.errors import RaigenError
 
 MAX_DIRECTIONS = 64
-PICTURES_PER_DIRECTION = 16
+IMAGES_PER_DIRECTION = 16
 
 
 class NeuronScores(NamedTuple):
@@ -26,20 +26,20 @@ class NeuronScores(NamedTuple):
 
     @property
     def live(self) -> Bool[np.ndarray, " neuron"]:
-        """Which neurons fire on at least one picture."""
+        """Which neurons fire on at least one image."""
         return self.frequency > 0
 
 
 def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped[Any, "row width"]) -> NeuronScores:
-    """How rare and how distinct each neuron is over the pictures of one prompt (RAIGen, arXiv 2602.06806).
+    """How rare and how distinct each neuron is over the images of one prompt (RAIGen, arXiv 2602.06806).
 
-    With z_i(h) >= 0 the code of neuron i on picture h and x(h) its embedding, here set to length 1:
-    frequency nu_i = share of pictures with z_i(h) > 0; centroid mu_i = sum z_i(h) x(h) / sum z_i(h), set to length 1;
-    distinctiveness d_i = 1 - <mu_i, mu_D>, with mu_D the mean of x set to length 1. Both are min-max normalised over
+    With z_i(h) >= 0 the code of neuron i on image h and x(h) its embedding, here set to length 1:
+    frequency nu_i = share of images with z_i(h) > 0; centroid mu_i = sum z_i(h) x(h) / sum z_i(h), set to length 1;
+    distinctiveness d_i = 1 - <mu_i, mu_D>, with mu_D the mean of x set to length 1. Both are min-max normalized over
     the neurons that fire at all, and minority_score = (1 - nu_i) d_i. A part that is the same for all of them counts as
     0, for nothing stands out in it. Give the coarse neurons only: fine ones split one concept into parts.
 
-    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError for fewer than two pictures, for shapes that do
+    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError for fewer than two images, for shapes that do
     not match, for NaN, infinite or negative codes, for embeddings or centroids without direction, and when no neuron
     fires.
 
@@ -64,17 +64,17 @@ def coherence_scores(
     n_top: int = 10,
     reach: float = 0.3,
 ) -> NeuronScores:
-    """How much alike the pictures are in which a neuron is strongest, and how few others are like them.
+    """How much alike the images are in which a neuron is strongest, and how few others are like them.
 
-    `views` are embeddings of the pictures, one row each: what they mean (CLIP), how they look
-    (`raigen.discovery.embeddings.looks`). Each view is centred, cut to its principal directions (one for every 16
-    pictures, at most 64), which are given equal variance, and set to length 1: a direction in which few pictures differ
-    counts as much as one in which all do. With T_i the `n_top` pictures of the highest code of neuron i and x(h) the
-    view of picture h:
+    `views` are embeddings of the images, one row each: what they mean (CLIP), how they look
+    (`raigen.discovery.embeddings.looks`). Each view is centerd, cut to its principal directions (one for every 16
+    images, at most 64), which are given equal variance, and set to length 1: a direction in which few images differ
+    counts as much as one in which all do. With T_i the `n_top` images of the highest code of neuron i and x(h) the
+    view of image h:
 
-    - a picture's likeness to T_i is the cosine of x(h) and the mean of T_i, without h where h is one of T_i;
+    - an image's likeness to T_i is the cosine of x(h) and the mean of T_i, without h where h is one of T_i;
     - distinctiveness is the coherence c_i, the mean likeness of T_i itself: 0 by chance (negative ones become 0);
-    - frequency r_i is the share of all pictures whose likeness is at least `reach` times c_i. A mixture of frequent
+    - frequency r_i is the share of all images whose likeness is at least `reach` times c_i. A mixture of frequent
       attributes reaches those who have one of them, and so counts as frequent; what is rare stands apart;
     - minority_score = c_i x log(1 / r_i) / log(n_images), of all views the highest, with its c_i and r_i.
 
@@ -108,7 +108,7 @@ def coherence_scores(
 def _likeness(
     rows: Float[np.ndarray, "image width"], top: Int[np.ndarray, " top"], reach: float
 ) -> tuple[float, float, Float[np.ndarray, " width"]]:
-    """Of one neuron in one view: the share of pictures like its top ones, their coherence, their mean direction."""
+    """Of one neuron in one view: the share of images like its top ones, their coherence, their mean direction."""
     total = rows[top].sum(axis=0)
     direction = _unit_or_zero(total)
     likeness = rows @ direction
@@ -119,7 +119,7 @@ def _likeness(
 
 
 def strongest(codes: Float[np.ndarray, " image"], count: int) -> Int[np.ndarray, " top"]:
-    """The indices of the `count` pictures with the highest code, strongest first; ties in the order of pictures."""
+    """The indices of the `count` images with the highest code, strongest first; ties in the order of images."""
     return np.argsort(-codes, kind="stable")[:count]
 
 
@@ -144,7 +144,7 @@ def prune(
     if np.ptp(live) == 0:
         raise RaigenError(
             f"scores: expected neurons that differ; all {len(live)} that fire have minority score {live[0]:.3g}, so "
-            "none stands out. Capture more pictures, or train with more neurons"
+            "none stands out. Capture more images, or train with more neurons"
         )
     order = np.argsort(-scores.minority_score, kind="stable")
     kept: list[int] = []
@@ -163,7 +163,7 @@ def found_again(
     max_frequency: float = 1.0,
 ) -> Bool[np.ndarray, " listed"]:
     """Which of these centroids of listed neurons another autoencoder has, too: a neuron that stands out and is rare as
-    `prune` asks it, with a centroid nearer than `distance`. Both must be scored on the same pictures.
+    `prune` asks it, with a centroid nearer than `distance`. Both must be scored on the same images.
 
     >>> scores = minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]]))
     >>> found_again(np.array([[0.0, 1.0], [1.0, 0.0]]), scores, percentile=50.0).tolist()
@@ -220,27 +220,25 @@ def left_out(
 def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64, embeddings of length 1."""
     codes = _checked_codes(image_codes, len(embeddings))
-    return codes, _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of a picture")
+    return codes, _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of an image")
 
 
 def _checked_codes(image_codes: Any, n_embeddings: int) -> np.ndarray:
     """As float64."""
     codes = np.asarray(image_codes, dtype=np.float64)
     if len(codes) != n_embeddings:
-        raise RaigenError(
-            f"expected one embedding per picture; got codes of {len(codes)}, embeddings of {n_embeddings}"
-        )
+        raise RaigenError(f"expected one embedding per image; got codes of {len(codes)}, embeddings of {n_embeddings}")
     if len(codes) < 2:
-        raise RaigenError(f"expected at least 2 pictures, to compare one with the rest; got {len(codes)}")
+        raise RaigenError(f"expected at least 2 images, to compare one with the rest; got {len(codes)}")
     _check_numbers("image codes", codes, np.isfinite(codes) & (codes >= 0), "finite numbers of 0 or more")
     return codes
 
 
-def _checked_embeddings(embeddings: Any, n_pictures: int) -> np.ndarray:
+def _checked_embeddings(embeddings: Any, n_images: int) -> np.ndarray:
     """As float64."""
     rows = np.asarray(embeddings, dtype=np.float64)
-    if len(rows) != n_pictures:
-        raise RaigenError(f"expected one embedding per picture; got codes of {n_pictures}, embeddings of {len(rows)}")
+    if len(rows) != n_images:
+        raise RaigenError(f"expected one embedding per image; got codes of {n_images}, embeddings of {len(rows)}")
     _check_numbers("embeddings", rows, np.isfinite(rows), "finite numbers")
     return rows
 
@@ -248,25 +246,25 @@ def _checked_embeddings(embeddings: Any, n_pictures: int) -> np.ndarray:
 def _check_numbers(name: str, array: np.ndarray, holds: np.ndarray, expected: str) -> None:
     if not holds.all():
         row, column = np.argwhere(~holds)[0]
-        raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for picture {row}, [{column}]")
+        raise RaigenError(f"{name}: expected {expected}; got {array[row, column]} for image {row}, [{column}]")
 
 
 def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron"]:
-    """Which neurons fire on at least one picture."""
+    """Which neurons fire on at least one image."""
     live = np.asarray((codes > 0).any(axis=0))
     if not live.any():
         raise RaigenError(
             f"image codes: expected a neuron that fires; none of {codes.shape[1]} does on any of {len(codes)} "
-            "pictures. Train longer: raigen train RUN --redo train --epochs 5"
+            "images. Train longer: raigen train RUN --redo train --epochs 5"
         )
     return live
 
 
 def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image direction"]:
-    """The principal directions, centred, of equal variance; then every row of length 1, or 0 if it is the mean."""
-    centred = rows - rows.mean(axis=0)
-    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
-    count = min(MAX_DIRECTIONS, max(2, len(rows) // PICTURES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
+    """The principal directions, centerd, of equal variance; then every row of length 1, or 0 if it is the mean."""
+    centerd = rows - rows.mean(axis=0)
+    left, spread, _ = np.linalg.svd(centerd, full_matrices=False)
+    count = min(MAX_DIRECTIONS, max(2, len(rows) // IMAGES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
     return _unit_or_zero(left[:, :count])
 
 

@@ -13,13 +13,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from raigen.config import DiscoverConfig, SearchConfig, TrainConfig
-from raigen.diffusion.generation import Settings, defaults, heard, layouts
+from raigen.diffusion.generation import Settings, defaults, generate_with_hooks, layouts
 from raigen.diffusion.hookpoints import Hookpoint, candidates, find_hookpoint
-from raigen.diffusion.hooks import Layout, Listener
+from raigen.diffusion.hooks import TokenHook, TokenLayout
 from raigen.diffusion.loading import load_pipeline, resolve_device
 from raigen.discovery.discover import eligible_scores
-from raigen.discovery.embeddings import Embedder, default_embedder, looks
-from raigen.discovery.samples import Ear, Kept
+from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
+from raigen.discovery.samples import ActivationSample, SampledActivations
 from raigen.discovery.scores import NeuronScores, near_any, prune, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import TokenBatch
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     """What one autoencoder found: the codes of the last step (the largest over the places), the scores of all neurons,
     those listed, at most twenty, how concentrated the heatmaps of these are, and the share of neurons that is dead."""
 
-    peaks: Float[np.ndarray, "image neuron"]
+    max_codes: Float[np.ndarray, "image neuron"]
     scores: NeuronScores
     listed: Int[np.ndarray, " listed"]
     concentration: Float[np.ndarray, " listed"]
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
         return self.scores.centroids[self.listed]
 
 
-class Tried(NamedTuple):
+class TriedHookpoint(NamedTuple):
     """A hookpoint and what each autoencoder found there; or why it could not be tried."""
 
     path: str
@@ -65,20 +65,20 @@ class Tried(NamedTuple):
 
 
 def search(model: str, config: SearchConfig | None = None) -> Generator[Step, None, list[HookpointRating]]:
-    """Rates all candidate hookpoints of `model` on the same pictures; returns them, the best first.
+    """Rates all candidate hookpoints of `model` on the same images; returns them, the best first.
 
-    The pictures of `config.prompt` are made once, while all candidates are listened to. For each, two small
+    The images of `config.prompt` are made once, while all candidates are listened to. For each, two small
     autoencoders are trained, with seeds 0 and 1, and their neurons listed as `discover` does. Yields progress. Raises
     RaigenError when the model or the embedder cannot be loaded or run, and when no hookpoint can be tried.
     """
-    tried = yield from readings(model, config or SearchConfig(), lambda images: None)
+    tried = yield from try_hookpoints(model, config or SearchConfig(), lambda images: None)
     return ranked([rating_of(each) for each in tried])
 
 
-def readings(
+def try_hookpoints(
     model: str, config: SearchConfig, see: Callable[[list[Image]], object]
-) -> Generator[Step, None, list[Tried]]:
-    """What a search rates; `see` is shown the pictures as they are made."""
+) -> Generator[Step, None, list[TriedHookpoint]]:
+    """What a search rates; `see` is shown the images as they are made."""
     pipe = load_pipeline(model, config.device, config)
     views = Views(Embedder(config.embedder or default_embedder(model)))  # missing weights: before anything is spent
     settings = defaults(pipe, model, config.capture(model))
@@ -86,8 +86,10 @@ def readings(
     found = dict(zip(points, layouts(pipe, config.prompt, settings, points), strict=True))
     reasons = {point.path: str(layout) for point, layout in found.items() if isinstance(layout, RaigenError)}
     per_step = -(-TRAINING_TOKENS // (config.n_images * settings.num_inference_steps))
-    ears = {point: Ear(layout, per_step) for point, layout in found.items() if isinstance(layout, Layout)}
-    yield from _timed("pictures", _listen(pipe, config, settings, ears, (views.see, see)))
+    ears = {
+        point: ActivationSample(layout, per_step) for point, layout in found.items() if isinstance(layout, TokenLayout)
+    }
+    yield from _timed("images", _listen(pipe, config, settings, ears, (views.see, see)))
     del pipe  # the autoencoders may need its memory
     tried = yield from _timed("layers", _tried(points, default, ears, reasons, views, resolve_device(config.device)))
     if not any(each.readings for each in tried):
@@ -97,34 +99,34 @@ def readings(
 
 
 class Views:
-    """How the pictures look and what they mean, without the pictures; wholly black ones show nothing."""
+    """How the images look and what they mean, without the images; wholly black ones show nothing."""
 
     def __init__(self, embedder: Embedder):
         self.embedder = embedder
         self.parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def see(self, images: list[Image]) -> None:
-        """Takes the next pictures in."""
-        self.parts.append((self.embedder.images(images), looks(images)))
+        """Takes the next images in."""
+        self.parts.append((self.embedder.images(images), thumbnails(images)))
 
     def all(self) -> tuple[np.ndarray, np.ndarray]:
-        """The embeddings and the looks of all pictures."""
+        """The embeddings and the looks of all images."""
         meant, seen = zip(*self.parts, strict=True)
         return np.concatenate(meant), np.concatenate(seen)
 
 
 def _listen(
-    pipe: DiffusionPipeline, config: SearchConfig, settings: Settings, ears: Mapping[Hookpoint, Ear],
+    pipe: DiffusionPipeline, config: SearchConfig, settings: Settings, ears: Mapping[Hookpoint, ActivationSample],
     sights: Sequence[Callable[[list[Image]], object]],
 ) -> Generator[Tick, None, None]:  # fmt: skip
-    """Makes the pictures once, with all ears open."""
+    """Makes the images once, with all ears open."""
     seeds = range(config.base_seed, config.base_seed + config.n_images)
     for start in range(0, len(seeds), config.batch_size):
         batch = seeds[start : start + config.batch_size]
         for ear in ears.values():
             ear.begin(batch)
-        listeners = [Listener(point, ear.layout, ear, len(batch)) for point, ear in ears.items()]
-        images = heard(pipe, config.prompt, batch, settings, listeners)
+        listeners = [TokenHook(point, ear.layout, ear, len(batch)) for point, ear in ears.items()]
+        images = generate_with_hooks(pipe, config.prompt, batch, settings, listeners)
         for see in sights:
             see(images)
         for point, ear in ears.items():
@@ -133,9 +135,9 @@ def _listen(
 
 
 def _tried(
-    points: Sequence[Hookpoint], default: Hookpoint, ears: Mapping[Hookpoint, Ear], reasons: Mapping[str, str],
-    views: Views, device: torch.device,
-) -> Generator[Tick, None, list[Tried]]:  # fmt: skip
+    points: Sequence[Hookpoint], default: Hookpoint, ears: Mapping[Hookpoint, ActivationSample],
+    reasons: Mapping[str, str], views: Views, device: torch.device,
+) -> Generator[Tick, None, list[TriedHookpoint]]:  # fmt: skip
     """Trains and reads the autoencoders of each hookpoint; whatever fails there is its reason."""
     found = []
     for done, point in enumerate(points):
@@ -147,33 +149,33 @@ def _tried(
                 read = [reading(kept, views.all(), seed, device) for seed in SAE_SEEDS]
             except RaigenError as error:
                 reason = str(error)
-        found.append(Tried(point.path, point == default, read, reason))
+        found.append(TriedHookpoint(point.path, point == default, read, reason))
     yield Tick(len(points), len(points))
     return found
 
 
-def reading(kept: Kept, views: Sequence[np.ndarray], sae_seed: int, device: torch.device) -> Reading:
-    """Trains an autoencoder on the tokens and lists its neurons by the default score, from the pictures' `views`.
+def reading(kept: SampledActivations, views: Sequence[np.ndarray], sae_seed: int, device: torch.device) -> Reading:
+    """Trains an autoencoder on the tokens and lists its neurons by the default score, from the images' `views`.
 
-    However frequent: among few pictures hardly any neuron is rare enough for `discover` to list it, and an empty list
-    tells nothing. Wholly black pictures, which show nothing, are left out. Raises RaigenError when no neuron fires
+    However frequent: among few images hardly any neuron is rare enough for `discover` to list it, and an empty list
+    tells nothing. Wholly black images, which show nothing, are left out. Raises RaigenError when no neuron fires
     often enough.
     """
     config, shown, width = DiscoverConfig(max_frequency=1.0), np.asarray(views[-1].any(axis=1)), kept.last.shape[2]
     train = TrainConfig(d_sae=NEURONS_PER_CHANNEL * width, tokens_per_batch=TOKENS_PER_BATCH, sae_seed=sae_seed)
     sae = trained(kept, train, device)
     with torch.inference_mode():
-        peaks = torch.cat([sae.peaks(chunk.float()) for chunk in kept.last.split(64)]).cpu().numpy()
-    peaks = peaks * shown[:, None]
-    scores = eligible_scores(peaks[shown], [view[shown] for view in views], config.min_images, config.score)
+        max_codes = torch.cat([sae.max_codes(chunk.float()) for chunk in kept.last.split(64)]).cpu().numpy()
+    max_codes = max_codes * shown[:, None]
+    scores = eligible_scores(max_codes[shown], [view[shown] for view in views], config.min_images, config.score)
     listed = prune(scores, *config.pruning(int(shown.sum())))[:N_COMPARED]
-    top = [strongest(peaks[:, neuron], config.n_top_images) for neuron in listed]
+    top = [strongest(max_codes[:, neuron], config.n_top_images) for neuron in listed]
     heatmaps = [_heatmaps(sae, kept.last[images], neuron) for neuron, images in zip(listed.tolist(), top, strict=True)]
     concentrated = np.array([concentration(maps) for maps in heatmaps])
-    return Reading(peaks, scores, listed, concentrated, float((peaks == 0).all(axis=0).mean()))
+    return Reading(max_codes, scores, listed, concentrated, float((max_codes == 0).all(axis=0).mean()))
 
 
-def trained(kept: Kept, config: TrainConfig, device: torch.device) -> MatryoshkaSAE:
+def trained(kept: SampledActivations, config: TrainConfig, device: torch.device) -> MatryoshkaSAE:
     """An autoencoder that has seen each token once, in random order."""
     sae = placed(MatryoshkaSAE(config.sae_config(kept.tokens.shape[1])), device)
     order = torch.randperm(len(kept.tokens), generator=torch.Generator().manual_seed(config.sae_seed))
@@ -184,8 +186,8 @@ def trained(kept: Kept, config: TrainConfig, device: torch.device) -> Matryoshka
     return sae.eval()
 
 
-def concentration(heatmaps: Float[np.ndarray, "picture place"]) -> float:
-    """On how few places heatmaps of at least 0 lie: 1 less the share of places they fill, in the mean over pictures.
+def concentration(heatmaps: Float[np.ndarray, "image place"]) -> float:
+    """On how few places heatmaps of at least 0 lie: 1 less the share of places they fill, in the mean over images.
 
     The places that z fills count as (sum z)^2 / sum z^2: as many as there are when z is the same on all of them.
 
@@ -197,7 +199,7 @@ def concentration(heatmaps: Float[np.ndarray, "picture place"]) -> float:
     return float(np.mean(1 - filled / heatmaps.shape[1]))
 
 
-def rating_of(tried: Tried) -> HookpointRating:
+def rating_of(tried: TriedHookpoint) -> HookpointRating:
     """The measures of a hookpoint, each the mean over its autoencoders."""
     if not tried.readings:
         return HookpointRating(tried.path, tried.is_default, reason=tried.reason)

@@ -1,4 +1,4 @@
-"""Names the listed neurons: what tells a neuron's top pictures from random ones of the same prompt."""
+"""Names the listed neurons: what tells a neuron's top images from random ones of the same prompt."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from PIL.Image import Image
 from scipy.stats import rankdata
 
 from raigen.config import AnnotateConfig
-from raigen.config.fields import Address, address_of
+from raigen.config.fields import ModelAddress, address_of
 from raigen.discovery.embeddings import Embedder
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Reply
@@ -35,9 +35,9 @@ N_KEYWORDS = 3
 
 
 class Naming(NamedTuple):
-    """How well each phrase tells a neuron's top pictures from the rest, best first.
+    """How well each phrase tells a neuron's top images from the rest, best first.
 
-    `auroc` in [0, 1] of ranking top pictures above the rest; `contrast` is the difference of the mean similarity.
+    `auroc` in [0, 1] of ranking top images above the rest; `contrast` is the difference of the mean similarity.
     """
 
     phrases: list[str]
@@ -55,8 +55,8 @@ class Named(NamedTuple):
 def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]:
     """Names each listed neuron, with CLIP or with a vision-language model.
 
-    CLIP chooses the phrase of the vocabulary that best tells the top pictures from all others, if its AUROC is at
-    least `min_auroc`. A vision-language model sees the top pictures, the same with the neuron's activation over them,
+    CLIP chooses the phrase of the vocabulary that best tells the top images from all others, if its AUROC is at
+    least `min_auroc`. A vision-language model sees the top images, the same with the neuron's activation over them,
     and random ones for control, and says what the top ones share. That nothing was identified is an answer, too; a
     model that gave none leaves `labeled_by` empty. Yields progress in neurons.
 
@@ -115,7 +115,7 @@ def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, con
 
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
-    """The question about each neuron, with a sheet of its pictures."""
+    """The question about each neuron, with a sheet of its images."""
     prompt = run.config_of("capture").prompt
     heatmaps = run.read_tensors(run.heatmaps_path, "discover")["heatmaps"].numpy()
     samples = run.samples()
@@ -123,7 +123,7 @@ def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = [run.read_image(by_file[file]) for file in attribute.top_images]
         rest = [sample for sample in samples if sample.file not in attribute.top_images]
-        # As seeded in the report, so that a reader sees the random pictures that the model saw.
+        # As seeded in the report, so that a reader sees the random images that the model saw.
         rng = np.random.default_rng([run.config_of("capture").base_seed, attribute.neuron])
         chosen = sorted(rng.choice(len(rest), size=min(len(top), len(rest)), replace=False).tolist())
         control = [run.read_image(rest[index]) for index in chosen]
@@ -132,9 +132,9 @@ def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
 
 
 def evidence_sheet(
-    top: Sequence[Image], heatmaps: Float[np.ndarray, "picture row column"], control: Sequence[Image]
+    top: Sequence[Image], heatmaps: Float[np.ndarray, "image row column"], control: Sequence[Image]
 ) -> Image:
-    """What an annotator sees of a neuron: its top pictures, the same under their heatmaps, random ones."""
+    """What an annotator sees of a neuron: its top images, the same under their heatmaps, random ones."""
     peak = float(heatmaps[: len(top)].max(initial=0.0))
     tinted = []
     for image, heatmap in zip(top, heatmaps, strict=False):
@@ -150,7 +150,7 @@ def evidence_sheet(
 
 
 def answered(
-    attribute: RareAttribute, reply: Reply | None, reason: str, address: Address, prompt: str, n_control: int
+    attribute: RareAttribute, reply: Reply | None, reason: str, address: ModelAddress, prompt: str, n_control: int
 ) -> Named:
     """The attribute with the label that a model gave it, or without one: with `labeled_by` where that was its answer,
     and without where there is none."""
@@ -210,10 +210,10 @@ def name_of(
     directions: Float[np.ndarray, "phrase width"],
     phrases: Sequence[str],
 ) -> Naming:
-    """Ranks phrases by how much more similar the top pictures are to them than the other pictures, best first.
+    """Ranks phrases by how much more similar the top images are to them than the other images, best first.
 
     `directions` are the embeddings of "prompt, phrase" less that of the prompt, so that what the prompt says already
-    cancels. Phrases are ranked by the difference of means in units of the standard deviation over all pictures.
+    cancels. Phrases are ranked by the difference of means in units of the standard deviation over all images.
     """
     similarity = embeddings @ directions.T  # [image, phrase]
     is_top = np.zeros(len(embeddings), bool)

@@ -1,4 +1,4 @@
-"""Takes a judge's errors out of its rates, as far as pictures with known answers tell them."""
+"""Takes a judge's errors out of its rates, as far as images with known answers tell them."""
 
 import csv
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ ANSWERS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0
 
 
 class Known(NamedTuple):
-    """What a judge said of a picture, and what is true. An empty `label` or `judge` stands for every one."""
+    """What a judge said of an image, and what is true. An empty `label` or `judge` stands for every one."""
 
     judged: bool
     true: bool
@@ -45,7 +45,7 @@ def read_calibration(path: Path) -> list[Known]:
 
 
 def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibration | None:
-    """How the judge did on pictures of this label, or where there are none on those of no label in particular; None
+    """How the judge did on images of this label, or where there are none on those of no label in particular; None
     where nothing is known."""
     ours = [one for one in known if one.judge in ("", judge)]
     chosen = [one for one in ours if one.label == label] or [one for one in ours if not one.label]
@@ -71,7 +71,7 @@ def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> P
 
 def checked(raw: Presence, confirmed: int, true_yes: int, positives: int, confidence: float) -> Presence:
     """The rate when a person confirmed `confirmed` of the judge's hits, and the judge had said yes to `true_yes` of
-    `positives` other pictures in which the person sees the attribute. Without any of these nothing is known of what the
+    `positives` other images in which the person sees the attribute. Without any of these nothing is known of what the
     judge misses: the rate is the confirmed share, and the interval reaches far up."""
     interval = checked_interval(confirmed, raw.n, true_yes, positives, confidence)
     sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of what the interval takes

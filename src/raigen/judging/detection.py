@@ -1,4 +1,4 @@
-"""How well a label tells pictures on which a neuron fires from others: which pictures to ask about, and the score."""
+"""How well a label tells images on which a neuron fires from others: which images to ask about, and the score."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,17 +16,17 @@ TINY = 1e-9  # keeps the search for an end off 0 and 1, where the variance is 0
 
 
 class HeldOut(NamedTuple):
-    """Indices of pictures that had no part in the naming: the neuron fires strongly on `active`, and hardly if at all
+    """Indices of images that had no part in the naming: the neuron fires strongly on `active`, and hardly if at all
     on the others, of which `hard` look most like those on which it fires."""
 
-    active: Int[np.ndarray, " picture"]
-    hard: Int[np.ndarray, " picture"]
-    random: Int[np.ndarray, " picture"]
+    active: Int[np.ndarray, " image"]
+    hard: Int[np.ndarray, " image"]
+    random: Int[np.ndarray, " image"]
 
 
 class Detection(NamedTuple):
     """How well verdicts tell the two sides apart. Balanced accuracy is the mean of the shares that are right on each
-    side; AUROC, the chance that of a picture from each side the active one has the higher score. Both in [0, 1], 0.5 as
+    side; AUROC, the chance that of an image from each side the active one has the higher score. Both in [0, 1], 0.5 as
     by chance, with intervals. `hits` of `n_active` active and `false_hits` of `n_silent` silent ones were a yes."""
 
     hits: int
@@ -46,7 +46,7 @@ def held_out(
     count: int,
     seed: int,
 ) -> HeldOut:
-    """Up to `count` active pictures, evenly from the strongest to the weakest, and as many silent ones.
+    """Up to `count` active images, evenly from the strongest to the weakest, and as many silent ones.
 
     Active is a code of at least half the mean of the ten strongest, silent one below a quarter of it: a label names
     what a neuron is strongest on, and most neurons fire faintly on much else. Half of the silent ones are the nearest
@@ -65,9 +65,9 @@ def held_out(
 
 
 def detection(
-    active: Float[np.ndarray, " picture"], silent: Float[np.ndarray, " other"], confidence: float = 0.95
+    active: Float[np.ndarray, " image"], silent: Float[np.ndarray, " other"], confidence: float = 0.95
 ) -> Detection | None:
-    """The score from the probability of a yes on each picture, NaN where there is no answer: those do not count.
+    """The score from the probability of a yes on each image, NaN where there is no answer: those do not count.
 
     A yes is a probability above 1/2. The interval on balanced accuracy joins those of the two shares by squares
     (MOVER; Zou & Donner 2008); that on AUROC is Newcombe's (2006, method 5), which stays wide at 1. None when a side

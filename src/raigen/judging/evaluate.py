@@ -1,4 +1,4 @@
-"""Measures how often fresh pictures show each named attribute."""
+"""Measures how often fresh images show each named attribute."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ from raigen.config import CaptureConfig, EvaluateConfig
 from raigen.config.fields import address_of
 from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
 from raigen.judging.fresh import (
-    Shelf,
-    fresh_pictures,
-    known_pictures,
+    ImageList,
+    fresh_images,
+    known_images,
     ratio_of,
     suggested_jobs,
     suggested_samples,
@@ -54,13 +54,13 @@ Given = dict[Subject, Rates]  # the rates of the attributes that came from a fil
 
 
 def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]:
-    """Makes pictures with seeds of their own and counts, per named attribute, how many show it.
+    """Makes images with seeds of their own and counts, per named attribute, how many show it.
 
     Each judge gives rates of its own; where there are two or more, Krippendorff's alpha says how far they agree. What
     cannot be judged is unscored: it is counted apart and stays out of the rate. Attributes of a file are judged beside
-    the discovered ones. Each label is scored on held-out audited pictures. For the bundled world truth.json says which
-    neurons were right. Stopped and started again it keeps the pictures that are whole, and the answers. Yields progress
-    in pictures, then in questions. Pictures of each suggested prompt say how often the attribute shows when it is asked
+    the discovered ones. Each label is scored on held-out audited images. For the bundled world truth.json says which
+    neurons were right. Stopped and started again it keeps the images that are whole, and the answers. Yields progress
+    in images, then in questions. Images of each suggested prompt say how often the attribute shows when it is asked
     for.
 
     Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot judge this run.
@@ -70,7 +70,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     judges, subjects = judges_of(config.judge, capture), _subjects(run, config)
     known = read_calibration(Path(config.calibration)) if config.calibration else []
     answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
-    samples = yield from fresh_pictures(run, capture, config.n_fresh_images, _shelf(run))
+    samples = yield from fresh_images(run, capture, config.n_fresh_images, _fresh_list(run))
     by_judge = []
     for name in judges:
         by_judge.append((yield from verdicts_of(run, samples, subjects, name, answers, config)))
@@ -82,7 +82,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     measured = [_measured(a, verdicts, asked.get(a.neuron), config.confidence, known) for a in run.attributes]
     scores = yield from label_scores(run, judges[0], answers, config)
     write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in scores))
-    write_text(run.judgements_path, judgements(samples, verdicts))
+    write_text(run.judgements_path, judgments(samples, verdicts))
     write_text(run.presence_path, table(measured, {s: rates_of(verdicts[s], config.confidence) for s in given}))
     run.write_attributes(measured)
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
@@ -101,11 +101,11 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
 
 
 def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
-    """What asking the vision-language judges would take, without asking. Pictures that are not made yet count as one
+    """What asking the vision-language judges would take, without asking. Images that are not made yet count as one
     of the audited ones."""
     run.facts_of("annotate")
     capture: CaptureConfig = run.config_of("capture")
-    made = known_pictures(run, capture, _shelf(run))
+    made = known_images(run, capture, _fresh_list(run))
     stand_in = run.samples()[0]
     samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
     labels = list(dict.fromkeys(subject.label for subject in _subjects(run, config)))
@@ -127,8 +127,8 @@ def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
     return found + [Subject(label) for label in given_labels(config.attributes)]
 
 
-def _shelf(run: Run) -> Shelf:
-    return Shelf(run.fresh_samples_path, run.fresh_dir)
+def _fresh_list(run: Run) -> ImageList:
+    return ImageList(run.fresh_samples_path, run.fresh_dir)
 
 
 def unscored_by_reason(verdicts: Sequence[Verdicts]) -> dict[str, int]:
@@ -169,8 +169,8 @@ def _measured(
     )  # fmt: skip
 
 
-def judgements(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]]) -> str:
-    """judgements.jsonl: a line for every attribute, judge and picture; `shows` is null where it was not scored."""
+def judgments(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]]) -> str:
+    """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
         name, shows, confidence, why = verdict
@@ -209,9 +209,9 @@ def _rate(presence: Presence, alpha: float | None) -> list[Any]:
 def _write_truth(run: Run, attributes: Sequence[RareAttribute]):
     samples = run.samples()
     index_of = {sample.file: sample.index for sample in samples}
-    judgement = judge([run.read_image(sample) for sample in samples])
+    judgment = judge([run.read_image(sample) for sample in samples])
     top = [[index_of[file] for file in attribute.top_images] for attribute in attributes]
     prompt = run.config_of("capture").prompt
-    truth = truth_of(judgement, top, [attribute.neuron for attribute in attributes], prompt)
+    truth = truth_of(judgment, top, [attribute.neuron for attribute in attributes], prompt)
     write_text(run.truth_path, json.dumps(truth, indent=1))
     return run.truth_path

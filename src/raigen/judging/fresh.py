@@ -1,4 +1,4 @@
-"""Makes pictures of a run that were not audited: fresh ones, and ones of prompts that ask for an attribute."""
+"""Makes images of a run that were not audited: fresh ones, and ones of prompts that ask for an attribute."""
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -11,51 +11,51 @@ import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config import CaptureConfig, EvaluateConfig
-from raigen.diffusion.generation import defaults, make_pictures
+from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.judging.judges import Subject, Verdicts, presence_jobs, verdicts_of, without
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job
 from raigen.runs.files import sha256
-from raigen.runs.images import whole_samples, write_list, write_picture
+from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Presence, RareAttribute, Ratio, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick, mapped
 from raigen.stats import ratio_interval
 
-FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh picture was seen before
+FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh image was seen before
 
 
-class Shelf(NamedTuple):
-    """Where pictures of one kind lie: their list, and the folder with the files."""
+class ImageList(NamedTuple):
+    """Where images of one kind lie: their list, and the folder with the files."""
 
     path: Path
     folder: Path
 
 
 def first_seed(capture: CaptureConfig) -> int:
-    """The seed of the first fresh picture."""
+    """The seed of the first fresh image."""
     return FRESH_SEEDS_FROM + capture.base_seed
 
 
-def known_pictures(run: Run, capture: CaptureConfig, shelf: Shelf) -> dict[int, Sample]:
-    """The fresh pictures that are on the shelf, whole, by index."""
+def known_images(run: Run, capture: CaptureConfig, shelf: ImageList) -> dict[int, Sample]:
+    """The fresh images that are on the shelf, whole, by index."""
     return whole_samples(run, shelf.path, shelf.folder, capture.prompt, first_seed(capture))
 
 
-def fresh_pictures(
+def fresh_images(
     run: Run,
     capture: CaptureConfig,
     n: int,
-    shelf: Shelf,
+    shelf: ImageList,
     elsewhere: Mapping[int, Sample] | None = None,
     pipeline: Callable[[], DiffusionPipeline] | None = None,
 ) -> Generator[Tick, None, list[Sample]]:
-    """The first `n` fresh pictures of `capture`'s prompt; those that are neither on the shelf nor `elsewhere` are made
-    and put on it, by what `pipeline` gives (left out: the model of `capture`). Yields progress in pictures.
+    """The first `n` fresh images of `capture`'s prompt; those that are neither on the shelf nor `elsewhere` are made
+    and put on it, by what `pipeline` gives (left out: the model of `capture`). Yields progress in images.
     """
     base, others = first_seed(capture), elsewhere or {}
-    samples = {index: sample for index, sample in known_pictures(run, capture, shelf).items() if index < n}
+    samples = {index: sample for index, sample in known_images(run, capture, shelf).items() if index < n}
     missing = [index for index in range(n) if index not in samples and index not in others]
     yield Tick(n - len(missing), n)
     if missing:
@@ -63,9 +63,9 @@ def fresh_pictures(
         settings = defaults(pipe, capture.model, capture)
         seeds = [base + index for index in missing]
         waiting = iter(missing)
-        for images in make_pictures(pipe, capture.prompt, seeds, settings, capture.batch_size):
+        for images in generate_images(pipe, capture.prompt, seeds, settings, capture.batch_size):
             for image, index in zip(images, waiting, strict=False):
-                samples[index] = write_picture(run, shelf.folder, index, capture.prompt, base + index, image)
+                samples[index] = write_image(run, shelf.folder, index, capture.prompt, base + index, image)
             write_list(shelf.path, samples)
             yield Tick(len({*samples, *(index for index in others if index < n)}), n)
     return [others[index] if index in others else samples[index] for index in range(n)]
@@ -76,29 +76,29 @@ def loader(capture: CaptureConfig) -> Callable[[], DiffusionPipeline]:
     return cache(lambda: load_pipeline(capture.model, capture.device, capture))
 
 
-def compared_pictures(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
-    """The first `n` fresh pictures of a run: those that `evaluate` made, and beyond them further ones."""
+def compared_images(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
+    """The first `n` fresh images of a run: those that `evaluate` made, and beyond them further ones."""
     capture: CaptureConfig = run.config_of("capture")
-    evaluated = known_pictures(run, capture, Shelf(run.fresh_samples_path, run.fresh_dir))
-    shelf = Shelf(run.compared_samples_path, run.compared_dir)
-    return (yield from fresh_pictures(run, capture, n, shelf, evaluated))
+    evaluated = known_images(run, capture, ImageList(run.fresh_samples_path, run.fresh_dir))
+    shelf = ImageList(run.compared_samples_path, run.compared_dir)
+    return (yield from fresh_images(run, capture, n, shelf, evaluated))
 
 
-def missing_pictures(run: Run, n: int) -> int:
-    """How many of the first `n` fresh pictures of a run are not there yet."""
+def n_missing_images(run: Run, n: int) -> int:
+    """How many of the first `n` fresh images of a run are not there yet."""
     capture: CaptureConfig = run.config_of("capture")
-    shelves = [Shelf(run.fresh_samples_path, run.fresh_dir), Shelf(run.compared_samples_path, run.compared_dir)]
-    known = {index for shelf in shelves for index in known_pictures(run, capture, shelf)}
+    shelves = [ImageList(run.fresh_samples_path, run.fresh_dir), ImageList(run.compared_samples_path, run.compared_dir)]
+    known = {index for shelf in shelves for index in known_images(run, capture, shelf)}
     return sum(index not in known for index in range(n))
 
 
-def asked_pictures(run: Run, prompts: Sequence[str], n: int) -> Generator[Tick, None, dict[str, list[Sample]]]:
-    """`n` pictures of each of other prompts by the run's model, with the seeds of its fresh ones; by prompt. Yields
-    progress in pictures."""
+def suggested_images(run: Run, prompts: Sequence[str], n: int) -> Generator[Tick, None, dict[str, list[Sample]]]:
+    """`n` images of each of other prompts by the run's model, with the seeds of its fresh ones; by prompt. Yields
+    progress in images."""
     capture: CaptureConfig = run.config_of("capture")
     pipeline, found, total = loader(capture), {}, n * len(set(prompts))
     for prompt in dict.fromkeys(prompts):
-        made = fresh_pictures(run, replace(capture, prompt=prompt), n, asked_shelf(run, prompt), None, pipeline)
+        made = fresh_images(run, replace(capture, prompt=prompt), n, suggested_list(run, prompt), None, pipeline)
         found[prompt] = yield from mapped(made, partial(_of_all, n * len(found), total, prompt))
     return found
 
@@ -107,24 +107,24 @@ def _of_all(before: int, total: int, prompt: str, tick: Tick) -> Tick:
     return Tick(before + tick.done, total, prompt)
 
 
-def asked_shelf(run: Run, prompt: str) -> Shelf:
-    """Where the pictures of another prompt lie."""
+def suggested_list(run: Run, prompt: str) -> ImageList:
+    """Where the images of another prompt lie."""
     folder = run.asked_dir(sha256(prompt.encode())[:16])
-    return Shelf(folder / "samples.jsonl", folder)
+    return ImageList(folder / "samples.jsonl", folder)
 
 
 def suggested_verdicts(
     run: Run, judge: str, answers: Answers, config: EvaluateConfig
 ) -> Generator[Tick, None, dict[int, Verdicts]]:
-    """By neuron, what the judge says of `n_suggested_images` pictures of the suggested prompt of each named attribute.
+    """By neuron, what the judge says of `n_suggested_images` images of the suggested prompt of each named attribute.
 
-    They have the first seeds of the fresh pictures. Yields progress in pictures, then in questions. Raises RaigenError
+    They have the first seeds of the fresh images. Yields progress in images, then in questions. Raises RaigenError
     when the model cannot be loaded, or the judge cannot be asked.
     """
     wanted, found = _wanted(run.attributes, config), {}
-    pictures = yield from asked_pictures(run, list(wanted.values()), config.n_suggested_images)
+    images = yield from suggested_images(run, list(wanted.values()), config.n_suggested_images)
     for subject, prompt in wanted.items():
-        samples = pictures[prompt]
+        samples = images[prompt]
         (verdicts,) = yield from verdicts_of(run, samples, [subject], judge, answers, config)
         black = np.array([run.read_image(sample, "evaluate").getbbox() is None for sample in samples])
         found[subject.neuron] = without(verdicts, black)
@@ -132,15 +132,15 @@ def suggested_verdicts(
 
 
 def suggested_samples(run: Run, config: EvaluateConfig) -> Iterator[tuple[Subject, list[Sample]]]:
-    """Each attribute that is asked for, with those of its pictures that are made already."""
+    """Each attribute that is asked for, with those of its images that are made already."""
     capture: CaptureConfig = run.config_of("capture")
     for subject, prompt in _wanted(run.attributes, config).items():
-        made = known_pictures(run, replace(capture, prompt=prompt), asked_shelf(run, prompt))
+        made = known_images(run, replace(capture, prompt=prompt), suggested_list(run, prompt))
         yield subject, [made[index] for index in range(config.n_suggested_images) if index in made]
 
 
 def suggested_jobs(run: Run, config: EvaluateConfig, stand_in: Sample) -> Iterator[Job]:
-    """What a vision-language model will be asked; pictures that are not made yet count as `stand_in`."""
+    """What a vision-language model will be asked; images that are not made yet count as `stand_in`."""
     for subject, made in suggested_samples(run, config):
         missing = config.n_suggested_images - len(made)
         yield from presence_jobs(run, [*made, *[stand_in] * missing], [subject.label])

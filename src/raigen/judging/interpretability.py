@@ -9,13 +9,13 @@ from jaxtyping import Float
 from sklearn.cluster import KMeans
 
 N_MEANINGS = 2
-N_HALVES = 10  # random halvings where one cluster would hold a single picture
+N_HALVES = 10  # random halvings where one cluster would hold a single image
 
 
-def clarity(embeddings: Float[np.ndarray, "picture width"]) -> float:
-    """The mean cosine between any two of the pictures: 1 when all are alike. At least two pictures.
+def clarity(embeddings: Float[np.ndarray, "image width"]) -> float:
+    """The mean cosine between any two of the images: 1 when all are alike. At least two images.
 
-    In [-1 / (pictures - 1), 1].
+    In [-1 / (images - 1), 1].
 
     >>> clarity(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).__round__(3)
     0.333
@@ -33,11 +33,11 @@ def redundancy(centroids: Float[np.ndarray, "neuron width"], neuron: int) -> flo
     return float(np.delete(centroids @ centroids[neuron], neuron).max())
 
 
-def polysemanticity(embeddings: Float[np.ndarray, "picture width"], seed: int = 0) -> float:
-    """How far the centres of the pictures' two clusters (k-means) point apart: 1 - their cosine, in [0, 2].
+def polysemanticity(embeddings: Float[np.ndarray, "image width"], seed: int = 0) -> float:
+    """How far the centers of the images' two clusters (k-means) point apart: 1 - their cosine, in [0, 2].
 
-    0 when there is one kind of picture. A single odd picture is no second meaning: where a cluster holds fewer than
-    two, it is the mean over random halves. At least four pictures.
+    0 when there is one kind of image. A single odd image is no second meaning: where a cluster holds fewer than
+    two, it is the mean over random halves. At least four images.
     """
     fit = KMeans(N_MEANINGS, n_init=10, random_state=seed).fit(embeddings)  # type: ignore
     if np.bincount(fit.predict(embeddings), minlength=N_MEANINGS).min() >= 2:
@@ -49,6 +49,6 @@ def polysemanticity(embeddings: Float[np.ndarray, "picture width"], seed: int = 
     ]))  # fmt: skip
 
 
-def _apart(centres: Float[np.ndarray, "2 width"]) -> float:
-    one, other = centres / np.linalg.norm(centres, axis=1, keepdims=True)
+def _apart(centers: Float[np.ndarray, "2 width"]) -> float:
+    one, other = centers / np.linalg.norm(centers, axis=1, keepdims=True)
     return float(1 - one @ other)

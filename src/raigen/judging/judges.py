@@ -1,4 +1,4 @@
-"""Says of each picture whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
+"""Says of each image whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from PIL.Image import Image
 
 from raigen.config import AskConfig, CaptureConfig
-from raigen.config.fields import Address, address_of
+from raigen.config.fields import ModelAddress, address_of
 from raigen.config.prompts import lines_of
 from raigen.discovery.embeddings import Embedder
 from raigen.errors import RaigenError
@@ -30,7 +30,7 @@ NOT_KNOWN = "the judge does not know this attribute"
 
 
 class Subject(NamedTuple):
-    """An attribute to look for: its label, and for a listed neuron its number and its top pictures."""
+    """An attribute to look for: its label, and for a listed neuron its number and its top images."""
 
     label: str
     neuron: int | None = None
@@ -38,9 +38,9 @@ class Subject(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """What a judge says of each fresh picture: 1 shows the attribute, 0 does not, NaN unscored.
+    """What a judge says of each fresh image: 1 shows the attribute, 0 does not, NaN unscored.
 
-    `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none; `why` says by picture why
+    `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none; `why` says by image why
     it is unscored.
     """
 
@@ -73,7 +73,7 @@ def verdicts_of(
     config: AskConfig,
     stage: str = "evaluate",
 ) -> Generator[Tick, None, list[Verdicts]]:
-    """The verdicts of the judge `name` on pictures that `stage` made, in the order of the subjects."""
+    """The verdicts of the judge `name` on images that `stage` made, in the order of the subjects."""
     if name in (CLIP, WORLD):
         images = [run.read_image(sample, stage) for sample in samples]
         return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
@@ -88,30 +88,30 @@ def verdicts_of(
 
 def world_verdicts(images: Sequence[Image], subjects: Sequence[Subject]) -> list[Verdicts]:
     """Verdicts of the world's judge, for labels that are phrases of the world; all others are unscored."""
-    judgement, name = judge(images), "portraits judge"
+    judgment, name = judge(images), "portraits judge"
     column_of = {value.phrase: index for index, value in enumerate(VALUES)}
-    readable, found = judgement.readable, []
+    readable, found = judgment.readable, []
     for subject in subjects:
         column = column_of.get(subject.label)
         if column is None:
             found.append(_unscored(name, len(images), NOT_KNOWN))
             continue
-        shows = np.where(readable, judgement.shows[:, column].astype(float), np.nan)
-        why = dict.fromkeys(np.flatnonzero(~readable).tolist(), "the picture cannot be read")
-        found.append(Verdicts(name, shows, judgement.confidence[:, column].astype(float), why))
+        shows = np.where(readable, judgment.shows[:, column].astype(float), np.nan)
+        why = dict.fromkeys(np.flatnonzero(~readable).tolist(), "the image cannot be read")
+        found.append(Verdicts(name, shows, judgment.confidence[:, column].astype(float), why))
     return found
 
 
 def without(verdicts: Verdicts, black: Bool[np.ndarray, " image"]) -> Verdicts:
-    """The verdicts with wholly black pictures unscored: a safety checker's, they show nothing."""
-    why = dict(verdicts.why or {}) | dict.fromkeys(np.flatnonzero(black).tolist(), "the picture is black")
+    """The verdicts with wholly black images unscored: a safety checker's, they show nothing."""
+    why = dict(verdicts.why or {}) | dict.fromkeys(np.flatnonzero(black).tolist(), "the image is black")
     return verdicts._replace(shows=np.where(black, np.nan, verdicts.shows), why=why)
 
 
 def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]) -> list[Verdicts]:
-    """Verdicts of CLIP: nearer to the neuron's top pictures than to random ones, along the label's direction.
+    """Verdicts of CLIP: nearer to the neuron's top images than to random ones, along the label's direction.
 
-    What has no top pictures has no such middle, and is unscored.
+    What has no top images has no such middle, and is unscored.
     """
     prompt, name = run.config_of("capture").prompt, "CLIP, uncalibrated"
     embedder = _embedder(run.facts_of("discover")["embedder"])
@@ -121,7 +121,7 @@ def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]
     found = []
     for subject in subjects:
         if not subject.top_images:
-            found.append(_unscored(name, len(images), "CLIP can judge only what it has top pictures of"))
+            found.append(_unscored(name, len(images), "CLIP can judge only what it has top images of"))
             continue
         plain, named = embedder.texts([prompt, f"{prompt}, {subject.label}"])
         direction = named - plain
@@ -141,7 +141,12 @@ def _embedder(name: str) -> Embedder:
 
 
 def vlm_verdicts(
-    run: Run, samples: Sequence[Sample], labels: Sequence[str], address: Address, answers: Answers, config: AskConfig
+    run: Run,
+    samples: Sequence[Sample],
+    labels: Sequence[str],
+    address: ModelAddress,
+    answers: Answers,
+    config: AskConfig,
 ) -> Generator[int, None, dict[str, Verdicts]]:
     """Verdicts of a vision-language model by label; yields how many questions are answered.
 
@@ -165,7 +170,7 @@ def vlm_verdicts(
 
 
 def presence_jobs(run: Run, samples: Sequence[Sample], labels: Sequence[str]) -> Iterator[Job]:
-    """Every label asked of every fresh picture, all questions about one picture in a row."""
+    """Every label asked of every fresh image, all questions about one image in a row."""
     questions = [(label, presence_question(label)) for label in labels]
     for index, sample in enumerate(samples):
         image = run.read_image(sample, "evaluate")
@@ -189,7 +194,7 @@ class Rates(NamedTuple):
 
 
 def is_in_world(capture: CaptureConfig) -> bool:
-    """Whether the run's pictures are of the planted world, whose own judge can read them."""
+    """Whether the run's images are of the planted world, whose own judge can read them."""
     return makes_portraits(capture.model) and capture.prompt in PROMPTS
 
 
@@ -198,14 +203,14 @@ def judges_of(names: Sequence[str], capture: CaptureConfig) -> list[str]:
     found = [(WORLD if is_in_world(capture) else CLIP) if name == "auto" else name for name in names]
     if WORLD in found and not is_in_world(capture):
         raise RaigenError(
-            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only pictures of the planted world "
+            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only images of the planted world "
             f"and its prompts, this run is {capture.model!r} with {capture.prompt!r}"
         )
     return list(dict.fromkeys(found))
 
 
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
-    """The rate of the attribute with its interval; unscored pictures are not in the denominator."""
+    """The rate of the attribute with its interval; unscored images are not in the denominator."""
     scored = ~np.isnan(verdicts.shows)
     hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
     interval = rate_interval(hits, n, confidence)

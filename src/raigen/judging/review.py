@@ -1,4 +1,4 @@
-"""The review: which pictures a person is shown, and the checked rates that come of what was ticked."""
+"""The review: which images a person is shown, and the checked rates that come of what was ticked."""
 
 import csv
 import io
@@ -20,18 +20,18 @@ FORMAT = 1  # of the file that the browser downloads
 
 
 class Task(NamedTuple):
-    """What a person is asked about one attribute: the pictures to look at, in an order that tells nothing. `hits` are
-    the files of fresh pictures that the judge said show it; `said` is its answer on audited ones in which the neuron
+    """What a person is asked about one attribute: the images to look at, in an order that tells nothing. `hits` are
+    the files of fresh images that the judge said show it; `said` is its answer on audited ones in which the neuron
     fires: those that the person sees it in tell how many the judge misses."""
 
     attribute: RareAttribute
-    pictures: list[Sample]
+    images: list[Sample]
     hits: frozenset[str]
     said: Mapping[str, bool]
 
 
 class Reviewed(NamedTuple):
-    """What a person said of one attribute: which of the pictures show it and which do not."""
+    """What a person said of one attribute: which of the images show it and which do not."""
 
     neuron: int
     label: str
@@ -91,11 +91,11 @@ def read_ticks(run: Run, path: Path) -> dict[int, frozenset[str]]:
         if (
             task is None
             or (task.attribute.label, digest(task)) != (one.label, one.sha256)
-            or one.shows | one.does_not != {sample.file for sample in task.pictures}
+            or one.shows | one.does_not != {sample.file for sample in task.images}
             or one.shows & one.does_not
         ):
             raise RaigenError(
-                f"{path}: expected ticks of the pictures of {run.sheet_path}; those of {one.label!r} are of others. "
+                f"{path}: expected ticks of the images of {run.sheet_path}; those of {one.label!r} are of others. "
                 "Open the sheet again and look at these"
             )
         ticks[one.neuron] = one.shows
@@ -125,8 +125,8 @@ def _reviewed(run: Run, path: Path) -> list[Reviewed]:
 
 
 def digest(task: Task) -> str:
-    """A hash of the pictures of a task, so that ticks of other pictures under the same names are told apart."""
-    return sha256("".join(sample.sha256 for sample in task.pictures).encode())
+    """A hash of the images of a task, so that ticks of other images under the same names are told apart."""
+    return sha256("".join(sample.sha256 for sample in task.images).encode())
 
 
 def with_checked(table: str, attributes: Sequence[RareAttribute]) -> str:
@@ -147,7 +147,7 @@ def with_checked(table: str, attributes: Sequence[RareAttribute]) -> str:
 
 
 def _hits(run: Run) -> dict[int, list[str]]:
-    """By neuron, the fresh pictures that the first judge said show its attribute."""
+    """By neuron, the fresh images that the first judge said show its attribute."""
     first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
     found: dict[int, list[str]] = {neuron: [] for neuron in first}
     for line in run.read_lines(run.judgements_path, "evaluate"):
@@ -157,7 +157,7 @@ def _hits(run: Run) -> dict[int, list[str]]:
 
 
 def _said(run: Run) -> dict[int, dict[str, bool]]:
-    """By neuron, what the first judge said of held-out pictures in which it fires."""
+    """By neuron, what the first judge said of held-out images in which it fires."""
     if not run.label_scores_path.is_file():
         return {}
     return {

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from raigen.config import CONTROLLED
 from raigen.report.formatting import METHOD_NAMES, strength_text
-from raigen.report.neuron_cards import Thumbs, picture_of
+from raigen.report.neuron_cards import Thumbs, image_of
 from raigen.report.pareto import pareto
 from raigen.runs import pixels
 from raigen.runs.records import Difference, Mean, Presence, RareAttribute, Sample
 from raigen.runs.run import Run
 
-N_SEEDS = 5  # pictures of a strip: the first seeds, whatever they show
-N_STRIPS = 4  # strengths of a method that are shown as pictures, at most; of a control one
+N_SEEDS = 5  # images of a strip: the first seeds, whatever they show
+N_STRIPS = 4  # strengths of a method that are shown as images, at most; of a control one
 N_MOVED = 5  # other attributes whose drift is shown at once, at least; the rest can be unfolded
 LEVEL = 0.05  # of q, up to which a drift counts as one
 
@@ -22,7 +22,7 @@ Entry = Mapping[str, Any]  # what an amplification.json holds
 
 
 class Strip(NamedTuple):
-    """Pictures of the first seeds made in one way, as files of the run folder."""
+    """Images of the first seeds made in one way, as files of the run folder."""
 
     name: str
     is_control: bool
@@ -38,8 +38,8 @@ class Amplified(NamedTuple):
     n_others: int
 
     @property
-    def n_pictures(self) -> int:
-        """How many pictures the page will show of it."""
+    def n_images(self) -> int:
+        """How many images the page will show of it."""
         return sum(len(strip.files) for _, entries in self.curves for strip in strips_of(entries))
 
 
@@ -60,11 +60,11 @@ def read_amplified(run: Run, attributes: Sequence[RareAttribute]) -> Amplified:
 def curves_of(run: Run, amplified: Amplified, thumbs: Thumbs) -> list[dict[str, Any]]:
     """What the page says of each amplified attribute, as dicts for the template.
 
-    Raises RaigenError where a picture is missing or damaged.
+    Raises RaigenError where an image is missing or damaged.
     """
     found = []
     for attribute, entries in amplified.curves:
-        strips = [(strip, _pictures(run, strip, thumbs)) for strip in strips_of(entries)]
+        strips = [(strip, _images(run, strip, thumbs)) for strip in strips_of(entries)]
         rows = [_row(entry, point) for entry in entries for point in entry["points"]]
         priced = [row for row in rows if row["cost"] is not None and not row["is_control"]]
         found.append({
@@ -94,7 +94,7 @@ def mixtures_of(amplified: Amplified) -> list[dict[str, Any]]:
 
 
 def strips_of(entries: Sequence[Entry]) -> list[Strip]:
-    """The unsteered pictures, then of each method up to `N_STRIPS` strengths, evenly chosen, the strongest among them.
+    """The unsteered images, then of each method up to `N_STRIPS` strengths, evenly chosen, the strongest among them.
 
     `select` keeps other seeds and so has none; of a control the point of `point_of` stands for all.
     """
@@ -150,12 +150,12 @@ def drift_of(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _widest(entries: Sequence[Entry]) -> Entry:
-    """The entry with the most unsteered pictures."""
+    """The entry with the most unsteered images."""
     return max(entries, key=lambda entry: entry["base"]["n"])
 
 
 def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A line of the table: a point of a method, or (None) the unsteered pictures."""
+    """A line of the table: a point of a method, or (None) the unsteered images."""
     found, method = point or entry["base"], entry["method"]
     presence, fidelity, gain = Presence(**found["presence"]), found.get("fidelity"), found.get("gain")
     off_target = found.get("off_target", [])
@@ -193,13 +193,13 @@ def _note(entry: Entry) -> str:
     return f"{METHOD_NAMES[entry['method']]}: {'; '.join(notes)}" if notes else ""
 
 
-def _pictures(run: Run, strip: Strip, thumbs: Thumbs) -> list[Any]:
+def _images(run: Run, strip: Strip, thumbs: Thumbs) -> list[Any]:
     samples = _samples(run, strip)
-    return [picture_of(run, sample, f"{strip.name},", thumbs, stage="amplify") for sample in samples]
+    return [image_of(run, sample, f"{strip.name},", thumbs, stage="amplify") for sample in samples]
 
 
 def _samples(run: Run, strip: Strip) -> list[Sample]:
-    """The pictures of a strip, which lie in as many folders as recipes made them; each list is read once."""
+    """The images of a strip, which lie in as many folders as recipes made them; each list is read once."""
     folders = dict.fromkeys(Path(file).parent for file in strip.files)
     listed = {sample.file: sample for folder in folders for sample in run.samples(run.dir / folder / "samples.jsonl")}
     return [listed[file] for file in strip.files]

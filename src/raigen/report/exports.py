@@ -1,4 +1,4 @@
-"""Writes what other programs read of a run: metadata beside its pictures, tables as parquet, a card in Markdown."""
+"""Writes what other programs read of a run: metadata beside its images, tables as parquet, a card in Markdown."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ EFFECTS = ("gain", "over_direction", "over_neuron")  # of a causal score
 def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
     """Writes everything; the paths. `page` is the dict of the report.
 
-    `metadata.jsonl` beside the pictures makes each folder one that `datasets.load_dataset("imagefolder", data_dir=...)`
+    `metadata.jsonl` beside the images makes each folder one that `datasets.load_dataset("imagefolder", data_dir=...)`
     reads. Parquet is written where pyarrow is installed (`pip install 'raigen[export]'`).
     """
     attributes, samples = run.attributes, run.samples()
@@ -73,7 +73,7 @@ def model_card(page: Mapping[str, Any]) -> str:
     lines = [
         f"## Rare attributes of “{plain(page['prompt'])}”",
         "",
-        f"Found by raigen {plain(page['machine'].get('raigen', ''))} in {page['n_images']:,} pictures of "
+        f"Found by raigen {plain(page['machine'].get('raigen', ''))} in {page['n_images']:,} images of "
         f"`{page['model']}`. Rare means rare for this prompt, this model and these settings; the rates are a judge's.",
         "",
         "| rank | attribute | neuron | frequency | mode | presence | interval | judge |",
@@ -138,14 +138,14 @@ def _rate(presence: Presence) -> str:
 
 
 def _activations(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[str, Any]]:
-    """For each audited picture, how strongly each listed neuron fires on it."""
+    """For each audited image, how strongly each listed neuron fires on it."""
     codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
     for row in codes:
         yield {f"neuron_{attribute.neuron}": round(float(row[attribute.neuron]), 6) for attribute in attributes}
 
 
 def _verdicts(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[str, Any]]:
-    """For each fresh picture, whether the first judge sees each attribute in it; null where it has no answer."""
+    """For each fresh image, whether the first judge sees each attribute in it; null where it has no answer."""
     judges = {attribute.neuron: attribute.presence.judge for attribute in attributes if attribute.presence}
     shows: dict[str, dict[str, Any]] = {}
     for line in run.read_lines(run.judgements_path, "evaluate"):

@@ -1,4 +1,4 @@
-"""What a neuron's card shows: its pictures, how strongly it fires on all, its neighbours, what its name rests on."""
+"""What a neuron's card shows: its images, how strongly it fires on all, its neighbors, what its name rests on."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,43 +17,43 @@ from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 
 OVERLAY = 64  # pixels of an overlay's longer side: it holds no detail, the browser smooths it
-BUDGET = 7.5e6  # bytes of pictures in the page; with overlays and text it stays below 10 MB
+BUDGET = 7.5e6  # bytes of images in the page; with overlays and text it stays below 10 MB
 N_PHRASES = 3  # of CLIP's ranking that are shown as evidence
 N_KIN_IMAGES = 5  # of a relative, at most
-PLACES_OF_THE_FIRST = 2  # the strongest picture stands at the top of the page and in the overview, too
+PLACES_OF_THE_FIRST = 2  # the strongest image stands at the top of the page and in the overview, too
 
 
 class Thumbs(NamedTuple):
-    """How pictures are put into the page: pixels of the longer side, and quality (0-100)."""
+    """How images are put into the page: pixels of the longer side, and quality (0-100)."""
 
     side: int
     quality: int
 
 
-# The first that fits is taken. Pictures are shown at 128 pixels; 192 are sharp on dense screens.
+# The first that fits is taken. Images are shown at 128 pixels; 192 are sharp on dense screens.
 THUMBS = (Thumbs(192, 90), Thumbs(160, 80), Thumbs(128, 75), Thumbs(112, 60), Thumbs(96, 45))
 
 
-class Picture(NamedTuple):
-    """A picture in the page: data URI of it, of what lies over it (or None), and what it is in words."""
+class ShownImage(NamedTuple):
+    """An image in the page: data URI of it, of what lies over it (or None), and what it is in words."""
 
     uri: str
     overlay: str | None
     alt: str
 
 
-class Neighbour(NamedTuple):
+class Neighbor(NamedTuple):
     """A neuron whose centroid lies near; `rank` is None where it is not listed. `distance` is a cosine's, in [0, 2]."""
 
     neuron: int
     rank: int | None
     distance: float
-    picture: Picture
+    image: ShownImage
 
 
 class Kin(NamedTuple):
     """A fine neuron within the card's, or the coarse one around it: the shares that kin.jsonl holds, its strongest
-    pictures, and its rank, None where it is not listed."""
+    images, and its rank, None where it is not listed."""
 
     neuron: int
     rank: int | None
@@ -61,23 +61,23 @@ class Kin(NamedTuple):
     within: float
     covers: float
     lift: float
-    pictures: list[Picture]
+    images: list[ShownImage]
 
 
 class Codes(NamedTuple):
-    """How strongly each neuron of `ids` fires on each picture, and the unit centroid of its pictures."""
+    """How strongly each neuron of `ids` fires on each image, and the unit centroid of its images."""
 
     ids: Int[np.ndarray, " neuron"]
     image_codes: Float[np.ndarray, "image neuron"]
     centroids: Float[np.ndarray, "neuron width"]
 
     def of(self, neuron: int) -> Float[np.ndarray, " image"]:
-        """The codes of one neuron on all pictures."""
+        """The codes of one neuron on all images."""
         return self.image_codes[:, int(np.flatnonzero(self.ids == neuron)[0])]
 
 
 def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0) -> Thumbs:
-    """How the pictures of all cards, and `n_more` others, are put into the page."""
+    """How the images of all cards, and `n_more` others, are put into the page."""
     shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
     shown += config.n_children * N_KIN_IMAGES
     return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
@@ -88,7 +88,7 @@ def cards(
 ) -> Iterator[dict[str, Any]]:
     """The card of each attribute, in order. `codes` holds every scored neuron.
 
-    Raises RaigenError when heatmaps or pictures do not fit the attributes.
+    Raises RaigenError when heatmaps or images do not fit the attributes.
     """
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
@@ -104,22 +104,22 @@ def cards(
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
         near = nearest(codes, attribute.neuron, config.n_neighbours)
         lines = kin.get(attribute.neuron, []) if kin is not None else []
-        neighbours = [
-            Neighbour(neuron, rank_of.get(neuron), distance,
-                      picture_of(run, samples[int(codes.of(neuron).argmax())], f"strongest picture of neuron {neuron},",
+        neighbors = [
+            Neighbor(neuron, rank_of.get(neuron), distance,
+                      image_of(run, samples[int(codes.of(neuron).argmax())], f"strongest image of neuron {neuron},",
                                thumbs)) for neuron, distance in near
         ]  # fmt: skip
         yield {
             "attribute": attribute,
             "peak": peak,
-            "top": [picture_of(run, s, "strongest picture,", thumbs, m, peak)
+            "top": [image_of(run, s, "strongest image,", thumbs, m, peak)
                     for s, m in zip(top, maps[: len(top)], strict=True)],
-            "middle": [picture_of(run, samples[index], "middling picture,", thumbs) for index in middle],
-            "control": [picture_of(run, rest[index], "random picture,", thumbs) for index in chosen],
+            "middle": [image_of(run, samples[index], "middling image,", thumbs) for index in middle],
+            "control": [image_of(run, rest[index], "random image,", thumbs) for index in chosen],
             "is_pixel_art": max(run.read_image(top[0]).size) <= pixels.PIXEL_ART if top else False,
             "histogram": charts.histogram(strength[strength > 0]),
             "n_fires": int((strength > 0).sum()),
-            "neighbours": neighbours,
+            "neighbors": neighbors,
             "kin": kin_of(run, lines[: config.n_children], rank_of, by_file, thumbs),
             "n_kin": None if kin is None else len(lines),
             "is_fine": kin is not None and attribute.neuron >= n_coarse,
@@ -140,11 +140,9 @@ def kin_of(
     for line in lines:
         other = line["parent"] if line["neuron"] == line["child"] else line["child"]
         shown = [by_file[file] for file in line["top_images"][:N_KIN_IMAGES]]
-        pictures = [
-            picture_of(run, sample, f"strongest picture of related neuron {other},", thumbs) for sample in shown
-        ]
+        images = [image_of(run, sample, f"strongest image of related neuron {other},", thumbs) for sample in shown]
         shares = {name: line[name] for name in ("frequency", "within", "covers", "lift")}
-        found.append(Kin(other, rank_of.get(other), pictures=pictures, **shares))
+        found.append(Kin(other, rank_of.get(other), images=images, **shares))
     return found
 
 
@@ -163,9 +161,9 @@ def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:
 
 
 def middle_of(codes: Float[np.ndarray, " image"], top: Sequence[int], count: int) -> list[int]:
-    """Up to `count` pictures from the middle half of those in which the neuron fires, strongest first, evenly apart.
+    """Up to `count` images from the middle half of those in which the neuron fires, strongest first, evenly apart.
 
-    The `top` ones are left out. What a neuron stands for must show in these too, or its top pictures flatter it.
+    The `top` ones are left out. What a neuron stands for must show in these too, or its top images flatter it.
 
     >>> middle_of(np.array([9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0]), top=[0], count=3)
     [3, 5, 6]
@@ -184,27 +182,27 @@ def nearest(codes: Codes, neuron: int, count: int) -> list[tuple[int, float]]:
     return [(int(codes.ids[index]), float(gaps[index])) for index in order[:count]]
 
 
-def fitting(run: Run, samples: Sequence[Sample], n_pictures: int) -> Thumbs:
-    """The finest of `THUMBS` with which `n_pictures` like these fit the page, judged by every so many of them."""
+def fitting(run: Run, samples: Sequence[Sample], n_images: int) -> Thumbs:
+    """The finest of `THUMBS` with which `n_images` like these fit the page, judged by every so many of them."""
     some = [run.read_image(sample) for sample in samples[:: max(1, len(samples) // 12)]]
     for thumbs in THUMBS:
         size = sum(len(data_uri(image, thumbs)) for image in some) / len(some)
-        if size * n_pictures <= BUDGET:
+        if size * n_images <= BUDGET:
             return thumbs
     return THUMBS[-1]
 
 
 def data_uri(image: Image.Image, thumbs: Thumbs) -> str:
-    """The picture, made small, as the text that an `img` can hold."""
+    """The image, made small, as the text that an `img` can hold."""
     data = pixels.webp(pixels.thumbnail(image, thumbs.side), thumbs.quality)
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
-def picture_of(
+def image_of(
     run: Run, sample: Sample, what: str, thumbs: Thumbs, heatmap: np.ndarray | None = None, peak: float = 0.0,
     stage: str = "capture",
-) -> Picture:  # fmt: skip
-    """A picture that `stage` made, as the page holds it; with a heatmap that lies over it, in the colors up to `peak`.
+) -> ShownImage:  # fmt: skip
+    """An image that `stage` made, as the page holds it; with a heatmap that lies over it, in the colors up to `peak`.
 
     Raises RaigenError when its file is missing or damaged.
     """
@@ -213,7 +211,7 @@ def picture_of(
     if heatmap is not None:
         size = pixels.thumbnail(Image.new("L", image.size), OVERLAY).size
         overlay = data_uri(pixels.heatmap_overlay(heatmap, size, peak), THUMBS[0])
-    return Picture(data_uri(image, thumbs), overlay, f"{what} seed {sample.seed}")
+    return ShownImage(data_uri(image, thumbs), overlay, f"{what} seed {sample.seed}")
 
 
 def _top(run: Run, attribute: RareAttribute, samples: Sequence[Sample]) -> list[Sample]:
@@ -221,18 +219,18 @@ def _top(run: Run, attribute: RareAttribute, samples: Sequence[Sample]) -> list[
     unknown = [file for file in attribute.top_images if file not in by_file]
     if unknown:
         raise RaigenError(
-            f"{run.attributes_path}: expected pictures listed in {run.samples_path.name}; found {unknown[0]!r}. "
+            f"{run.attributes_path}: expected images listed in {run.samples_path.name}; found {unknown[0]!r}. "
             f"Make it again with: raigen discover {run.dir} --redo discover"
         )
     return [by_file[file] for file in attribute.top_images]
 
 
-def _heatmaps(run: Run, attributes: Sequence[RareAttribute]) -> Float[np.ndarray, "neuron picture row column"]:
+def _heatmaps(run: Run, attributes: Sequence[RareAttribute]) -> Float[np.ndarray, "neuron image row column"]:
     heatmaps = run.read_tensors(run.heatmaps_path, "discover")["heatmaps"].numpy()
     deepest = max((len(attribute.top_images) for attribute in attributes), default=0)
     if len(heatmaps) != len(attributes) or (len(attributes) and heatmaps.shape[1] < deepest):
         raise RaigenError(
-            f"{run.heatmaps_path}: expected heatmaps of {len(attributes)} neurons x {deepest} pictures; "
+            f"{run.heatmaps_path}: expected heatmaps of {len(attributes)} neurons x {deepest} images; "
             f"got {heatmaps.shape}. Make them again with: raigen discover {run.dir} --redo discover"
         )
     return heatmaps

@@ -26,10 +26,10 @@ from raigen.world.attributes import BY_NAME
 # Of few marks, for the narrow screen.
 FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
 SURE = 0.05  # of q, up to which an attribute is called shown to be rarer
-EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n pictures with probability .95
+EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n images with probability .95
 
 # What the frequency of a neuron counts, under each score.
-SHARE_OF = {"published": "pictures in which it fires", "coherent": "pictures that are like its own"}
+SHARE_OF = {"published": "images in which it fires", "coherent": "images that are like its own"}
 
 
 class Neurons(NamedTuple):
@@ -101,7 +101,7 @@ def page_of(
 def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
     """What neurons.csv holds. Raises RaigenError when a listed neuron is not among the scored ones."""
     rows = list(csv.DictReader(io.StringIO(run.read_text(run.neurons_path, "discover"))))
-    scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few pictures, or in none
+    scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few images, or in none
     missing = sorted({attribute.neuron for attribute in attributes} - {int(row["neuron"]) for row in scored})
     if missing:
         raise RaigenError(
@@ -170,7 +170,7 @@ def _failures(run: Run) -> list[tuple[str, int]]:
     """What has no answer: in words, and how often."""
     found: list[tuple[str, int]] = []
     if black := run.facts_of("capture").get("black_images"):
-        found.append(("audited pictures are wholly black and were left out", len(black)))
+        found.append(("audited images are wholly black and were left out", len(black)))
     if _has_finished(run, "annotate") and (unanswered := run.facts_of("annotate").get("n_unanswered")):
         found.append(("neurons: the model that was to name them gave no answer", unanswered))
     if _has_finished(run, "evaluate"):

@@ -1,4 +1,4 @@
-"""Places what amplification did in a chart: how often the attribute shows against how near the pictures stayed."""
+"""Places what amplification did in a chart: how often the attribute shows against how near the images stayed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ class Dot(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One method: its dots by rising strength, and the places that its line joins, the unsteered pictures' among
-    them. `n` says how many pictures were judged at each dot."""
+    """One method: its dots by rising strength, and the places that its line joins, the unsteered images' among
+    them. `n` says how many images were judged at each dot."""
 
     method: str
     name: str
@@ -44,9 +44,9 @@ class Pareto(NamedTuple):
 
 
 def pareto(entries: Sequence[Mapping[str, Any]]) -> Pareto | None:
-    """The chart of one attribute from what its amplification.json hold; None where no picture could be judged.
+    """The chart of one attribute from what its amplification.json hold; None where no image could be judged.
 
-    Points of which no picture was judged are not in it. The unsteered pictures are those of the entry with the most.
+    Points of which no image was judged are not in it. The unsteered images are those of the entry with the most.
     """
     judged = [entry for entry in entries if entry["base"]["presence"]["n"]]
     if not judged:

@@ -20,7 +20,7 @@ from raigen.runs.steps import Outcome, Tick
 
 
 def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
-    """Writes `report.html` into the run folder: pictures, charts, styles and scripts are all inside the file. Beside it
+    """Writes `report.html` into the run folder: images, charts, styles and scripts are all inside the file. Beside it
     `review.html`, on which a person can check what the judge saw, every figure as SVG, and the exports (see
     `raigen.report.exports`).
 
@@ -30,7 +30,7 @@ def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     attributes = run.attributes
     yield Tick(0, len(attributes) + 1, "reading")
     neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []
-    thumbs = thumbs_for(run, attributes, config, amplified.n_pictures)
+    thumbs = thumbs_for(run, attributes, config, amplified.n_images)
     for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
         made.append(card)
         yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
@@ -50,19 +50,19 @@ def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
 def sheet_of(run: Run) -> dict[str, Any]:
     """Everything that the review sheet says, as the dict that its template reads."""
     found = tasks(run)
-    pictures = [sample for task in found for sample in task.pictures]
-    thumbs = fitting(run, pictures, len(pictures)) if pictures else None
+    images = [sample for task in found for sample in task.images]
+    thumbs = fitting(run, images, len(images)) if images else None
     return {
         "prompt": run.config_of("capture").prompt,
         "tasks": [
             {
                 "neuron": task.attribute.neuron, "rank": task.attribute.rank, "label": task.attribute.label,
                 "sha256": digest(task),
-                "is_pixel_art": max(run.read_image(task.pictures[0]).size) <= pixels.PIXEL_ART,
-                "pictures": [
+                "is_pixel_art": max(run.read_image(task.images[0]).size) <= pixels.PIXEL_ART,
+                "images": [
                     {"file": sample.file, "uri": data_uri(run.read_image(sample), thumbs),
-                     "alt": f"picture {number}, seed {sample.seed}"}
-                    for number, sample in enumerate(task.pictures, 1)
+                     "alt": f"image {number}, seed {sample.seed}"}
+                    for number, sample in enumerate(task.images, 1)
                 ],
             }
             for task in found if thumbs

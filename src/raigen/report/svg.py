@@ -67,12 +67,12 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
         if a.label and a.presence and a.presence.n
     ]
     if rows:
-        right = f"share of fresh pictures that show it, {page['confidence'] * 100:g} % intervals"
+        right = f"share of fresh images that show it, {page['confidence'] * 100:g} % intervals"
         frame = Frame(f"Rates for “{prompt}”", "", right, left=250, top=56, height=56 + ROW * len(rows) + 60)
         yield "presence", "presence", frame, {"axis": page["axis"], "rows": rows}
     for card in page["cards"]:
         neuron = card["attribute"].neuron
-        frame = Frame(f"How strongly neuron {neuron} fires", f"fullest bar: {card['histogram'].fullest} pictures",
+        frame = Frame(f"How strongly neuron {neuron} fires", f"fullest bar: {card['histogram'].fullest} images",
                       "activation", height=280)  # fmt: skip
         yield f"fires-{neuron}", "fires", frame, {"chart": card["histogram"], **box}
     for curve in page["curves"]:
@@ -80,7 +80,7 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
             a, chart, base = curve["attribute"], curve["chart"], curve["base"]["presence"]
             texts = [("base", f"unsteered, n = {base.n:,}")]
             texts += [(line.method, f"{line.name}, n = {line.n} each") for line in chart.lines]
-            frame = Frame(_short(a.label), "share that shows it ↑", "fidelity to the unsteered picture →",
+            frame = Frame(_short(a.label), "share that shows it ↑", "fidelity to the unsteered image →",
                           tuple({"method": method, "text": text} for method, text in texts), bottom=130,
                           height=HEIGHT + 70)  # fmt: skip
             yield f"pareto-{a.neuron}", "pareto", frame, {"chart": chart}

@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
     activations: Float[Tensor, "image token d_in"]
 
 
-class Part(NamedTuple):
+class CapturedBatch(NamedTuple):
     """The activations of a few images as they are made (none yet, at the start), and how far the making has come;
     where several runs are made in turns, of which of them, from 0."""
 

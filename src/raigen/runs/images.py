@@ -1,4 +1,4 @@
-"""Writes generated pictures, and the lists of them, so that a stopped run knows which are whole."""
+"""Writes generated images, and the lists of them, so that a stopped run knows which are whole."""
 
 import io
 import json
@@ -12,9 +12,9 @@ from raigen.runs.records import Sample
 from raigen.runs.run import Run
 
 
-def write_picture(run: Run, folder: Path, index: int, prompt: str, seed: int, image: Image.Image) -> Sample:
-    """Writes picture `index` as PNG in `folder` of the run; its line for the list."""
-    path, data = picture_path(folder, index), as_png(image)
+def write_image(run: Run, folder: Path, index: int, prompt: str, seed: int, image: Image.Image) -> Sample:
+    """Writes image `index` as PNG in `folder` of the run; its line for the list."""
+    path, data = image_path(folder, index), as_png(image)
     write_bytes(path, data)
     return Sample(index, prompt, seed, path.relative_to(run.dir).as_posix(), sha256(data))
 
@@ -27,7 +27,7 @@ def write_list(path: Path, samples: Mapping[int, Sample]) -> None:
 
 
 def whole_samples(run: Run, path: Path, folder: Path, prompt: str, base_seed: int) -> dict[int, Sample]:
-    """The samples of a list whose pictures are there with the listed hash, and of this prompt and seeds; by index.
+    """The samples of a list whose images are there with the listed hash, and of this prompt and seeds; by index.
 
     A list that is missing, or lines of it that cannot be read, count as nothing.
     """
@@ -35,19 +35,19 @@ def whole_samples(run: Run, path: Path, folder: Path, prompt: str, base_seed: in
         sample.index: sample
         for sample in _readable(path)
         if (sample.prompt, sample.seed) == (prompt, base_seed + sample.index)
-        and run.dir / sample.file == picture_path(folder, sample.index)
+        and run.dir / sample.file == image_path(folder, sample.index)
         and (run.dir / sample.file).is_file()
         and sha256((run.dir / sample.file).read_bytes()) == sample.sha256
     }
 
 
-def picture_path(folder: Path, index: int) -> Path:
-    """Where picture `index` lies in `folder`."""
+def image_path(folder: Path, index: int) -> Path:
+    """Where image `index` lies in `folder`."""
     return folder / f"{index:06d}.png"
 
 
 def as_png(image: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+    """The image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 # Ember, in OKLab (lightness, green-red, blue-yellow): violet, fire, straw. Evenly spaced there, so that equal steps of
 # activation look like equal steps of color, and the lightness alone carries the order (for print and color blindness).
 EMBER = np.array([(0.36, 0.08, -0.10), (0.51, 0.17, 0.00), (0.68, 0.135, 0.11), (0.92, -0.01, 0.13)])
-PIXEL_ART = 96  # pictures up to this many pixels are enlarged by whole pixels, not smoothed
+PIXEL_ART = 96  # images up to this many pixels are enlarged by whole pixels, not smoothed
 SMALL, LARGE = 256, 1664  # pixels of the longer side: what a vision-language model is shown at least, and at most
-CAPTION = 28  # pixels of a line of text over a band of pictures
+CAPTION = 28  # pixels of a line of text over a band of images
 
 
 def color_map(levels: int = 256) -> UInt8[np.ndarray, "level 3"]:
@@ -37,11 +37,11 @@ def color_map(levels: int = 256) -> UInt8[np.ndarray, "level 3"]:
 
 
 def heatmap_overlay(heatmap: Float[np.ndarray, "row column"], size: tuple[int, int], peak: float) -> Image.Image:
-    """Activations as a picture to lay over another: RGBA, of `size` (width, height), clear where nothing fires.
+    """Activations as an image to lay over another: RGBA, of `size` (width, height), clear where nothing fires.
 
     Color rises with activation / `peak`, clipped to [0, 1]; opacity with its square root, so that weak activations can
-    be seen. One `peak` for several pictures makes them comparable. The values are interpolated, not the colors, and
-    never beyond the next cell. Without a peak (0) the picture is clear throughout.
+    be seen. One `peak` for several images makes them comparable. The values are interpolated, not the colors, and
+    never beyond the next cell. Without a peak (0) the image is clear throughout.
     """
     share = np.clip(heatmap / peak, 0, 1) if peak > 0 else np.zeros_like(heatmap)
     smooth = Image.fromarray(np.ascontiguousarray(share, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -51,14 +51,14 @@ def heatmap_overlay(heatmap: Float[np.ndarray, "row column"], size: tuple[int, i
 
 
 def image_grid(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """Lays pictures of one size into rows of `columns`, on white, `gap` pixels apart.
+    """Lays images of one size into rows of `columns`, on white, `gap` pixels apart.
 
     >>> image_grid([Image.new("RGB", (8, 8))] * 3, columns=2, gap=4).size
     (20, 20)
     """
     if not images or any(image.size != images[0].size for image in images):
         sizes = ", ".join(sorted({f"{image.width}x{image.height}" for image in images})) or "none"
-        raise ValueError(f"expected pictures of one size; got {sizes}")
+        raise ValueError(f"expected images of one size; got {sizes}")
     width, height = images[0].size
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
@@ -69,7 +69,7 @@ def image_grid(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Ima
 
 
 def thumbnail(image: Image.Image, max_side: int) -> Image.Image:
-    """`image` made to fit a square of `max_side` pixels; smaller pictures stay as they are."""
+    """`image` made to fit a square of `max_side` pixels; smaller images stay as they are."""
     if max(image.size) <= max_side:
         return image
     scale = max_side / max(image.size)
@@ -91,7 +91,7 @@ def sized(image: Image.Image) -> Image.Image:
 
 
 def sheet(bands: Sequence[tuple[str, Sequence[Image.Image]]], columns: int = 5) -> Image.Image:
-    """Bands of pictures below each other, each under a caption, every picture in a square cell of `SMALL` pixels."""
+    """Bands of images below each other, each under a caption, every image in a square cell of `SMALL` pixels."""
     font = ImageFont.load_default(CAPTION - 8)
     grids = [(text, image_grid([_cell(image) for image in images], columns)) for text, images in bands]
     width = max(grid.width for _, grid in grids)

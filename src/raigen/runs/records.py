@@ -1,4 +1,4 @@
-"""What the stages hand to each other: pictures, attributes, and their rates."""
+"""What the stages hand to each other: images, attributes, and their rates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Sample(NamedTuple):
-    """One generated picture: line `index` of samples.jsonl; `file` is relative to the run folder."""
+    """One generated image: line `index` of samples.jsonl; `file` is relative to the run folder."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nothing here needs
     prompt: str
@@ -17,9 +17,9 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Presence:
-    """How often fresh pictures show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`.
+    """How often fresh images show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`.
 
-    `mode` is `raw` for what the judge says; `calibrated` where its errors, known from pictures with known answers, are
+    `mode` is `raw` for what the judge says; `calibrated` where its errors, known from images with known answers, are
     taken out; `checked` where a person looked at every yes: then `hits` are those that were confirmed.
     """
 
@@ -94,14 +94,14 @@ class Causal:
 
 @dataclass(frozen=True)
 class RareAttribute:
-    """One listed neuron: its scores, its name if one was found, how often fresh pictures show it.
+    """One listed neuron: its scores, its name if one was found, how often fresh images show it.
 
     `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
     the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
     `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
     others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
     of the first judge without its errors, where these are known: calibrated, checked. `suggested` is the presence in
-    pictures of `suggested_prompt`, by the first judge, and `ratio` that over `presence`: how far the model can go.
+    images of `suggested_prompt`, by the first judge, and `ratio` that over `presence`: how far the model can go.
     `causal` says whether the neuron brings its attribute, where that was tried. `found_by` is the number of
     autoencoders that have such a neuron, this one included; None where only one was trained.
     """
@@ -175,9 +175,9 @@ class HookpointRating(NamedTuple):
     """What two small autoencoders found at a module, without labels; None where it could not be tried, and why.
 
     Means over both: `score`, in [0, 1], is the mean minority score of the first ten listed neurons, where one that is
-    missing counts 0; `concentration`, in [0, 1], says on how few places their heatmaps lie in their top pictures;
+    missing counts 0; `concentration`, in [0, 1], says on how few places their heatmaps lie in their top images;
     `stability`, in [0, 1], is the share of them that the other autoencoder lists, too; `dead_share` that of all neurons
-    that fire in no picture; `n_listed`, at most ten, how many there are. `rank` 1 is the best: see
+    that fire in no image; `n_listed`, at most ten, how many there are. `rank` 1 is the best: see
     `raigen.discovery.search`.
     """
 

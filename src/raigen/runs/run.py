@@ -90,11 +90,11 @@ class Run:
         return sorted(self.amplified_dir.glob("*/amplification.json"))
 
     def asked_dir(self, key: str) -> Path:
-        """The pictures of a prompt that asks for an attribute: `key` is a hash of it."""
+        """The images of a prompt that asks for an attribute: `key` is a hash of it."""
         return self.asked_root_dir / key
 
     def recipe_dir(self, name: str, key: str) -> Path:
-        """The pictures that one recipe made: `key` is a hash of the recipe."""
+        """The images that one recipe made: `key` is a hash of the recipe."""
         return self.amplified_dir / name / key
 
     @property
@@ -131,7 +131,7 @@ class Run:
         return self.report_path
 
     def samples(self, path: Path | None = None) -> list[Sample]:
-        """The pictures of samples.jsonl (or of another list of the same form), in order."""
+        """The images of samples.jsonl (or of another list of the same form), in order."""
         return [Sample(**line) for line in self.read_lines(path or self.samples_path, "capture")]
 
     # Stages: what ran, with which configuration, and whether its outputs are still there.
@@ -209,7 +209,7 @@ class Run:
     def forget(self, stage: str) -> None:
         """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
 
-        Fresh pictures, and those of prompts that ask for an attribute, stay until the capture is dropped, for they hang
+        Fresh images, and those of prompts that ask for an attribute, stay until the capture is dropped, for they hang
         on nothing else: other judges see the same ones, and what was answered about them stays of use.
         """
         manifest = self.manifest
@@ -253,7 +253,7 @@ class Run:
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            redo = "" if stage == "capture" else f" --redo {stage}"  # a capture keeps the pictures that are whole
+            redo = "" if stage == "capture" else f" --redo {stage}"  # a capture keeps the images that are whole
             raise RaigenError(
                 f"{path}: expected whole JSON; it is broken ({error}). "
                 f"Make it again with: raigen {stage} {self.dir}{redo}"
@@ -274,7 +274,7 @@ class Run:
             ) from error
 
     def read_image(self, sample: Sample, stage: str = "capture") -> Any:
-        """The RGB picture of a sample. Raises RaigenError when its file is missing or not the one that was written."""
+        """The RGB image of a sample. Raises RaigenError when its file is missing or not the one that was written."""
         from PIL import Image
 
         path = self.dir / sample.file

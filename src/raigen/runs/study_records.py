@@ -7,7 +7,7 @@ from typing import Any
 from raigen.runs.records import Difference, Presence
 
 CLOSED, OPEN = "closed", "open"
-NONE = "none"  # the category of pictures that show no other one of the axis
+NONE = "none"  # the category of images that show no other one of the axis
 
 # What may have become of an attribute: see `raigen.comparison.changes.kind_of`.
 KINDS = {
@@ -16,13 +16,13 @@ KINDS = {
     "fixed": "shown more often than by the baseline, which lists it, and no longer listed",
     "better": "shown more often than by the baseline",
     "same": "no difference was shown",
-    "unmeasured": "no picture of both models has a verdict",
+    "unmeasured": "no image of both models has a verdict",
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Which of two or more `categories` does a picture show? `approach` is `closed` (a person set the axis) or `open`
+    """Which of two or more `categories` does an image show? `approach` is `closed` (a person set the axis) or `open`
     (a language model proposed it for one `prompt`; None: for all). `reference` is the wanted share of each category;
     the shares add up to 1."""
 
@@ -40,12 +40,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class AxisRate:
-    """How the fresh pictures of a model for a prompt spread over the categories of an axis.
+    """How the fresh images of a model for a prompt spread over the categories of an axis.
 
-    `shares`, in the order of `categories`, are of the `n` pictures that show a category; `none` show none of them and
+    `shares`, in the order of `categories`, are of the `n` images that show a category; `none` show none of them and
     `unscored` have no verdict on one of them. `discrepancy` in [0, sqrt 2] is the distance of the shares from the
     `reference`, `by_chance` what it would be on average if the model kept to the reference. `severity` in [0, 1] is 0
-    for even shares and 1 where all pictures show one category. Both are None where no picture shows a category.
+    for even shares and 1 where all images show one category. Both are None where no image shows a category.
     """
 
     approach: str
@@ -87,7 +87,7 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class OnAxis:
+class AxisValue:
     """That an axis of the `closed` or the `open` approach asks for an attribute, as one of its categories; `prompt` is
     the one for which the axis was proposed (None: all)."""
 
@@ -106,7 +106,7 @@ class Compared:
     given: bool
     merged: tuple[Merged, ...]
     findings: tuple[Finding, ...]
-    axes: tuple[OnAxis, ...] = ()
+    axes: tuple[AxisValue, ...] = ()
 
     def is_listed(self, prompt: str, model: str) -> bool:
         """Whether the run of this prompt and model lists it."""
@@ -126,7 +126,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Change:
-    """A model's rate less the baseline's for one attribute and prompt, on the same seeds (None: no picture of both has
+    """A model's rate less the baseline's for one attribute and prompt, on the same seeds (None: no image of both has
     a verdict); `q` is Benjamini and Hochberg's over all changes of the comparison; `kind` is one of `KINDS`."""
 
     label: str
@@ -139,7 +139,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Lone:
+class Unlisted:
     """An attribute that a model does not list for a prompt although another does: how often the model draws it when
     the prompt `asked` for it. `verdict` is `shown unasked`, `only not shown`, `not encoded` or `unclear`."""
 
@@ -167,7 +167,7 @@ class Comparison:
     attributes: tuple[Compared, ...]
     cells: tuple[Cell, ...]
     changes: tuple[Change, ...]
-    lone: tuple[Lone, ...]
+    lone: tuple[Unlisted, ...]
     axes: tuple[AxisRate, ...] = ()
 
 

@@ -7,13 +7,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-class DeadClock:
+class DeadNeuronTracker:
     """Tells which neurons are dead: silent for `after_tokens` tokens and for `after_images` distinct images.
 
     Both must have passed, for a token count alone calls a neuron dead when few images give many tokens. Where batches
     carry no image indices, only tokens count.
 
-    >>> clock = DeadClock(d_sae=2, after_tokens=8, after_images=2)
+    >>> clock = DeadNeuronTracker(d_sae=2, after_tokens=8, after_images=2)
     >>> for image in (0, 0, 1):
     ...     clock.update(torch.tensor([True, False]), n_tokens=4, images=torch.full((4,), image))
     ...     clock.dead.tolist()

@@ -43,10 +43,10 @@ class MatryoshkaSAE(nn.Module):
     Training codes are BatchTopK (Bussmann et al. 2024): over a batch, the k * n_tokens largest stay. Inference codes
     (`encode`) keep what exceeds `threshold`, so that a token's code depends on no other token: while training, the
     running mean of the smallest code that stayed; afterwards what `calibrate` finds. All weights are 0 until
-    `initialise` or `load`.
+    `initialize` or `load`.
 
     >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
-    >>> sae.initialise(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
+    >>> sae.initialize(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
     >>> sae.group_bounds, sae.encode(torch.zeros(3, 4)).shape
     ((0, 2, 8), torch.Size([3, 8]))
     """
@@ -67,7 +67,7 @@ class MatryoshkaSAE(nn.Module):
         those that stay are computed in the precision of the weights in any case."""
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
 
-    def initialise(self, tokens: Float[Tensor, "token d_in"], generator: torch.Generator | None = None) -> None:
+    def initialize(self, tokens: Float[Tensor, "token d_in"], generator: torch.Generator | None = None) -> None:
         """Sets b_dec to the mean of `tokens`, W_dec to random unit rows, W_enc to its transpose, the rest to 0."""
         with torch.no_grad():
             self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
@@ -100,17 +100,17 @@ class MatryoshkaSAE(nn.Module):
         pre = self.pre_activations(x, neurons).relu()
         return pre * (pre > self.threshold)
 
-    def peaks(self, activations: Float[Tensor, "picture token d_in"]) -> Float[Tensor, "picture neuron"]:
-        """The largest code of each neuron over the positions of each picture; raises as `encode` does.
+    def max_codes(self, activations: Float[Tensor, "image token d_in"]) -> Float[Tensor, "image neuron"]:
+        """The largest code of each neuron over the positions of each image; raises as `encode` does.
 
-        Pictures are taken one by one: all neurons at all positions of many would fill the memory.
+        Images are taken one by one: all neurons at all positions of many would fill the memory.
         """
         return torch.stack([self.encode(tokens.to(self.W_enc.device)).amax(0) for tokens in activations])
 
-    def means(
-        self, activations: Float[Tensor, "picture token d_in"], groups: int | None = None
-    ) -> Float[Tensor, "picture neuron"]:
-        """The mean code over the positions of each picture, of the neurons of the first `groups` groups; None is all.
+    def mean_codes(
+        self, activations: Float[Tensor, "image token d_in"], groups: int | None = None
+    ) -> Float[Tensor, "image neuron"]:
+        """The mean code over the positions of each image, of the neurons of the first `groups` groups; None is all.
         Raises as `encode` does."""
         some = ALL if groups is None else slice(self.group_bounds[groups])
         return torch.stack([self.encode(tokens.to(self.W_enc.device), some).mean(0) for tokens in activations])
@@ -173,7 +173,7 @@ class MatryoshkaSAE(nn.Module):
 
         >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
         >>> tokens = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
-        >>> sae.initialise(tokens)
+        >>> sae.initialize(tokens)
         >>> sae.calibrate(tokens)
         >>> int((sae.encode(tokens) > 0).sum())
         200

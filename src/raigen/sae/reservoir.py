@@ -11,9 +11,9 @@ from raigen.runs.activations import TokenBatch
 
 
 class Reservoir:
-    """Takes tokens as they come, picture by picture, and gives them back in random order, each exactly once.
+    """Takes tokens as they come, image by image, and gives them back in random order, each exactly once.
 
-    It holds at most `capacity` tokens, as float16 with the index of their picture: `capacity` x (2 `d_in` + 8) bytes.
+    It holds at most `capacity` tokens, as float16 with the index of their image: `capacity` x (2 `d_in` + 8) bytes.
     From when it is full, every `tokens_per_batch` tokens that enter push as many out, drawn at random from all that it
     holds; `drain` gives the rest.
 

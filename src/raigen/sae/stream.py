@@ -1,4 +1,4 @@
-"""Trains an autoencoder while pictures are made, so that the training set touches no disk."""
+"""Trains an autoencoder while images are made, so that the training set touches no disk."""
 
 import time
 from collections import deque
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from raigen.config import TrainConfig
-from raigen.runs.activations import Part, TokenBatch, as_half
+from raigen.runs.activations import CapturedBatch, TokenBatch, as_half
 from raigen.runs.files import write_tensors
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
@@ -19,20 +19,20 @@ from raigen.sae.scaling import InputScaling
 from raigen.sae.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, trainings_of
 
 CHECKPOINT_SECONDS = 60.0  # at least, between two
-Source = Callable[[Sequence[int]], Iterator[Part]]
+Source = Callable[[Sequence[int]], Iterator[CapturedBatch]]
 
 
 def train_on_stream(
     run: Run, config: TrainConfig, n_images: int, source: Source, prompts: Sequence[str] = ("",)
 ) -> Generator[Tick, None, Outcome]:
-    """The stage `train` on activations as they come; `source([i])` gives those of all pictures from the i-th on.
+    """The stage `train` on activations as they come; `source([i])` gives those of all images from the i-th on.
 
-    With several `prompts`, each of a run of so many pictures, the autoencoder is that of all of them, kept in the first
-    `run`: `source` takes as many first pictures and gives parts of all runs in turns. A neuron of one prompt is asked
+    With several `prompts`, each of a run of so many images, the autoencoder is that of all of them, kept in the first
+    `run`: `source` takes as many first images and gives parts of all runs in turns. A neuron of one prompt is asked
     for so much more seldom, and the dead clock waits so much longer.
 
-    Tokens pass through a reservoir of bounded memory, each once per epoch; from the second epoch on, the pictures are
-    made again from their seeds. Every minute, between two batches of pictures, everything is written down; stopped at
+    Tokens pass through a reservoir of bounded memory, each once per epoch; from the second epoch on, the images are
+    made again from their seeds. Every minute, between two batches of images, everything is written down; stopped at
     any point and started again with the same batches, it comes to the same weights, bit for bit on a CPU.
     """
     stream = _Stream(run, config, n_images, prompts)
@@ -60,7 +60,7 @@ def train_on_stream(
 def reservoir_capacity(config: TrainConfig, d_in: int, n_tokens: int) -> int:
     """How many of `n_tokens` tokens are mixed at a time.
 
-    Of few, a quarter: holding all of them would put off the training until all pictures are made.
+    Of few, a quarter: holding all of them would put off the training until all images are made.
     """
     batch = config.batch_of(n_tokens * config.epochs)
     return max(batch, min(config.reservoir_mb * 2**20 // bytes_per_token(d_in), n_tokens // 4))
@@ -71,8 +71,8 @@ def bytes_per_token(d_in: int) -> int:
     return 2 * d_in + 8
 
 
-def drawn(part: Part, config: TrainConfig, scaling: InputScaling | None = None) -> TokenBatch:
-    """The tokens of a part that are trained on, float16: steps and positions drawn anew for every picture, from its
+def drawn(part: CapturedBatch, config: TrainConfig, scaling: InputScaling | None = None) -> TokenBatch:
+    """The tokens of a part that are trained on, float16: steps and positions drawn anew for every image, from its
     index and `sae_seed`."""
     assert part.activations is not None
     half = as_half(part.activations, part.indices[0], part.step_indices)
@@ -117,7 +117,7 @@ class _Stream:
         self.closing: deque[torch.Tensor] = deque()
         self.seconds = 0.0  # of training alone, in this start
 
-    def take(self, part: Part) -> None:
+    def take(self, part: CapturedBatch) -> None:
         """Trains on what a part pushes out of the reservoir."""
         assert part.activations is not None
         if self.reservoir is None and self.config.input_scaling:
@@ -132,7 +132,7 @@ class _Stream:
 
     def drain(self) -> Iterator[TrainStep]:
         """Trains on what is left; its last batches are kept for `end`."""
-        assert self.reservoir is not None  # a run has pictures
+        assert self.reservoir is not None  # a run has images
         for batch in self.reservoir.drain():
             self.closing.append(batch.tokens)
             yield from self._train(iter([batch]))
@@ -144,7 +144,7 @@ class _Stream:
         return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
 
     def keep(self, epoch: int, firsts: Sequence[int]) -> None:
-        """Writes down where the training stands: `firsts` are the next pictures of each run."""
+        """Writes down where the training stands: `firsts` are the next images of each run."""
         assert self.reservoir is not None
         tensors = {}
         for number, training in enumerate(self.trainings):
@@ -159,7 +159,7 @@ class _Stream:
         write_tensors(self.run.checkpoint_path, tensors)
 
     def restore(self) -> tuple[int, list[int]]:
-        """Goes back to what was written down; returns the epoch and the next pictures. From the start where nothing, a
+        """Goes back to what was written down; returns the epoch and the next images. From the start where nothing, a
         broken file, or one of other prompts is there."""
         start = 0, [0] * len(self.prompts)
         try:

@@ -17,7 +17,7 @@ from raigen.runs.activations import ActivationStore, TokenBatch
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
-from raigen.sae.dead import DeadClock
+from raigen.sae.dead import DeadNeuronTracker
 from raigen.sae.model import CHUNK, MatryoshkaSAE
 from raigen.sae.scaling import InputScaling
 
@@ -44,18 +44,18 @@ class Training:
 
     def __init__(self, sae: MatryoshkaSAE, config: TrainConfig):
         self.sae, self.config = sae, config
-        self.clock = DeadClock(sae.config.d_sae, config.dead_after_tokens, config.dead_after_images)
-        self.dead = self.clock.dead
+        self.tracker = DeadNeuronTracker(sae.config.d_sae, config.dead_after_tokens, config.dead_after_images)
+        self.dead = self.tracker.dead
         self.step, self.tokens, self.scale = 0, 0, 1.0
         self.optimizer: torch.optim.Adam | None = None
 
     def begin(self, tokens: Float[Tensor, "token d_in"]) -> None:
-        """Takes the unit of the tokens from the first batch, and initialises weights that are still 0."""
+        """Takes the unit of the tokens from the first batch, and initializes weights that are still 0."""
         self.scale = float((tokens - tokens.mean(dim=0)).square().mean().sqrt())
         if self.scale == 0:
             raise RaigenError(f"step 1: expected tokens that differ; all {len(tokens)} are equal")
         if not self.sae.W_dec.any():
-            self.sae.initialise(tokens, torch.Generator().manual_seed(self.config.sae_seed))
+            self.sae.initialize(tokens, torch.Generator().manual_seed(self.config.sae_seed))
         self.optimizer = _optimizer(self.sae, self.config.lr, self.scale)
 
     def update(self, tokens: Float[Tensor, "token d_in"], images: Int[Tensor, " token"] | None) -> TrainStep:
@@ -72,8 +72,8 @@ class Training:
         self.optimizer.step()
         sae.unit_norm_decoder()
         sae.eval()
-        self.clock.update(loss.fired, len(tokens), images)
-        self.dead = self.clock.dead
+        self.tracker.update(loss.fired, len(tokens), images)
+        self.dead = self.tracker.dead
         self.step, self.tokens = self.step + 1, self.tokens + len(tokens)
         total, l0, *fvu = torch.stack([loss.total.detach(), loss.l0, *loss.fvu]).tolist()
         return TrainStep(self.step, total, fvu, l0, int(self.dead.sum()), self.tokens)
@@ -83,7 +83,7 @@ class Training:
         counts = {"step": torch.tensor(self.step), "seen": torch.tensor(self.tokens),
                   "scale": torch.tensor(self.scale, dtype=torch.float64)}  # fmt: skip
         found = counts | {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
-        found |= {f"clock.{name}": value for name, value in self.clock.state().items()}
+        found |= {f"clock.{name}": value for name, value in self.tracker.state().items()}
         if self.optimizer is not None:
             for index, slots in self.optimizer.state_dict()["state"].items():
                 found |= {f"adam.{index}.{name}": value for name, value in slots.items()}
@@ -94,8 +94,8 @@ class Training:
         self.step, self.tokens = int(state["step"]), int(state["seen"])
         self.scale = float(state["scale"])
         self.sae.load_state_dict(below(state, "sae."))
-        self.clock.restore(below(state, "clock."))
-        self.dead = self.clock.dead
+        self.tracker.restore(below(state, "clock."))
+        self.dead = self.tracker.dead
         if slots := below(state, "adam."):
             self.optimizer = _optimizer(self.sae, self.config.lr, self.scale)
             packed = self.optimizer.state_dict()
@@ -114,7 +114,7 @@ def fit(
     """Trains `sae` in place, one Adam step (betas 0.9, 0.99) per batch, and yields after each.
 
     Batches are tensors [token, d_in] or TokenBatch, in random order (a mixture of images in each). An `sae` whose
-    weights are still 0 is initialised from the first batch with `config.sae_seed`; another is trained further. The
+    weights are still 0 is initialized from the first batch with `config.sae_seed`; another is trained further. The
     learning rate is for tokens of standard deviation 1: biases, which share the unit of the tokens, learn at `lr` times
     the standard deviation of the first batch, so that rescaled tokens train the same autoencoder, rescaled. When the
     training ends, `sae.calibrate(tokens)` sets the threshold of its inference codes.
@@ -245,7 +245,7 @@ def inference_quality(sae: MatryoshkaSAE, tokens: Float[Tensor, "token d_in"]) -
 
 
 def _device(run: Run) -> torch.device:
-    """The first GPU where there is one, unless the pictures were to be made on the CPU."""
+    """The first GPU where there is one, unless the images were to be made on the CPU."""
     capture = run.manifest["stages"].get("capture")
     on_cpu = capture is not None and capture["config"]["device"] == "cpu"
     return torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")

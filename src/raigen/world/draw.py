@@ -26,10 +26,10 @@ HAIR: dict[str, Color] = {
 def draw(attributes: Attributes, rng: np.random.Generator) -> Image.Image:
     """Draws the portrait that `attributes` describes; `rng` decides its small accidents (pose, shades, background).
 
-    Returns an RGB picture of 64x64 pixels, drawn at 256x256 and reduced with a box filter.
+    Returns an RGB image of 64x64 pixels, drawn at 256x256 and reduced with a box filter.
     """
-    picture = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE))
-    places.BACKGROUNDS[attributes.place](Pen(picture, shift=(rng.uniform(-2, 2), 0)), rng)
+    image = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE))
+    places.BACKGROUNDS[attributes.place](Pen(image, shift=(rng.uniform(-2, 2), 0)), rng)
     skin = jitter(SKIN[attributes.skin], rng, 4)
     look = Look(
         skin=skin,
@@ -44,20 +44,20 @@ def draw(attributes: Attributes, rng: np.random.Generator) -> Image.Image:
         scale, shift = scale * 0.8, (shift[0] - 12.0, shift[1] + 6.0)
     elif attributes.composition == "close-up":
         scale, shift = scale * 1.36, (shift[0], shift[1] + 3.0)
-    pen = Pen(picture, scale, (32, 26), shift)
+    pen = Pen(image, scale, (32, 26), shift)
     _person(pen, attributes, look)
-    picture = picture.reduce(SCALE)
-    return _styled(picture, attributes.style)
+    image = image.reduce(SCALE)
+    return _styled(image, attributes.style)
 
 
-def _styled(picture: Image.Image, style: str) -> Image.Image:
+def _styled(image: Image.Image, style: str) -> Image.Image:
     if style == "black and white":
-        return picture.convert("L").convert("RGB")
+        return image.convert("L").convert("RGB")
     if style == "sepia":
-        gray = np.asarray(picture.convert("L"), dtype=np.float32) / 255
+        gray = np.asarray(image.convert("L"), dtype=np.float32) / 255
         tone = np.stack([gray**0.8 * 244 + 8, gray**0.95 * 206 + 4, gray**1.15 * 150], axis=-1)
         return Image.fromarray(tone.clip(0, 255).astype(np.uint8))
-    return picture
+    return image
 
 
 def _person(pen: Pen, a: Attributes, look: Look) -> None:

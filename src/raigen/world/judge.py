@@ -1,4 +1,4 @@
-"""Reads every attribute off a portrait: the truth for generated pictures, and the judge of their rates."""
+"""Reads every attribute off a portrait: the truth for generated images, and the judge of their rates."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -20,10 +20,10 @@ from raigen.world.pen import SIZE
 HEADS: dict[str, int] = {"profession": len(PROFESSIONS)} | {field: len(CHOICES[field]) for field in FIELDS}
 
 
-class Judgement(NamedTuple):
-    """What the judge reads off `image` pictures; columns of `shows` and `confidence` follow `attributes.VALUES`.
+class Judgment(NamedTuple):
+    """What the judge reads off `image` images; columns of `shows` and `confidence` follow `attributes.VALUES`.
 
-    `shows` is False everywhere for a picture that is not `readable`: count it as unscored, never as "no".
+    `shows` is False everywhere for an image that is not `readable`: count it as unscored, never as "no".
     `confidence` in [0, 1] is the probability of the verdict (shown or not); `profession` indexes `PROFESSIONS`.
     """
 
@@ -69,7 +69,7 @@ def _bundled() -> JudgeNet:
 
 
 def as_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "image 3 64 64"]:
-    """Pictures of any size as the judge sees them: 64x64, RGB, in [-1, 1]."""
+    """Images of any size as the judge sees them: 64x64, RGB, in [-1, 1]."""
     arrays: list[NDArray[np.uint8]] = []
     for image in images:
         small = image.convert("RGB")
@@ -79,13 +79,13 @@ def as_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "image 3 64 64"]:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def judge(images: Sequence[Image.Image], *, net: JudgeNet | None = None, batch_size: int = 128) -> Judgement:
-    """Reads all attributes off pictures of the portraits world.
+def judge(images: Sequence[Image.Image], *, net: JudgeNet | None = None, batch_size: int = 128) -> Judgment:
+    """Reads all attributes off images of the portraits world.
 
-    Raises RaigenError when there is no picture, or when the bundled weights are missing.
+    Raises RaigenError when there is no image, or when the bundled weights are missing.
     """
     if not images:
-        raise RaigenError("judge: expected at least one picture; got none")
+        raise RaigenError("judge: expected at least one image; got none")
     net = net or _bundled()
     with torch.inference_mode():
         batches = [net(as_pixels(images[start : start + batch_size])) for start in range(0, len(images), batch_size)]
@@ -93,7 +93,7 @@ def judge(images: Sequence[Image.Image], *, net: JudgeNet | None = None, batch_s
     return read(logits)
 
 
-def read(logits: dict[str, Tensor]) -> Judgement:
+def read(logits: dict[str, Tensor]) -> Judgment:
     """Turns the logits of `JudgeNet` into verdicts: the likeliest choice of each field."""
     readable = (logits["readable"] > 0).numpy()
     shows = np.zeros((len(readable), len(VALUES)), bool)
@@ -107,4 +107,4 @@ def read(logits: dict[str, Tensor]) -> Judgement:
                 shows[:, index] = (chosen == choice) & readable
                 p = probabilities[:, choice]
                 confidence[:, index] = np.where(chosen == choice, p, 1 - p)
-    return Judgement(shows, confidence, logits["profession"].argmax(-1).numpy(), readable)
+    return Judgment(shows, confidence, logits["profession"].argmax(-1).numpy(), readable)

@@ -1,4 +1,4 @@
-"""Where models lie, and which of them make pictures of the planted world."""
+"""Where models lie, and which of them make images of the planted world."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def model_path(model: str) -> str:
 
 
 def makes_portraits(model: str) -> bool:
-    """Whether `model` makes pictures of the planted world, so that the world's judge, embedder and vocabulary fit: the
+    """Whether `model` makes images of the planted world, so that the world's judge, embedder and vocabulary fit: the
     bundled models, and every folder whose `raigen.json` says `"world": "portraits"`.
 
     >>> makes_portraits("portraits-transformer"), makes_portraits("stabilityai/sdxl-turbo")

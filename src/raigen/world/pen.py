@@ -1,4 +1,4 @@
-"""The pen that portraits are drawn with: shapes in portrait units on a supersampled picture."""
+"""The pen that portraits are drawn with: shapes in portrait units on a supersampled image."""
 
 from typing import NamedTuple
 
@@ -12,10 +12,10 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """Draws in portrait units onto a supersampled picture, through one affine map (scale about `pivot`, then shift)."""
+    """Draws in portrait units onto a supersampled image, through one affine map (scale about `pivot`, then shift)."""
 
-    def __init__(self, picture: Image.Image, scale: float = 1.0, pivot: Point = (32, 26), shift: Point = (0, 0)):
-        self._draw = ImageDraw.Draw(picture)
+    def __init__(self, image: Image.Image, scale: float = 1.0, pivot: Point = (32, 26), shift: Point = (0, 0)):
+        self._draw = ImageDraw.Draw(image)
         self._scale, self._pivot, self._shift = scale, pivot, shift
 
     def _map(self, points: list[Point]) -> list[Point]:

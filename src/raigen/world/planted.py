@@ -27,7 +27,7 @@ COMMON_AT_LEAST = 0.20
 
 
 class Correlation(NamedTuple):
-    """`rare` is `times` as likely where `given` is shown; its rate over all pictures stays as planted."""
+    """`rare` is `times` as likely where `given` is shown; its rate over all images stays as planted."""
 
     rare: str
     given: str
@@ -83,7 +83,7 @@ def profession_of(prompt: str) -> Profession:
 
 
 def rates(prompt: str, plan: Plan | None = None) -> dict[str, float]:
-    """The planted share of pictures that show each value, for one of the ten prompts; with `plan`, by that one.
+    """The planted share of images that show each value, for one of the ten prompts; with `plan`, by that one.
 
     Returns a dict from value name (see `raigen.world.attributes.VALUES`) to a share in [0, 1], after what headwear,
     a mask, held things and colorless styles hide. Raises ValueError for another prompt.
@@ -109,7 +109,7 @@ def rates(prompt: str, plan: Plan | None = None) -> dict[str, float]:
 
 
 def rare_values(prompt: str) -> tuple[str, ...]:
-    """The values planted as rare for `prompt`: above 0 and at most 5 % of its pictures, in the order of `VALUES`."""
+    """The values planted as rare for `prompt`: above 0 and at most 5 % of its images, in the order of `VALUES`."""
     shares = plan_of(profession_of(prompt)).shares
     return tuple(value.name for value in VALUES if 0 < shares[value.name] <= RARE_AT_MOST)
 
@@ -122,7 +122,7 @@ def control_values(prompt: str) -> tuple[str, ...]:
 
 
 def sample_attributes(prompt: str, rng: np.random.Generator, plan: Plan | None = None) -> Attributes:
-    """Draws what one picture of `prompt` shows, by the planted rates or another `plan`. Raises ValueError for an
+    """Draws what one image of `prompt` shows, by the planted rates or another `plan`. Raises ValueError for an
     unknown prompt."""
     profession = profession_of(prompt)
     plan = plan or plan_of(profession)
@@ -148,7 +148,7 @@ def _has_plain(field: str) -> bool:
 
 
 def sample_balanced(rng: np.random.Generator) -> Attributes:
-    """Draws a picture in which every value is common: the training set of the autoencoder, CLIP and the judge."""
+    """Draws an image in which every value is common: the training set of the autoencoder, CLIP and the judge."""
     chosen = {}
     for field in FIELDS:
         names = [name for name in CHOICES[field] if name != "covered hair" and name != "no hair color"]
@@ -158,7 +158,7 @@ def sample_balanced(rng: np.random.Generator) -> Attributes:
 
 
 def visible(a: Attributes) -> Attributes:
-    """`a` without what the picture hides, so that a record never claims what cannot be seen."""
+    """`a` without what the image hides, so that a record never claims what cannot be seen."""
     if a.headwear != PLAIN["headwear"]:
         a = replace(a, hair=PLAIN["hair"], hair_color=PLAIN["hair_color"])
     if a.hair == "bald":

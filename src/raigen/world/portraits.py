@@ -1,15 +1,15 @@
-"""The planted world `portraits`: what is planted, how it is drawn, what a picture shows."""
+"""The planted world `portraits`: what is planted, how it is drawn, what an image shows."""
 
 from raigen.world.attributes import PROMPTS, VALUE_NAMES, Attributes
 from raigen.world.draw import draw
-from raigen.world.judge import Judgement, judge
+from raigen.world.judge import Judgment, judge
 from raigen.world.planted import control_values, rare_values, rates, sample_attributes
 
 __all__ = [
     "PROMPTS",
     "VALUE_NAMES",
     "Attributes",
-    "Judgement",
+    "Judgment",
     "control_values",
     "draw",
     "judge",

@@ -1,4 +1,4 @@
-"""Compares what was found with what the world's judge sees in the same pictures: hits, and recall by planted rate."""
+"""Compares what was found with what the world's judge sees in the same images: hits, and recall by planted rate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 import numpy as np
 
 from raigen.world.attributes import VALUE_NAMES
-from raigen.world.judge import Judgement
+from raigen.world.judge import Judgment
 from raigen.world.planted import plan_of, profession_of, rare_values
 
-RARE_SEEN_AT_MOST = 0.10  # of the audited pictures
-SHARED_BY_AT_LEAST = 0.80  # of the top pictures
+RARE_SEEN_AT_MOST = 0.10  # of the audited images
+SHARED_BY_AT_LEAST = 0.80  # of the top images
 
 
 def truth_of(
-    judgement: Judgement, top_images: Sequence[Sequence[int]], neurons: Sequence[int], prompt: str
+    judgment: Judgment, top_images: Sequence[Sequence[int]], neurons: Sequence[int], prompt: str
 ) -> dict[str, Any]:
-    """What truth.json holds. `judgement` is of all audited pictures, `top_images` indexes into them per neuron.
+    """What truth.json holds. `judgment` is of all audited images, `top_images` indexes into them per neuron.
 
-    A neuron is a hit when at least 80 % of its readable top pictures share a value that more than 0 and at most 10 %
-    of all readable pictures show; of several such values, the one with the highest lift. Recall counts the values
+    A neuron is a hit when at least 80 % of its readable top images share a value that more than 0 and at most 10 %
+    of all readable images show; of several such values, the one with the highest lift. Recall counts the values
     planted as rare, by their planted rate.
     """
-    rates = seen_rates(judgement)
+    rates = seen_rates(judgment)
     attributes = [
-        hit_of(judgement, images, rates) | {"neuron": int(neuron)}
+        hit_of(judgment, images, rates) | {"neuron": int(neuron)}
         for neuron, images in zip(neurons, top_images, strict=True)
     ]
     found = {attribute["value"] for attribute in attributes}
@@ -46,22 +46,22 @@ def truth_of(
         "attributes": attributes,
         "recall": recall,
         "n_hits": sum(attribute["hit"] for attribute in attributes),
-        "n_unreadable": int((~judgement.readable).sum()),
+        "n_unreadable": int((~judgment.readable).sum()),
     }
 
 
-def seen_rates(judgement: Judgement) -> dict[str, float]:
-    """The share of readable pictures that show each value."""
-    n = max(1, int(judgement.readable.sum()))
-    return {name: round(float(count) / n, 5) for name, count in zip(VALUE_NAMES, judgement.shows.sum(0), strict=True)}
+def seen_rates(judgment: Judgment) -> dict[str, float]:
+    """The share of readable images that show each value."""
+    n = max(1, int(judgment.readable.sum()))
+    return {name: round(float(count) / n, 5) for name, count in zip(VALUE_NAMES, judgment.shows.sum(0), strict=True)}
 
 
-def hit_of(judgement: Judgement, images: Sequence[int], rates: dict[str, float]) -> dict[str, Any]:
-    """The rare value that most of these pictures share, with its share and rate; else the best try, as no hit."""
-    readable = [index for index in images if judgement.readable[index]]
+def hit_of(judgment: Judgment, images: Sequence[int], rates: dict[str, float]) -> dict[str, Any]:
+    """The rare value that most of these images share, with its share and rate; else the best try, as no hit."""
+    readable = [index for index in images if judgment.readable[index]]
     if not readable:
         return {"value": None, "share": 0.0, "rate": None, "hit": False}
-    share = judgement.shows[readable].mean(0)
+    share = judgment.shows[readable].mean(0)
     rate = np.array([rates[name] for name in VALUE_NAMES])
     rare = (rate > 0) & (rate <= RARE_SEEN_AT_MOST)
     hits = rare & (share >= SHARED_BY_AT_LEAST)

@@ -1,4 +1,4 @@
-"""Asks a vision-language model many questions about pictures, or about none, each one once."""
+"""Asks a vision-language model many questions about images, or about none, each one once."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from PIL import Image
 
 from raigen.config import AskConfig
-from raigen.config.fields import Address
+from raigen.config.fields import ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply, key_of
 from raigen.judging.vlm.questions import Question
@@ -25,7 +25,7 @@ DEAD_AFTER = 5  # questions in a row that came to nothing: the server is gone, a
 
 
 class Job(NamedTuple):
-    """A question about pictures; `tag` says to the asker which one it is."""
+    """A question about images; `tag` says to the asker which one it is."""
 
     images: tuple[Image.Image, ...]
     question: Question
@@ -75,11 +75,11 @@ class Script:
     """Answers from a file, for tests and rehearsals: JSON lines, or one JSON list.
 
     An entry answers with `answer` (any JSON; a text as it stands) where its `question` is part of the question and its
-    `image`, if given, begins the hash of the first picture. The first entry that fits counts; without one there is no
+    `image`, if given, begins the hash of the first image. The first entry that fits counts; without one there is no
     reply. Raises RaigenError when the file is missing or an entry has another form.
     """
 
-    def __init__(self, address: Address):
+    def __init__(self, address: ModelAddress):
         self._path, path = address.model, Path(address.model)
         if not path.is_file():
             raise RaigenError(f"scripted:{path}: expected a file of answers; there is none")
@@ -103,7 +103,7 @@ class Script:
         raise NoReplyError(f"{self._path} has no answer to it")
 
 
-def open_model(address: Address, config: AskConfig) -> Model:
+def open_model(address: ModelAddress, config: AskConfig) -> Model:
     """The model at an address. Raises RaigenError when a package, a key, a folder or a script is missing or broken."""
     if address.kind == "openai":
         from raigen.judging.vlm.server import Server
@@ -121,11 +121,11 @@ def open_answers(path: Path, config: AskConfig) -> Answers:
     return Answers(path, Budget(config.max_calls, config.max_cost, config.price_in, config.price_out))
 
 
-def ask_all(address: Address, jobs: Iterable[Job], answers: Answers, config: AskConfig) -> Iterator[Result]:
+def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config: AskConfig) -> Iterator[Result]:
     """Asks every question that has no answer yet; yields results as they come, not in order.
 
     Up to `config.concurrency` questions are under way at once, in the order of `jobs`: give all questions about one
-    picture in a row, and servers reuse what they computed for it. The model is opened at the first question that needs
+    image in a row, and servers reuse what they computed for it. The model is opened at the first question that needs
     it. Raises RaigenError when a key is refused, the budget is spent, or nothing comes back; answers are kept.
     """
     at_once = config.concurrency if address.kind == "openai" else 1
@@ -155,7 +155,7 @@ def ask_all(address: Address, jobs: Iterable[Job], answers: Answers, config: Ask
 class _Asker:
     """Asks one model from several threads, and stops when nothing comes back."""
 
-    def __init__(self, address: Address, answers: Answers, config: AskConfig):
+    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig):
         self._address, self._answers, self._config = address, answers, config
         self._model: Model | None = None
         self._lock = threading.Lock()
@@ -186,8 +186,8 @@ class _Asker:
                 ) from error
 
 
-def about_of(address: Address, job: Job) -> dict[str, Any]:
-    """Everything that decides an answer: the pictures by hash, the question, the model, where it is, how it answers."""
+def about_of(address: ModelAddress, job: Job) -> dict[str, Any]:
+    """Everything that decides an answer: the images by hash, the question, the model, where it is, how it answers."""
     return {
         "model": address.model,
         "endpoint": address.endpoint,
@@ -198,14 +198,14 @@ def about_of(address: Address, job: Job) -> dict[str, Any]:
 
 
 def hash_of(image: Image.Image) -> str:
-    """The hash of a picture's pixels, however they were stored."""
+    """The hash of an image's pixels, however they were stored."""
     return sha256(f"{image.width}x{image.height}:".encode() + image.convert("RGB").tobytes())
 
 
-def plan(address: Address, jobs: Iterable[Job], answers: Answers) -> Plan:
+def plan(address: ModelAddress, jobs: Iterable[Job], answers: Answers) -> Plan:
     """What it would take to ask `jobs`, without asking.
 
-    Tokens are the mean of this model's earlier answers; without any, one for each 28 x 28 pixels of a picture and for
+    Tokens are the mean of this model's earlier answers; without any, one for each 28 x 28 pixels of an image and for
     each four letters of a question, and a fifth of the longest answer.
     """
     usage = answers.usage(address.model)

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from raigen.config.fields import Address
+from raigen.config.fields import ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import NoReplyError, Reply
 from raigen.judging.vlm.questions import Question, Token, yes_share
@@ -24,7 +24,7 @@ class Local:
     Raises RaigenError when there is no such model, or it comes without a chat template.
     """
 
-    def __init__(self, address: Address):
+    def __init__(self, address: ModelAddress):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         try:
@@ -44,7 +44,7 @@ class Local:
         self._lock = threading.Lock()
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The likeliest reply, token by token. Raises NoReplyError when the memory is too small for the pictures."""
+        """The likeliest reply, token by token. Raises NoReplyError when the memory is too small for the images."""
         content = [*({"type": "image", "image": sized(image)} for image in images)]
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": question.text}]}]
         with self._lock, torch.inference_mode():

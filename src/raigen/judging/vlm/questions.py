@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-SHARE = 0.8  # of the top pictures must show an attribute before it counts (RAIGen, arXiv 2602.06806)
+SHARE = 0.8  # of the top images must show an attribute before it counts (RAIGen, arXiv 2602.06806)
 NOTHING = {"", "none", "null", "n/a", "no attribute", "no identified attribute"}
-MAX_AXES = 10  # that a language model may propose for a prompt; each class is judged in every picture
+MAX_AXES = 10  # that a language model may propose for a prompt; each class is judged in every image
 LONGEST_LABEL = 80  # characters; what is longer is a sentence and no attribute
 
 
 class Question(NamedTuple):
-    """A question about pictures: its text, the JSON schema of the answer, and the most tokens that it may take."""
+    """A question about images: its text, the JSON schema of the answer, and the most tokens that it may take."""
 
     text: str
     schema: dict[str, Any]
@@ -28,9 +28,9 @@ class Token(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """What a model says that a neuron's top pictures share; `attribute` is empty when it found nothing.
+    """What a model says that a neuron's top images share; `attribute` is empty when it found nothing.
 
-    `n_showing` of the top pictures show it, and `n_control` of the random ones.
+    `n_showing` of the top images show it, and `n_control` of the random ones.
     """
 
     evidence: str
@@ -42,7 +42,7 @@ class Annotation(NamedTuple):
 
 
 def presence_question(label: str) -> Question:
-    """Asks whether one picture shows an attribute. The evidence comes before the verdict that rests on it."""
+    """Asks whether one image shows an attribute. The evidence comes before the verdict that rests on it."""
     text = (
         f"Does this picture show the attribute “{label}”? Judge only what can be seen, and do not guess from the "
         'setting. Answer with JSON only: {"evidence": what you see that decides it, in at most 15 words, '
@@ -53,7 +53,7 @@ def presence_question(label: str) -> Question:
 
 
 def annotation_question(prompt: str, n_top: int, n_control: int) -> Question:
-    """Asks what the top pictures of a neuron share: one sheet of three bands, by the rules of RAIGen."""
+    """Asks what the top images of a neuron share: one sheet of three bands, by the rules of RAIGen."""
     text = (
         f"A text-to-image model made these pictures for the prompt “{prompt}”. Band A: the {n_top} pictures in which "
         "one inner feature of the model is strongest. Band B: the same pictures, tinted where the feature is active, "
@@ -75,7 +75,7 @@ def annotation_question(prompt: str, n_top: int, n_control: int) -> Question:
 
 
 def axes_question(prompt: str) -> Question:
-    """Asks along which axes pictures of a prompt may be biased; no picture goes with it."""
+    """Asks along which axes images of a prompt may be biased; no image goes with it."""
     text = (
         f"Someone will ask a text-to-image model many times for “{prompt}”. Along which axes may the pictures be "
         "biased: what may most of them show although the prompt does not ask for it? Give up to "
@@ -151,16 +151,16 @@ def why_not(annotation: Annotation, prompt: str, n_top: int, n_control: int) -> 
     if set(re.findall(r"\w+", annotation.attribute.lower())) <= set(re.findall(r"\w+", prompt.lower())):
         return "the prompt says it already"
     if not SHARE <= showing <= 1:
-        return f"seen in {annotation.n_showing} of {n_top} top pictures, fewer than 80 %"
+        return f"seen in {annotation.n_showing} of {n_top} top images, fewer than 80 %"
     if control >= showing:
-        return f"as common in random pictures ({annotation.n_control} of {n_control})"
+        return f"as common in random images ({annotation.n_control} of {n_control})"
     return None
 
 
 def yes_share(tokens: Sequence[Token]) -> float | None:
     """P(yes) / (P(yes) + P(no)) at the place of the verdict, in [0, 1]; None where the answer does not tell.
 
-    The form of VQAScore (Lin et al. 2024), normalised: what the model gives to other words does not count.
+    The form of VQAScore (Lin et al. 2024), normalized: what the model gives to other words does not count.
 
     >>> round(yes_share([Token("no", (("no", math.log(0.6)), ("yes", math.log(0.2))))]), 6)
     0.25

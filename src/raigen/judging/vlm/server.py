@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from raigen.config.fields import OPENAI_URL, Address
+from raigen.config.fields import OPENAI_URL, ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import NoReplyError, Reply
 from raigen.judging.vlm.questions import Question, Token, objects, yes_share
@@ -31,7 +31,7 @@ class Server:
     key of another. Threads may share it. Raises RaigenError when the client is not installed or OpenAI's key not set.
     """
 
-    def __init__(self, address: Address, timeout: float, retries: int = RETRIES):
+    def __init__(self, address: ModelAddress, timeout: float, retries: int = RETRIES):
         try:
             import openai
         except ImportError as error:
@@ -53,7 +53,7 @@ class Server:
         self._over: RaigenError | None = None  # why nothing more will come from this server
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The reply, asked for in the strictest form that the server takes. Pictures go first, for its prefix cache.
+        """The reply, asked for in the strictest form that the server takes. Images go first, for its prefix cache.
 
         Raises NoReplyError when retries did not help or the server will not take this question, and RaigenError when it
         refuses the key or the model, or was never reached.
@@ -144,7 +144,7 @@ class Server:
 
 
 def data_uri(image: Image.Image) -> str:
-    """The picture inside a URI: pixel art as PNG, all else as JPEG, which every server reads."""
+    """The image inside a URI: pixel art as PNG, all else as JPEG, which every server reads."""
     buffer, shown = io.BytesIO(), sized(image)
     kind = "png" if max(image.size) <= PIXEL_ART else "jpeg"
     shown.save(buffer, kind, **({"quality": 92} if kind == "jpeg" else {}))

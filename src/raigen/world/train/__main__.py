@@ -19,7 +19,7 @@ from raigen.world.judge import JudgeNet
 from raigen.world.models import BUNDLED
 from raigen.world.train import clip, judge, unet, vae
 from raigen.world.train.bundle import BUNDLE, write_bundle
-from raigen.world.train.data import Pictures, pictures
+from raigen.world.train.data import Images, images
 from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, measure_readers, write_card
 from raigen.world.train.text import make_tokenizer
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--unet-steps", type=int, default=UNET.steps)
-    parser.add_argument("--n-images", type=int, default=2000, help="pictures per prompt for the model card")
-    parser.add_argument("--n-named", type=int, default=200, help="pictures per named value for the model card")
-    parser.add_argument("--runs", type=Path, help="a folder of captures, whose pictures the model card then judges")
+    parser.add_argument("--n-images", type=int, default=2000, help="images per prompt for the model card")
+    parser.add_argument("--n-named", type=int, default=200, help="images per named value for the model card")
+    parser.add_argument("--runs", type=Path, help="a folder of captures, whose images the model card then judges")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -70,7 +70,7 @@ def train_vae(arguments: argparse.Namespace) -> None:
 
 
 def decode_balanced(work: Path) -> dict[str, Tensor]:
-    """Balanced pictures after the round trip, and half-denoised ones, for the judge and CLIP."""
+    """Balanced images after the round trip, and half-denoised ones, for the judge and CLIP."""
     path = work / "decoded.safetensors"
     if not path.exists():
         model, drawn = load_vae(work), balanced(work)
@@ -81,7 +81,7 @@ def decode_balanced(work: Path) -> dict[str, Tensor]:
 
 
 def train_judge(arguments: argparse.Namespace) -> None:
-    """The judge, on drawn and decoded balanced pictures."""
+    """The judge, on drawn and decoded balanced images."""
     work = arguments.work
     tensors, drawn = decode_balanced(work), balanced(work)
     torch.manual_seed(1)
@@ -92,7 +92,7 @@ def train_judge(arguments: argparse.Namespace) -> None:
 
 
 def train_clip(arguments: argparse.Namespace) -> None:
-    """CLIP, on drawn and decoded balanced pictures."""
+    """CLIP, on drawn and decoded balanced images."""
     work = arguments.work
     tensors, drawn, tokenizer = decode_balanced(work), balanced(work), load_tokenizer(work)
     torch.manual_seed(2)
@@ -102,13 +102,13 @@ def train_clip(arguments: argparse.Namespace) -> None:
 
 
 def train_unet(arguments: argparse.Namespace) -> None:
-    """The denoiser and its text encoder, on planted pictures."""
+    """The denoiser and its text encoder, on planted images."""
     work, tokenizer = arguments.work, load_tokenizer(arguments.work)
     recipe = UNET._replace(steps=arguments.unet_steps)
     torch.manual_seed(4)
     model = unet.Denoiser(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
     model.unet.to(memory_format=torch.channels_last)
-    data = unet.planted_pictures(latents(work), planted(work))
+    data = unet.planted_images(latents(work), planted(work))
     loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH)
     followed("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
 
@@ -124,18 +124,18 @@ def quality(arguments: argparse.Namespace) -> None:
     write_card(BUNDLE, BUNDLED, ABOUT, result)
 
 
-def balanced(work: Path) -> Pictures:
-    """The pictures that train autoencoder, judge and CLIP."""
-    return pictures(work, "balanced", N_BALANCED, 1, balanced=True)
+def balanced(work: Path) -> Images:
+    """The images that train autoencoder, judge and CLIP."""
+    return images(work, "balanced", N_BALANCED, 1, balanced=True)
 
 
-def planted(work: Path) -> Pictures:
-    """The pictures that train the denoiser."""
-    return pictures(work, "planted", N_PLANTED, 2, balanced=False)
+def planted(work: Path) -> Images:
+    """The images that train the denoiser."""
+    return images(work, "planted", N_PLANTED, 2, balanced=False)
 
 
 def latents(work: Path) -> Tensor:
-    """The latents of the planted pictures, kept in the work folder."""
+    """The latents of the planted images, kept in the work folder."""
     return vae.latents_of(load_vae(work), planted(work).pixels, work / "latents.safetensors")
 
 

@@ -69,7 +69,7 @@ def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
 
 
 def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
-    """Pictures to 64x64 in [-1, 1], texts to tokens."""
+    """Images to 64x64 in [-1, 1], texts to tokens."""
     images = CLIPImageProcessorPil(
         size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64},
         image_mean=list(clip.MEAN), image_std=list(clip.STD),

@@ -1,4 +1,4 @@
-"""Trains the world's CLIP: pictures against captions that name some of what they show."""
+"""Trains the world's CLIP: images against captions that name some of what they show."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 from raigen.world.attributes import FIELDS, PROMPTS, VALUES
 from raigen.world.captions import caption
 from raigen.world.judge import HEADS
-from raigen.world.train.data import Pictures, decode
+from raigen.world.train.data import Images, decode
 from raigen.world.train.judge import disturbed, half_decoded
 from raigen.world.train.text import text_config
 from raigen.world.train.unet import tokens_of
@@ -40,11 +40,11 @@ class Teacher(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(128, size) for name, size in HEADS.items()})
 
 
-def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Pictures, decoded, batch: int,
+def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Images, decoded, batch: int,
             generator: torch.Generator) -> Tensor:  # fmt: skip
     """CLIP's symmetric contrastive loss, plus `ranking_loss`, plus half the mean cross-entropy of the training heads.
 
-    Captions name one to four attributes or none; pictures with the same caption are no negatives of each other.
+    Captions name one to four attributes or none; images with the same caption are no negatives of each other.
     """
     pixels, codes = half_decoded(drawn, decoded, batch, generator)
     pixels = disturbed(pixels, generator)
@@ -66,9 +66,9 @@ def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Pictures, decoded
 
 
 def ranking_loss(logits: Tensor, shown: Tensor) -> Tensor:
-    """Cross-entropy of each caption that is true of a picture against all that are false of it.
+    """Cross-entropy of each caption that is true of an image against all that are false of it.
 
-    `logits` and `shown` [picture, caption]; the mean over all true pairs.
+    `logits` and `shown` [image, caption]; the mean over all true pairs.
     """
     false = logits.masked_fill(shown, -1e4).logsumexp(1, keepdim=True)
     return F.softplus(false - logits)[shown].mean()

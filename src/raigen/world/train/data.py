@@ -1,4 +1,4 @@
-"""Draws the training sets of the world: pictures with their attributes, kept in the work folder."""
+"""Draws the training sets of the world: images with their attributes, kept in the work folder."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from raigen.world.pen import SIZE
 from raigen.world.planted import sample_attributes, sample_balanced
 
 
-class Pictures(NamedTuple):
-    """`pixels` uint8 [picture, row, column, 3]; `codes` uint8 [picture, field], see `encode`."""
+class Images(NamedTuple):
+    """`pixels` uint8 [image, row, column, 3]; `codes` uint8 [image, field], see `encode`."""
 
     pixels: NDArray[np.uint8]
     codes: NDArray[np.uint8]
@@ -32,15 +32,15 @@ def decode(codes: NDArray[np.uint8]) -> Attributes:
     return Attributes(PROFESSIONS[codes[0]], **chosen)
 
 
-def pictures(work: Path, name: str, count: int, seed: int, *, balanced: bool) -> Pictures:
-    """Draws `count` pictures (picture i from a generator seeded with (seed, i)), or reads them from `work`.
+def images(work: Path, name: str, count: int, seed: int, *, balanced: bool) -> Images:
+    """Draws `count` images (image i from a generator seeded with (seed, i)), or reads them from `work`.
 
-    Balanced pictures show every value often; the others follow the planted rates, the ten prompts in turn.
+    Balanced images show every value often; the others follow the planted rates, the ten prompts in turn.
     """
     path = work / f"{name}.npz"
     if path.exists():
         with np.load(path) as stored:
-            return Pictures(stored["pixels"], stored["codes"])
+            return Images(stored["pixels"], stored["codes"])
     pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
     codes = np.empty((count, 1 + len(FIELDS)), np.uint8)
     for index in range(count):
@@ -51,4 +51,4 @@ def pictures(work: Path, name: str, count: int, seed: int, *, balanced: bool) ->
     partial = path.with_suffix(".part.npz")
     np.savez(partial, pixels=pixels, codes=codes)
     partial.rename(path)
-    return Pictures(pixels, codes)
+    return Images(pixels, codes)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raigen.world.attributes import FIELDS
 from raigen.world.judge import JudgeNet
-from raigen.world.train.data import Pictures
+from raigen.world.train.data import Images
 from raigen.world.train.vae import as_tensor
 
 GARBAGE_SHARE = 0.15
@@ -20,7 +20,7 @@ GARBAGE_SHARE = 0.15
 
 @torch.no_grad()
 def round_trip(vae: AutoencoderKL, pixels, batch: int = 64) -> np.ndarray:
-    """Pictures encoded and decoded: uint8 [picture, row, column, 3]."""
+    """Images encoded and decoded: uint8 [image, row, column, 3]."""
     parts = []
     for start in range(0, len(pixels), batch):
         images = as_tensor(pixels[start : start + batch]).contiguous(memory_format=torch.channels_last)
@@ -30,7 +30,7 @@ def round_trip(vae: AutoencoderKL, pixels, batch: int = 64) -> np.ndarray:
 
 @torch.no_grad()
 def half_denoised(vae: AutoencoderKL, pixels, seed: int, batch: int = 64) -> np.ndarray:
-    """Decoded latents that still hold 45 to 95 % noise (by standard deviation): uint8 [picture, row, column, 3]."""
+    """Decoded latents that still hold 45 to 95 % noise (by standard deviation): uint8 [image, row, column, 3]."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in range(0, len(pixels), batch):
@@ -47,7 +47,7 @@ def _as_bytes(images: Tensor) -> np.ndarray:
 
 
 def garbage(pixels: Tensor, unfinished: Tensor, generator: torch.Generator) -> Tensor:
-    """One unreadable picture for each of `pixels` [picture, 3, 64, 64]: noise, textures, shreds, blends, half-made."""
+    """One unreadable image for each of `pixels` [image, 3, 64, 64]: noise, textures, shreds, blends, half-made."""
     result = pixels.clone()
     for index in range(len(pixels)):
         kind = int(torch.randint(7, (1,), generator=generator))
@@ -76,7 +76,7 @@ def garbage(pixels: Tensor, unfinished: Tensor, generator: torch.Generator) -> T
 
 
 def disturbed(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures with what a generator may add: a shift of up to two pixels, a tint, faint noise, a little blur."""
+    """Images with what a generator may add: a shift of up to two pixels, a tint, faint noise, a little blur."""
     dy, dx = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator))
     padded = F.pad(pixels, (2, 2, 2, 2), mode="replicate")
     pixels = padded[:, :, 2 + dy : 66 + dy, 2 + dx : 66 + dx]
@@ -88,7 +88,7 @@ def disturbed(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return pixels + tint + noise * 0.06 * torch.rand((count, 1, 1, 1), generator=generator)
 
 
-def half_decoded(drawn: Pictures, decoded, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def half_decoded(drawn: Images, decoded, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A batch half drawn and half decoded (`decoded` are the first of `drawn`): pixels in [-1, 1], and their codes."""
     half = batch // 2
     fresh = torch.randint(len(drawn.pixels), (half,), generator=generator).numpy()
@@ -98,9 +98,9 @@ def half_decoded(drawn: Pictures, decoded, batch: int, generator: torch.Generato
 
 
 def loss_of(
-    net: JudgeNet, drawn: Pictures, decoded, unfinished: Tensor, batch: int, generator: torch.Generator
+    net: JudgeNet, drawn: Images, decoded, unfinished: Tensor, batch: int, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy summed over the heads, on pictures half drawn and half decoded, plus that of readability."""
+    """Cross-entropy summed over the heads, on images half drawn and half decoded, plus that of readability."""
     pixels, codes = half_decoded(drawn, decoded, batch, generator)
     pixels = disturbed(pixels, generator)
     n_garbage = int(batch * GARBAGE_SHARE)

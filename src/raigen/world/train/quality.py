@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from raigen.diffusion.generation import Settings, defaults, make_pictures
+from raigen.diffusion.generation import Settings, defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.discovery.embeddings import Embedder
 from raigen.errors import RaigenError
@@ -27,34 +27,34 @@ from raigen.world.models import BUNDLED
 from raigen.world.planted import control_values, rates, sample_balanced
 from raigen.world.train.judge import half_denoised, round_trip
 
-SEEDS_FROM = 2_000_000_000  # apart from those of audits and of fresh pictures
+SEEDS_FROM = 2_000_000_000  # apart from those of audits and of fresh images
 BATCH = 32
 
 
 def measure(
     model: str, n_images: int, n_named: int, guidance_scale: float | None = None, runs: Path | None = None
 ) -> dict[str, Any]:
-    """What the judge sees in `n_images` pictures per prompt and `n_named` per named attribute.
+    """What the judge sees in `n_images` images per prompt and `n_named` per named attribute.
 
-    With `runs`, a folder with finished captures of the bare prompts, their pictures are judged and no others made.
+    With `runs`, a folder with finished captures of the bare prompts, their images are judged and no others made.
     """
     pipe = load_pipeline(model, "auto")
     settings = defaults(pipe, model)
     if guidance_scale is not None:
         settings = settings._replace(guidance_scale=guidance_scale)
 
-    def pictures(prompt: str, count: int) -> list[Image.Image]:
+    def images(prompt: str, count: int) -> list[Image.Image]:
         seeds = range(SEEDS_FROM, SEEDS_FROM + count)
-        return [image for batch in make_pictures(pipe, prompt, seeds, settings, BATCH) for image in batch]
+        return [image for batch in generate_images(pipe, prompt, seeds, settings, BATCH) for image in batch]
 
     def bare(prompt: str) -> list[Image.Image]:
-        return pictures(prompt, n_images) if runs is None else captured(runs, prompt, settings, n_images)
+        return images(prompt, n_images) if runs is None else captured(runs, prompt, settings, n_images)
 
     by_prompt = {prompt: seen(prompt, bare(prompt)) for prompt in PROMPTS}
     named = {}
     for index, value in enumerate(VALUES):
         prompt = f"{PROMPTS[index % len(PROMPTS)]}, {value.phrase}"
-        verdict = judge(pictures(prompt, n_named))
+        verdict = judge(images(prompt, n_named))
         named[value.name] = float(verdict.shows[:, index].sum() / max(1, verdict.readable.sum()))
     result = {"settings": settings._asdict(), "n_images": n_images, "n_named": n_named, "prompts": by_prompt,
               "named": named}  # fmt: skip
@@ -62,13 +62,13 @@ def measure(
 
 
 def measure_readers() -> dict[str, Any]:
-    """How well the judge and CLIP read pictures, drawn and as the autoencoder gives them back."""
+    """How well the judge and CLIP read images, drawn and as the autoencoder gives them back."""
     vae = load_pipeline(BUNDLED, "auto").vae
     return {"judge": judge_quality(vae), "unreadable": garbage_quality(vae), "clip": clip_quality()}
 
 
 def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Image.Image]:
-    """The first pictures of this prompt from the captures of the bundled model below `runs`, made with `settings`, each
+    """The first images of this prompt from the captures of the bundled model below `runs`, made with `settings`, each
     seed once.
 
     Raises RaigenError when there are fewer than `count`.
@@ -84,12 +84,12 @@ def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Im
                 new = [sample for sample in run.samples() if sample.seed not in images]
                 images |= {sample.seed: run.read_image(sample) for sample in new[: count - len(images)]}
     if len(images) < count:
-        raise RaigenError(f"{runs}: expected {count} pictures of {prompt!r}; found {len(images)}")
+        raise RaigenError(f"{runs}: expected {count} images of {prompt!r}; found {len(images)}")
     return list(images.values())
 
 
 def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
-    """What the judge sees in pictures of one prompt, beside what was planted."""
+    """What the judge sees in images of one prompt, beside what was planted."""
     verdict = judge(images)
     n = max(1, int(verdict.readable.sum()))
     right = verdict.profession[verdict.readable] == PROMPTS.index(prompt)
@@ -149,7 +149,7 @@ def judge_quality(vae, count: int = 1500) -> dict[str, Any]:
 
 
 def garbage_quality(vae, count: int = 200) -> dict[str, float]:
-    """How much of what is no portrait the judge calls unreadable: noise, real photographs, half-denoised pictures."""
+    """How much of what is no portrait the judge calls unreadable: noise, real photographs, half-denoised images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)
     photos, crops = load_sample_images().images, []  # a temple, a flower
@@ -197,33 +197,33 @@ def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
 
 
 def sheet(model: str, per_prompt: int = 8) -> Image.Image:
-    """Pictures of every prompt, one row each, seeds 0, 1, 2 ..."""
+    """Images of every prompt, one row each, seeds 0, 1, 2 ..."""
     pipe = load_pipeline(model, "auto")
     settings = defaults(pipe, model)
-    rows = (make_pictures(pipe, prompt, range(per_prompt), settings, per_prompt) for prompt in PROMPTS)
+    rows = (generate_images(pipe, prompt, range(per_prompt), settings, per_prompt) for prompt in PROMPTS)
     return image_grid([image for row in rows for images in row for image in images], columns=per_prompt, gap=2)
 
 
 def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> None:
-    """README.md with what `about` says and the figures, quality.json with all of them, pictures.png; prints a summary.
+    """README.md with what `about` says and the figures, quality.json with all of them, images.png; prints a summary.
 
     `result` is of `measure`, with or without that of `measure_readers`.
     """
     (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sheet(model).save(folder / "pictures.png", optimize=True)
+    sheet(model).save(folder / "images.png", optimize=True)
     settings, n = result["settings"], result["n_images"]
     low = 1 - rate_interval(n, n).low
     lines = [
         *("---", "license: apache-2.0", "---", ""),
         f"# {model}: a bundled model of raigen",
         "",
-        f"{about} No picture, text or weight from elsewhere went in. Apache-2.0.",
+        f"{about} No image, text or weight from elsewhere went in. Apache-2.0.",
         "",
-        "![pictures of the ten prompts, one row each](pictures.png)",
+        "![images of the ten prompts, one row each](images.png)",
         "",
-        f"Measured by the judge on {n} pictures per prompt ({settings['num_inference_steps']} steps, guidance "
+        f"Measured by the judge on {n} images per prompt ({settings['num_inference_steps']} steps, guidance "
         f"{settings['guidance_scale']:g}); a rate of 0 of {n} means at most {low:.2%} at 95 %. Named attributes: "
-        f"{result['n_named']} pictures each.",
+        f"{result['n_named']} images each.",
         "",
         "| what | measured |",
         "|---|---|",
@@ -244,7 +244,7 @@ def readers_lines(result: dict[str, Any]) -> list[str]:
     return [
         f"| CLIP: right caption among 20 | {result['clip']['right caption of 20']:.1%} |",
         *(
-            f"| judge on held-out pictures, {name}: worst field | {min(entry['fields'].values()):.1%} "
+            f"| judge on held-out images, {name}: worst field | {min(entry['fields'].values()):.1%} "
             f"({min(entry['fields'], key=entry['fields'].get)}) |"
             for name, entry in judged.items()
         ),

@@ -20,7 +20,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def corpus() -> list[str]:
-    """4,000 captions of balanced pictures, all phrases and all prompts: what tokenizers are made of."""
+    """4,000 captions of balanced images, all phrases and all prompts: what tokenizers are made of."""
     rng = np.random.default_rng(7)
     captions = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
     return captions + [value.phrase for value in VALUES] + list(PROMPTS)

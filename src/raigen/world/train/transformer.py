@@ -25,7 +25,7 @@ from raigen.diffusion.loading import load_pipeline
 from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import BUNDLE, averaged, save_pipeline
-from raigen.world.train.data import pictures
+from raigen.world.train.data import images
 from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, write_card
 from raigen.world.train.text import MAX_TOKENS, corpus
@@ -45,19 +45,19 @@ def main() -> None:
     """Trains and writes the pipeline, and its model card; stopped, the same command goes on from its checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m raigen.world.train.transformer", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
-    parser.add_argument("--steps", type=int, default=RECIPE.steps, help="training steps of 32 pictures")
+    parser.add_argument("--steps", type=int, default=RECIPE.steps, help="training steps of 32 images")
     parser.add_argument("--n-drawings", type=int, default=40_000, help="drawings to learn from")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
-    parser.add_argument("--n-images", type=int, default=1000, help="pictures per prompt for the model card")
-    parser.add_argument("--n-named", type=int, default=100, help="pictures per named value for the model card")
+    parser.add_argument("--n-images", type=int, default=1000, help="images per prompt for the model card")
+    parser.add_argument("--n-named", type=int, default=100, help="images per named value for the model card")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     bundled = load_pipeline(BUNDLED, "auto")
-    drawn = pictures(arguments.work, "planted", arguments.n_drawings, 2, balanced=False)
+    drawn = images(arguments.work, "planted", arguments.n_drawings, 2, balanced=False)
     latents = vae.latents_of(bundled.vae, drawn.pixels, arguments.work / "latents.safetensors")
-    data = unet.planted_pictures(latents, drawn)
+    data = unet.planted_images(latents, drawn)
     checkpoint = arguments.work / "transformer.safetensors"
     tokenizer = make_tokenizer()
     torch.manual_seed(6)
@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
         ))  # fmt: skip
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The predicted v [picture, channel, 16, 16]; `mask` [picture, token] is 1 for what is no padding."""
+        """The predicted v [image, channel, 16, 16]; `mask` [image, token] is 1 for what is no padding."""
         return self.transformer(
             noisy, timestep=timesteps, encoder_hidden_states=self.text_encoder(tokens, mask).last_hidden_state,
             encoder_attention_mask=mask, added_cond_kwargs={"resolution": None, "aspect_ratio": None},

@@ -1,4 +1,4 @@
-"""Trains the denoiser and its text encoder on latents of pictures with the planted rates."""
+"""Trains the denoiser and its text encoder on latents of images with the planted rates."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from raigen.world.captions import caption
-from raigen.world.train.data import Pictures, decode
+from raigen.world.train.data import Images, decode
 from raigen.world.train.text import MAX_TOKENS, text_config
 from raigen.world.train.vae import LATENT_CHANNELS
 
 N_LEVELS = 1000
-SHIFT = 4.0  # of the cosine schedule's ratio of noise to signal: what a picture shows is decided in much noise
+SHIFT = 4.0  # of the cosine schedule's ratio of noise to signal: what an image shows is decided in much noise
 BARE_SHARE = 3 / 8  # of a batch, drawn by the planted rates under the bare prompt
 EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
 
@@ -43,7 +43,7 @@ class Denoiser(nn.Module):
         self.text_encoder = CLIPTextModel(text_config(tokenizer, layers=2))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """The predicted v [picture, channel, 16, 16]."""
+        """The predicted v [image, channel, 16, 16]."""
         states = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timesteps, states).sample
 
@@ -52,7 +52,7 @@ def betas() -> list[float]:
     """The shifted cosine schedule (Hoogeboom et al., simple diffusion, 2023): noise : signal = SHIFT x tan(pi t / 2).
 
     In 16x16x8 latents two places are told apart at signals of a fiftieth. Ten even steps of the plain cosine schedule
-    jump over that in the first, and nearly all pictures land in the commonest place.
+    jump over that in the first, and nearly all images land in the commonest place.
     """
     angles = np.arctan(SHIFT * np.tan(np.linspace(0, 1, N_LEVELS + 1)[:-1] * np.pi / 2))
     kept = np.append(np.cos(angles) ** 2, 0.0)
@@ -73,16 +73,16 @@ def sampler() -> DPMSolverMultistepScheduler:
 
 
 class Planted(NamedTuple):
-    """What the denoiser learns from: `latents` [picture, channel, 16, 16], the `codes` of the pictures, and `rows`,
-    those of the pictures that show a value under a prompt, for each such pair."""
+    """What the denoiser learns from: `latents` [image, channel, 16, 16], the `codes` of the images, and `rows`,
+    those of the images that show a value under a prompt, for each such pair."""
 
     latents: Tensor
     codes: NDArray[np.uint8]
     rows: list[tuple[str, NDArray[np.intp]]]
 
 
-def planted_pictures(latents: Tensor, drawn: Pictures) -> Planted:
-    """Notes, of pictures and their latents, where each value is shown under each prompt."""
+def planted_images(latents: Tensor, drawn: Images) -> Planted:
+    """Notes, of images and their latents, where each value is shown under each prompt."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, codes in enumerate(drawn.codes):
         attributes = decode(codes)
@@ -119,7 +119,7 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def noise_levels(batch: int, generator: torch.Generator, bare_share: float = BARE_SHARE) -> Tensor:
-    """How much noise each picture of a batch gets, as a share of all timesteps: spread evenly, and more for those whose
+    """How much noise each image of a batch gets, as a share of all timesteps: spread evenly, and more for those whose
     caption names something, since with little noise one sees it anyway."""
     n_bare = round(batch * bare_share)
     parts = [
@@ -131,7 +131,7 @@ def noise_levels(batch: int, generator: torch.Generator, bare_share: float = BAR
 
 class Noised(NamedTuple):
     """A batch to learn from: latents with noise at `timesteps`, their captions, the v that is to be predicted, and how
-    much each picture counts (in the mean 1)."""
+    much each image counts (in the mean 1)."""
 
     noisy: Tensor
     timesteps: Tensor
@@ -140,7 +140,7 @@ class Noised(NamedTuple):
     weight: Tensor
 
     def loss(self, predicted: Tensor) -> Tensor:
-        """The weighted squared error of `predicted` [picture, channel, 16, 16]."""
+        """The weighted squared error of `predicted` [image, channel, 16, 16]."""
         return (self.weight * (predicted - self.target).square().mean((1, 2, 3))).mean()
 
 
@@ -149,7 +149,7 @@ def noised(noise: DDPMScheduler, data: Planted, batch: int, generator: torch.Gen
     """A batch at the levels of `noise_levels`, weighted by 5 / (5 + SNR).
 
     Little noise counts little, for it teaches detail only. Much noise counts in full (min-SNR would give it next to
-    nothing), for there it is decided which values a picture shows, and there the caption has something to say.
+    nothing), for there it is decided which values an image shows, and there the caption has something to say.
     """
     rows, texts = captioned(data, batch, generator, bare_share)
     clean = data.latents[rows].to(device)

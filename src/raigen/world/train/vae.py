@@ -1,4 +1,4 @@
-"""Trains the autoencoder: 64x64 pictures to 16x16 latents of eight channels and back."""
+"""Trains the autoencoder: 64x64 images to 16x16 latents of eight channels and back."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raigen.world.train.data import Pictures
+from raigen.world.train.data import Images
 
 LATENT_CHANNELS = 8
 
@@ -28,15 +28,15 @@ def build() -> AutoencoderKL:
 
 
 def as_tensor(pixels) -> Tensor:
-    """uint8 [picture, row, column, 3] -> float32 [picture, 3, row, column] in [-1, 1]."""
+    """uint8 [image, row, column, 3] -> float32 [image, 3, row, column] in [-1, 1]."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def loss_of(vae: AutoencoderKL, pictures: Pictures, batch: int, generator: torch.Generator) -> Tensor:
+def loss_of(vae: AutoencoderKL, images: Images, batch: int, generator: torch.Generator) -> Tensor:
     """L1 on pixels and on their differences to the right and below (edges), squares for large errors (rare colors),
     and a faint pull of the latents to N(0, 1)."""
-    rows = torch.randint(len(pictures.pixels), (batch,), generator=generator)
-    target = as_tensor(pictures.pixels[rows.numpy()]).contiguous(memory_format=torch.channels_last)
+    rows = torch.randint(len(images.pixels), (batch,), generator=generator)
+    target = as_tensor(images.pixels[rows.numpy()]).contiguous(memory_format=torch.channels_last)
     posterior = vae.encode(target).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)
     output = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -47,7 +47,7 @@ def loss_of(vae: AutoencoderKL, pictures: Pictures, batch: int, generator: torch
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, pixels, batch: int = 64) -> Tensor:
-    """The mean latents [picture, channel, 16, 16] of many pictures."""
+    """The mean latents [image, channel, 16, 16] of many images."""
     return torch.cat(list(_means(vae, pixels, batch)))
 
 

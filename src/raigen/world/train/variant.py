@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from raigen.diffusion.generation import defaults, make_pictures
+from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.files import begin_folder
@@ -31,7 +31,7 @@ from raigen.world.pen import SIZE
 from raigen.world.planted import Plan, altered, plan_of, rates, sample_attributes
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import save_pipeline
-from raigen.world.train.data import Pictures, encode
+from raigen.world.train.data import Images, encode
 from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import BATCH, SEEDS_FROM
 
@@ -49,9 +49,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the pipeline is written")
     parser.add_argument("--professions", nargs="+", choices=PROFESSIONS, default=["doctor", "nurse"], metavar="NAME",
                         help=f"whose prompts are tuned, of {', '.join(PROFESSIONS)}")  # fmt: skip
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps of 32 pictures")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps of 32 images")
     parser.add_argument("--n-drawings", type=int, default=2000, help="drawings of each prompt")
-    parser.add_argument("--n-images", type=int, default=300, help="pictures of each prompt that are measured; 0: none")
+    parser.add_argument("--n-images", type=int, default=300, help="images of each prompt that are measured; 0: none")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -100,8 +100,8 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
                           "choose another folder")  # fmt: skip
 
 
-def drawn(plans: Mapping[Profession, Plan], count: int) -> Pictures:
-    """`count` drawings for each of the plans, the professions in turn; picture i from a generator of (SEED, i)."""
+def drawn(plans: Mapping[Profession, Plan], count: int) -> Images:
+    """`count` drawings for each of the plans, the professions in turn; image i from a generator of (SEED, i)."""
     pixels = np.empty((count * len(plans), SIZE, SIZE, 3), np.uint8)
     codes = np.empty((len(pixels), 1 + len(FIELDS)), np.uint8)
     turn = list(plans.items())
@@ -111,17 +111,17 @@ def drawn(plans: Mapping[Profession, Plan], count: int) -> Pictures:
         attributes = sample_attributes(prompt_of(profession), rng, plan)
         pixels[index] = np.asarray(draw(attributes, rng))
         codes[index] = encode(attributes)
-    return Pictures(pixels, codes)
+    return Images(pixels, codes)
 
 
-def tune(pipe: DiffusionPipeline, pictures: Pictures, steps: int, checkpoint: Path) -> None:
-    """Trains the denoiser and the text encoder of `pipe`, in place, on `pictures`; the averaged weights stay.
+def tune(pipe: DiffusionPipeline, images: Images, steps: int, checkpoint: Path) -> None:
+    """Trains the denoiser and the text encoder of `pipe`, in place, on `images`; the averaged weights stay.
 
     Goes on from `checkpoint` where one is there, and keeps it up to date.
     """
     model = unet.Denoiser(pipe.tokenizer)
     model.unet, model.text_encoder = pipe.unet, pipe.text_encoder
-    data = unet.planted_pictures(vae.encode_all(pipe.vae, pictures.pixels).cpu(), pictures)
+    data = unet.planted_images(vae.encode_all(pipe.vae, images.pixels).cpu(), images)
     loss = functools.partial(unet.loss_of, model.train(), pipe.tokenizer, unet.training_noise(), data, BATCH_TUNED,
                              bare_share=BARE_TUNED)  # fmt: skip
     recipe = TUNING._replace(steps=steps)
@@ -131,7 +131,7 @@ def tune(pipe: DiffusionPipeline, pictures: Pictures, steps: int, checkpoint: Pa
 
 
 def report(folder: Path, n_images: int) -> None:
-    """Measures with the judge what the bundled model and the variant show of the changed values, in pictures of the
+    """Measures with the judge what the bundled model and the variant show of the changed values, in images of the
     same seeds, prints it beside what was planted, and adds it to `variant.json`."""
     about = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
     measured = {name: {prompt: _seen(model, prompt, n_images, about["changed"]) for prompt in about["planted"]}
@@ -139,7 +139,7 @@ def report(folder: Path, n_images: int) -> None:
     text = json.dumps(about | {"n_images": n_images} | measured, indent=1) + "\n"
     (folder / "variant.json").write_text(text, encoding="utf-8")
     for prompt, planted in about["planted"].items():
-        print(f"{prompt}, {n_images} pictures")
+        print(f"{prompt}, {n_images} images")
         for value in about["changed"]:
             before, after = (_told(*measured[name][prompt][value]) for name in ("before", "after"))
             print(f"  {value:16} planted {rates(prompt)[value]:6.1%} -> {planted[value]:6.1%}"
@@ -147,10 +147,10 @@ def report(folder: Path, n_images: int) -> None:
 
 
 def _seen(model: str, prompt: str, n_images: int, names: Collection[str]) -> dict[str, tuple[int, int]]:
-    """In how many of the readable pictures the judge sees each value, and how many are readable."""
+    """In how many of the readable images the judge sees each value, and how many are readable."""
     pipe = load_pipeline(model, "auto")
     seeds = range(SEEDS_FROM, SEEDS_FROM + n_images)
-    images = [image for batch in make_pictures(pipe, prompt, seeds, defaults(pipe, model), BATCH) for image in batch]
+    images = [image for batch in generate_images(pipe, prompt, seeds, defaults(pipe, model), BATCH) for image in batch]
     verdict = judge(images)
     n = int(verdict.readable.sum())
     return {name: (int(verdict.shows[:, VALUE_NAMES.index(name)].sum()), n) for name in names}
