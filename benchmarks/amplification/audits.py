@@ -61,7 +61,7 @@ def audited(options: AuditOptions, prompt: str) -> Run:
     place, n_images = profession_of(prompt), options.n_audited
     run = borrowed(options.source / place / "g0", options.work / place, n_images)
     own = CaptureConfig(prompt, n_images=n_images, batch_size=BATCH, store=True)
-    capture = run.config_of("capture") if "capture" in run.manifest["stages"] else own
+    capture = run.config.capture if "capture" in run.manifest["stages"] else own
     if (capture.prompt, capture.n_images) != (prompt, n_images):
         raise RaigenError(f"{run.dir}: holds {capture.n_images} images of {capture.prompt!r}; asked for "
                           f"{n_images} of {prompt!r}. Choose another --work")  # fmt: skip
@@ -96,7 +96,7 @@ def borrowed(source: Path, folder: Path, n_images: int) -> Run:
 
 def label_hits(run: Run) -> None:
     """Labels what CLIP could not name with the rare value that the judge sees in 80 % of its top images."""
-    samples, prompt = run.samples(), run.config_of("capture").prompt
+    samples, prompt = run.samples(), run.config.capture.prompt
     judgment = judge([run.read_image(sample) for sample in samples])
     rates, index_of = seen_rates(judgment), {sample.file: sample.index for sample in samples}
     labeled = []

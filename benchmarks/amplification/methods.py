@@ -168,7 +168,7 @@ def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str
     assert presence is not None  # of a finished audit, by the world's judge
     (entry,) = raigen.amplify(run, **asked)
     cell = {
-        "prompt": run.config_of("capture").prompt, "rank": attribute.rank, "neuron": attribute.neuron,
+        "prompt": run.config.capture.prompt, "rank": attribute.rank, "neuron": attribute.neuron,
         "label": attribute.label, "named by": aim.named_by, "top share": aim.top_share,
         "fresh": {"hits": presence.hits, "n": presence.n},
     }  # fmt: skip
@@ -193,7 +193,7 @@ def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str
 def looked(run: Run, attribute: RareAttribute, files: Sequence[str]) -> dict[str, list[int]]:
     """What the judge sees in each image: the attribute, whether it can be read, whether the profession is right."""
     verdict = judge([image(run.dir / file) for file in files])
-    right = verdict.profession == PROFESSIONS.index(profession_of(run.config_of("capture").prompt))
+    right = verdict.profession == PROFESSIONS.index(profession_of(run.config.capture.prompt))
     shows = verdict.shows[:, COLUMN_OF[attribute.label or ""]]
     return {"shows": listed(shows), "readable": listed(verdict.readable), "right": listed(right)}
 
@@ -228,7 +228,7 @@ def mix_of(options: Options, run: Run, pair: Sequence[Aim]) -> dict[str, Any] | 
 
     def make() -> dict[str, Any]:
         (entry,) = raigen.amplify(run, **asked)
-        return {"prompt": run.config_of("capture").prompt, "attributes": entry["attributes"]}
+        return {"prompt": run.config.capture.prompt, "attributes": entry["attributes"]}
 
     try:
         return kept(path, asked | {"labels": [aim.attribute.label for aim in pair]}, make)

@@ -75,7 +75,7 @@ def row_of(options: Options, run: Run, aim: Aim) -> dict[str, Any]:
              "n_probes": options.n_probes, "label": aim.attribute.label}  # fmt: skip
 
     def make() -> dict[str, Any]:
-        named = {"prompt": run.config_of("capture").prompt, "label": aim.attribute.label}
+        named = {"prompt": run.config.capture.prompt, "label": aim.attribute.label}
         return named | mixture_of(options, run, aim) | likelihoods(options, run, aim)
 
     return kept(run.dir / "cells" / f"{aim.attribute.neuron}-paper.json", asked, make)
@@ -109,10 +109,10 @@ def likelihoods(options: Options, run: Run, aim: Aim) -> dict[str, float]:
     rest = [sample.file for sample in run.samples() if sample.file not in aim.attribute.top_images]
     chosen = np.random.default_rng(aim.attribute.neuron).choice(len(rest), len(top), replace=False)
     files = [*top, *(rest[index] for index in sorted(chosen))]
-    pipe = load_pipeline("portraits", "cpu", run.config_of("capture"))
+    pipe = load_pipeline("portraits", "cpu", run.config.capture)
     latents = encoded(pipe, run, files)
     angles, timestep = angles_of(pipe.scheduler.alphas_cumprod, options.n_angles)
-    velocity = velocity_of(pipe, run.config_of("capture").prompt, timestep)
+    velocity = velocity_of(pipe, run.config.capture.prompt, timestep)
     found = log_likelihood(velocity, latents, angles.tolist(), torch.Generator().manual_seed(0), options.n_probes)
     bits = bits_per_dimension(found, latents[0].numel())
     first, second = bits[: len(top)].mean().item(), bits[len(top) :].mean().item()

@@ -57,7 +57,7 @@ def main(options: Options) -> None:
         seconds["alone"].append(_timed(lambda: alone(config, options.work / "alone")))
         run = Run.create(options.work / "audit")
         seconds["audit"].append(_timed(lambda run=run: audited(run, config)))
-        seconds["training"].append(run.facts_of("train")["training_seconds"])
+        seconds["training"].append(run.facts.train.training_seconds)
         print(
             f"round {number}: {', '.join(f'{name} {times[-1]:.1f} s' for name, times in seconds.items())}", flush=True
         )

@@ -123,7 +123,7 @@ def main(options: Options) -> None:
 def rows_of(options: Options, prompt: str, seed: int) -> Iterator[dict]:
     """The rows of one prompt and generation seed, from its folder where they are."""
     run = capture(options.work, prompt, seed, options.n_images)
-    n_steps = run.facts_of("capture")["n_steps"]
+    n_steps = run.facts.capture.n_steps
     for point in points(n_steps):
         if options.curves and point.curve not in options.curves:
             continue

@@ -159,7 +159,7 @@ def test_select_keeps_the_strongest_of_its_pool_and_costs_what_it_made(run, made
 @pytest.mark.parametrize("score", ["coherent", "published"])
 def test_select_sees_a_image_as_discovery_does(run, score):
     if score == "published":  # which takes the mean over the positions, of coarse neurons only
-        run_stage(run, "discover", replace(run.config_of("discover"), score=score), redo=True)
+        run_stage(run, "discover", replace(run.config.discover, score=score), redo=True)
     store = ActivationStore(run.activations_dir)
     stored = torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])]).float()
     studio = Renderer(run, AmplifyConfig(attribute=2))
@@ -170,8 +170,8 @@ def test_select_sees_a_image_as_discovery_does(run, score):
 
 def test_codes_of_another_score_are_not_taken_for_those_of_this_one(run, made):
     raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
-    run_stage(run, "discover", replace(run.config_of("discover"), score="published"), redo=True)
-    run_stage(run, "annotate", run.config_of("annotate"))
+    run_stage(run, "discover", replace(run.config.discover, score="published"), redo=True)
+    run_stage(run, "annotate", run.config.annotate)
     labeled(run, "holding a cat", "in the snow", None)
     (entry,) = raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
     codes = kept_codes(run, "means")[:, entry["neuron"]]
@@ -302,10 +302,10 @@ def test_what_cannot_be_amplified_is_one_clear_error(run, capsys, flags, spoil, 
 
 
 def test_the_report_is_outdated_by_what_it_does_not_show_yet(run, made):
-    assert run.is_done("report", run.config_of("report"))
+    assert run.is_done("report", run.config.report)
     (entry,) = raigen.amplify(run, attribute=1, strength=(1,), n_images=2)
     assert entry["method"] == "contrast"  # which is what brings attributes
-    assert not run.is_done("report", run.config_of("report"))
+    assert not run.is_done("report", run.config.report)
     assert main(["report", str(run.dir)]) == 0 and "Brought out" in run.report().read_text()
 
 

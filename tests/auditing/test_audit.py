@@ -34,7 +34,7 @@ def test_an_audit_walks_all_stages_in_order_and_tells_each_step(stages, tmp_path
         ("capture", "finished"), ("train", "begun"),
     ]  # fmt: skip
     assert steps[1].tick == Tick(1, 3, "working")
-    assert run.config_of("train").k == 4
+    assert run.config.train.k == 4
     assert run.facts_of("report") == {"ticks": 3}
     assert run.report().read_text() == "report 0\nreport 1\nreport 2"
 
@@ -121,7 +121,7 @@ def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
     stages.calls = []
     list(walk(run, other, redo="discover"))
     assert stages.calls == ["discover", "annotate", "evaluate", "report"]
-    assert run.config_of("discover").percentile == 80.0
+    assert run.config.discover.percentile == 80.0
 
 
 def test_redo_of_a_stopped_capture_starts_over(stages, run):

@@ -67,7 +67,7 @@ def test_all_runs_get_the_autoencoder_of_all_tokens_and_keep_the_last_step_only(
         facts = run.facts_of("train")
         assert facts["tokens"] == 2 * N_IMAGES * N_STEPS * N_TOKENS and facts["shared_by"] == PROMPTS
         assert sharers(run) == tuple(PROMPTS) and not run.checkpoint_path.exists()
-        assert run.facts_of("capture")["n_steps"] == N_STEPS
+        assert run.facts.capture.n_steps == N_STEPS
         assert run.is_done("capture", config.capture) and run.is_done("train", config.train)
         assert sum(path.stat().st_size for path in run.activations_dir.iterdir()) < 2 * N_IMAGES * N_TOKENS * 16 * 2
     assert same(*whole) and hashes(whole[0]) != hashes(whole[1])
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_other_prompts_is_not_taken_up(whole, configs, sd_folder
     first, _ = shared(configs, tmp_path, 9)
     others = [configs[0], config_for("a photo of a cat", sd_folder)]
     list(share([first, Run.create(tmp_path / "cat")], others))
-    assert first.facts_of("train")["tokens"] == 2 * N_IMAGES * N_STEPS * N_TOKENS
+    assert first.facts.train.tokens == 2 * N_IMAGES * N_STEPS * N_TOKENS
     assert not same(first, whole[0]) and hashes(first) == hashes(whole[0])
 
 

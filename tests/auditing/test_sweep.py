@@ -39,7 +39,7 @@ def test_a_sweep_makes_a_run_for_every_prompt_and_model(stages, study):
         Entry(DOCTOR, "a", "a-photo-of-a-doctor--a"), Entry(NURSE, "a", "a-photo-of-a-nurse--a"),
         Entry(DOCTOR, "x/b", "a-photo-of-a-doctor--b"), Entry(NURSE, "x/b", "a-photo-of-a-nurse--b"),
     ]  # fmt: skip
-    made = [run.config_of("capture") for run in study.runs()]
+    made = [run.config.capture for run in study.runs()]
     assert [(capture.prompt, capture.model, capture.n_images) for capture in made] == [
         (entry.prompt, entry.model, 60) for entry in study.entries
     ]

@@ -151,8 +151,8 @@ def test_a_borrowed_capture_is_shared_and_stays_as_it_was(tmp_path):
     write_text(lender.manifest_path, json.dumps({"format": 1, "stages": {"capture": record, "train": {}}}))
     before = lender.manifest_path.read_text()
     run = borrowed(lender.dir, tmp_path / "own", 50)
-    assert run.config_of("capture").n_images == 50 and "train" not in run.manifest["stages"]
-    assert run.is_done("capture", run.config_of("capture"))
+    assert run.config.capture.n_images == 50 and "train" not in run.manifest["stages"]
+    assert run.is_done("capture", run.config.capture)
     write_text(run.images_dir / "000000.png", "another")
     run.forget("capture")
     assert {name: (lender.dir / name).read_text() for name in files} == files

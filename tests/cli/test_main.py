@@ -194,7 +194,7 @@ def test_a_stage_keeps_what_it_was_given_before(captured, capsys):
     assert out == ""
     assert err.startswith("train: done in ") and err.count("\n") == 1
     config = TrainConfig(d_sae=16, k=2, tokens_per_batch=64)
-    assert captured.config_of("train") == config
+    assert captured.config.train == config
 
     assert cli.main(["train", run]) == 0
     assert capsys.readouterr().err == "train: done before\n"
@@ -205,7 +205,7 @@ def test_a_stage_keeps_what_it_was_given_before(captured, capsys):
         "Choose another --run-dir, or add --redo train to replace it and what follows from it\n"
     )
     assert cli.main(["train", run, "--k", "3", "--redo", "train"]) == 0
-    assert captured.config_of("train") == replace(config, k=3)
+    assert captured.config.train == replace(config, k=3)
     assert captured.is_done("train", replace(config, k=3))
 
 

@@ -94,5 +94,7 @@ def test_the_questions_say_what_is_asked_and_in_which_form():
     assert "“a “cat””" in question.text and "JSON" in question.text
     assert list(question.schema["properties"]) == question.schema["required"] == ["evidence", "answer"]
     question = annotation_question("a photo of a doctor", 10, 9)
-    assert all(word in question.text for word in ("a photo of a doctor", "the 10 pictures", "9 random pictures", "80 %"))
+    assert all(
+        word in question.text for word in ("a photo of a doctor", "the 10 pictures", "9 random pictures", "80 %")
+    )
     assert set(question.schema["required"]) == set(ANNOTATION) and question.schema["additionalProperties"] is False

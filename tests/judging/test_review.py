@@ -75,7 +75,7 @@ def test_ticks_become_a_checked_rate_beside_the_raw_one(run: Run) -> None:
             ("2", "raw"),
             ("3", "raw"),
         ]
-    assert run.is_done("evaluate", run.config_of("evaluate"))
+    assert run.is_done("evaluate", run.config.evaluate)
     assert read_ticks(run, run.review_path) == {found.neuron: frozenset([*fresh, *seen])}
     write(run)
     text = text_of(run)

@@ -257,7 +257,7 @@ def test_the_table_is_parquet_too(whole: Run) -> None:
 def test_what_is_written_anew_is_outdated_until_then(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1)
     write(run)
-    config = run.config_of("report")
+    config = run.config.report
     assert run.is_done("report", config)
     run.outdate("report")
     assert not run.is_done("report", config) and run.report_path.is_file()

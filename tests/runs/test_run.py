@@ -137,12 +137,12 @@ def test_forgetting_drops_the_files_of_the_stage_and_of_those_after_it(run):
 
 def test_configurations_are_the_recorded_ones_or_the_defaults(run):
     with pytest.raises(RaigenError, match=r"nothing was captured yet; run: raigen capture PROMPT --run-dir "):
-        run.config_of("capture")
+        run.config.capture  # noqa: B018
     run.begin("capture", DOCTOR)
     run.begin("discover", DiscoverConfig(n_attributes=3))
-    assert run.config_of("capture") == DOCTOR
-    assert run.config_of("discover") == DiscoverConfig(n_attributes=3)
-    assert run.config_of("report") == ReportConfig()
+    assert run.config.capture == DOCTOR
+    assert run.config.discover == DiscoverConfig(n_attributes=3)
+    assert run.config.report == ReportConfig()
 
 
 def test_facts_of_an_unfinished_stage_say_what_to_run(run):
@@ -280,12 +280,10 @@ def test_attributes_are_read_from_the_file(run):
     assert run.attributes == [attribute]
 
 
-def test_the_written_layout_names_every_path():
+def test_the_written_layout_names_every_path(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "disk-layout.md").read_text(encoding="utf-8")
-    run = Run.__new__(Run)
-    run.dir = Path("run")
-    paths = [getattr(run, name) for name, value in vars(Run).items() if isinstance(value, property)
-             and name.endswith(("_path", "_dir"))]  # fmt: skip
+    run = Run.create(tmp_path / "run")
+    paths = [value for name, value in vars(run).items() if name.endswith(("_path", "_dir"))]
     paths.append(run.amplification_path("12-steer"))
     assert len(paths) > 15
     assert [path.name for path in paths if path.name not in text] == []
@@ -353,3 +351,26 @@ def test_autoencoders_of_other_seeds_go_with_the_training_even_when_it_noted_non
     assert run.seed_dirs() == [run.seed_dir(1)]
     run.forget("train")
     assert run.seed_dirs() == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_where_the_file_system_knows_no_locks_a_line_says_so_and_work_goes_on(run, monkeypatch, capsys, number):
+    def none(*args):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with run.locked():
+        (run.dir / "done").touch()
+    said = capsys.readouterr().err
+    assert said == f"raigen: {run.dir} lies on a file system without locks; let only one raigen write there\n"
+    with run.locked():  # again, whatever the first left behind
+        pass
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(run, monkeypatch):
+    def broken(*args):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    with pytest.raises(OSError, match="input/output error"), run.locked():
+        raise AssertionError("not reached")

@@ -47,7 +47,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 def test_every_token_is_trained_on_once_and_only_the_last_step_is_kept(whole):
     store = ActivationStore(whole.activations_dir)
     assert (store.n_images, store.step_indices) == (N_IMAGES, (N_STEPS - 1,))
-    assert whole.facts_of("capture")["n_steps"] == N_STEPS
+    assert whole.facts.capture.n_steps == N_STEPS
     facts = whole.facts_of("train")
     assert facts["tokens"] == N_IMAGES * N_STEPS * N_TOKENS and facts["training_seconds"] > 0
     assert facts["l0"] == pytest.approx(4, rel=0.1)
@@ -82,7 +82,7 @@ def test_autoencoders_of_other_seeds_are_trained_beside_the_first(config, whole,
     streamed(both, tmp_path / "run", 5)
     run = streamed(both, tmp_path / "run")
     assert all(torch.equal(value, weights(run)[name]) for name, value in weights(whole).items())  # the first alone
-    assert run.seed_dirs() == [run.sae_dir / "seed-1"] and run.facts_of("train")["n_seeds"] == 2
+    assert run.seed_dirs() == [run.sae_dir / "seed-1"] and run.facts.train.n_seeds == 2
     # As the first of that seed would be, but for the order of the tokens: trained, and another one.
     other = MatryoshkaSAE.load(run.seed_dirs()[0])
     assert other.threshold > 0 and not torch.equal(other.W_dec, MatryoshkaSAE.load(run.sae_dir).W_dec)
@@ -106,7 +106,7 @@ def test_scaled_inputs_are_resumed_and_folded_into_weights_for_the_last_step(con
     store, sae = ActivationStore(run.activations_dir), MatryoshkaSAE.load(run.sae_dir)
     tokens = torch.cat([chunk.activations.flatten(0, 1) for chunk in store.step(N_STEPS - 1)])
     assert float((sae.encode(tokens) > 0).sum(1).float().mean()) == pytest.approx(4, rel=0.4)
-    assert run.facts_of("train")["l0"] == pytest.approx(4, rel=0.15)
+    assert run.facts.train.l0 == pytest.approx(4, rel=0.15)
 
 
 def test_training_alone_makes_the_images_again_and_comes_to_the_same_weights(config, whole, tmp_path):

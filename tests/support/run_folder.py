@@ -128,7 +128,7 @@ def _discover(run: Run, samples: list[Sample], n_attributes: int, until: str) ->
     write_tensors(run.heatmaps_path, {"heatmaps": torch.from_numpy(maps)})
     _finish(run, "train", TrainConfig(), {"d_sae": 3072, "group_sizes": [307, 2765], "fvu": 0.08123, "l0": 11.9,
             "n_dead": 1}, [])  # fmt: skip
-    _finish(run, "discover", run.config_of("discover"), {"embedder": "portraits-clip", "n_kept": 14}, [])
+    _finish(run, "discover", run.config.discover, {"embedder": "portraits-clip", "n_kept": 14}, [])
     return attributes
 
 
@@ -214,11 +214,11 @@ def make_run(dir: Path, n_attributes: int = 4, n_images: int = 60, until: str = 
     samples = _capture(run, config, SHOWN[:n_attributes])
     attributes = _discover(run, samples, n_attributes, until)
     if until == "evaluate":
-        _finish(run, "annotate", run.config_of("annotate"), {"labeled_by": "CLIP", "n_named": n_attributes - 1}, [])
+        _finish(run, "annotate", run.config.annotate, {"labeled_by": "CLIP", "n_named": n_attributes - 1}, [])
         _finish(
             run,
             "evaluate",
-            run.config_of("evaluate"),
+            run.config.evaluate,
             {"judge": "portraits judge", "n_unscored": {"portraits judge: the image cannot be read": 4}},
             [],
         )

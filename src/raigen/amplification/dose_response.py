@@ -48,8 +48,7 @@ class Experiment:
     """A run's studio and eye, and what both work on: the attributes and the unsteered images."""
 
     def __init__(self, run: Run, config: AmplifyConfig):
-        for stage in ("train", "discover", "annotate"):
-            run.facts_of(stage)
+        run.require("train", "discover", "annotate")
         self.run, self.config = run, config
         self.studio, self.eye = Renderer(run, config), Evaluator(run, config)
         self.base = Recipe(self.studio.capture.prompt)
@@ -191,7 +190,7 @@ class Experiment:
     def _random_neuron(self, attribute: RareAttribute) -> int:
         """A neuron that fires in as many images as discovery asks for, and is not listed."""
         codes = self.run.read_tensors(self.run.codes_path, "discover")["image_codes"]
-        alive = (codes > 0).sum(0) >= self.run.config_of("discover").min_images
+        alive = (codes > 0).sum(0) >= self.run.config.discover.min_images
         alive[[other.neuron for other in self.run.attributes]] = False
         live = alive.nonzero().squeeze(1).tolist()
         if not live:

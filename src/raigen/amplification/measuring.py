@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from raigen.config import AmplifyConfig, CaptureConfig
+from raigen.config import AmplifyConfig
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.judges import Subject, Verdicts, is_in_world, judges_of, presence_of, verdicts_of, without
 from raigen.judging.vlm.ask import open_answers
@@ -43,11 +43,11 @@ class Evaluator:
 
     def __init__(self, run: Run, config: AmplifyConfig):
         self.run, self.config = run, config
-        self.capture: CaptureConfig = run.config_of("capture")
+        self.capture = run.config.capture
         self.judges = judges_of(config.judge, self.capture)
         self.in_world = is_in_world(self.capture)
         self._answers = open_answers(run.answers_path, config)
-        self._embedder = Embedder(run.facts_of("discover")["embedder"])
+        self._embedder = Embedder(run.facts.discover.embedder)
         self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raigen.amplification.steering import Method, random_like, scales_of, steering
-from raigen.config import AmplifyConfig, CaptureConfig
+from raigen.config import AmplifyConfig
 from raigen.diffusion.generation import Generated, Settings, generate
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
@@ -77,15 +77,15 @@ class Renderer:
 
     def __init__(self, run: Run, config: AmplifyConfig):
         self.run, self.config = run, config
-        self.capture: CaptureConfig = run.config_of("capture")
-        self.facts = run.facts_of("capture")
-        run.facts_of("train")
-        self.settings = Settings(**{name: self.facts[name] for name in Settings._fields})
+        self.capture = run.config.capture
+        self.facts = run.facts.capture
+        run.require("train")
+        self.settings = Settings(**{name: getattr(self.facts, name) for name in Settings._fields})
         self.sae = MatryoshkaSAE.load(run.sae_dir)
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
         self._mask, self.mask_hash = _read_mask(config.mask)
         self._contrasts: dict[int, Tensor] = {}
-        self._by_mean = run.config_of("discover").score == "published"
+        self._by_mean = run.config.discover.score == "published"
         self.first_seed = SEEDS_FROM + self.capture.base_seed
 
     @cached_property
@@ -172,9 +172,9 @@ class Renderer:
         return _Codes(folder / ("means" if self._by_mean else "codes"))
 
     def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
-        point = find_hookpoint(self.pipe, self.facts["hookpoint"])
+        point = find_hookpoint(self.pipe, self.facts.hookpoint)
         if not recipe.neurons:
-            return generate(self.pipe, recipe.prompt, seeds, self.settings, point, [self.facts["n_steps"] - 1])
+            return generate(self.pipe, recipe.prompt, seeds, self.settings, point, [self.facts.n_steps - 1])
         steps = None if recipe.steps is None else range(recipe.steps[0], recipe.steps[1] + 1)
         patterned = recipe.neurons if recipe.method == "contrast" else ()
         turned = steering(
@@ -202,7 +202,7 @@ class Renderer:
 
     def _described(self, recipe: Recipe) -> str:
         """All that decides the images, as JSON: the recipe, the model, its settings, the autoencoder."""
-        model = {name: self.facts.get(name) for name in ("model", "revision", "dtype", "hookpoint")}
+        model = {name: getattr(self.facts, name) for name in ("model", "revision", "dtype", "hookpoint")}
         context = model | self.settings._asdict() | {"sae": self._weights, "first_seed": self.first_seed}
         return json.dumps({"recipe": asdict(recipe), "context": context}, sort_keys=True)
 

@@ -80,8 +80,7 @@ def run_stage(
     and rates.)
     """
     with run.locked():
-        for earlier in STAGES[: STAGES.index("annotate" if name == "report" else name)]:
-            run.facts_of(earlier)
+        run.require(*STAGES[: STAGES.index("annotate" if name == "report" else name)])
         if redo:
             run.forget(name)
         for step in steps(run, name, config):
@@ -129,7 +128,7 @@ def begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
 
 def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
     """The stage at work. Without a store, training makes the images again for what they put out inside."""
-    if name == "train" and not (capturing := run.config_of("capture")).store:
+    if name == "train" and not (capturing := run.config.capture).store:
         return _training(run, config, capturing, [])
     return stage_function(name)(run, config)
 

@@ -26,7 +26,7 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
     known = [run for run in runs if sharers(run) and run.codes_path.is_file() and run.attributes_path.is_file()]
     codes = {run.dir: _codes(run) for run in known}
     for run in known:
-        own, neurons = run.config_of("capture"), [attribute.neuron for attribute in run.attributes]
+        own, neurons = run.config.capture, [attribute.neuron for attribute in run.attributes]
         others = [other for other in known if _is_kin(run, other)]
         if not others or not neurons:
             continue
@@ -34,7 +34,7 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for other in (run, *others):
             shares = reaches(codes[other.dir][:, neurons], least).mean(axis=0).tolist()
             for attribute, rate in zip(run.attributes, shares, strict=True):
-                values = (attribute.rank, attribute.neuron, attribute.label, other.config_of("capture").prompt, rate)
+                values = (attribute.rank, attribute.neuron, attribute.label, other.config.capture.prompt, rate)
                 found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))
     return found
 
@@ -50,9 +50,9 @@ def as_csv(rows: Iterable[dict[str, Any]]) -> str:
 
 def _is_kin(run: Run, other: Run) -> bool:
     """Whether another run has the same autoencoder."""
-    same_model = other.config_of("capture").model == run.config_of("capture").model
+    same_model = other.config.capture.model == run.config.capture.model
     return other is not run and same_model and sharers(other) == sharers(run)
 
 
 def _codes(run: Run) -> Float[np.ndarray, "image neuron"]:
-    return run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
+    return run.image_codes()

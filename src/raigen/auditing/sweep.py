@@ -87,7 +87,7 @@ def sweep(
 def _begun(study: Study, prompts: Sequence[str], models: Sequence[str]) -> Iterator[Run]:
     """The runs of the study for these prompts and models that are there."""
     for entry in study.entries:
-        if entry.prompt in prompts and entry.model in models and (study.dir_of(entry) / "run.json").is_file():
+        if entry.prompt in prompts and entry.model in models and Run.is_at(study.dir_of(entry)):
             yield Run(study.dir_of(entry))
 
 

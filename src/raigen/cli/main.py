@@ -124,7 +124,7 @@ def _review(run: Run, path: Path) -> None:
     with run.locked():
         checked = import_module("raigen.judging.review").review(run, path)
     with progress_bars() as show:
-        run_stage(run, "report", run.config_of("report"), redo=True, on_tick=show)
+        run_stage(run, "report", run.config.report, redo=True, on_tick=show)
     for attribute in checked:
         print(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
     print(f"report: {run.report()}")
@@ -140,7 +140,9 @@ def _serve(place: Path, port: int) -> None:
 
 def _list_hookpoints(command: Any) -> None:
     quiet_libraries()
-    survey = import_module("raigen.diffusion.survey").list_hookpoints(command.model, SearchConfig(**values_of(command.options)))
+    survey = import_module("raigen.diffusion.survey").list_hookpoints(
+        command.model, SearchConfig(**values_of(command.options))
+    )
     license = survey.license or "no license named"
     print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {license}; {survey.n_steps} steps, "
           f"{survey.height} x {survey.width} pixels")  # fmt: skip
@@ -162,7 +164,7 @@ def _amplify(command: Any) -> None:
         amplify = import_module("raigen.amplification.amplify").amplify
         found = amplify(run, progress=lambda tick: show(Step("amplify", "running", tick)), **vars(config))
         show(Step("amplify", "finished", seconds=time.monotonic() - started))
-        run_stage(run, "report", run.config_of("report"), on_tick=show)
+        run_stage(run, "report", run.config.report, on_tick=show)
     if config.causal:
         print_attributes(run)
     else:
@@ -190,7 +192,7 @@ def _compare(command: Any) -> None:
 def _run_one(stage: str, command: Any, args: list[str]) -> None:
     run_dir = _run_dir(command)
     recorded = {}
-    if stage != "capture" or (run_dir / "run.json").is_file():
+    if stage != "capture" or Run.is_at(run_dir):
         manifest = Run(run_dir).manifest
         if stage in manifest["stages"]:
             recorded = {stage: values_of(Run(run_dir).config_of(stage))}
@@ -219,7 +221,7 @@ def _run_dir(command: Any) -> Path:
 
 
 def _is_run(text: str) -> bool:
-    return (Path(text) / "run.json").is_file()
+    return Run.is_at(Path(text))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def server_of(place: Path, port: int) -> ThreadingHTTPServer:
 
 def runs_in(place: Path) -> list[Path]:
     """The run folders at `place`: itself, or those right in it; by name."""
-    if (place / "run.json").is_file():
+    if Run.is_at(place):
         return [place]
     return sorted(path.parent for path in place.glob("*/run.json")) if place.is_dir() else []
 
@@ -77,14 +77,14 @@ def _study_entry(place: Path) -> dict[str, Any]:
 
 def _root_of(place: Path) -> Path:
     """What addresses are relative to: for a single run the folder around it, so that both kinds look alike."""
-    return place.resolve().parent if (place / "run.json").is_file() else place.resolve()
+    return place.resolve().parent if Run.is_at(place) else place.resolve()
 
 
 def _entry(path: Path) -> dict[str, Any]:
     name = path.resolve().name
     try:
         run = Run(path)
-        capture = run.config_of("capture")
+        capture = run.config.capture
         attributes = run.attributes if run.attributes_path.is_file() else []
     except RaigenError as error:
         return {"name": name, "trouble": str(error)}

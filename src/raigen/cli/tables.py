@@ -115,7 +115,7 @@ def print_study(study: Study) -> None:
     for name in ("prompt", "model", "listed", "named", "rarest", "presence", *elsewhere, "folder"):
         table.add_column(name, justify="right" if name in ("listed", "named", "presence") else "left")
     for entry in study.entries:
-        run = Run(study.dir_of(entry)) if (study.dir_of(entry) / "run.json").is_file() else None
+        run = Run(study.dir_of(entry)) if Run.is_at(study.dir_of(entry)) else None
         under = (_most_under(study, entry, _rarest(run)),) if is_shared else ()
         table.add_row(*map(escape, (entry.prompt, entry.model, *_run_cells(run), *under, entry.folder)))
     _console().print(table)
@@ -173,7 +173,7 @@ def _run_cells(run: Run | None) -> list[str]:
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
     """The listed attributes; with `truth`, also which are truly rare."""
-    print(f"Rare for “{run.config_of('capture').prompt}”")
+    print(f"Rare for “{run.config.capture.prompt}”")
     if run.attributes:
         _console().print(_table(run, truth))
     else:

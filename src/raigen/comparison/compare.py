@@ -107,7 +107,7 @@ def comparing(study: Study, config: CompareConfig) -> Generator[Tick, None, Comp
     shows = {(label, *place): found.verdicts[label].shows for place, found in judged.items() for label in labels}
     changes = changes_of(attributes, shows, matched.prompts, matched.models, config.confidence)
     lone = yield from _lone(attributes, cells, matched, yardstick, config)
-    first = first_seed(runs[0].config_of("capture"))
+    first = first_seed(runs[0].config.capture)
     comparison = Comparison(
         next(iter(judged.values())).verdicts[labels[0]].judge, config.confidence, matched.models[0], matched.prompts,
         matched.models, matched.n_images, matched.n_fresh_images, first, config.drawn_rate, tuple(attributes),

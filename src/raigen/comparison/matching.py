@@ -30,7 +30,7 @@ def match(runs: Sequence[Run], config: CompareConfig) -> Match:
     if len(runs) < 2:
         raise RaigenError(f"runs: expected two or more to compare; got {len(runs)}")
     for run in runs:
-        run.facts_of("evaluate")  # raises where there are no judgments, and says how to make them
+        run.require("evaluate")
     run_of = {place_of(run): run for run in runs}
     prompts = tuple(dict.fromkeys(prompt for prompt, _ in run_of))
     models = _models([model for _, model in run_of], config.baseline)
@@ -41,14 +41,14 @@ def match(runs: Sequence[Run], config: CompareConfig) -> Match:
             f"runs: expected every prompt with every model; there is no run of {told}. Audit what is missing, such as: "
             f'raigen audit "{missing[0][0]}" --model {missing[0][1]}, in the same study if there is one (--study)'
         )
-    n_images = _same(runs, "n_images", lambda run: run.config_of("capture").n_images,
+    n_images = _same(runs, "n_images", lambda run: run.config.capture.n_images,
                      "what is found hangs on how many were audited. Audit again with one --n-images")  # fmt: skip
-    _same(runs, "base_seed", lambda run: run.config_of("capture").base_seed,
+    _same(runs, "base_seed", lambda run: run.config.capture.base_seed,
           "rates are compared on the same seeds. Audit again with one --base-seed")  # fmt: skip
-    _same(runs, "embedder", lambda run: run.facts_of("discover")["embedder"],
+    _same(runs, "embedder", lambda run: run.facts.discover.embedder,
           "texts and images need one CLIP model. Discover again with one --embedder")  # fmt: skip
     n_fresh = config.n_fresh_images or _same(
-        runs, "n_fresh_images", lambda run: run.facts_of("evaluate")["n_fresh_images"],
+        runs, "n_fresh_images", lambda run: run.facts.evaluate.n_fresh_images,
         "rates are compared on as many of each. Add --n-fresh-images N: what is missing is then made")  # fmt: skip
     return Match(run_of, prompts, models, _judge(runs, config), n_images, n_fresh)
 
@@ -65,13 +65,13 @@ def _models(found: Sequence[str], baseline: str | None) -> tuple[str, ...]:
 def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
     """The one judge of all runs. Named, `portraits` also judges models that were made of the bundled one."""
     if config.judge is None:
-        return _same(runs, "judge", lambda run: judges_of(run.config_of("evaluate").judge, run.config_of("capture"))[0],
+        return _same(runs, "judge", lambda run: judges_of(run.config.evaluate.judge, run.config.capture)[0],
                      "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew")  # fmt: skip
     if config.judge != WORLD:
         return config.judge
     strange = [prompt for prompt, _ in map(place_of, runs) if prompt not in PROMPTS]
     if strange:
-        capture: CaptureConfig = runs[0].config_of("capture")
+        capture: CaptureConfig = runs[0].config.capture
         judges_of([WORLD], replace(capture, prompt=strange[0]))  # raises, and says why
     return WORLD
 

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from raigen.report.exports import as_parquet, plain
+from raigen.runs.facts import CaptureFacts
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.runs.study import Study, free_name, slug
@@ -24,7 +25,7 @@ def export(study: Study, page: Mapping[str, Any], runs: Mapping[str, Run]) -> li
     names = page["names"]
     paths = [study.cards_dir / f"{name}.md" for name in file_names([names[model] for model in page["models"]])]
     for path, model in zip(paths, page["models"], strict=True):
-        write_text(path, card_of(page, model, runs[model].facts_of("capture")))
+        write_text(path, card_of(page, model, runs[model].facts.capture))
     if find_spec("pyarrow"):
         paths += [as_parquet(path) for path in (study.table_path, study.axes_path)]
     return paths
@@ -42,16 +43,16 @@ def file_names(names: Sequence[str]) -> list[str]:
     return found
 
 
-def card_of(page: Mapping[str, Any], model: str, facts: Mapping[str, Any]) -> str:
+def card_of(page: Mapping[str, Any], model: str, facts: CaptureFacts) -> str:
     """A model card in Markdown: a block of metadata as the Hub reads it, then every rate of the model for each prompt.
 
     `facts` are those of a capture: the license and the place on the Hub go into the block where they are known. The
     rates of attributes and the discrepancies of closed axes stand in its `model-index`.
     """
     name = page["names"][model]
-    on_hub = model if facts.get("revision") else None
+    on_hub = model if facts.revision else None
     data = ModelCardData(
-        license=facts.get("licence"), library_name="diffusers", pipeline_tag=TASK, base_model=on_hub,
+        license=facts.license, library_name="diffusers", pipeline_tag=TASK, base_model=on_hub,
         tags=["raigen", "bias", "audit"], model_name=name, eval_results=_results(page, model),
     )  # fmt: skip
     lines = ["---", data.to_yaml(), "---", "", f"# What {plain(name)} hardly ever shows", "", *_intro(page, model)]

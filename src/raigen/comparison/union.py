@@ -67,7 +67,7 @@ def merged(
     found = [label for label in labels if label not in given]
     order = [*given, *sorted(found, key=lambda label: (label not in findings, is_blank[label], -best[label]))]
     run = next(iter(matched.run_of.values()))
-    ways = directions(Embedder(run.facts_of("discover")["embedder"]), matched.prompts[0], order)
+    ways = directions(Embedder(run.facts.discover.embedder), matched.prompts[0], order)
 
     def agreement(first: int, second: int) -> float | None:
         if matched.judge == CLIP:

@@ -54,7 +54,7 @@ class SharedJudge:
         self.runs, self.findings, self.judge, self.config, self.axes = runs, findings, judge, config, axes
         self._spent = spent  # calls and cost of all runs together: they share the budget
         if judge == CLIP:
-            self._embedder = Embedder(runs[0].facts_of("discover")["embedder"])
+            self._embedder = Embedder(runs[0].facts.discover.embedder)
             self._seen = {place_of(run): _seen(run) for run in runs}
 
     def verdicts(
@@ -66,7 +66,7 @@ class SharedJudge:
         if self.judge == WORLD:
             found = world_verdicts(images, subjects)
         elif self.judge == CLIP:
-            found = self._by_clip(run.config_of("capture").prompt, images, labels)
+            found = self._by_clip(run.config.capture.prompt, images, labels)
         else:
             answers = self._answers(run)
             found = yield from verdicts_of(run, samples, subjects, self.judge, answers, self.config, "compare")
@@ -123,7 +123,7 @@ class SharedJudge:
 
 def place_of(run: Run) -> tuple[str, str]:
     """The prompt and the model of a run."""
-    capture = run.config_of("capture")
+    capture = run.config.capture
     return capture.prompt, capture.model
 
 
@@ -137,6 +137,6 @@ def directions(embedder: Embedder, prompt: str, labels: Sequence[str]) -> Float[
 
 def _seen(run: Run) -> AuditedImages:
     place = {sample.file: sample.index for sample in run.samples()}
-    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
+    embeddings = run.embeddings()
     tops = {a.neuron: [place[file] for file in a.top_images] for a in run.attributes}
-    return AuditedImages(run.config_of("capture").prompt, embeddings, tops)
+    return AuditedImages(run.config.capture.prompt, embeddings, tops)

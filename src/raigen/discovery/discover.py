@@ -44,13 +44,12 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
     Raises RaigenError when activations, autoencoder or images are missing or broken, and when no neuron stands out.
     """
-    capture, samples = run.config_of("capture"), run.samples()
+    capture, samples = run.config.capture, run.samples()
     store = ActivationStore(run.activations_dir)
     device = resolve_device(capture.device)
     sae, *others = (MatryoshkaSAE.load(folder).to(device) for folder in (run.sae_dir, *run.seed_dirs()))
     yield Tick(0, len(samples), "codes")
-    shown = np.ones(len(samples), bool)
-    shown[run.facts_of("capture").get("black_images", [])] = False
+    shown = run.is_shown()
     codes = image_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
     name = config.embedder or default_embedder(capture.model)
     embeddings, looking = yield from views_of(run, samples, Embedder(name))

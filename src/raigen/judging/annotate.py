@@ -65,7 +65,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     attributes = run.attributes
     yield Tick(0, len(attributes))
     by_clip = config.annotator == CLIP
-    name = f"CLIP ({run.facts_of('discover')['embedder']})" if by_clip else address_of(config.annotator).name
+    name = f"CLIP ({run.facts.discover.embedder})" if by_clip else address_of(config.annotator).name
     answers = open_answers(run.answers_path, config)
     naming = _by_clip(run, attributes, config) if by_clip else _by_vlm(run, attributes, answers, config)
     found: dict[int, Named] = {}
@@ -95,11 +95,11 @@ def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
 
 
 def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
-    prompt, name = run.config_of("capture").prompt, run.facts_of("discover")["embedder"]
-    phrases = vocabulary(config.vocabulary, run.config_of("capture").model, prompt)
-    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
+    prompt, name = run.config.capture.prompt, run.facts.discover.embedder
+    phrases = vocabulary(config.vocabulary, run.config.capture.model, prompt)
+    embeddings = run.embeddings()
     texts = Embedder(name).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
-    index_of = {sample.file: sample.index for sample in run.samples()}
+    index_of = run.index_of
     for attribute in attributes:
         top = np.array([index_of[file] for file in attribute.top_images])
         naming = name_of(embeddings, top, texts[1:] - texts[0], phrases)
@@ -109,22 +109,22 @@ def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConf
 
 
 def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, config: AnnotateConfig) -> Iterator[Named]:
-    address, prompt = address_of(config.annotator), run.config_of("capture").prompt
+    address, prompt = address_of(config.annotator), run.config.capture.prompt
     for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
         yield answered(attribute, reply, reason, address, prompt, n_control)
 
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
     """The question about each neuron, with a sheet of its images."""
-    prompt = run.config_of("capture").prompt
-    heatmaps = run.read_tensors(run.heatmaps_path, "discover")["heatmaps"].numpy()
+    prompt = run.config.capture.prompt
+    heatmaps = run.heatmaps()
     samples = run.samples()
     by_file = {sample.file: sample for sample in samples}
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = [run.read_image(by_file[file]) for file in attribute.top_images]
         rest = [sample for sample in samples if sample.file not in attribute.top_images]
         # As seeded in the report, so that a reader sees the random images that the model saw.
-        rng = np.random.default_rng([run.config_of("capture").base_seed, attribute.neuron])
+        rng = np.random.default_rng([run.config.capture.base_seed, attribute.neuron])
         chosen = sorted(rng.choice(len(rest), size=min(len(top), len(rest)), replace=False).tolist())
         control = [run.read_image(rest[index]) for index in chosen]
         question = annotation_question(prompt, len(top), len(control))

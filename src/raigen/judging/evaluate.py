@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from raigen.config import CaptureConfig, EvaluateConfig
+from raigen.config import EvaluateConfig
 from raigen.config.fields import address_of
 from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
 from raigen.judging.fresh import (
@@ -65,8 +65,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
 
     Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot judge this run.
     """
-    run.facts_of("annotate")
-    capture: CaptureConfig = run.config_of("capture")
+    run.require("annotate")
+    capture = run.config.capture
     judges, subjects = judges_of(config.judge, capture), _subjects(run, config)
     known = read_calibration(Path(config.calibration)) if config.calibration else []
     answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
@@ -103,8 +103,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
 def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     """What asking the vision-language judges would take, without asking. Images that are not made yet count as one
     of the audited ones."""
-    run.facts_of("annotate")
-    capture: CaptureConfig = run.config_of("capture")
+    run.require("annotate")
+    capture = run.config.capture
     made = known_images(run, capture, _fresh_list(run))
     stand_in = run.samples()[0]
     samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
@@ -211,7 +211,7 @@ def _write_truth(run: Run, attributes: Sequence[RareAttribute]):
     index_of = {sample.file: sample.index for sample in samples}
     judgment = judge([run.read_image(sample) for sample in samples])
     top = [[index_of[file] for file in attribute.top_images] for attribute in attributes]
-    prompt = run.config_of("capture").prompt
+    prompt = run.config.capture.prompt
     truth = truth_of(judgment, top, [attribute.neuron for attribute in attributes], prompt)
     write_text(run.truth_path, json.dumps(truth, indent=1))
     return run.truth_path

@@ -78,7 +78,7 @@ def loader(capture: CaptureConfig) -> Callable[[], DiffusionPipeline]:
 
 def compared_images(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
     """The first `n` fresh images of a run: those that `evaluate` made, and beyond them further ones."""
-    capture: CaptureConfig = run.config_of("capture")
+    capture = run.config.capture
     evaluated = known_images(run, capture, ImageList(run.fresh_samples_path, run.fresh_dir))
     shelf = ImageList(run.compared_samples_path, run.compared_dir)
     return (yield from fresh_images(run, capture, n, shelf, evaluated))
@@ -86,7 +86,7 @@ def compared_images(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
 
 def n_missing_images(run: Run, n: int) -> int:
     """How many of the first `n` fresh images of a run are not there yet."""
-    capture: CaptureConfig = run.config_of("capture")
+    capture = run.config.capture
     shelves = [ImageList(run.fresh_samples_path, run.fresh_dir), ImageList(run.compared_samples_path, run.compared_dir)]
     known = {index for shelf in shelves for index in known_images(run, capture, shelf)}
     return sum(index not in known for index in range(n))
@@ -95,7 +95,7 @@ def n_missing_images(run: Run, n: int) -> int:
 def suggested_images(run: Run, prompts: Sequence[str], n: int) -> Generator[Tick, None, dict[str, list[Sample]]]:
     """`n` images of each of other prompts by the run's model, with the seeds of its fresh ones; by prompt. Yields
     progress in images."""
-    capture: CaptureConfig = run.config_of("capture")
+    capture = run.config.capture
     pipeline, found, total = loader(capture), {}, n * len(set(prompts))
     for prompt in dict.fromkeys(prompts):
         made = fresh_images(run, replace(capture, prompt=prompt), n, suggested_list(run, prompt), None, pipeline)
@@ -133,7 +133,7 @@ def suggested_verdicts(
 
 def suggested_samples(run: Run, config: EvaluateConfig) -> Iterator[tuple[Subject, list[Sample]]]:
     """Each attribute that is asked for, with those of its images that are made already."""
-    capture: CaptureConfig = run.config_of("capture")
+    capture = run.config.capture
     for subject, prompt in _wanted(run.attributes, config).items():
         made = known_images(run, replace(capture, prompt=prompt), suggested_list(run, prompt))
         yield subject, [made[index] for index in range(config.n_suggested_images) if index in made]

@@ -113,11 +113,11 @@ def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]
 
     What has no top images has no such middle, and is unscored.
     """
-    prompt, name = run.config_of("capture").prompt, "CLIP, uncalibrated"
-    embedder = _embedder(run.facts_of("discover")["embedder"])
+    prompt, name = run.config.capture.prompt, "CLIP, uncalibrated"
+    embedder = _embedder(run.facts.discover.embedder)
     fresh = embedder.images(images)
-    audited = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
-    index_of = {sample.file: sample.index for sample in run.samples()}
+    audited = run.embeddings()
+    index_of = run.index_of
     found = []
     for subject in subjects:
         if not subject.top_images:

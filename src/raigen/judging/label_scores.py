@@ -42,7 +42,7 @@ def label_scores(
     Raises RaigenError when files of discovery are missing, or the judge cannot be asked.
     """
     material, lines = _material(run), []
-    measured = _measures(run.attributes, material, run.config_of("discover").min_images)
+    measured = _measures(run.attributes, material, run.config.discover.min_images)
     for attribute, chosen, other, reason in _paired(list(_chosen(run, material, config))):
         line: dict[str, Any] = {"neuron": attribute.neuron, "label": attribute.label, **measured[attribute.neuron]}
         if chosen is None:
@@ -99,8 +99,8 @@ def _asked(
 
 
 def _material(run: Run) -> Material:
-    codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
-    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
+    codes = run.image_codes()
+    embeddings = run.embeddings()
     return Material(codes, embeddings, run.samples())
 
 
@@ -110,8 +110,8 @@ def _chosen(
     """Each listed neuron with its held-out images, or with the reason why there are none. One without a label has
     none."""
     index_of = {sample.file: sample.index for sample in material.samples}
-    black = run.facts_of("capture").get("black_images", [])
-    base = run.config_of("capture").base_seed
+    black = ~run.is_shown()
+    base = run.config.capture.base_seed
     for attribute in run.attributes:
         if attribute.label is None:
             yield attribute, None, "it has no label"
@@ -119,8 +119,8 @@ def _chosen(
         if config.n_label_images == 0:
             yield attribute, None, "n_label_images is 0"
             continue
-        unusable = np.zeros(len(material.samples), bool)
-        unusable[[*black, *(index_of[file] for file in attribute.top_images)]] = True
+        unusable = black.copy()
+        unusable[[index_of[file] for file in attribute.top_images]] = True
         strength = material.codes[:, attribute.neuron]
         chosen = held_out(strength, material.embeddings, unusable, config.n_label_images, base + attribute.neuron)
         n_silent = len(chosen.hard) + len(chosen.random)

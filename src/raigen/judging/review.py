@@ -62,7 +62,7 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
 
     Raises RaigenError when the file cannot be read or is of another run.
     """
-    ticks, confidence = read_ticks(run, path), run.config_of("evaluate").confidence
+    ticks, confidence = read_ticks(run, path), run.config.evaluate.confidence
     found: dict[int, RareAttribute] = {}
     for task in tasks(run):
         shows = ticks.get(task.attribute.neuron)

@@ -139,7 +139,7 @@ def _rate(presence: Presence) -> str:
 
 def _activations(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[str, Any]]:
     """For each audited image, how strongly each listed neuron fires on it."""
-    codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
+    codes = run.image_codes()
     for row in codes:
         yield {f"neuron_{attribute.neuron}": round(float(row[attribute.neuron]), 6) for attribute in attributes}
 

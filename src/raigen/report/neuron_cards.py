@@ -93,12 +93,12 @@ def cards(
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
     kin, by_file = _kin(run), {sample.file: sample for sample in samples}
-    n_coarse = run.facts_of("train")["group_sizes"][0] if kin is not None else 0
+    n_coarse = run.facts.train.group_sizes[0] if kin is not None else 0
     rank_of = {attribute.neuron: attribute.rank for attribute in attributes}
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = _top(run, attribute, samples)
         rest = [sample for sample in samples if sample.file not in attribute.top_images]
-        rng = np.random.default_rng([run.config_of("capture").base_seed, attribute.neuron])
+        rng = np.random.default_rng([run.config.capture.base_seed, attribute.neuron])
         chosen = sorted(rng.choice(len(rest), size=min(config.n_control_images, len(rest)), replace=False).tolist())
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
@@ -148,8 +148,8 @@ def kin_of(
 
 def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:
     """The codes and centroids of the neurons `ids`. Raises RaigenError when the files lack them."""
-    image_codes = run.read_tensors(run.codes_path, "discover")["image_codes"].numpy()
-    embeddings = run.read_tensors(run.embeddings_path, "discover")["embeddings"].numpy()
+    image_codes = run.image_codes()
+    embeddings = run.embeddings()
     if len(ids) and image_codes.shape[1] <= ids.max():
         raise RaigenError(
             f"{run.codes_path}: expected codes of the {ids.max() + 1} neurons of {run.neurons_path.name}; got "
@@ -226,7 +226,7 @@ def _top(run: Run, attribute: RareAttribute, samples: Sequence[Sample]) -> list[
 
 
 def _heatmaps(run: Run, attributes: Sequence[RareAttribute]) -> Float[np.ndarray, "neuron image row column"]:
-    heatmaps = run.read_tensors(run.heatmaps_path, "discover")["heatmaps"].numpy()
+    heatmaps = run.heatmaps()
     deepest = max((len(attribute.top_images) for attribute in attributes), default=0)
     if len(heatmaps) != len(attributes) or (len(attributes) and heatmaps.shape[1] < deepest):
         raise RaigenError(

@@ -54,7 +54,7 @@ def page_of(
 
     Raises RaigenError when files of the run do not fit each other.
     """
-    capture = run.config_of("capture")
+    capture = run.config.capture
     is_listed = np.isin(neurons.ids, [attribute.neuron for attribute in attributes])
     chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
     # Pins come in the order of the table; the page wants them by neuron.
@@ -65,8 +65,8 @@ def page_of(
         "model": capture.model,
         "n_images": (n_images := len(run.samples())),
         "smallest_findable": min(1.0, EXAMPLES_FOR_A_ROW / n_images),
-        "confidence": run.config_of("evaluate").confidence,
-        "was_named": _has_finished(run, "annotate"),
+        "confidence": run.config.evaluate.confidence,
+        "was_named": run.has_finished("annotate"),
         "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
         "rarest": rarest(attributes),
         "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
@@ -78,8 +78,8 @@ def page_of(
         "next_frequency": next_frequency(run),
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
-        "score": run.config_of("discover").score,
-        "share_of": SHARE_OF[run.config_of("discover").score],
+        "score": run.config.discover.score,
+        "share_of": SHARE_OF[run.config.discover.score],
         "failures": _failures(run),
         "was_asked": any(attribute.suggested for attribute in attributes),
         "full_axis": FULL_AXIS,
@@ -120,7 +120,7 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
 def next_frequency(run: Run) -> float | None:
     """The `max_frequency` from which a neuron unlike the listed ones would be, too, rounded up to a hundredth; None
     where there is none, or the list is as long as it may be."""
-    if len(run.attributes) >= run.config_of("discover").n_attributes:
+    if len(run.attributes) >= run.config.discover.n_attributes:
         return None
     rows = csv.DictReader(run.read_text(run.neurons_path, "discover").splitlines())
     frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
@@ -169,22 +169,18 @@ def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, flo
 def _failures(run: Run) -> list[tuple[str, int]]:
     """What has no answer: in words, and how often."""
     found: list[tuple[str, int]] = []
-    if black := run.facts_of("capture").get("black_images"):
+    if black := run.facts.capture.black_images:
         found.append(("audited images are wholly black and were left out", len(black)))
-    if _has_finished(run, "annotate") and (unanswered := run.facts_of("annotate").get("n_unanswered")):
+    if run.has_finished("annotate") and (unanswered := run.facts.annotate.n_unanswered):
         found.append(("neurons: the model that was to name them gave no answer", unanswered))
-    if _has_finished(run, "evaluate"):
-        unscored = run.facts_of("evaluate").get("n_unscored", {})
+    if run.has_finished("evaluate"):
+        unscored = run.facts.evaluate.n_unscored
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
     if run.label_scores_path.is_file():
         lines = run.read_lines(run.label_scores_path, "evaluate")
         if missing := sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {}))):
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
-
-
-def _has_finished(run: Run, stage: str) -> bool:
-    return bool(run.manifest["stages"].get(stage, {}).get("finished"))
 
 
 def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | None:
@@ -206,7 +202,7 @@ def _run_card(run: Run) -> list[dict[str, Any]]:
     """For each stage that finished: its settings, what it noted, and its duration."""
     stages = []
     for stage in STAGES:
-        if stage == "report" or not _has_finished(run, stage):
+        if stage == "report" or not run.has_finished(stage):
             continue
         facts = run.facts_of(stage)
         # A setting of None was left to the model: what the stage noted under the same name is what was used.

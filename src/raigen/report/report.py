@@ -53,7 +53,7 @@ def sheet_of(run: Run) -> dict[str, Any]:
     images = [sample for task in found for sample in task.images]
     thumbs = fitting(run, images, len(images)) if images else None
     return {
-        "prompt": run.config_of("capture").prompt,
+        "prompt": run.config.capture.prompt,
         "tasks": [
             {
                 "neuron": task.attribute.neuron, "rank": task.attribute.rank, "label": task.attribute.label,

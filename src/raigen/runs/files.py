@@ -1,12 +1,10 @@
-"""Writes files whole or not at all, and holds folders for one writer."""
+"""Writes files whole or not at all."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +26,6 @@ def begin_folder(manifest_path: Path, empty: Mapping[str, Any], what: str, flag:
         )
     path.mkdir(parents=True, exist_ok=True)
     write_text(manifest_path, json.dumps(empty, indent=1))
-
-
-@contextmanager
-def lock(dir: Path, flag: str) -> Iterator[None]:
-    """Holds a folder for one writer; `flag` is what names another one. Raises RaigenError when it is held already."""
-    with open(dir / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RaigenError(
-                f"{dir}: another raigen process is writing here; wait for it or choose another {flag}"
-            ) from error
-        yield
 
 
 def sha256(data: bytes) -> str:

@@ -126,6 +126,13 @@ class RareAttribute:
     causal: Causal | None = None
     found_by: int | None = None
 
+    def __repr__(self) -> str:
+        name = f"“{self.label}”" if self.label else "no identified attribute"
+        shown = ""
+        if self.presence and self.presence.n:
+            shown = f", shown by {100 * self.presence.rate:.1f} % of {self.presence.n:,} fresh images"
+        return f"RareAttribute({self.rank}. neuron {self.neuron}: {name}, score {self.minority_score:.3f}{shown})"
+
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
         """The attribute that `attributes.json` holds as one entry."""

@@ -5,81 +5,77 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raigen.config import STAGE_CONFIGS, STAGES, identity
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity
 from raigen.errors import RaigenError
-from raigen.runs.files import begin_folder, lock, sha256, write_text
+from raigen.runs.facts import Facts
+from raigen.runs.files import sha256, write_text
+from raigen.runs.folder import Folder
+from raigen.runs.notebook import frame, run_html
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas
     import torch
+    from jaxtyping import Bool, Float
 
-FORMAT = 1  # of the folder; raised when an old folder can no longer be read
+SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness", "label_auroc", "found_by",
+          "suggested_prompt")  # fmt: skip
+RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge")
 RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
 
 
-class Run:
-    """A run folder. `Run(dir)` opens one that is there; `Run.create(dir)` makes it if need be.
+class Run(Folder):
+    """A run folder: what was made of one prompt and one model. It owns every path in the folder.
 
-    Raises RaigenError when the folder is no run, or was written in a newer format.
+    `Run(dir)` opens one that is there, `Run.create(dir)` makes it if need be. Raises RaigenError when the folder is no
+    run, or was written in a newer format.
+
+        run = raigen.Run("runs/a-photo-of-a-doctor")
+        print(run.config.capture.n_images, run.facts.capture.hookpoint, run.table())
     """
 
+    MANIFEST, EMPTY, FLAG, START = "run.json", {"stages": {}}, "--run-dir", 'raigen audit "a photo of a doctor"'
+
     def __init__(self, dir: str | Path):
-        self.dir = Path(dir)
-        if not self.manifest_path.is_file():
-            raise RaigenError(
-                f"{self.dir}: expected a run folder with a run.json; found none. "
-                f'Start one with: raigen audit "a photo of a doctor" --run-dir {self.dir}'
-            )
-        found = self.manifest["format"]
-        if found > FORMAT:
-            raise RaigenError(f"{self.dir}: written in format {found}, this raigen reads up to {FORMAT}; upgrade it")
-
-    @classmethod
-    def create(cls, dir: str | Path) -> "Run":
-        """Opens the run in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
-        begin_folder(Path(dir) / "run.json", {"format": FORMAT, "stages": {}}, "a run", "--run-dir")
-        return cls(dir)
-
-    # Paths. Nothing outside this class spells one.
-    manifest_path = property(lambda self: self.dir / "run.json")
-    samples_path = property(lambda self: self.dir / "samples.jsonl")
-    images_dir = property(lambda self: self.dir / "images")
-    activations_dir = property(lambda self: self.dir / "activations")
-    sae_dir = property(lambda self: self.dir / "sae")
-    metrics_path = property(lambda self: self.dir / "sae" / "metrics.jsonl")
-    checkpoint_path = property(lambda self: self.dir / "sae" / "checkpoint.safetensors")
-    codes_path = property(lambda self: self.dir / "codes.safetensors")
-    embeddings_path = property(lambda self: self.dir / "embeddings.safetensors")
-    heatmaps_path = property(lambda self: self.dir / "heatmaps.safetensors")
-    neurons_path = property(lambda self: self.dir / "neurons.csv")
-    kin_path = property(lambda self: self.dir / "kin.jsonl")
-    attributes_path = property(lambda self: self.dir / "attributes.json")
-    annotations_path = property(lambda self: self.dir / "annotations.jsonl")
-    fresh_dir = property(lambda self: self.dir / "fresh")
-    fresh_samples_path = property(lambda self: self.dir / "fresh.jsonl")
-    answers_path = property(lambda self: self.dir / "answers.jsonl")
-    judgements_path = property(lambda self: self.dir / "judgements.jsonl")
-    label_scores_path = property(lambda self: self.dir / "label_scores.jsonl")
-    presence_path = property(lambda self: self.dir / "presence.csv")
-    truth_path = property(lambda self: self.dir / "truth.json")
-    report_path = property(lambda self: self.dir / "report.html")
-    card_path = property(lambda self: self.dir / "model-card.md")
-    sheet_path = property(lambda self: self.dir / "review.html")
-    review_path = property(lambda self: self.dir / "review.json")
-    table_path = property(lambda self: self.dir / "attributes.csv")
-    figures_dir = property(lambda self: self.dir / "figures")
-    amplified_dir = property(lambda self: self.dir / "amplified")
-    asked_root_dir = property(lambda self: self.dir / "asked")
-    compared_dir = property(lambda self: self.dir / "compared")
-    compared_samples_path = property(lambda self: self.dir / "compared" / "fresh.jsonl")
+        super().__init__(dir)
+        self.samples_path = self.dir / "samples.jsonl"
+        self.images_dir = self.dir / "images"
+        self.activations_dir = self.dir / "activations"
+        self.sae_dir = self.dir / "sae"
+        self.metrics_path = self.dir / "sae" / "metrics.jsonl"
+        self.checkpoint_path = self.dir / "sae" / "checkpoint.safetensors"
+        self.codes_path = self.dir / "codes.safetensors"
+        self.embeddings_path = self.dir / "embeddings.safetensors"
+        self.heatmaps_path = self.dir / "heatmaps.safetensors"
+        self.neurons_path = self.dir / "neurons.csv"
+        self.kin_path = self.dir / "kin.jsonl"
+        self.attributes_path = self.dir / "attributes.json"
+        self.annotations_path = self.dir / "annotations.jsonl"
+        self.fresh_dir = self.dir / "fresh"
+        self.fresh_samples_path = self.dir / "fresh.jsonl"
+        self.answers_path = self.dir / "answers.jsonl"
+        self.judgements_path = self.dir / "judgements.jsonl"
+        self.label_scores_path = self.dir / "label_scores.jsonl"
+        self.presence_path = self.dir / "presence.csv"
+        self.truth_path = self.dir / "truth.json"
+        self.report_path = self.dir / "report.html"
+        self.card_path = self.dir / "model-card.md"
+        self.sheet_path = self.dir / "review.html"
+        self.review_path = self.dir / "review.json"
+        self.table_path = self.dir / "attributes.csv"
+        self.figures_dir = self.dir / "figures"
+        self.amplified_dir = self.dir / "amplified"
+        self.asked_root_dir = self.dir / "asked"
+        self.compared_dir = self.dir / "compared"
+        self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
 
     def amplification_path(self, name: str) -> Path:
         """What came of one attribute and method, such as `12-steer` for neuron 12."""
@@ -96,16 +92,6 @@ class Run:
     def recipe_dir(self, name: str, key: str) -> Path:
         """The images that one recipe made: `key` is a hash of the recipe."""
         return self.amplified_dir / name / key
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What run.json holds. Raises RaigenError when it cannot be read."""
-        try:
-            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise RaigenError(
-                f"{self.manifest_path}: expected JSON, {error}; delete the folder and audit again"
-            ) from error
 
     @property
     def attributes(self) -> list[RareAttribute]:
@@ -127,17 +113,45 @@ class Run:
 
     def report(self) -> Path:
         """The path of the finished report. Raises RaigenError before `report` has run."""
-        self._require(self.report_path, "report")
+        self._require_file(self.report_path, "report")
         return self.report_path
 
     def samples(self, path: Path | None = None) -> list[Sample]:
         """The images of samples.jsonl (or of another list of the same form), in order."""
         return [Sample(**line) for line in self.read_lines(path or self.samples_path, "capture")]
 
-    # Stages: what ran, with which configuration, and whether its outputs are still there.
-    def config_of(self, stage: str) -> Any:
-        """The configuration with which `stage` ran or was begun, or its defaults. Raises RaigenError for a run
+    def __repr__(self) -> str:
+        if "capture" not in self.manifest["stages"]:
+            return f"Run({str(self.dir)!r}): nothing captured yet"
+        capture = self.config_of("capture")
+        done = [stage for stage in STAGES if self.has_finished(stage)]
+        listed = f", {len(self.attributes)} attributes listed" if "discover" in done else ""
+        return (f"Run({str(self.dir)!r}): “{capture.prompt}” with {capture.model}, {capture.n_images:,} images; "
+                f"finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
+
+    def table(self) -> "pandas.DataFrame":
+        """The listed attributes as a pandas DataFrame, one row each: rank, neuron, label, scores, and the rate with
+        its interval. Raises RaigenError before `discover` has run, and when pandas is not installed."""
+        rows = [asdict(attribute) | {name: getattr(attribute.presence, name, None) for name in RATES}
+                for attribute in self.attributes]  # fmt: skip
+        return frame(rows, (*SCORES, *RATES))
+
+    @property
+    def config(self) -> AuditConfig:
+        """The settings of every stage: those it ran or was begun with, else the defaults. Raises RaigenError for a run
         without a capture."""
+        return AuditConfig(**{stage: self.config_of(stage) for stage in STAGES})
+
+    @property
+    def facts(self) -> Facts:
+        """What each stage noted when it finished; one that has not finished raises RaigenError."""
+        return Facts(self.facts_of)
+
+    def config_of(self, stage: str) -> Any:
+        """`config` of the stage of this name."""
         record = self.manifest["stages"].get(stage)
         if record is not None:
             return STAGE_CONFIGS[stage](**record["config"])
@@ -146,11 +160,19 @@ class Run:
         return STAGE_CONFIGS[stage]()
 
     def facts_of(self, stage: str) -> dict[str, Any]:
-        """What `stage` noted when it finished. Raises RaigenError when it has not."""
-        record = self.manifest["stages"].get(stage)
-        if record is None or not record.get("finished"):
-            raise RaigenError(f"{self.dir}: {stage} has not finished; run: raigen {stage} {self.dir}")
-        return record["facts"]
+        """What the stage of this name noted, as JSON. Raises RaigenError when it has not finished."""
+        self.require(stage)
+        return self.manifest["stages"][stage]["facts"]
+
+    def require(self, *stages: str) -> None:
+        """Raises RaigenError, saying what to run, when one of the `stages` has not finished."""
+        for stage in stages:
+            if not self.has_finished(stage):
+                raise RaigenError(f"{self.dir}: {stage} has not finished; run: raigen {stage} {self.dir}")
+
+    def has_finished(self, stage: str) -> bool:
+        """Whether the stage of this name has finished."""
+        return bool(self.manifest["stages"].get(stage, {}).get("finished"))
 
     def is_done(self, stage: str, config: Any) -> bool:
         """Whether `stage` has finished with `config` and its outputs are there, whole.
@@ -170,6 +192,36 @@ class Run:
         if not record.get("finished"):
             return False
         return all(self._is_whole(file, size) for file, size in record["outputs"].items())
+
+    @property
+    def sample_of(self) -> dict[str, Sample]:
+        """The audited images by file."""
+        return {sample.file: sample for sample in self.samples()}
+
+    @property
+    def index_of(self) -> dict[str, int]:
+        """The indices of the audited images by file."""
+        return {sample.file: sample.index for sample in self.samples()}
+
+    def is_shown(self) -> "Bool[np.ndarray, ' image']":
+        """Which audited images show anything: all but the wholly black ones."""
+        import numpy as np
+
+        shown = np.ones(len(self.samples()), bool)
+        shown[list(self.facts.capture.black_images)] = False
+        return shown
+
+    def image_codes(self) -> "Float[np.ndarray, 'image neuron']":
+        """How strongly each neuron fires on each audited image, 0 or more."""
+        return self.read_tensors(self.codes_path, "discover")["image_codes"].numpy()
+
+    def embeddings(self) -> "Float[np.ndarray, 'image width']":
+        """The embeddings of the audited images, each of length 1."""
+        return self.read_tensors(self.embeddings_path, "discover")["embeddings"].numpy()
+
+    def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
+        """Where each listed neuron fires in its top images, 0 or more."""
+        return self.read_tensors(self.heatmaps_path, "discover")["heatmaps"].numpy()
 
     def begin(self, stage: str, config: Any) -> None:
         """Notes that `stage` runs now; forgets the stages after it, for their inputs change."""
@@ -233,16 +285,9 @@ class Run:
                 shutil.rmtree(folder)
         self._write_manifest(manifest)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder for one writer. Raises RaigenError when another process holds it."""
-        with lock(self.dir, "--run-dir"):
-            yield
-
-    # Files.
     def read_text(self, path: Path, stage: str) -> str:
         """The text of a file that `stage` makes. Raises RaigenError, saying how to make it, when it is missing."""
-        self._require(path, stage)
+        self._require_file(path, stage)
         return path.read_text(encoding="utf-8")
 
     def read_lines(self, path: Path, stage: str) -> list[dict[str, Any]]:
@@ -264,7 +309,7 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        self._require(path, stage)
+        self._require_file(path, stage)
         try:
             return load_file(path)
         except SafetensorError as error:
@@ -284,7 +329,7 @@ class Run:
             raise RaigenError(f"{path} (seed {sample.seed}) {state}. Make it again with: {remedy}")
         return Image.open(path).convert("RGB")
 
-    def _require(self, path: Path, stage: str) -> None:
+    def _require_file(self, path: Path, stage: str) -> None:
         if not path.is_file():
             raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")
 

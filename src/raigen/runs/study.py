@@ -4,17 +4,21 @@ import csv
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raigen.errors import RaigenError
-from raigen.runs.files import begin_folder, lock, write_text
+from raigen.runs.files import write_text
+from raigen.runs.folder import FORMAT, Folder
+from raigen.runs.notebook import frame, study_html
+from raigen.runs.records import RareAttribute
 from raigen.runs.run import Run
 from raigen.runs.study_records import COLUMNS, rows
 
-FORMAT = 1  # of the folder; raised when an old folder can no longer be read
+if TYPE_CHECKING:
+    import pandas
+
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
 
 
@@ -26,46 +30,26 @@ class Entry(NamedTuple):
     folder: str
 
 
-class Study:
+class Study(Folder):
     """A study folder: runs over prompts and models, and what came of comparing them.
 
     `Study(dir)` opens one that is there, `Study.create(dir)` makes it if need be. Raises RaigenError when the folder is
     no study, or was written in a newer format.
     """
 
+    MANIFEST, EMPTY, FLAG = "study.json", {"options": {}, "runs": []}, "--study"
+    START = "raigen audit --prompts professions --model A --model B"
+
     def __init__(self, dir: str | Path):
-        self.dir = Path(dir)
-        if not self.manifest_path.is_file():
-            raise RaigenError(
-                f"{self.dir}: expected a study folder with a study.json; found none. Start one with: "
-                f"raigen audit --prompts professions --model A --model B --study {self.dir}"
-            )
-        if (found := self.manifest["format"]) > FORMAT:
-            raise RaigenError(f"{self.dir}: written in format {found}, this raigen reads up to {FORMAT}; upgrade it")
-
-    @classmethod
-    def create(cls, dir: str | Path) -> "Study":
-        """Opens the study in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
-        begin_folder(Path(dir) / "study.json", {"format": FORMAT, "options": {}, "runs": []}, "a study", "--study")
-        return cls(dir)
-
-    manifest_path = property(lambda self: self.dir / "study.json")
-    comparison_path = property(lambda self: self.dir / "comparison.json")
-    answers_path = property(lambda self: self.dir / "answers.jsonl")
-    cards_dir = property(lambda self: self.dir / "cards")
-    axes_path = property(lambda self: self.dir / "axes.csv")
-    verdicts_path = property(lambda self: self.dir / "verdicts.jsonl")
-    table_path = property(lambda self: self.dir / "comparison.csv")
-    report_path = property(lambda self: self.dir / "report.html")
-    rates_path = property(lambda self: self.dir / "rates.csv")
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What study.json holds. Raises RaigenError when it cannot be read."""
-        try:
-            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise RaigenError(f"{self.manifest_path}: expected JSON, {error}; delete it and audit again") from error
+        super().__init__(dir)
+        self.comparison_path = self.dir / "comparison.json"
+        self.answers_path = self.dir / "answers.jsonl"
+        self.cards_dir = self.dir / "cards"
+        self.axes_path = self.dir / "axes.csv"
+        self.verdicts_path = self.dir / "verdicts.jsonl"
+        self.table_path = self.dir / "comparison.csv"
+        self.report_path = self.dir / "report.html"
+        self.rates_path = self.dir / "rates.csv"
 
     @property
     def entries(self) -> list[Entry]:
@@ -79,7 +63,7 @@ class Study:
     def runs(self) -> list[Run]:
         """All runs, opened. Raises RaigenError, saying how to make it, when one was not begun yet."""
         for entry in self.entries:
-            if not (self.dir_of(entry) / "run.json").is_file():
+            if not Run.is_at(self.dir_of(entry)):
                 raise RaigenError(
                     f"{self.dir}: “{entry.prompt}” was not audited with {entry.model} yet; give the command that began "
                     f'this study again, or: raigen audit "{entry.prompt}" --model {entry.model} --study {self.dir}'
@@ -115,7 +99,7 @@ class Study:
         model."""
         found: dict[tuple[str, str], Entry] = {}
         for run in runs:
-            capture = run.config_of("capture")
+            capture = run.config.capture
             folder = Path(os.path.relpath(run.dir.resolve(), self.dir.resolve())).as_posix()
             entry = found.setdefault((capture.prompt, capture.model), Entry(capture.prompt, capture.model, folder))
             if entry.folder != folder:
@@ -125,12 +109,26 @@ class Study:
                 )
         self._write(found.values(), {})
 
-    def table(self) -> dict[str, list[Any]]:
-        """comparison.csv as columns by name, which `pandas.DataFrame` takes as they are; numbers are numbers, and what
-        is not known is None. Raises RaigenError before the study was compared.
-        """
-        found = list(rows(self.comparison()))
-        return {name: [row[name] for row in found] for name in COLUMNS}
+    def __repr__(self) -> str:
+        entries = self.entries
+        prompts, models = ({getattr(entry, name) for entry in entries} for name in ("prompt", "model"))
+        compared = "compared" if self.comparison_path.is_file() else "not compared yet"
+        return (f"Study({str(self.dir)!r}): {len(entries)} runs of {len(prompts)} prompts and {len(models)} models, "
+                f"{compared}")  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        return study_html(self)
+
+    def attributes_of(self, entry: Entry) -> list[RareAttribute]:
+        """The listed attributes of a run; empty where it has not come so far."""
+        dir = self.dir_of(entry)
+        run = Run(dir) if Run.is_at(dir) else None
+        return run.attributes if run and run.has_finished("discover") else []
+
+    def table(self) -> "pandas.DataFrame":
+        """comparison.csv as a pandas DataFrame; what is not known is missing. Raises RaigenError before the study was
+        compared, and when pandas is not installed."""
+        return frame(list(rows(self.comparison())), COLUMNS)
 
     def neuron_rates(self) -> list[dict[str, Any]]:
         """What rates.csv says: how often listed neurons fire under every prompt that shares their autoencoder (columns
@@ -145,12 +143,6 @@ class Study:
         if not self.comparison_path.is_file():
             raise RaigenError(f"{self.comparison_path} is missing; make it with: raigen compare {self.dir}")
         return json.loads(self.comparison_path.read_text(encoding="utf-8"))
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder for one writer. Raises RaigenError when another process holds it."""
-        with lock(self.dir, "--study"):
-            yield
 
     def _write(self, entries: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
         manifest = {"format": FORMAT, "options": options, "runs": [entry._asdict() for entry in entries]}

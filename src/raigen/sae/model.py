@@ -67,6 +67,11 @@ class MatryoshkaSAE(nn.Module):
         those that stay are computed in the precision of the weights in any case."""
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
 
+    def __repr__(self) -> str:
+        c, groups = self.config, ", ".join(f"{size:,}" for size in self.config.group_sizes)
+        return (f"MatryoshkaSAE({c.d_sae:,} neurons in groups of {groups} for tokens of width {c.d_in:,}, k = {c.k}, "
+                f"threshold {float(self.threshold):.3g})")  # fmt: skip
+
     def initialize(self, tokens: Float[Tensor, "token d_in"], generator: torch.Generator | None = None) -> None:
         """Sets b_dec to the mean of `tokens`, W_dec to random unit rows, W_enc to its transpose, the rest to 0."""
         with torch.no_grad():

@@ -1,0 +1,145 @@
+"""What the finished stages of a run noted, as attributes. `run.json` holds the same as JSON."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CaptureFacts:
+    """Which model made the images, exactly, and by what means; None is not known, or not taken by the pipeline.
+
+    `grid` holds rows and columns of the hookpoint's positions, `d_in` is the width of a token, `n_steps` counts the
+    denoising steps. `black_images` are the indices of wholly black images, which later stages leave out.
+    """
+
+    model: str = ""
+    revision: str | None = None
+    license: str | None = field(default=None, metadata={"key": "licence"})
+    pipeline: str = ""
+    scheduler: str = ""
+    device: str = "cpu"
+    dtype: str = "float32"
+    offload: str = "none"
+    safety_checker: bool = False
+    num_inference_steps: int = 0
+    guidance_scale: float | None = None
+    height: int = 0
+    width: int = 0
+    negative_prompt: str | None = None
+    true_cfg_scale: float | None = None
+    hookpoint: str = ""
+    grid: tuple[int, ...] = ()
+    d_in: int = 0
+    n_steps: int = 0
+    seconds_per_image: float | None = None
+    black_images: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainFacts:
+    """The shape of the autoencoder and its quality: `fvu` (lower is better), `l0` (mean active neurons per token) and
+    `dead_share` in [0, 1]. `shared_by` names the prompts that share it, where there are several."""
+
+    d_in: int = 0
+    d_sae: int = 0
+    group_sizes: tuple[int, ...] = ()
+    k: int = 0
+    steps: int = 0
+    tokens: int = 0
+    n_seeds: int = 1
+    n_dead: int = 0
+    dead_share: float = 0.0
+    fvu: float = 0.0
+    fvu_per_prefix: tuple[float, ...] = ()
+    l0: float = 0.0
+    training_seconds: float = 0.0
+    shared_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiscoverFacts:
+    """Which embedder was used, at which denoising step codes were taken, and how many neurons there are: in all, that
+    fire at all, that were scored, that are listed. `n_black` images were left out."""
+
+    embedder: str = ""
+    scoring_step: int = 0
+    n_neurons: int = 0
+    n_live: int = 0
+    n_scored: int = 0
+    n_listed: int = 0
+    n_black: int = 0
+
+
+@dataclass(frozen=True)
+class AnnotateFacts:
+    """Who named the neurons, how many got a name, how many got no answer, and what asking took."""
+
+    labeled_by: str = ""
+    n_named: int = 0
+    n_unanswered: int = 0
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluateFacts:
+    """Who judged how many fresh images, from which seed on, and how many verdicts are missing, by reason."""
+
+    judge: str = ""
+    n_fresh_images: int = 0
+    fresh_seeds_from: int = 0
+    n_given_attributes: int = 0
+    n_unscored: Mapping[str, int] = field(default_factory=dict)
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """The size of report.html in bytes."""
+
+    bytes: int = 0
+
+
+class Facts:
+    """The facts of every stage of a run. A stage that has not finished raises RaigenError, with what to run."""
+
+    def __init__(self, facts_of: Callable[[str], Mapping[str, Any]]):
+        self._facts_of = facts_of
+
+    @property
+    def capture(self) -> CaptureFacts:
+        """Of `capture`."""
+        return _read(CaptureFacts, self._facts_of("capture"))
+
+    @property
+    def train(self) -> TrainFacts:
+        """Of `train`."""
+        return _read(TrainFacts, self._facts_of("train"))
+
+    @property
+    def discover(self) -> DiscoverFacts:
+        """Of `discover`."""
+        return _read(DiscoverFacts, self._facts_of("discover"))
+
+    @property
+    def annotate(self) -> AnnotateFacts:
+        """Of `annotate`."""
+        return _read(AnnotateFacts, self._facts_of("annotate"))
+
+    @property
+    def evaluate(self) -> EvaluateFacts:
+        """Of `evaluate`."""
+        return _read(EvaluateFacts, self._facts_of("evaluate"))
+
+    @property
+    def report(self) -> ReportFacts:
+        """Of `report`."""
+        return _read(ReportFacts, self._facts_of("report"))
+
+
+def _read(kind: type, entry: Mapping[str, Any]) -> Any:
+    """The facts in an entry of run.json. What older code did not note keeps its default; what newer code notes beside
+    is passed over."""
+    keys = {f.name: f.metadata.get("key", f.name) for f in fields(kind)}
+    found = {name: entry[key] for name, key in keys.items() if key in entry}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
