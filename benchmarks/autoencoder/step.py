@@ -13,6 +13,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -51,8 +52,12 @@ class Options:
     """CPU threads."""
     device: str = "cpu"
     """`cpu` or `cuda`."""
+    compiled: bool = False
+    """Also times the dense form under torch.compile."""
+    name: str = "sae_step"
+    """The result's file in `results`, without its ending."""
     results: Path = Path(__file__).parents[1] / "results"
-    """Where sae_step.json goes."""
+    """Where the result goes."""
 
 
 def dense_loss(sae: MatryoshkaSAE, x: Float[Tensor, "token d_in"], dead: Tensor) -> Tensor:
@@ -85,6 +90,13 @@ def step_of(sae: MatryoshkaSAE, loss: Callable[[Tensor], Tensor]) -> Callable[[T
         return value.item()
 
     return step
+
+
+def compiled_step(dense: MatryoshkaSAE, dead: Tensor) -> Callable[[Tensor], float]:
+    """The dense form under torch.compile, on an autoencoder of its own that starts alike."""
+    twin = deepcopy(dense)
+    loss = torch.compile(dense_loss)
+    return step_of(twin, lambda x: loss(twin, x, dead))
 
 
 def neighbors(options: Options) -> dict[str, Callable[[Tensor], float]]:
@@ -137,11 +149,12 @@ def main(options: Options) -> None:
     ours.initialize(tokens().cpu(), generator)
     dense.load_state_dict(ours.state_dict())
     dead = torch.arange(options.d_sae, device=options.device) >= options.d_sae - options.n_dead
-    forms = {
+    forms: dict[str, Callable[[Tensor], float]] = {
         "ours": step_of(ours.train(), lambda x: ours.loss(x, dead).total),
         "dense": step_of(dense, lambda x: dense_loss(dense, x, dead)),
+        **({"dense, compiled": compiled_step(dense, dead)} if options.compiled else {}),
         "encoder alone": lambda x: float(ours.pre_activations(x)[0, 0]),
-        **(others := neighbors(options)),
+        **neighbors(options),
     }
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     losses: dict[str, list[float]] = {name: [] for name in forms}
@@ -156,14 +169,14 @@ def main(options: Options) -> None:
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "options": {name: value for name, value in asdict(options).items() if name != "results"},
         "seconds": median,
-        **{f"{name} / ours": median[name] / median["ours"] for name in ("dense", *others)},
+        **{f"{name} / ours": median[name] / median["ours"] for name in median if name not in ("ours", "encoder alone")},
         "share of the encoder": median["encoder alone"] / median["ours"],
         "largest relative difference of the losses": float(
             max(abs(a / b - 1) for a, b in zip(losses["ours"], losses["dense"], strict=True))
         ),
     }
     print(json.dumps(result, indent=1))
-    write_text(options.results / "sae_step.json", json.dumps(result, indent=1) + "\n")
+    write_text(options.results / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def _timed(step: Callable[[Tensor], float], x: Tensor, losses: list[float], device: str) -> float:
