@@ -68,6 +68,15 @@ def test_every_page_can_be_reached_from_the_readme():
     assert set(PAGES) - found == set()
 
 
+def test_the_map_names_files_that_exist():
+    text = FENCE.sub("", (DOCS / "architecture.md").read_text(encoding="utf-8"))
+    files = set(re.findall(r"`((?:[\w.]+/)+(?:[\w.]+\.(?:py|toml|jinja|md))?)`", text))
+    missing = [file for file in files if not (ROOT / "src" / "raigen" / file).exists() and not (ROOT / file).exists()]
+    assert sorted(missing) == ["asked/"]  # of a run folder
+    rooms = {path.name for path in (ROOT / "src" / "raigen").iterdir() if (path / "__init__.py").is_file()}
+    assert rooms <= set(re.findall(r"^### (\w+)", text, re.MULTILINE))
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page.name}: {text}" for page, text in COMMANDS])
 def test_every_command_parses(page, command):
     args = shlex.split(command, comments=True)
