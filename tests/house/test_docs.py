@@ -45,6 +45,12 @@ def test_the_readme_is_short():
     assert [line for line in lines if len(line) > 120] == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "log.md"], ids=lambda page: page.name)
+def test_lines_of_prose_fit_a_screen(page):
+    prose = FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.lstrip().startswith("|")] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_place(page):
     broken = []
