@@ -34,8 +34,10 @@ class Chunk(NamedTuple):
 
 
 class CapturedBatch(NamedTuple):
-    """The activations of a few images as they are made (none yet, at the start), and how far the making has come;
-    where several runs are made in turns, of which of them, from 0."""
+    """The activations of a few images as they are generated, and the progress so far. At the start there are none.
+
+    `run` says which of several runs the images belong to, from 0.
+    """
 
     indices: list[int]
     activations: Float[Tensor, "image step token d_in"] | None
@@ -64,7 +66,7 @@ class _Layout(NamedTuple):
 def as_half(
     activations: Float[Tensor, "image step token d_in"], first: int, step_indices: Sequence[int]
 ) -> Float[Tensor, "image step token d_in"]:
-    """As float16. Raises RaigenError, naming image and step, for what float16 cannot hold."""
+    """The activations as float16. Raises RaigenError, naming image and step, for a number that float16 cannot hold."""
     half = activations.to(torch.float16)
     if not half.isfinite().all():
         image, step, *place = (~half.isfinite()).nonzero()[0].tolist()
@@ -143,7 +145,7 @@ class ActivationStore:
                 yield Chunk(shard.first, file.get_slice(NAME)[:, place].float())
 
     def images(self, indices: Sequence[int], step_index: int) -> Float[Tensor, "image token d_in"]:
-        """The activations of some images at one step, in the order asked for, as float32.
+        """The activations of some images at one step, in the order of `indices`, as float32.
 
         Raises RaigenError when an image or the step is not in the store.
         """
@@ -163,11 +165,11 @@ class ActivationStore:
         memory_bound: int = MEMORY_BOUND,
         prepared: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[TokenBatch]:
-        """Every token once per epoch, as float32, shuffled across images, steps and positions, each after `prepared`
-        has seen it: [image, step, token, d_in] to the same shape.
+        """Every token once per epoch, as float32, shuffled across images, steps and positions.
 
-        Batches have at most `tokens_per_batch` tokens and differ by at most one: no runt is left at the end. A store
-        of at most `memory_bound` bytes is shuffled as a whole; a larger one in parts, each of randomly drawn images.
+        `prepared` maps activations [image, step, token, d_in] to the same shape before they are shuffled. Batches have
+        at most `tokens_per_batch` tokens, and their sizes differ by at most one. A store of at most `memory_bound`
+        bytes is shuffled as a whole, a larger one in parts of randomly drawn images.
         """
         for _ in range(epochs):
             order = torch.randperm(self.n_images, generator=generator)
@@ -189,7 +191,7 @@ class ActivationStore:
         return min(self.n_images, -(-self.n_images * bytes_per_image // memory_bound))
 
     def first_shard(self) -> Float[Tensor, "image step token d_in"]:
-        """The activations of the first few images, those of one shard, float16."""
+        """The activations of the images in the first shard, float16."""
         return self._load(list(range(self._shards[0].n_images)))
 
     def _load(self, images: list[int]) -> Float[Tensor, "image step token d_in"]:

@@ -78,7 +78,7 @@ class Run(Folder):
         self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
 
     def amplification_path(self, name: str) -> Path:
-        """What came of one attribute and method, such as `12-steer` for neuron 12."""
+        """The result of one attribute and method; `name` is for example `12-steer` for neuron 12."""
         return self.amplified_dir / name / "amplification.json"
 
     def amplifications(self) -> list[Path]:
@@ -86,11 +86,11 @@ class Run(Folder):
         return sorted(self.amplified_dir.glob("*/amplification.json"))
 
     def asked_dir(self, key: str) -> Path:
-        """The images of a prompt that asks for an attribute: `key` is a hash of it."""
+        """The folder with images of a suggested prompt; `key` is a hash of the prompt."""
         return self.asked_root_dir / key
 
     def recipe_dir(self, name: str, key: str) -> Path:
-        """The images that one recipe made: `key` is a hash of the recipe."""
+        """The folder with the images of one recipe; `key` is a hash of the recipe."""
         return self.amplified_dir / name / key
 
     @property
@@ -104,11 +104,11 @@ class Run(Folder):
         write_text(self.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
 
     def seed_dir(self, number: int) -> Path:
-        """Where the autoencoder of the seed after so many others lies: of the first `sae_dir`, of the others within."""
+        """The folder of the autoencoder with this number: `sae_dir` for 0, a folder in it for the others."""
         return self.sae_dir / f"seed-{number}" if number else self.sae_dir
 
     def seed_dirs(self) -> list[Path]:
-        """Where the autoencoders lie that were trained beside the first."""
+        """The folders of the autoencoders that were trained beside the first."""
         return sorted(path.parent for path in self.sae_dir.glob("seed-*/config.json"))
 
     def report(self) -> Path:
@@ -121,6 +121,8 @@ class Run(Folder):
         return [Sample(**line) for line in self.read_lines(path or self.samples_path, "capture")]
 
     def __repr__(self) -> str:
+        if not self.is_at(self.dir):
+            return f"Run({str(self.dir)!r}): the folder is gone"
         if "capture" not in self.manifest["stages"]:
             return f"Run({str(self.dir)!r}): nothing captured yet"
         capture = self.config_of("capture")
@@ -141,17 +143,17 @@ class Run(Folder):
 
     @property
     def config(self) -> AuditConfig:
-        """The settings of every stage: those it ran or was begun with, else the defaults. Raises RaigenError for a run
-        without a capture."""
+        """The settings of every stage: those with which it was begun, or the defaults. Raises RaigenError before
+        anything was captured."""
         return AuditConfig(**{stage: self.config_of(stage) for stage in STAGES})
 
     @property
     def facts(self) -> Facts:
-        """What each stage noted when it finished; one that has not finished raises RaigenError."""
+        """What each stage noted when it finished. A stage that has not finished raises RaigenError."""
         return Facts(self.facts_of)
 
     def config_of(self, stage: str) -> Any:
-        """`config` of the stage of this name."""
+        """The settings of one stage, by its name."""
         record = self.manifest["stages"].get(stage)
         if record is not None:
             return STAGE_CONFIGS[stage](**record["config"])
@@ -160,7 +162,7 @@ class Run(Folder):
         return STAGE_CONFIGS[stage]()
 
     def facts_of(self, stage: str) -> dict[str, Any]:
-        """What the stage of this name noted, as JSON. Raises RaigenError when it has not finished."""
+        """What one stage noted, as JSON. Raises RaigenError when it has not finished."""
         self.require(stage)
         return self.manifest["stages"][stage]["facts"]
 
@@ -171,7 +173,7 @@ class Run(Folder):
                 raise RaigenError(f"{self.dir}: {stage} has not finished; run: raigen {stage} {self.dir}")
 
     def has_finished(self, stage: str) -> bool:
-        """Whether the stage of this name has finished."""
+        """Whether one stage has finished."""
         return bool(self.manifest["stages"].get(stage, {}).get("finished"))
 
     def is_done(self, stage: str, config: Any) -> bool:
@@ -187,7 +189,7 @@ class Run(Folder):
             if found[name] != value:
                 raise RaigenError(
                     f"{self.dir}: {stage} was run with {name} = {found[name]!r}, now asked for {value!r}. "
-                    f"Choose another --run-dir, or add --redo {stage} to replace it and what follows from it"
+                    f"Choose another --run-dir, or add --redo {stage} to replace it and all that follows"
                 )
         if not record.get("finished"):
             return False
@@ -204,7 +206,7 @@ class Run(Folder):
         return {sample.file: sample.index for sample in self.samples()}
 
     def is_shown(self) -> "Bool[np.ndarray, ' image']":
-        """Which audited images show anything: all but the wholly black ones."""
+        """Which audited images show anything: True for all but the wholly black ones."""
         import numpy as np
 
         shown = np.ones(len(self.samples()), bool)
@@ -224,7 +226,7 @@ class Run(Folder):
         return self.read_tensors(self.heatmaps_path, "discover")["heatmaps"].numpy()
 
     def begin(self, stage: str, config: Any) -> None:
-        """Notes that `stage` runs now; forgets the stages after it, for their inputs change."""
+        """Notes that `stage` runs now, and forgets the stages after it, because their inputs change."""
         manifest = self.manifest
         before = STAGES[: STAGES.index(stage)]
         kept = {name: record for name, record in manifest["stages"].items() if name in before}
@@ -235,7 +237,7 @@ class Run(Folder):
     def finish(self, stage: str, outcome: Outcome, seconds: float) -> None:
         """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
         manifest = self.manifest
-        # These have no fixed size: annotation, evaluation and review add to them.
+        # These have no fixed size: annotate, evaluate and review add to them.
         growing = (self.attributes_path, self.presence_path)
         sizes = {
             path.relative_to(self.dir).as_posix(): None if path in growing else path.stat().st_size
@@ -252,7 +254,7 @@ class Run(Folder):
         self._write_manifest(manifest)
 
     def outdate(self, stage: str) -> None:
-        """Notes that what `stage` read has changed: it is to be done again. Its files stay until then."""
+        """Notes that the inputs of `stage` have changed, so that it runs again. Its files stay until then."""
         manifest = self.manifest
         if stage in manifest["stages"]:
             manifest["stages"][stage]["finished"] = None
@@ -261,8 +263,8 @@ class Run(Folder):
     def forget(self, stage: str) -> None:
         """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
 
-        Fresh images, and those of prompts that ask for an attribute, stay until the capture is dropped, for they hang
-        on nothing else: other judges see the same ones, and what was answered about them stays of use.
+        Fresh images and images of suggested prompts depend on the capture alone. They stay until it is dropped: other
+        judges see the same images, and answers about them are used again.
         """
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
@@ -286,7 +288,7 @@ class Run(Folder):
         self._write_manifest(manifest)
 
     def read_text(self, path: Path, stage: str) -> str:
-        """The text of a file that `stage` makes. Raises RaigenError, saying how to make it, when it is missing."""
+        """The text of a file that `stage` makes. Raises RaigenError with the command that makes it when it is missing."""
         self._require_file(path, stage)
         return path.read_text(encoding="utf-8")
 
