@@ -202,7 +202,7 @@ def test_a_stage_keeps_what_it_was_given_before(captured, capsys):
     assert cli.main(["train", run, "--k", "3"]) == 2
     assert capsys.readouterr().err == (
         f"raigen: {run}: train was run with k = 2, now asked for 3. "
-        "Choose another --run-dir, or add --redo train to replace it and what follows from it\n"
+        "Choose another --run-dir, or add --redo train to replace it and all that follows\n"
     )
     assert cli.main(["train", run, "--k", "3", "--redo", "train"]) == 0
     assert captured.config.train == replace(config, k=3)

@@ -100,7 +100,7 @@ def test_another_configuration_names_the_field_and_both_values(run):
         run.is_done("capture", CaptureConfig("a photo of a doctor", n_images=300))
     assert str(caught.value) == (
         f"{run.dir}: capture was run with n_images = 1000, now asked for 300. "
-        "Choose another --run-dir, or add --redo capture to replace it and what follows from it"
+        "Choose another --run-dir, or add --redo capture to replace it and all that follows"
     )
 
 

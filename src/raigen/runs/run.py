@@ -288,7 +288,10 @@ class Run(Folder):
         self._write_manifest(manifest)
 
     def read_text(self, path: Path, stage: str) -> str:
-        """The text of a file that `stage` makes. Raises RaigenError with the command that makes it when it is missing."""
+        """The text of a file that `stage` makes.
+
+        Raises RaigenError with the command that makes it when it is missing.
+        """
         self._require_file(path, stage)
         return path.read_text(encoding="utf-8")
 
