@@ -122,7 +122,7 @@ def test_every_field_is_a_flag_of_the_audit(capsys):
 def test_every_field_of_amplify_is_a_flag_with_its_help(capsys):
     text = ask_for_help(capsys, "amplify", "--help")
     assert [f.name for f in fields(AmplifyConfig) if f"--{f.name.replace('_', '-')}" not in text] == []
-    assert "Ranks of listed attributes" in text and "Images of each point" in text
+    assert "Ranks of listed attributes" in text and "Images for each point" in text
 
 
 def test_lists_of_numbers_have_commas_or_spaces():
