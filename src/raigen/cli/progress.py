@@ -36,7 +36,6 @@ def study_progress_bars() -> Iterator[Callable[[SweepStep], None]]:
 def _shown(
     in_terminal: Callable[[Progress], Callable[[T], None]], elsewhere: Callable[[], Callable[[T], None]]
 ) -> Iterator[Callable[[T], None]]:
-    quiet_libraries()
     console = Console(stderr=True)
     if not console.is_terminal:
         yield elsewhere()

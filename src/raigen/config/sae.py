@@ -55,8 +55,8 @@ class TrainConfig:
     sae_seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
     n_seeds: Annotated[int, Ge(1)] = 1
-    """Autoencoders to train on the same images, at least 1, with the seeds `sae_seed`, `sae_seed` + 1, ... The first
-    one is used; the others show which findings depend on the seed. Each takes as long to train as the first."""
+    """Autoencoders to train on the same images, at least 1, with seeds from `sae_seed` upward. The first one is used;
+    the others show which findings depend on the seed. Each takes as long to train as the first."""
     steps_per_image: Annotated[int | None, Ge(1)] = None
     """Denoising steps to train on per image, drawn at random, at least 1; None is all. Not with --store."""
     tokens_per_step: Annotated[int | None, Ge(1)] = None
