@@ -50,7 +50,6 @@ class AllStages(Command):
     report: Annotated[ReportConfig, flags(ReportConfig)]
 
     def recorded(self) -> Mapping[str, Mapping[str, Any]]:
-        """The settings of the preset."""
         return by_stage(self.preset) if self.preset else {}
 
     def config(self, prompt: str, model: str) -> AuditConfig:
@@ -87,7 +86,6 @@ class Audit(AllStages):
     capture: Annotated[CaptureConfig, flags(CaptureConfig, "prompt", "model")]
 
     def execute(self) -> None:
-        """Takes one run, or a study, through all stages and prints what was found."""
         prompts = list(dict.fromkeys((*self.prompt, *(prompts_of(self.prompts) if self.prompts else ()))))
         if not prompts:
             raise RaigenError('prompt: expected a text, such as: raigen audit "a photo of a doctor"; or --prompts')
@@ -123,7 +121,6 @@ class Plan(AllStages):
     """The prompt to audit, not empty."""
 
     def execute(self) -> None:
-        """Makes a few images and prints the estimates."""
         config = self.config(self.prompt, self.capture.model)
         from raigen.auditing.plan import estimate
 
@@ -141,22 +138,17 @@ class Hookpoints(Command):
     hookpoints: Annotated[SearchConfig, flags(SearchConfig)]
 
     def execute(self) -> None:
-        """Prints the layers with their costs, or with --search their ranks."""
         config = SearchConfig(**vars(self.hookpoints))
-        self._search(config) if self.search else self._list(config)
+        if self.search:
+            from raigen.discovery.search import search
 
-    def _list(self, config: SearchConfig) -> None:
+            with progress_bars() as show:
+                ratings = exhausted(search(self.model, config), show)
+            print_search(ratings, self.model, config)
+            return
         from raigen.diffusion.survey import list_hookpoints
 
         survey = list_hookpoints(self.model, config)
-        license = survey.license or "no license named"
-        print(f"{survey.pipeline}, {survey.commit or 'a folder'}, {license}; {survey.n_steps} steps, "
-              f"{survey.height} x {survey.width} pixels")  # fmt: skip
+        source = f"{survey.commit or 'a folder'}, {survey.license or 'no license named'}"
+        print(f"{survey.pipeline}, {source}; {survey.n_steps} steps, {survey.height} x {survey.width} pixels")
         print_hookpoints(survey.hookpoints, n_images=CaptureConfig.n_images)
-
-    def _search(self, config: SearchConfig) -> None:
-        from raigen.discovery.search import search
-
-        with progress_bars() as show:
-            found = exhausted(search(self.model, config), show)
-        print_search(found, self.model, config)

@@ -18,7 +18,6 @@ class Version(Command):
     """Prints the version."""
 
     def execute(self) -> None:
-        """Prints the version."""
         print(f"raigen {version('raigen')}")
 
 

@@ -26,7 +26,6 @@ class Amplify(Command):
     amplify: Annotated[AmplifyConfig, flags(AmplifyConfig)]
 
     def execute(self) -> None:
-        """Amplifies, writes the report anew and prints the measurements."""
         config, run = AmplifyConfig(**vars(self.amplify)), Run(self.run)
         from raigen.amplification.amplify import amplifying
 
@@ -54,7 +53,6 @@ class Compare(Command):
     compare: Annotated[CompareConfig, flags(CompareConfig)]
 
     def execute(self) -> None:
-        """Compares and prints the differences that hold, or what comparing would take."""
         config = CompareConfig(**vars(self.compare))
         from raigen.comparison.compare import comparing, plan, study_of
 
@@ -78,7 +76,6 @@ class Review(Command):
     """The file that review.html downloads."""
 
     def execute(self) -> None:
-        """Writes the checked rates into the run and its report, and prints them."""
         from raigen.judging.review import review
 
         run = Run(self.run)
@@ -101,7 +98,6 @@ class View(Command):
     """Port on 127.0.0.1; 0 takes any free one."""
 
     def execute(self) -> None:
-        """Serves the folder until Ctrl-C."""
         from raigen.cli.serve import server_of
 
         server = server_of(self.place, self.port)

@@ -25,9 +25,39 @@ from raigen.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageCommand(Command):
-    """Runs one stage. The command and the field that holds its configuration have the stage's name."""
+class Capture(Command):
+    """Generates images and keeps the activations of one layer of the denoiser."""
 
+    prompt: Positional[str]
+    """The prompt to audit; or a run folder, to resume its capture."""
+    run_dir: Annotated[Path | None, NAMES_ITS_DEFAULT] = None
+    """The run folder. (default: runs/PROMPT)"""
+    redo: Literal["capture"] | None = None
+    """Do this stage again, and drop the results of all later ones."""
+    capture: Annotated[CaptureConfig, flags(CaptureConfig, "prompt")]
+
+    @property
+    def folder(self) -> Path:
+        """The given folder; or the prompt, if that is one; or the default folder of the prompt."""
+        return self.run_dir or (Path(self.prompt) if _is_run(self.prompt) else default_run_dir(self.prompt))
+
+    def recorded(self) -> Mapping[str, Mapping[str, Any]]:
+        return _recorded(Run(self.folder), "capture") if _is_run(self.folder) else {}
+
+    def execute(self) -> None:
+        values = dict(vars(self.capture))
+        if self.run_dir is not None or not _is_run(self.prompt):  # else the recorded prompt
+            values["prompt"] = self.prompt
+        config = CaptureConfig(**values)  # checked before a folder is made
+        _run_stage(Run.create(self.folder), "capture", config, self.redo)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCommand(Command):
+    """Runs a later stage. The command and the field that holds the configuration have the stage's name."""
+
+    run: Positional[Path]
+    """The run folder. Flags that are left out keep their recorded values."""
     redo: str | None = None
     """Do this stage again, and drop the results of all later ones."""
 
@@ -37,91 +67,34 @@ class StageCommand(Command):
         return type(self).__name__.lower()
 
     @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        raise NotImplementedError
-
-    def recorded(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the stage was given when it last ran here. Raises RaigenError when the folder is not a run."""
-        run = Run(self.folder)
-        return {self.stage: vars(run.config_of(self.stage))} if self.stage in run.manifest["stages"] else {}
-
     def config(self) -> Any:
         """The configuration of the stage. Raises RaigenError for a bad value."""
         return STAGE_CONFIGS[self.stage](**vars(getattr(self, self.stage)))
 
-    def execute(self) -> None:
-        """Runs the stage, unless it is done."""
-        run, config = Run(self.folder), self.config()
-        with progress_bars() as show:
-            run_stage(run, self.stage, config, redo=self.redo is not None, on_tick=show)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Capture(StageCommand):
-    """Generates images and keeps the activations of one layer of the denoiser."""
-
-    prompt: Positional[str]
-    """The prompt to audit; or a run folder, to resume its capture."""
-    run_dir: Annotated[Path | None, NAMES_ITS_DEFAULT] = None
-    """The run folder. (default: runs/PROMPT)"""
-    redo: Literal["capture"] | None = None
-    capture: Annotated[CaptureConfig, flags(CaptureConfig, "prompt")]
-
-    @property
-    def folder(self) -> Path:
-        """The given folder; or the prompt, if that is one; or the default folder of the prompt."""
-        return self.run_dir or (Path(self.prompt) if _is_run(self.prompt) else default_run_dir(self.prompt))
-
     def recorded(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the capture was given when it last ran here; nothing when the run is new."""
-        return super().recorded() if _is_run(self.folder) else {}
-
-    def config(self) -> CaptureConfig:
-        """The configuration of the capture, with the recorded prompt if the prompt names a run folder."""
-        values = dict(vars(self.capture))
-        if self.run_dir is not None or not _is_run(self.prompt):
-            values["prompt"] = self.prompt
-        return CaptureConfig(**values)
+        return _recorded(Run(self.run), self.stage)
 
     def execute(self) -> None:
-        """Makes the folder if need be, and runs the stage, unless it is done."""
-        self.config()  # checked before a folder is made
-        Run.create(self.folder)
-        super().execute()
+        _run_stage(Run(self.run), self.stage, self.config, self.redo)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaterStage(StageCommand):
-    """Runs a stage of a run that has been captured."""
-
-    run: Positional[Path]
-    """The run folder. Flags that are left out keep their recorded values."""
-
-    @property
-    def folder(self) -> Path:
-        """The given folder."""
-        return self.run
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskingStage(LaterStage):
+class AskingStage(StageCommand):
     """Runs a stage that may ask vision-language models."""
 
     dry_run: bool = False
     """Only print what asking the models would take: calls, tokens, cost."""
 
     def execute(self) -> None:
-        """Runs the stage, unless it is done; or prints what it would ask."""
         if not self.dry_run:
             super().execute()
             return
-        plans = import_module(f"raigen.judging.{self.stage}").plan(Run(self.folder), self.config())
+        plans = import_module(f"raigen.judging.{self.stage}").plan(Run(self.run), self.config)
         print("\n".join(map(str, plans)) or f"{self.stage}: no vision-language model is asked")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(LaterStage):
+class Train(StageCommand):
     """Trains the sparse autoencoder on the captured activations."""
 
     redo: Literal["train"] | None = None
@@ -129,7 +102,7 @@ class Train(LaterStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discover(LaterStage):
+class Discover(StageCommand):
     """Scores the neurons and lists the rare ones."""
 
     redo: Literal["discover"] | None = None
@@ -153,16 +126,25 @@ class Evaluate(AskingStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(LaterStage):
+class Report(StageCommand):
     """Writes the report, one HTML file."""
 
     redo: Literal["report"] | None = None
     report: Annotated[ReportConfig, flags(ReportConfig)]
 
     def execute(self) -> None:
-        """Writes the report, unless it is done, and prints the listed attributes."""
         super().execute()
-        print_result(Run(self.folder))
+        print_result(Run(self.run))
+
+
+def _recorded(run: Run, stage: str) -> dict[str, Mapping[str, Any]]:
+    """The values with which the stage last ran here."""
+    return {stage: vars(run.config_of(stage))} if stage in run.manifest["stages"] else {}
+
+
+def _run_stage(run: Run, stage: str, config: Any, redo: str | None) -> None:
+    with progress_bars() as show:
+        run_stage(run, stage, config, redo=redo is not None, on_tick=show)
 
 
 def _is_run(place: str | Path) -> bool:
