@@ -89,7 +89,7 @@ class Audit(AllStages):
         prompts = list(dict.fromkeys((*self.prompt, *(prompts_of(self.prompts) if self.prompts else ()))))
         if not prompts:
             raise RaigenError('prompt: expected a text, such as: raigen audit "a photo of a doctor"; or --prompts')
-        # With a preset the flags are read twice, and each --model is there twice. Without one, the preset's model counts.
+        # With a preset the flags are read twice, so each --model occurs twice; the default is the preset's model.
         models = list(dict.fromkeys(self.model or (self.capture.model,)))
         # The whole configuration is checked before a folder is made.
         configs = [self.config(prompt, model) for prompt in prompts for model in models]
