@@ -14,7 +14,17 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from raigen.cli import flags
 from raigen.cli import main as cli
 from raigen.cli import progress as progress_room
-from raigen.config import STAGE_CONFIGS, STAGES, AmplifyConfig, AuditConfig, CaptureConfig, DiscoverConfig, TrainConfig
+from raigen.config import (
+    STAGE_CONFIGS,
+    STAGES,
+    AmplifyConfig,
+    AuditConfig,
+    CaptureConfig,
+    CompareConfig,
+    DiscoverConfig,
+    SearchConfig,
+    TrainConfig,
+)
 from raigen.config.presets import by_stage
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import write_text
@@ -34,26 +44,26 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 ╰──────────────────────────────────────────────────────────────────────────────╯
 ╭─ subcommands ────────────────────────────────────────────────────────────────╮
 │ (required)                                                                   │
-│   • audit       Audits a prompt, or many with many models; the same command  │
-│                 again goes on where it stopped.                              │
-│   • plan        Says what an audit would take and the rarest rate it could   │
-│                 show, from a few images; writes nothing.                     │
+│   • audit       Audits a prompt, or many prompts with many models. The same  │
+│                 command again resumes where it stopped.                      │
+│   • plan        Estimates from a few images what an audit takes and the      │
+│                 rarest rate that it can show; writes nothing.                │
 │   • capture     Generates images and keeps the activations of one layer of   │
 │                 the denoiser.                                                │
-│   • train       Trains the sparse autoencoder on what the layer put out.     │
+│   • train       Trains the sparse autoencoder on the captured activations.   │
 │   • discover    Scores the neurons and lists the rare ones.                  │
 │   • annotate    Names the listed neurons.                                    │
 │   • evaluate    Measures on fresh images how often each named attribute      │
 │                 shows.                                                       │
 │   • report      Writes the report, one HTML file.                            │
-│   • amplify     Brings attributes out, and measures what that does; makes no │
-│                 image twice.                                                 │
-│   • hookpoints  Lists the layers of a model that can be looked into, or      │
-│                 tries which is the best.                                     │
+│   • amplify     Amplifies attributes and measures the effect; makes no image │
+│                 twice.                                                       │
+│   • hookpoints  Lists the layers of a model that can be captured, or ranks   │
+│                 them by what is found there.                                 │
 │   • compare     Compares the runs of a study, or single runs: what one model │
-│                 hides that another shows.                                    │
-│   • review      Brings back what a person ticked on the review sheet; the    │
-│                 rates then stand checked beside raw.                         │
+│                 hides and another shows.                                     │
+│   • review      Reads what a person ticked on the review sheet; checked      │
+│                 rates then stand beside the raw ones.                        │
 │   • view        Shows a run, a folder of runs or a study in the browser of   │
 │                 this machine.                                                │
 │   • version     Prints the version.                                          │
@@ -122,12 +132,12 @@ def test_every_field_is_a_flag_of_the_audit(capsys):
 def test_every_field_of_amplify_is_a_flag_with_its_help(capsys):
     text = ask_for_help(capsys, "amplify", "--help")
     assert [f.name for f in fields(AmplifyConfig) if f"--{f.name.replace('_', '-')}" not in text] == []
-    assert "Ranks of listed attributes" in text and "Images of each point" in text
+    assert "Ranks of listed attributes" in text and "Images for each point" in text
 
 
 def test_lists_of_numbers_have_commas_or_spaces():
     given = ["amplify", "run", "--attribute", "3,5", "--strength", "-0.5,1", "2", "--method", "set"]
-    options = flags.parse(given, {}).options
+    options = flags.parse(given, cli.COMMANDS).amplify
     assert (options.attribute, options.strength, options.also) == ((3, 5), (-0.5, 1.0, 2.0), ())
 
 
@@ -144,7 +154,7 @@ def test_version(capsys):
         (("audit", DOCTOR, "--n-fresh-images", "0"), "raigen: n_fresh_images: expected 1 or more; got 0\n"),
         (("audit",), "raigen: prompt: expected a text, such as: raigen audit \"a photo of a doctor\"; or --prompts\n"),
         (("audit", DOCTOR, "--model", "a", "--model", "b", "--run-dir", "here"),
-         "raigen: run_dir: a study has a folder for each of its runs; name the study's own with --study DIR\n"),
+         "raigen: run_dir: each run of a study has its own folder; name the study's with --study DIR\n"),
         (("audit", "--prompts", "nothing"), "raigen: prompts: expected professions, scenes or a text file with one "
          "prompt a line; got 'nothing'\n"),
         (("capture", " "), "raigen: prompt: expected a text that is not empty; got ' '\n"),
@@ -335,13 +345,35 @@ def test_the_time_left_in_a_later_part_of_a_stage_is_told_by_that_part_alone(cap
 
 
 def test_the_audit_has_one_flag_for_both_stages_that_ask():
-    command = flags.parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], {})
-    options = {key: value for stage in STAGES for key, value in flags.values_of(getattr(command, stage)).items()}
-    config = AuditConfig.of(DOCTOR, **options)
+    command = flags.parse(["audit", DOCTOR, "--max-calls", "7", "--judge", "clip", "scripted:a"], cli.COMMANDS)
+    config = command.config(DOCTOR, "portraits")
     assert config.annotate.max_calls == config.evaluate.max_calls == 7
     assert config.evaluate.judge == ("clip", "scripted:a") and config.annotate.annotator == "clip"
 
 
-def test_a_preset_reaches_every_stage_of_the_audit():
-    command = flags.parse(["audit", DOCTOR, "--preset", "paper-sdxl"], by_stage("paper-sdxl"))
+def test_a_preset_reaches_every_stage_of_the_audit_and_leaves_other_flags_alone():
+    command = flags.parse(["audit", DOCTOR, "--preset", "paper-sdxl", "--k", "5", "--model", "a", "--model", "b"],
+                          cli.COMMANDS)  # fmt: skip
     assert (command.train.d_sae, command.discover.score, command.evaluate.n_fresh_images) == (20480, "published", 1000)
+    assert (command.train.k, command.prompt) == (5, (DOCTOR,)) and set(command.model) == {"a", "b"}
+    assert command.capture.model == by_stage("paper-sdxl")["capture"]["model"]
+
+
+def test_the_sizes_of_groups_have_commas_or_spaces_and_none_is_left_out():
+    sizes = [flags.parse(["audit", DOCTOR, *given], cli.COMMANDS).train.group_sizes
+             for given in ([], ["--group-sizes", "3,5"], ["--group-sizes", "3", "5"])]  # fmt: skip
+    assert sizes == [None, (3, 5), (3, 5)]
+
+
+def test_a_help_text_is_one_paragraph_whatever_the_lines_of_its_docstring(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    text = ask_for_help(capsys, "train", "--help")
+    assert "--dead-after-tokens must have passed, too. Among 600 images" in text
+
+
+def test_every_help_text_stands_alone():
+    texts = [text for config in (*STAGE_CONFIGS.values(), AmplifyConfig, SearchConfig, CompareConfig)
+             for text in flags._docstrings(config).values()]  # fmt: skip
+    assert [
+        text for text in texts if not (text[0].isupper() or text[0] == "`") or text[-1] != "." or "..." in text
+    ] == []

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, fields
+from typing import get_args
 
 import pytest
 
@@ -19,6 +20,7 @@ from raigen.config import (
     TrainConfig,
     identity,
 )
+from raigen.config.presets import PRESETS, PresetName
 from raigen.errors import RaigenError
 
 DOCTOR = "a photo of a doctor"
@@ -67,6 +69,27 @@ def test_a_value_out_of_range_is_told_with_its_name_and_itself(config, values, n
     with pytest.raises(RaigenError, match=rf"^{name}: expected .*; got ") as caught:
         config(**values)
     assert repr(values[name]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (CaptureConfig, {"prompt": DOCTOR, "base_seed": -1}, "base_seed: expected 0 or more; got -1"),
+        (TrainConfig, {"lr": 0.0}, "lr: expected a number above 0; got 0.0"),
+        (DiscoverConfig, {"distance": -0.1}, "distance: expected a number in [0, 2]; got -0.1"),
+        (DiscoverConfig, {"percentile": 100.0}, "percentile: expected a number in [0, 100); got 100.0"),
+        (DiscoverConfig, {"max_frequency": 0.0}, "max_frequency: expected a number in (0, 1]; got 0.0"),
+        (EvaluateConfig, {"confidence": float("nan")}, "confidence: expected a number in (0, 1); got nan"),
+    ],
+)
+def test_an_error_names_the_range_of_the_field(config, values, message):
+    with pytest.raises(RaigenError) as caught:
+        config(**values)
+    assert str(caught.value) == message
+
+
+def test_presets_have_the_names_that_the_flag_offers():
+    assert tuple(PRESETS) == get_args(PresetName)
 
 
 def test_too_few_images_say_why():

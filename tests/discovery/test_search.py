@@ -194,7 +194,7 @@ def test_the_table(capsys):
 │      │ unet.[odd]               │  none │           │               │      │        │
 └──────┴──────────────────────────┴───────┴───────────┴───────────────┴──────┴────────┘
 unet.[odd]: hookpoint: no grid
-ranked by the mean of the ranks in score, stability and concentration; no label is looked at
+ranked by the mean of the ranks in score, stability and concentration; no label is used
 next: raigen audit 'a photo of a doctor' --model portraits --hookpoint unet.up_blocks.0
 """
     )

@@ -1,4 +1,4 @@
-"""Shows how far the stages are, on stderr."""
+"""Shows the progress of stages on stderr."""
 
 import os
 import sys
@@ -15,19 +15,19 @@ from raigen.report.formatting import duration
 from raigen.runs.steps import Step, Tick
 
 T = TypeVar("T")
-SECONDS_PER_LINE = 15  # between two lines about one stage where the output is no terminal
+SECONDS_PER_LINE = 15  # at least, between two lines about a stage when stderr is not a terminal
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[Step], None]]:
-    """What shows each step: bars with the time left in a terminal, else plain lines. On stderr."""
+    """A function that shows each step: as bars with the time left in a terminal, else as plain lines."""
     with _shown(bars, plain_lines) as show:
         yield show
 
 
 @contextmanager
 def study_progress_bars() -> Iterator[Callable[[SweepStep], None]]:
-    """What shows each step of a sweep: a bar for the whole and one for each run that is going on; else plain lines."""
+    """A function that shows each step of a sweep: a bar for all runs and one for each active run, or plain lines."""
     with _shown(sweep_bars, sweep_lines) as show:
         yield show
 
@@ -36,7 +36,6 @@ def study_progress_bars() -> Iterator[Callable[[SweepStep], None]]:
 def _shown(
     in_terminal: Callable[[Progress], Callable[[T], None]], elsewhere: Callable[[], Callable[[T], None]]
 ) -> Iterator[Callable[[T], None]]:
-    quiet_libraries()
     console = Console(stderr=True)
     if not console.is_terminal:
         yield elsewhere()
@@ -72,7 +71,7 @@ def bars(progress: Progress) -> Callable[[Step], None]:
 
 
 def sweep_bars(progress: Progress) -> Callable[[SweepStep], None]:
-    """A bar for all runs, and below it one for the stage that each unfinished run is at."""
+    """A bar for all runs, and below it one for the current stage of each unfinished run."""
     whole: list[TaskID] = []
     tasks: dict[int, TaskID] = {}
 
@@ -94,7 +93,7 @@ def sweep_bars(progress: Progress) -> Callable[[SweepStep], None]:
 
 
 def sweep_lines() -> Callable[[SweepStep], None]:
-    """The plain lines of each run, behind its number and its name; of one that was done before, a single line."""
+    """The plain lines of each run, after its number and its name; a single line for a run that was done before."""
     shows: dict[int, Callable[[Step], None]] = {}
     idle: set[int] = set()
 
@@ -118,8 +117,8 @@ def _title(news: SweepStep) -> str:
 
 
 def plain_lines(head: str = "") -> Callable[[Step], None]:
-    """Now and then a line about the stage that runs, behind `head`."""
-    start: tuple[float, Tick] | None = None  # when the stage, or its part that counts to the same total, first ticked
+    """A line about the running stage every `SECONDS_PER_LINE`, after `head`."""
+    start: tuple[float, Tick] | None = None  # time and first tick of the stage, or of its part with the same total
     last_line = time.monotonic()
 
     def show(step: Step) -> None:
@@ -152,6 +151,6 @@ def _standing(tick: Tick, seconds: float, resumed_at: int) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps the notes of the model libraries out of ours; they read these when they are loaded."""
+    """Silences the messages of the model libraries. Has no effect once they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

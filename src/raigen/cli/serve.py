@@ -1,4 +1,4 @@
-"""Shows runs and studies in a browser: serves their folders on this machine, and to this machine only."""
+"""Shows runs and studies in a browser: serves their folders to this machine only."""
 
 import mimetypes
 from http import HTTPStatus
@@ -14,14 +14,13 @@ from raigen.runs.study import Study
 
 OF_A_STUDY = ("report.html", "comparison.csv", "comparison.json", "comparison.parquet", "axes.csv", "axes.parquet",
               "verdicts.jsonl", "cards")  # fmt: skip
-HOST = "127.0.0.1"  # never another: what lies in a run folder is nobody else's business
+HOST = "127.0.0.1"  # never another one: run folders are private
 
 
 def server_of(place: Path, port: int) -> ThreadingHTTPServer:
-    """A server of what is at `place`, a run folder, a folder of runs or a study, listening at 127.0.0.1 and `port` (0:
-    any).
+    """A server of `place` (a run folder, a folder of runs or a study) on 127.0.0.1 and `port` (0: any free one).
 
-    `serve_forever` starts it. Raises RaigenError when there is no run and no study, or the port is taken.
+    `serve_forever` starts it. Raises RaigenError when `place` has neither a run nor a study, or the port is taken.
     """
     if not runs_in(place) and not _is_study(place):
         raise RaigenError(f"{place}: expected a run folder, a folder of them or a study; found no run.json in it")
@@ -35,16 +34,16 @@ def server_of(place: Path, port: int) -> ThreadingHTTPServer:
 
 
 def runs_in(place: Path) -> list[Path]:
-    """The run folders at `place`: itself, or those right in it; by name."""
+    """The run folders at `place`: itself, or its direct subfolders, sorted by name."""
     if Run.is_at(place):
         return [place]
     return sorted(path.parent for path in place.glob("*/run.json")) if place.is_dir() else []
 
 
 def file_at(root: Path, path: str) -> Path | None:
-    """The file below `root` that the path of a URL names, or None.
+    """The file below `root` that the path of a URL names, or None if there is none.
 
-    None also for what leaves `root`, by `..`, by an encoded slash or by a symbolic link, and for hidden files.
+    Also None for hidden files, and for paths that leave `root` by `..`, an encoded slash or a symbolic link.
     """
     parts = [unquote(part) for part in path.split("/") if part]
     if any(part.startswith(".") or set(part) & set("/\\\0") for part in parts):
@@ -54,7 +53,7 @@ def file_at(root: Path, path: str) -> Path | None:
 
 
 def index(place: Path) -> str:
-    """The page that lists the runs at `place`, and of a study what came of comparing them."""
+    """The page that lists the runs at `place`, and for a study the files of its comparison."""
     entries = [_entry(path) for path in runs_in(place)]
     study = _study_entry(place) if _is_study(place) else None
     return fill("index.html.jinja", {"runs": entries, "place": place.resolve().name, "study": study})
@@ -65,7 +64,7 @@ def _is_study(place: Path) -> bool:
 
 
 def _study_entry(place: Path) -> dict[str, Any]:
-    """The report and the files of a study, and its runs that lie elsewhere: these are not served."""
+    """The report and the files of a study; and its runs in other folders, which are not served."""
     study = Study(place)
     files = [study.report_path, study.table_path, study.axes_path, *sorted(study.cards_dir.glob("*.md"))]
     found = [file.relative_to(study.dir) for file in files if file.is_file()]
@@ -76,7 +75,7 @@ def _study_entry(place: Path) -> dict[str, Any]:
 
 
 def _root_of(place: Path) -> Path:
-    """What addresses are relative to: for a single run the folder around it, so that both kinds look alike."""
+    """The folder that URLs are relative to. For a single run it is the parent, so that all URLs begin with a run."""
     return place.resolve().parent if Run.is_at(place) else place.resolve()
 
 
@@ -108,10 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: a page of images would fill the terminal."""
+        """Prints nothing: the requests of one page of images would fill the terminal."""
 
     def _answer(self, with_body: bool) -> None:
-        # A page from elsewhere can point a name of its own at 127.0.0.1; the name then stands in this header.
+        # Against DNS rebinding: a foreign page can resolve its own name to 127.0.0.1, but this header shows the name.
         port = self.connection.getsockname()[1]
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self.send_error(HTTPStatus.FORBIDDEN)
@@ -129,10 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(found.read_bytes(), f"{kind}; charset=utf-8" if text else kind, with_body)
 
     def _is_of_a_run(self, path: str) -> bool:
-        """Whether the first part names one of the listed runs, or a file of the study: nothing beside is served."""
-        names = [run.resolve().name for run in runs_in(self.place)] + (
-            list(OF_A_STUDY) if _is_study(self.place) else []
-        )
+        """Whether the path begins with a listed run or a file of the study; nothing else is served."""
+        names = {run.resolve().name for run in runs_in(self.place)} | set(OF_A_STUDY if _is_study(self.place) else ())
         return unquote([*path.split("/"), ""][1]) in names
 
     def _send(self, data: bytes, kind: str, with_body: bool) -> None:

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,83 +21,57 @@ if TYPE_CHECKING:
 
 
 def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
-    """What each hookpoint would give and cost; of those that cannot be captured, why."""
-    table = Table()
-    table.add_column("hookpoint")
-    for name in ("grid", "width", "an image", f"{n_images} images"):
-        table.add_column(name, justify="right")
+    """The hookpoints of a model with the size of what they capture; `none` where nothing can be captured."""
+    names, rows = ("grid", "width", "an image", f"{n_images} images"), []
     for cost in costs:
         grid = f"{cost.grid[0]} x {cost.grid[1]}" if cost.grid else "none"
         sizes = [_size(cost.bytes_per_image), _size(cost.bytes_per_image * n_images)] if cost.grid else ["", ""]
-        name = f"{cost.path} (default)" if cost.is_default else cost.path
-        table.add_row(*map(escape, (name, grid, str(cost.d_in) if cost.grid else "", *sizes)))
-    _console().print(table)
+        rows.append((_name(cost), grid, str(cost.d_in) if cost.grid else "", *sizes))
+    _print_table(("hookpoint", *names), rows, right=names)
 
 
 def print_search(ratings: list[HookpointRating], model: str, config: SearchConfig) -> None:
-    """What was found at each hookpoint, the best first; why the others could not be tried; what to type next."""
+    """The hookpoints of a model, best first; why some could not be tried; and the command to type next."""
     print(f"{config.n_images} images of “{config.prompt}”, two autoencoders for each hookpoint")
-    table = Table()
-    table.add_column("rank", justify="right")
-    table.add_column("hookpoint")
-    for name in ("score", "stability", "concentration", "dead", "listed"):
-        table.add_column(name, justify="right")
+    names, rows = ("score", "stability", "concentration", "dead", "listed"), []
     for rating in ratings:
-        name = f"{rating.path} (default)" if rating.is_default else rating.path
         if rating.rank is None:
-            table.add_row("", escape(name), "none", "", "", "", "")
+            rows.append(("", _name(rating), "none", "", "", "", ""))
             continue
         shares = (rating.stability, rating.concentration, rating.dead_share)
         cells = (f"{rating.score:.3f}", *(f"{share:.0%}" for share in shares), f"{rating.n_listed:g}")
-        table.add_row(*map(escape, (str(rating.rank), name, *cells)))
-    _console().print(table)
+        rows.append((str(rating.rank), _name(rating), *cells))
+    _print_table(("rank", "hookpoint", *names), rows, right=("rank", *names))
     for rating in ratings:
         if rating.reason is not None:
             print(f"{rating.path}: {rating.reason}")
-    print("ranked by the mean of the ranks in score, stability and concentration; no label is looked at")
+    print("ranked by the mean of the ranks in score, stability and concentration; no label is used")
     command = ["raigen", "audit", config.prompt, "--model", model, "--hookpoint", ratings[0].path]
     print(f"next: {shlex.join(command)}")
 
 
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
-    """What an audit takes and could show, a line for each."""
+    """What an audit takes and which rates it can show, one per line."""
     settings, n = plan.settings, config.capture.n_images
-    table = Table(show_header=False)
-    table.add_column("what")
-    table.add_column("amount")
     guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
         ("images", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
-        ("looked into", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
+        ("hookpoint", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
         ("time", f"{duration(plan.seconds_images)} images + {duration(plan.seconds_training)} training + "
                  f"{duration(plan.seconds_fresh)} fresh images"),
         ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
-        ("memory", f"{_size(plan.memory)}, beside what the pipeline needs while it runs"),
+        ("memory", f"{_size(plan.memory)}, in addition to what the running pipeline needs"),
         ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored})"),
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
     ]  # fmt: skip
-    for row in rows:
-        table.add_row(*map(escape, row))
-    _console().print(table)
-
-
-def _size(n_bytes: int) -> str:
-    """
-    >>> _size(655_360), _size(655_360_000_000)
-    ('0.7 MB', '655.4 GB')
-    """
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
-
-
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=140, force_terminal=False, color_system=None)
+    _print_table(("", ""), rows)
 
 
 def print_result(run: Run) -> None:
-    """The listed attributes, what is truly rare among them where that is known, and where the report lies."""
+    """The listed attributes, which of them are truly rare where that is known, and the path of the report."""
     truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
     print_attributes(run, truth)
     if truth is not None:
@@ -107,39 +81,51 @@ def print_result(run: Run) -> None:
     print(f"report: {run.report()}")
 
 
+def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
+    """The listed attributes; with `truth`, also which of them are truly rare."""
+    print(f"Rare for “{run.config.capture.prompt}”")
+    if run.attributes:
+        _print_rare(run.attributes, truth)
+    else:
+        print("No neuron is both rare and distinct enough to be listed.")
+    from raigen.report.page import next_frequency
+
+    lowest = next_frequency(run)
+    if lowest is not None:
+        print(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
+
+
+def _print_rare(attributes: Sequence[RareAttribute], truth: Mapping[str, Any] | None) -> None:
+    columns = {
+        "rank": [str(attribute.rank) for attribute in attributes],
+        "label": [attribute.label or "no identified attribute" for attribute in attributes],
+        "score": [f"{attribute.minority_score:.3f}" for attribute in attributes],
+        "frequency": [f"{attribute.frequency:.1%}" for attribute in attributes],
+        "presence": [presence(attribute.presence) for attribute in attributes],
+    }
+    if any(attribute.suggested for attribute in attributes):
+        columns["when asked for"] = [_suggested(attribute) for attribute in attributes]
+    if any(attribute.causal for attribute in attributes):
+        columns["steered"] = [_causal(attribute.causal) for attribute in attributes]
+    if truth is not None:
+        truths = {row["neuron"]: row for row in truth["attributes"]}
+        columns["truly rare"] = [_truth(truths[attribute.neuron]) for attribute in attributes]
+    right = ("rank", "score", "frequency", "presence", "when asked for")
+    _print_table(tuple(columns), zip(*columns.values(), strict=True), right)
+
+
 def print_study(study: Study) -> None:
-    """Of each run how much it listed, what is rarest there (with a shared autoencoder also under which other prompt the
-    neuron fires most often), and where it lies."""
-    table, is_shared = Table(), study.rates_path.is_file()
-    elsewhere = ("fires most under",) if is_shared else ()
-    for name in ("prompt", "model", "listed", "named", "rarest", "presence", *elsewhere, "folder"):
-        table.add_column(name, justify="right" if name in ("listed", "named", "presence") else "left")
+    """For each run of a study: how many neurons it listed and named, the rarest attribute, and the folder. With a
+    shared autoencoder also the other prompt for which that attribute's neuron fires most often."""
+    is_shared, rows = study.rates_path.is_file(), []
     for entry in study.entries:
         run = Run(study.dir_of(entry)) if Run.is_at(study.dir_of(entry)) else None
         under = (_most_under(study, entry, _rarest(run)),) if is_shared else ()
-        table.add_row(*map(escape, (entry.prompt, entry.model, *_run_cells(run), *under, entry.folder)))
-    _console().print(table)
+        rows.append((entry.prompt, entry.model, *_run_cells(run), *under, entry.folder))
+    elsewhere = ("fires most under",) if is_shared else ()
+    names = ("prompt", "model", "listed", "named", "rarest", "presence", *elsewhere, "folder")
+    _print_table(names, rows, right=("listed", "named", "presence"))
     print(f"what the models differ in: raigen compare {study.dir}")
-
-
-def print_comparison(study: Study) -> None:
-    """The differences that hold, the surest first, and where the report lies."""
-    found = study.comparison()
-    moved = [change for change in found["changes"] if change["kind"] not in ("same", "unmeasured")]
-    table = Table()
-    for name in ("attribute", "prompt", "model", "baseline", "difference", "q", "change"):
-        table.add_column(name, justify="right" if name in ("difference", "q") else "left")
-    for change in sorted(moved, key=lambda change: change["q"]):
-        by = change["difference"]
-        interval = f"{by['difference']:+.1%} [{by['low']:+.1%}, {by['high']:+.1%}]"
-        names = (change["label"], change["prompt"], change["model"], change["baseline"])
-        table.add_row(*map(escape, (*names, interval, f"{change['q']:.2g}", change["kind"])))
-    if moved:
-        _console().print(table)
-    n, listed = len(found["changes"]), len(found["attributes"])
-    print(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
-          f"{found['n_fresh_images']} images of each prompt and model; judge: {found['judge']}")  # fmt: skip
-    print(f"report: {study.report_path}")
 
 
 def _rarest(run: Run | None) -> RareAttribute | None:
@@ -147,7 +133,7 @@ def _rarest(run: Run | None) -> RareAttribute | None:
 
 
 def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> str:
-    """Of the prompts that share an autoencoder, but for the entry's own, that under which the neuron fires most."""
+    """The other prompt with the same autoencoder for which the attribute's neuron fires most often."""
     if attribute is None:
         return ""
     key = (entry.model, entry.prompt, str(attribute.neuron))
@@ -165,40 +151,36 @@ def _run_cells(run: Run | None) -> list[str]:
         return ["not done", "", "", ""]
     attribute = rarest(run.attributes)
     named = sum(attribute.label is not None for attribute in run.attributes)
-    return [
-        str(len(run.attributes)), str(named), (attribute.label or "") if attribute else "",
-        presence(attribute.presence) if attribute else "",
-    ]  # fmt: skip
+    shown = [(attribute.label or ""), presence(attribute.presence)] if attribute else ["", ""]
+    return [str(len(run.attributes)), str(named), *shown]
 
 
-def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
-    """The listed attributes; with `truth`, also which are truly rare."""
-    print(f"Rare for “{run.config.capture.prompt}”")
-    if run.attributes:
-        _console().print(_table(run, truth))
-    else:
-        print("No neuron is both rare and distinct enough to be listed.")
-    from raigen.report.page import next_frequency
-
-    lowest = next_frequency(run)
-    if lowest is not None:
-        print(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
+def print_comparison(study: Study) -> None:
+    """The differences that hold, those with the lowest q first, and the path of the report."""
+    found = study.comparison()
+    moved = [change for change in found["changes"] if change["kind"] not in ("same", "unmeasured")]
+    rows = [(change["label"], change["prompt"], change["model"], change["baseline"], _difference(change["difference"]),
+             f"{change['q']:.2g}", change["kind"])
+            for change in sorted(moved, key=lambda change: change["q"])]  # fmt: skip
+    if rows:
+        names = ("attribute", "prompt", "model", "baseline", "difference", "q", "change")
+        _print_table(names, rows, right=("difference", "q"))
+    n, listed = len(found["changes"]), len(found["attributes"])
+    print(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
+          f"{found['n_fresh_images']} images of each prompt and model; judge: {found['judge']}")  # fmt: skip
+    print(f"report: {study.report_path}")
 
 
 def print_amplified(found: Sequence[Mapping[str, Any]]) -> None:
-    """What came of each amplification: a line for each strength, or for each attribute of a mixture."""
+    """The measurements of each amplification: a line for each strength, or for each attribute of a mixture."""
+    names = ("strength", "presence", "gain", "lift", "fidelity", "readable", "profession", "cost", "s/image")
     for entry in found:
         if entry["method"] == "mix":
             _print_mixture(entry)
             continue
         print(f"{entry['label']} (neuron {entry['neuron']}), {entry['method']}")
-        table = Table()
-        for name in ("strength", "presence", "gain", "lift", "fidelity", "readable", "profession", "cost", "s/image"):
-            table.add_column(name, justify="right")
         before = entry["base"] | {"strength": "unsteered", "gain": None, "lift": None, "fidelity": None, "cost": None}
-        for point in (before, *entry["points"]):
-            table.add_row(*map(escape, _point_cells(point)))
-        _console().print(table)
+        _print_table(names, map(_point_cells, (before, *entry["points"])), right=names)
 
 
 def _point_cells(point: Mapping[str, Any]) -> list[str]:
@@ -207,8 +189,8 @@ def _point_cells(point: Mapping[str, Any]) -> list[str]:
     return [
         strength if isinstance(strength, str) else f"{strength:g}",
         presence(Presence(**point["presence"])),
-        "" if gain is None else f"{gain['difference']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]",
-        *(_number(value, form) for value, form in (
+        "" if gain is None else _difference(gain),
+        *("" if value is None else format(value, form) for value, form in (
             (point["lift"], ".1f"), (fidelity and fidelity["mean"], ".3f"), (shares[0], ".1%"), (shares[1], ".1%"),
             (point["cost"], ".1f"), (point["seconds_per_image"], ".2f"))),
     ]  # fmt: skip
@@ -217,63 +199,32 @@ def _point_cells(point: Mapping[str, Any]) -> list[str]:
 def _print_mixture(entry: Mapping[str, Any]) -> None:
     for prompt in entry["prompts"]:
         print(f"{prompt['share']:.1%} “{prompt['prompt']}”")
-    table = Table()
-    for name in ("attribute", "target", "presence"):
-        table.add_column(name)
-    for row in entry["attributes"]:
-        table.add_row(*map(escape, (row["label"], f"{row['target']:.1%}", presence(Presence(**row["presence"])))))
-    _console().print(table)
+    rows = [(row["label"], f"{row['target']:.1%}", presence(Presence(**row["presence"])))
+            for row in entry["attributes"]]  # fmt: skip
+    _print_table(("attribute", "target", "presence"), rows)
 
 
-def _asked(attribute: RareAttribute) -> str:
-    if attribute.suggested is None:
-        return "not tried"
-    ratio = attribute.ratio and attribute.ratio.ratio
-    return presence(attribute.suggested) + ("" if ratio is None else f", x {times(ratio)}")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _causal(causal: Causal | None) -> str:
-    if causal is None:
-        return "not tried"
-    gain = f"{causal.gain.difference:+.1%}, q {causal.q:.2g}"
-    return f"correlates only ({gain})" if causal.correlates_only else gain
-
-
-def _table(run: Run, truth: Mapping[str, Any] | None) -> Table:
-    table = Table()
-    table.add_column("rank", justify="right")
-    table.add_column("label")
-    for name in ("score", "frequency", "presence"):
-        table.add_column(name, justify="right")
-    asked = any(attribute.suggested for attribute in run.attributes)
-    if asked:
-        table.add_column("when asked for", justify="right", no_wrap=True)
-    scored = any(attribute.causal for attribute in run.attributes)
-    if scored:
-        table.add_column("steered")
-    if truth is not None:
-        table.add_column("truly rare")
-    truths = {row["neuron"]: row for row in truth["attributes"]} if truth else {}
-    for attribute in run.attributes:
-        row = [
-            str(attribute.rank),
-            attribute.label or "no identified attribute",
-            f"{attribute.minority_score:.3f}",
-            f"{attribute.frequency:.1%}",
-            presence(attribute.presence),
-        ]
-        if asked:
-            row.append(_asked(attribute))
-        if scored:
-            row.append(_causal(attribute.causal))
-        if truth is not None:
-            row.append(_truth(truths[attribute.neuron]))
+def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> None:
+    """A table with a header, unless all `names` are empty; the columns in `right` are aligned to the right."""
+    table = Table(show_header=any(names))
+    for name in names:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when asked for")
+    for row in rows:
         table.add_row(*map(escape, row))
-    return table
+    plain = {} if sys.stdout.isatty() else {"width": 140, "force_terminal": False, "color_system": None}
+    Console(**plain).print(table)
+
+
+def _name(hookpoint: HookpointCost | HookpointRating) -> str:
+    return f"{hookpoint.path} (default)" if hookpoint.is_default else hookpoint.path
+
+
+def _size(n_bytes: int) -> str:
+    """
+    >>> _size(655_360), _size(655_360_000_000)
+    ('0.7 MB', '655.4 GB')
+    """
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def presence(rate: Presence | None) -> str:
@@ -282,6 +233,24 @@ def presence(rate: Presence | None) -> str:
     '2.0% [1.0%, 4.0%]'
     """
     return "not measured" if rate is None else f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+
+
+def _difference(found: Mapping[str, float]) -> str:
+    return f"{found['difference']:+.1%} [{found['low']:+.1%}, {found['high']:+.1%}]"
+
+
+def _suggested(attribute: RareAttribute) -> str:
+    if attribute.suggested is None:
+        return "not tried"
+    ratio = attribute.ratio and attribute.ratio.ratio
+    return presence(attribute.suggested) + ("" if ratio is None else f", x {times(ratio)}")
+
+
+def _causal(causal: Causal | None) -> str:
+    if causal is None:
+        return "not tried"
+    gain = f"{causal.gain.difference:+.1%}, q {causal.q:.2g}"
+    return f"correlates only ({gain})" if causal.correlates_only else gain
 
 
 def _truth(row: Mapping[str, Any]) -> str:

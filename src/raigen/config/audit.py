@@ -1,42 +1,42 @@
 """A whole audit: the configurations of all stages."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Interval
 
 from raigen.config.diffusion import CaptureConfig
 from raigen.config.discovery import DiscoverConfig
-from raigen.config.fields import need
+from raigen.config.fields import check_ranges
 from raigen.config.judging import AnnotateConfig, EvaluateConfig
 from raigen.config.sae import TrainConfig
 from raigen.errors import RaigenError
+
+StageName = Literal["capture", "train", "discover", "annotate", "evaluate", "report"]  # in the order in which they run
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """What the report shows."""
 
-    n_control_images: int = 10
-    """Random images of the same prompt beside each neuron's top images, at least 1."""
-    n_middle_images: int = 5
-    """Images from the middle of those in which the neuron fires, 0 or more."""
-    n_neighbours: int = 3
-    """Neurons with the most similar images that are shown beside each, 0 or more."""
-    n_children: int = 3
-    """Fine neurons within each coarse one that are shown, those that cover most of it, 0 or more."""
-    rarer_than: float = 0.05
-    """The rate that attributes are tested to be rarer than, in (0, 1)."""
+    n_control_images: Annotated[int, Ge(1)] = 10
+    """Random images of the same prompt to show beside each neuron's top images, at least 1."""
+    n_middle_images: Annotated[int, Ge(0)] = 5
+    """Images of medium activation to show for each neuron, 0 or more."""
+    n_neighbours: Annotated[int, Ge(0)] = 3
+    """Neurons with the most similar images to show beside each neuron, 0 or more."""
+    n_children: Annotated[int, Ge(0)] = 3
+    """Fine neurons to show within each coarse one, 0 or more: those that cover most of it."""
+    rarer_than: Annotated[float, Interval(gt=0, lt=1)] = 0.05
+    """Each attribute is tested for a rate below this one, in (0, 1)."""
 
     def __post_init__(self) -> None:
-        need(self.n_control_images >= 1, "n_control_images", self.n_control_images, "1 or more")
-        need(self.n_middle_images >= 0, "n_middle_images", self.n_middle_images, "0 or more")
-        need(self.n_neighbours >= 0, "n_neighbours", self.n_neighbours, "0 or more")
-        need(self.n_children >= 0, "n_children", self.n_children, "0 or more")
-        need(0 < self.rarer_than < 1, "rarer_than", self.rarer_than, "a rate in (0, 1)")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """One whole audit: a configuration for each stage, in the order in which they run."""
+    """One whole audit: a configuration for each stage, in the order in which the stages run."""
 
     capture: CaptureConfig
     train: TrainConfig = TrainConfig()
@@ -47,7 +47,7 @@ class AuditConfig:
 
     @classmethod
     def of(cls, prompt: str, **options: Any) -> "AuditConfig":
-        """Puts each option into the stages that have a field of its name (two stages share only those of AskConfig).
+        """Gives each option to the stages that have a field of that name (only AskConfig's fields are in two stages).
 
         >>> AuditConfig.of("a photo of a doctor", n_images=300, k=4).train.k
         4
@@ -75,4 +75,4 @@ STAGE_CONFIGS: dict[str, type] = {
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
 }
-STAGES: tuple[str, ...] = tuple(STAGE_CONFIGS)
+STAGES: tuple[StageName, ...] = get_args(StageName)

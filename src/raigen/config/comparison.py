@@ -1,58 +1,56 @@
 """How runs are compared."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from raigen.config.fields import KINDS, address_of, need, need_address
+from annotated_types import Ge, Interval
+
+from raigen.config.fields import KINDS, address_of, need_address
 from raigen.config.judging import AskConfig
 
 
 @dataclass(frozen=True)
 class CompareConfig(AskConfig):
-    """How runs are compared: who judges, on how many images, and what counts as one attribute."""
+    """How runs are compared: who judges, on how many images, and which labels are one attribute."""
 
     judge: str | None = None
-    """`portraits`, `clip` or a vision-language model, one for all runs; None is the first judge of the runs, which must
-    then be the same in all."""
-    n_fresh_images: int | None = None
-    """Fresh images of each run, at least 2; None takes those that were evaluated, which must then be as many in
-    all. Those that are missing are made."""
+    """One judge for all runs: `portraits`, `clip` or a vision-language model. None is the first judge of the runs,
+    which must be the same in all of them."""
+    n_fresh_images: Annotated[int | None, Ge(2)] = None
+    """Fresh images of each run to judge, at least 2; missing ones are made. None is the number that each run was
+    evaluated on, which must be the same in all of them."""
     baseline: str | None = None
     """The model that the others are compared with; None is the first."""
     attributes: str | None = None
-    """A text file with one attribute a line, to be judged beside those that were found."""
+    """A text file with one attribute a line, to be judged along with the discovered ones."""
     closed_set: str | None = None
-    """Axes that a person set, to see what such an audit finds and misses: a TOML or JSON file with a list of categories
-    for each axis, or of categories with the wanted share of each; `portraits` are those shipped for the bundled
+    """Axes that a person chose, to show what an audit along such axes finds and misses: a TOML or JSON file that gives
+    each axis a list of categories, or the wanted share of each category; `portraits` is the set for the bundled
     model."""
     open_set: str | None = None
-    """The same with axes that a language model proposes for each prompt (`openai:MODEL` and so on), or a file of them,
-    or `portraits`."""
-    min_similarity: float = 0.8
-    """Two labels are one attribute only if the cosine of their texts is at least this, in [-1, 1]..."""
-    min_agreement: float = 0.8
-    """... and the judge's verdicts on them agree at least this well (Krippendorff's alpha); in [-1, 1]. Not where CLIP
-    judges: it knows no more of the images than the texts say."""
-    n_asked_images: int = 20
-    """Images of a prompt that asks for the attribute, made where only another model lists it; 0 makes none."""
-    drawn_rate: float = 0.2
-    """A model knows an attribute if it shows it in more than this share of such images; in (0, 1)."""
-    n_strip_images: int = 8
-    """Images of each model, with the same seeds, that the report lays side by side; at least 1."""
-    confidence: float = 0.95
-    """Of the intervals, in (0, 1)."""
+    """Axes that a language model proposes for each prompt (`openai:MODEL` and so on), used like those of --closed-set;
+    or a file of them, or `portraits`."""
+    min_similarity: Annotated[float, Interval(ge=-1, le=1)] = 0.8
+    """Two labels are merged into one attribute only if the cosine of their text embeddings is at least this, in [-1,
+    1]."""
+    min_agreement: Annotated[float, Interval(ge=-1, le=1)] = 0.8
+    """Two labels are merged into one attribute only if the judge's verdicts on them agree at least this well
+    (Krippendorff's alpha, in [-1, 1]). With the judge `clip` none are merged, because its verdicts come from
+    the embeddings, too."""
+    n_asked_images: Annotated[int, Ge(0)] = 20
+    """Images of a prompt that names the attribute, 0 or more. They are made with each model that does not list an
+    attribute that another model lists."""
+    drawn_rate: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+    """A model knows an attribute if it shows in more than this share of the images whose prompt names it; in
+    (0, 1)."""
+    n_strip_images: Annotated[int, Ge(1)] = 8
+    """Images of each model, with the same seeds, that the report shows side by side; at least 1."""
+    confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
+    """Confidence level of the intervals, in (0, 1)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.judge is not None:
             need_address("judge", self.judge, ("portraits", "clip"))
-        need(
-            self.n_fresh_images is None or self.n_fresh_images >= 2, "n_fresh_images", self.n_fresh_images, "2 or more"
-        )
         if self.open_set is not None and self.open_set.partition(":")[0] in KINDS:
             address_of(self.open_set, "open_set")
-        for name in ("min_similarity", "min_agreement"):
-            need(-1 <= getattr(self, name) <= 1, name, getattr(self, name), "a number in [-1, 1]")
-        need(self.n_asked_images >= 0, "n_asked_images", self.n_asked_images, "0 or more")
-        need(self.n_strip_images >= 1, "n_strip_images", self.n_strip_images, "1 or more")
-        for name in ("drawn_rate", "confidence"):
-            need(0 < getattr(self, name) < 1, name, getattr(self, name), "a number in (0, 1)")

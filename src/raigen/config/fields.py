@@ -1,9 +1,10 @@
-"""What the configurations check their fields with."""
+"""The fields of configurations: their ranges, what identifies a result, and the addresses of models."""
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from raigen.errors import RaigenError
@@ -14,10 +15,13 @@ FORMS = (
     "openai:MODEL for OpenAI, openai:MODEL@http://HOST:PORT/v1 for a server that speaks its protocol (vLLM, Ollama, "
     "llama.cpp, LM Studio), transformers:FOLDER_OR_ID for a model in this process, or scripted:FILE"
 )
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {  # by their names in annotated-types
+    "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
+}  # fmt: skip
 
 
 def need(holds: bool, name: str, value: object, expected: str) -> None:
-    """Raises RaigenError, with what came, unless it holds."""
+    """Raises RaigenError with the expected and the given value, unless the condition holds."""
     if not holds:
         raise RaigenError(f"{name}: expected {expected}; got {value!r}")
 
@@ -28,20 +32,44 @@ def need_address(name: str, text: str, others: tuple[str, ...]) -> None:
         address_of(text, name, others)
 
 
+def check_ranges(config: Any) -> None:
+    """Raises RaigenError for a field whose value is outside the range in its type; None is in every range.
+
+    The range is `Ge`, `Gt` or `Interval` of annotated-types, as in `Annotated[int | None, Ge(1)]`.
+    """
+    for each in fields(config):
+        value = getattr(config, each.name)
+        for limit in get_args(each.type)[1:] if value is not None else ():
+            bounds = {name: bound for name in OPERATORS if (bound := getattr(limit, name, None)) is not None}
+            inside = all(OPERATORS[name](value, bound) for name, bound in bounds.items())
+            need(inside, each.name, value, _range_text(**bounds))
+
+
+def _range_text(ge: Any = None, gt: Any = None, le: Any = None, lt: Any = None) -> str:
+    """
+    >>> _range_text(ge=1), _range_text(gt=0), _range_text(gt=0, le=1)
+    ('1 or more', 'a number above 0', 'a number in (0, 1]')
+    """
+    if le is None and lt is None:
+        return f"a number above {gt}" if ge is None else f"{ge} or more"
+    low = f"({gt}" if ge is None else f"[{ge}"
+    return f"a number in {low}, {lt})" if le is None else f"a number in {low}, {le}]"
+
+
 def detail(default: Any) -> Any:
-    """A field that changes how a stage runs but not what comes out, so a run may be resumed with another value."""
+    """A field that changes how a stage runs but not its result: a run may be resumed with another value."""
     return field(default=default, metadata={"identity": False})
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that decide what comes out, as they stand in JSON (tuples as lists)."""
+    """The fields of a configuration that determine the result, with JSON's types (lists for tuples)."""
     kept = {f.name for f in fields(config) if f.metadata.get("identity", True)}
     values = {name: value for name, value in asdict(config).items() if name in kept}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 class ModelAddress(NamedTuple):
-    """Where a model is: `endpoint` is a base URL for a server, `here` for a local model, else the script's path."""
+    """A vision-language model. `endpoint` is the base URL of a server, `here` for a local model, or a script's path."""
 
     kind: Literal["openai", "transformers", "scripted"]
     model: str
@@ -49,7 +77,7 @@ class ModelAddress(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What labels and rates that come from this model are signed with.
+        """The name that stands beside labels and rates that come from this model.
 
         >>> address_of("openai:qwen2.5vl:7b@http://127.0.0.1:11434/v1").name
         'qwen2.5vl:7b at 127.0.0.1:11434'
@@ -60,9 +88,10 @@ class ModelAddress(NamedTuple):
 
 
 def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> ModelAddress:
-    """The address in `text`. `name` and `others` are what the error says it is, and what else it could have been.
+    """The address that `text` spells out.
 
-    Raises RaigenError when `text` has none of the `FORMS`, or holds a password.
+    Raises RaigenError when `text` has none of the `FORMS`, or contains a password. The message calls the value `name`
+    and lists `others` as further legal values.
 
     >>> address_of("openai:gpt-4o-mini").endpoint
     'https://api.openai.com/v1'
@@ -71,8 +100,8 @@ def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> Mo
     other = re.fullmatch(r"(?P<kind>transformers|scripted):(?P<model>.+)", text)
     if server and "@" in urlsplit(server["url"] or OPENAI_URL).netloc:
         raise RaigenError(
-            f"{name}: expected a URL without a name and password, for it is written into the run; give the key in the "
-            "environment variable RAIGEN_API_KEY"
+            f"{name}: expected a URL without a name and password, because it is recorded in the run; put the key "
+            "into the environment variable RAIGEN_API_KEY"
         )
     if server:
         return ModelAddress("openai", server["model"], (server["url"] or OPENAI_URL).rstrip("/"))

@@ -1,34 +1,34 @@
 """How the neurons of a run are named, and how their rates are measured."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from raigen.config.fields import detail, need, need_address
+from annotated_types import Ge, Gt, Interval
+
+from raigen.config.fields import check_ranges, detail, need, need_address
 
 
 @dataclass(frozen=True)
 class AskConfig:
-    """How vision-language models are asked, by the stages that ask any. None of it changes an answer."""
+    """How vision-language models are asked, in every stage that asks one. None of it changes an answer."""
 
-    concurrency: int = detail(8)
-    """Questions under way at once to a server, at least 1."""
-    timeout: float = detail(120.0)
+    concurrency: Annotated[int, Ge(1)] = detail(8)
+    """Questions sent to a server at once, at least 1."""
+    timeout: Annotated[float, Gt(0)] = detail(120.0)
     """Seconds to wait for one answer, above 0."""
-    max_calls: int | None = detail(None)
-    """Questions to ask at most in one start of a stage, 0 or more. Answers are kept: the same command goes on."""
-    max_cost: float | None = detail(None)
-    """What the answers of one start of a stage may cost, above 0; those under way may exceed it. Needs the prices."""
-    price_in: float = detail(0.0)
+    max_calls: Annotated[int | None, Ge(0)] = detail(None)
+    """Most questions to ask before the stage stops, 0 or more; None is no limit. Answers are kept: the same command
+    continues with the next questions."""
+    max_cost: Annotated[float | None, Gt(0)] = detail(None)
+    """Most to spend on answers before the stage stops, above 0; None is no limit. Needs price_in or price_out. Answers
+    that are already on their way may exceed it."""
+    price_in: Annotated[float, Ge(0)] = detail(0.0)
     """Price of a million tokens that the model reads, 0 or more."""
-    price_out: float = detail(0.0)
+    price_out: Annotated[float, Ge(0)] = detail(0.0)
     """Price of a million tokens that the model writes, 0 or more."""
 
     def __post_init__(self) -> None:
-        need(self.concurrency >= 1, "concurrency", self.concurrency, "1 or more")
-        need(self.timeout > 0, "timeout", self.timeout, "seconds above 0")
-        need(self.max_calls is None or self.max_calls >= 0, "max_calls", self.max_calls, "0 or more")
-        need(self.max_cost is None or self.max_cost > 0, "max_cost", self.max_cost, "a sum above 0")
-        need(self.price_in >= 0, "price_in", self.price_in, "0 or more")
-        need(self.price_out >= 0, "price_out", self.price_out, "0 or more")
+        check_ranges(self)
         need(self.max_cost is None or self.price_in + self.price_out > 0, "max_cost", self.max_cost,
               "price_in or price_out beside it")  # fmt: skip
 
@@ -41,51 +41,45 @@ class AnnotateConfig(AskConfig):
     """`clip`, or a vision-language model: `openai:MODEL`, `openai:MODEL@URL`, `transformers:FOLDER_OR_ID`,
     `scripted:FILE`."""
     vocabulary: str = "auto"
-    """For clip: `auto`, `portraits`, `general`, or a text file with one phrase a line."""
-    min_auroc: float = 0.8
-    """For clip: a phrase names a neuron when it tells its top images from random ones at least this well; in
-    [0.5, 1]."""
+    """Phrases that the annotator `clip` chooses from: `auto`, `portraits`, `general`, or a text file with one phrase a
+    line. `auto` is `portraits` for the bundled model, else `general`."""
+    min_auroc: Annotated[float, Interval(ge=0.5, le=1)] = 0.8
+    """Least AUROC, in [0.5, 1], with which a phrase must separate the neuron's top images from random ones to become
+    its name. Only for the annotator `clip`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         need_address("annotator", self.annotator, ("clip",))
-        need(0.5 <= self.min_auroc <= 1, "min_auroc", self.min_auroc, "a number in [0.5, 1]")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(AskConfig):
-    """On which fresh images the rates are measured, and who judges them."""
+    """How many fresh images the rates are measured on, and who judges them."""
 
-    n_fresh_images: int = 300
-    """Images with seeds of their own, at least 1."""
-    n_suggested_images: int = 10
-    """Images of the suggested prompt of each named attribute, which say how far the model can go; 0 makes none."""
+    n_fresh_images: Annotated[int, Ge(1)] = 300
+    """Fresh images, with seeds of their own, on which rates are measured; at least 1."""
+    n_suggested_images: Annotated[int, Ge(0)] = 10
+    """Images of the suggested prompt of each named attribute, 0 or more. They show how often the model draws the
+    attribute when the prompt names it."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more: `portraits`, `clip`, vision-language models as for annotator; `auto` is `portraits` for the bundled
-    model, else `clip`. The rate is that of the first, the others stand beside it."""
+    """One or more of `portraits`, `clip` and vision-language models (see annotator). `auto` is `portraits` for the
+    bundled model, else `clip`. The first one's rate is the presence; the rates of the others are shown beside it."""
     attributes: str | None = None
-    """A text file with one attribute a line, to be judged beside the discovered ones."""
+    """A text file with one attribute a line, to be judged along with the discovered ones."""
     calibration: str | None = None
-    """A CSV file of images with known answers: columns `judged` and `true` (yes or no), and where it matters `label`
-    and `judge`. Rates without the judge's errors then stand beside the raw ones."""
+    """A CSV file of images with known answers: columns `judged` and `true` (yes or no), and `label` and `judge` if
+    there are several. Rates corrected for the judge's errors are then shown beside the raw ones."""
     n_label_images: int = 20
-    """Audited images on which each label is scored, of those in which its neuron fires and as many of the others; at
-    least 10, or 0 to score none. Those from which the label was made are not among them."""
-    confidence: float = 0.95
-    """Of the intervals, in (0, 1)."""
+    """Audited images on which each label is scored, at least 10, or 0 for no scores. The neuron fires in half of them.
+    The images that the label was made from are excluded."""
+    confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
+    """Confidence level of the intervals, in (0, 1)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "judge", (self.judge,) if isinstance(self.judge, str) else tuple(self.judge))
-        need(self.n_fresh_images >= 1, "n_fresh_images", self.n_fresh_images, "1 or more")
-        need(self.n_suggested_images >= 0, "n_suggested_images", self.n_suggested_images, "0 or more")
-        need(
-            self.n_label_images == 0 or self.n_label_images >= 10,
-            "n_label_images",
-            self.n_label_images,
-            "10 or more, or 0",
-        )
+        super().__post_init__()
+        need(self.n_label_images == 0 or self.n_label_images >= 10, "n_label_images", self.n_label_images,
+             "10 or more, or 0")  # fmt: skip
         need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
         for judge in self.judge:
             need_address("judge", judge, ("auto", "portraits", "clip"))
-        need(0 < self.confidence < 1, "confidence", self.confidence, "a number in (0, 1)")

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from raigen.config import STAGE_CONFIGS
 from raigen.errors import RaigenError
 
-# RAIGen, arXiv 2602.06806, and where it is silent the authors' code. See docs/reproduce.md.
+PresetName = Literal["paper-sd14", "paper-sdxl", "paper-flux"]
+# RAIGen, arXiv 2602.06806; the authors' code for what the paper leaves open. See docs/reproduce.md.
 _PUBLISHED: dict[str, Any] = {
     "n_images": 5000,
     "batch_size": 20,
@@ -27,7 +28,7 @@ _PUBLISHED: dict[str, Any] = {
     "n_fresh_images": 1000,
 }
 _U_NET: dict[str, Any] = {"hookpoint": "unet.mid_block", "d_sae": 20480, "group_sizes": (2048, 18432)}
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[PresetName, dict[str, Any]] = {
     "paper-sd14": {**_PUBLISHED, **_U_NET, "model": "CompVis/stable-diffusion-v1-4", "num_inference_steps": 50},
     "paper-sdxl": {
         **_PUBLISHED, **_U_NET, "model": "stabilityai/stable-diffusion-xl-base-1.0", "num_inference_steps": 50,
@@ -41,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The options of a preset, as `raigen.audit` takes them. Raises RaigenError for an unknown one.
+    """The options of a preset, as `raigen.audit` takes them. Raises RaigenError for an unknown name.
 
     >>> preset("paper-sdxl")["n_images"]
     5000

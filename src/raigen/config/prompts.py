@@ -1,4 +1,4 @@
-"""The prompts of a study: lists that are shipped, and files."""
+"""The prompts of a study, from built-in lists or from files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ PROFESSIONS = ("doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "ma
 
 
 def photo_of(who: str) -> str:
-    """The bare prompt of somebody, with the right article.
+    """The prompt for a photo of one person, with the right article.
 
     >>> photo_of("doctor"), photo_of("attendant")
     ('a photo of a doctor', 'a photo of an attendant')
@@ -36,9 +36,10 @@ LISTS: dict[str, tuple[str, ...]] = {
 
 
 def prompts_of(name: str) -> tuple[str, ...]:
-    """The prompts of a shipped list, or of a text file with one a line; each once. Lines that begin with # are notes.
+    """The prompts of a built-in list, or of a text file with one prompt a line, without duplicates. Lines that begin
+    with # are comments.
 
-    Raises RaigenError when there is neither, or the file has no prompt.
+    Raises RaigenError when there is neither a list nor a file of this name, or the file has no prompt.
 
     >>> prompts_of("professions")[8]
     'a photo of an attendant'
@@ -55,6 +56,6 @@ def prompts_of(name: str) -> tuple[str, ...]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file, each once, without empty ones and notes, which begin with #."""
+    """The lines of a text file, without duplicates, empty lines and comments (lines that begin with #)."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

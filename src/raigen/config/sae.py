@@ -1,82 +1,82 @@
 """The autoencoder: its shape and its training."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from raigen.config.fields import need
+from annotated_types import Ge, Gt
+
+from raigen.config.fields import check_ranges, need
 
 
 @dataclass(frozen=True)
 class SAEConfig:
     """The shape of a Matryoshka sparse autoencoder."""
 
-    d_in: int
+    d_in: Annotated[int, Ge(1)]
     """Width of a token, at least 1."""
-    d_sae: int
-    """Neurons in all, at least 2."""
+    d_sae: Annotated[int, Ge(2)]
+    """Number of neurons, at least 2."""
     group_sizes: tuple[int, ...]
-    """Neurons of each nested group, coarsest first; they add up to d_sae."""
+    """Neurons in each nested group, coarsest first; they add up to d_sae."""
     k: int
     """Mean number of active neurons per token, 1 <= k < d_sae."""
-    aux_k: int = 64
-    """How many dead neurons the auxiliary loss asks at most, 0 or more (published: 512)."""
-    aux_weight: float = 1 / 32
+    aux_k: Annotated[int, Ge(0)] = 64
+    """Most dead neurons that the auxiliary loss uses per token, 0 or more (published: 512)."""
+    aux_weight: Annotated[float, Ge(0)] = 1 / 32
     """Weight of the auxiliary loss, 0 or more."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
-        need(self.d_in >= 1, "d_in", self.d_in, "1 or more")
-        need(self.d_sae >= 2, "d_sae", self.d_sae, "2 or more")
+        check_ranges(self)
         need(all(size >= 1 for size in self.group_sizes) and sum(self.group_sizes) == self.d_sae, "group_sizes",
-              self.group_sizes, f"positive numbers that add up to d_sae = {self.d_sae}")  # fmt: skip
+             self.group_sizes, f"positive numbers that add up to d_sae = {self.d_sae}")  # fmt: skip
         need(1 <= self.k < self.d_sae, "k", self.k, f"1 <= k < d_sae = {self.d_sae}")
-        need(self.aux_k >= 0, "aux_k", self.aux_k, "0 or more")
-        need(self.aux_weight >= 0, "aux_weight", self.aux_weight, "0 or more")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the sparse autoencoder is trained. None scales with the model: see `sae_config`."""
+    """How the sparse autoencoder is trained. The shape follows the width of the model's tokens unless it is given."""
 
     d_sae: int | None = None
-    """Neurons in all; None is 16 x the width of a token (as published)."""
+    """Number of neurons, at least 2; None is 16 x the width of a token (as published)."""
     group_sizes: tuple[int, ...] | None = None
-    """Nested groups, coarsest first; None is a quarter and the rest (published: a tenth)."""
+    """Neurons in each nested group, coarsest first, adding up to d_sae; None is two groups, a quarter and the rest
+    (published: a tenth and the rest)."""
     k: int | None = None
-    """Mean active neurons per token; None is a sixteenth of the width, between 8 and 32 (published: 32 of 1280)."""
-    tokens_per_batch: int | None = None
-    """Tokens of one training step, at least 1; None is 4096 (as published), or as few as make 2,500 steps, but 256."""
-    epochs: int = 1
-    """How often each captured token is seen, at least 1 (published: 5)."""
-    lr: float = 1e-3
+    """Mean number of active neurons per token, from 1 to d_sae - 1; None is a sixteenth of the width of a token, but
+    from 8 to 32 (published: 32 for a width of 1280)."""
+    tokens_per_batch: Annotated[int | None, Ge(1)] = None
+    """Tokens in one training step, at least 1; None is 4096 (as published), or fewer for about 2,500 steps in all, but
+    at least 256."""
+    epochs: Annotated[int, Ge(1)] = 1
+    """Times that each captured token is used, at least 1 (published: 5)."""
+    lr: Annotated[float, Gt(0)] = 1e-3
     """Adam's learning rate, above 0 (published: 3e-4, for far more tokens)."""
     sae_seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
-    n_seeds: int = 1
-    """Autoencoders trained side by side, at least 1, of seeds `sae_seed`, `sae_seed` + 1, ... The first is the one that
-    is used; the others tell of each finding whether it hangs on the seed. Each costs as much training as the first."""
-    steps_per_image: int | None = None
-    """Denoising steps of each image that are trained on, drawn for each at random; None is all. Not with a store."""
-    tokens_per_step: int | None = None
-    """Positions of each of these steps, drawn at random; None is all. Not with a store."""
+    n_seeds: Annotated[int, Ge(1)] = 1
+    """Autoencoders to train on the same images, at least 1, with seeds from `sae_seed` upward. The first one is used;
+    the others show which findings depend on the seed. Each takes as long to train as the first."""
+    steps_per_image: Annotated[int | None, Ge(1)] = None
+    """Denoising steps to train on per image, drawn at random, at least 1; None is all. Not with --store."""
+    tokens_per_step: Annotated[int | None, Ge(1)] = None
+    """Tokens to train on per denoising step of an image, drawn at random, at least 1; None is all. Not with --store."""
     input_scaling: bool = False
-    """Whether the tokens of every denoising step are brought to mean 0 and variance 1 first. What is saved is for raw
-    tokens of the last step kept, the one that is scored."""
-    reservoir_mb: int = 1024
-    """Memory in which tokens of many images are mixed while they are made, in megabytes, at least 1."""
-    dead_after_tokens: int = 200_000
-    """A neuron is dead once it has not fired for this many tokens ..."""
-    dead_after_images: int = 600
-    """... and this many distinct images: 600 show an attribute of 0.5 % at least once with probability .95."""
+    """Scale the tokens of each denoising step to mean 0 and variance 1 for training. The saved autoencoder takes raw
+    tokens of the last captured step, which is the one that is scored."""
+    reservoir_mb: Annotated[int, Ge(1)] = 1024
+    """Memory, in megabytes, in which the tokens of many images are mixed before training; at least 1."""
+    dead_after_tokens: Annotated[int, Ge(1)] = 200_000
+    """A neuron counts as dead only after this many tokens without firing, at least 1; --dead-after-images must have
+    passed, too."""
+    dead_after_images: Annotated[int, Ge(1)] = 600
+    """A neuron counts as dead only after this many distinct images without firing, at least 1; --dead-after-tokens must
+    have passed, too. Among 600 images, an attribute of 0.5 % shows at least once with probability 0.95."""
 
     def __post_init__(self) -> None:
         if self.group_sizes is not None:
             object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
-        for name in ("epochs", "n_seeds", "reservoir_mb", "dead_after_tokens", "dead_after_images"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("tokens_per_batch", "steps_per_image", "tokens_per_step"):
-            value = getattr(self, name)
-            need(value is None or value >= 1, name, value, "1 or more")
-        need(self.lr > 0, "lr", self.lr, "a number above 0")
+        check_ranges(self)
 
     def sae_config(self, d_in: int) -> SAEConfig:
         """The shape of the autoencoder for tokens of width `d_in`.
@@ -90,7 +90,7 @@ class TrainConfig:
         return SAEConfig(d_in, d_sae, group_sizes, self.k or min(32, max(8, d_in // 16)))
 
     def batch_of(self, n_tokens: int) -> int:
-        """Tokens of one training step when there are `n_tokens` in all, over all epochs.
+        """Tokens in one training step when there are `n_tokens` in all, over all epochs.
 
         >>> TrainConfig().batch_of(640_000), TrainConfig().batch_of(10**8), TrainConfig().batch_of(1_500_000)
         (256, 4096, 600)

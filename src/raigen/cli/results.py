@@ -1,0 +1,107 @@
+"""The commands that work on finished runs: amplify, compare, review, view."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from raigen.auditing.audit import run_stage
+from raigen.cli.flags import Command, flags
+from raigen.cli.progress import progress_bars
+from raigen.cli.tables import presence, print_amplified, print_attributes, print_comparison
+from raigen.config import AmplifyConfig, CompareConfig
+from raigen.runs.run import Run
+from raigen.runs.steps import exhausted, timed
+from raigen.runs.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amplify(Command):
+    """Amplifies attributes and measures the effect; makes no image twice."""
+
+    run: Positional[Path]
+    """The run folder."""
+    amplify: Annotated[AmplifyConfig, flags(AmplifyConfig)]
+
+    def execute(self) -> None:
+        config, run = AmplifyConfig(**vars(self.amplify)), Run(self.run)
+        from raigen.amplification.amplify import amplifying
+
+        with progress_bars() as show:
+            with run.locked():
+                found = exhausted(timed("amplify", amplifying(run, config)), show)
+            run_stage(run, "report", run.config.report, on_tick=show)
+        if config.causal:
+            print_attributes(run)
+        else:
+            print_amplified(found)
+        print(f"report: {run.report()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Command):
+    """Compares the runs of a study, or single runs: what one model hides and another shows."""
+
+    runs: Positional[tuple[Path, ...]]
+    """A study folder, or two run folders or more."""
+    study: Path | None = None
+    """For single runs: a new folder, into which the comparison is written."""
+    dry_run: bool = False
+    """Only print what would be generated and judged, and about how long it would take."""
+    compare: Annotated[CompareConfig, flags(CompareConfig)]
+
+    def execute(self) -> None:
+        config = CompareConfig(**vars(self.compare))
+        from raigen.comparison.compare import comparing, plan, study_of
+
+        if self.dry_run:
+            runs = Study(self.runs[0]).runs() if len(self.runs) == 1 else [Run(place) for place in self.runs]
+            print(plan(runs, config))
+            return
+        study = study_of(self.runs, self.study)
+        with study.locked(), progress_bars() as show:
+            exhausted(timed("compare", comparing(study, config)), show)
+        print_comparison(study)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review(Command):
+    """Reads what a person ticked on the review sheet; checked rates then stand beside the raw ones."""
+
+    run: Positional[Path]
+    """The run folder."""
+    file: Positional[Path]
+    """The file that review.html downloads."""
+
+    def execute(self) -> None:
+        from raigen.judging.review import review
+
+        run = Run(self.run)
+        with run.locked():
+            checked = review(run, self.file)
+        with progress_bars() as show:
+            run_stage(run, "report", run.config.report, redo=True, on_tick=show)
+        for attribute in checked:
+            print(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
+        print(f"report: {run.report()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class View(Command):
+    """Shows a run, a folder of runs or a study in the browser of this machine."""
+
+    place: Positional[Path]
+    """A run folder, a folder of runs, or a study."""
+    port: int = 8765
+    """Port on 127.0.0.1; 0 takes any free one."""
+
+    def execute(self) -> None:
+        from raigen.cli.serve import server_of
+
+        server = server_of(self.place, self.port)
+        with server:
+            print(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C stops it)", flush=True)
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
