@@ -12,7 +12,16 @@ from rich.table import Table
 
 from raigen.config import AuditConfig, SearchConfig
 from raigen.report.formatting import duration, times
-from raigen.runs.records import Causal, HookpointCost, HookpointRating, Presence, RareAttribute, rarest
+from raigen.runs.records import (
+    Causal,
+    HookpointCost,
+    HookpointRating,
+    Presence,
+    RareAttribute,
+    difference_text,
+    rarest,
+    rate_text,
+)
 from raigen.runs.run import Run
 from raigen.runs.study import Entry, Study
 
@@ -131,9 +140,8 @@ def print_comparison(study: Study) -> None:
         table.add_column(name, justify="right" if name in ("difference", "q") else "left")
     for change in sorted(moved, key=lambda change: change["q"]):
         by = change["difference"]
-        interval = f"{by['difference']:+.1%} [{by['low']:+.1%}, {by['high']:+.1%}]"
         names = (change["label"], change["prompt"], change["model"], change["baseline"])
-        table.add_row(*map(escape, (*names, interval, f"{change['q']:.2g}", change["kind"])))
+        table.add_row(*map(escape, (*names, difference_text(by), f"{change['q']:.2g}", change["kind"])))
     if moved:
         _console().print(table)
     n, listed = len(found["changes"]), len(found["attributes"])
@@ -207,7 +215,7 @@ def _point_cells(point: Mapping[str, Any]) -> list[str]:
     return [
         strength if isinstance(strength, str) else f"{strength:g}",
         presence(Presence(**point["presence"])),
-        "" if gain is None else f"{gain['difference']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]",
+        "" if gain is None else difference_text(gain),
         *(_number(value, form) for value, form in (
             (point["lift"], ".1f"), (fidelity and fidelity["mean"], ".3f"), (shares[0], ".1%"), (shares[1], ".1%"),
             (point["cost"], ".1f"), (point["seconds_per_image"], ".2f"))),
@@ -281,7 +289,7 @@ def presence(rate: Presence | None) -> str:
     >>> presence(Presence(0.02, 0.01, 0.04, 6, 300, 0, "clip", "95 % Wilson"))
     '2.0% [1.0%, 4.0%]'
     """
-    return "not measured" if rate is None else f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+    return "not measured" if rate is None else rate_text(rate)
 
 
 def _truth(row: Mapping[str, Any]) -> str:

@@ -129,11 +129,16 @@ class RareAttribute:
     causal: Causal | None = None
     found_by: int | None = None
 
+    @property
+    def presences(self) -> tuple[Presence, ...]:
+        """All rates that were measured without naming it: by the first judge, by the others, corrected."""
+        return (*([self.presence] if self.presence else []), *self.other_presences, *self.corrected)
+
     def __repr__(self) -> str:
         name = f"“{self.label}”" if self.label else "no identified attribute"
         shown = ""
         if self.presence and self.presence.n:
-            shown = f", shown by {100 * self.presence.rate:.1f} % of {self.presence.n:,} fresh images"
+            shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
         return f"RareAttribute({self.rank}. neuron {self.neuron}: {name}, score {self.minority_score:.3f}{shown})"
 
     @classmethod
@@ -151,6 +156,32 @@ class RareAttribute:
             "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
         })  # fmt: skip
+
+
+def rate_text(presence: Presence | Mapping[str, Any], form: str = "{rate:.1f}% [{low:.1f}%, {high:.1f}%]") -> str:
+    """A rate with its interval, in percent. `form` is filled with the fields of the presence.
+
+    >>> found = Presence(0.01, 0.003, 0.029, 3, 300, 0, "judge", "Clopper-Pearson")
+    >>> rate_text(found), rate_text(found, "{rate:.1f} % ({hits} of {n:,})")
+    ('1.0% [0.3%, 2.9%]', '1.0 % (3 of 300)')
+    """
+    return _in_percent(presence, ("rate", "low", "high"), form)
+
+
+def difference_text(
+    difference: Difference | Mapping[str, Any], form: str = "{difference:+.1f}% [{low:+.1f}%, {high:+.1f}%]"
+) -> str:
+    """A difference of two rates with its interval, in percentage points. `form` is filled with its fields.
+
+    >>> difference_text(Difference(0.2, 80, 0.1, 0.3, 0.001))
+    '+20.0% [+10.0%, +30.0%]'
+    """
+    return _in_percent(difference, ("difference", "low", "high"), form)
+
+
+def _in_percent(entry: Any, shares: Sequence[str], form: str) -> str:
+    values = entry if isinstance(entry, Mapping) else vars(entry)
+    return form.format(**{**values, **{name: 100 * values[name] for name in shares}})
 
 
 def rarest(attributes: Sequence[RareAttribute]) -> RareAttribute | None:
