@@ -14,7 +14,6 @@ from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.runs.study import Study, free_name, slug
 from raigen.runs.study_records import CLOSED
-from raigen.stats import LEVEL
 
 TASK = "text-to-image"
 
@@ -61,7 +60,7 @@ def card_of(page: Mapping[str, Any], model: str, facts: CaptureFacts) -> str:
     )  # fmt: skip
     others = [page["names"][other] for other in page["models"] if other != model]
     return fill("study-card.md.jinja", page, metadata=data.to_yaml(), name=name, others=others, parts=parts,
-                found_by=_found_by, level=LEVEL)  # fmt: skip
+                found_by=_found_by)  # fmt: skip
 
 
 def _cells(page: Mapping[str, Any], prompt: str, model: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -33,6 +33,13 @@ class Presence:
     interval: str
     mode: str = "raw"
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> "Presence":
+        """The presence that a row of presence.csv holds. Rows of early runs have no mode: they are raw."""
+        kinds = {"rate": float, "low": float, "high": float, "hits": int, "n": int, "unscored": int}
+        values = {name: kind(row[name]) for name, kind in kinds.items()}
+        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
+
 
 RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
 
