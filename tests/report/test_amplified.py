@@ -131,7 +131,7 @@ def test_results_of_another_name_are_counted_not_shown(tmp_path: Path) -> None:
     write(run)
     text = text_of(run)
     assert "4 results are not shown" in text and "A mixture" not in text
-    assert run.report().read_text().count('aria-labeledby="brought-') == 1
+    assert run.report().read_text().count('aria-labelledby="brought-') == 1
 
 
 def test_a_run_without_amplification_has_no_such_part(tmp_path: Path) -> None:

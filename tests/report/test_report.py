@@ -16,6 +16,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+import raigen.report
 from raigen.errors import RaigenError
 from raigen.report.formatting import q_text
 from raigen.report.neuron_cards import THUMBS, data_uri, fitting
@@ -60,6 +61,18 @@ def test_hostile_texts_are_escaped(whole: Run) -> None:
     html = whole.report().read_text()
     assert HOSTILE not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert html.count("<script>") == 1
+
+
+def test_every_aria_attribute_is_one_that_browsers_know() -> None:
+    templates = Path(raigen.report.__file__).with_name("templates")
+    used = {name for path in templates.glob("*.jinja") for name in re.findall(r"aria-(\w+)", path.read_text())}
+    assert used <= {"hidden", "label", "labelledby", "sort", "valuetext"}  # labelledby has two l, in every English
+
+
+def test_what_names_a_part_is_on_the_page(whole: Run) -> None:
+    html = whole.report().read_text()
+    names = re.findall(r'aria-labelledby="([^"]+)"', html)
+    assert names and all(f'id="{name}"' in html for name in names)
 
 
 def test_the_same_run_gives_the_same_page(whole: Run) -> None:

@@ -12,7 +12,16 @@ from rich.table import Table
 
 from raigen.config import AuditConfig, SearchConfig
 from raigen.report.formatting import duration, times
-from raigen.runs.records import Causal, HookpointCost, HookpointRating, Presence, RareAttribute, rarest
+from raigen.runs.records import (
+    Causal,
+    HookpointCost,
+    HookpointRating,
+    Presence,
+    RareAttribute,
+    difference_text,
+    rarest,
+    rate_text,
+)
 from raigen.runs.run import Run
 from raigen.runs.study import Entry, Study
 
@@ -159,7 +168,7 @@ def print_comparison(study: Study) -> None:
     """The differences that hold, those with the lowest q first, and the path of the report."""
     found = study.comparison()
     moved = [change for change in found["changes"] if change["kind"] not in ("same", "unmeasured")]
-    rows = [(change["label"], change["prompt"], change["model"], change["baseline"], _difference(change["difference"]),
+    rows = [(change["label"], change["prompt"], change["model"], change["baseline"], difference_text(change["difference"]),
              f"{change['q']:.2g}", change["kind"])
             for change in sorted(moved, key=lambda change: change["q"])]  # fmt: skip
     if rows:
@@ -189,7 +198,7 @@ def _point_cells(point: Mapping[str, Any]) -> list[str]:
     return [
         strength if isinstance(strength, str) else f"{strength:g}",
         presence(Presence(**point["presence"])),
-        "" if gain is None else _difference(gain),
+        "" if gain is None else difference_text(gain),
         *("" if value is None else format(value, form) for value, form in (
             (point["lift"], ".1f"), (fidelity and fidelity["mean"], ".3f"), (shares[0], ".1%"), (shares[1], ".1%"),
             (point["cost"], ".1f"), (point["seconds_per_image"], ".2f"))),
@@ -232,11 +241,7 @@ def presence(rate: Presence | None) -> str:
     >>> presence(Presence(0.02, 0.01, 0.04, 6, 300, 0, "clip", "95 % Wilson"))
     '2.0% [1.0%, 4.0%]'
     """
-    return "not measured" if rate is None else f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
-
-
-def _difference(found: Mapping[str, float]) -> str:
-    return f"{found['difference']:+.1%} [{found['low']:+.1%}, {found['high']:+.1%}]"
+    return "not measured" if rate is None else rate_text(rate)
 
 
 def _suggested(attribute: RareAttribute) -> str:

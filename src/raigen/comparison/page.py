@@ -17,6 +17,7 @@ from raigen.report.neuron_cards import Thumbs, data_uri, fitting
 from raigen.runs import pixels
 from raigen.runs.study import Study
 from raigen.runs.study_records import CLOSED, KINDS, OPEN
+from raigen.stats import LEVEL
 
 MAX_STRIPS = 60  # attributes with images; those that differ most
 HEAT = 70  # percent of color at a rate of 1: the text on it stays readable
@@ -50,6 +51,7 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
                   "n_listed": len(judged[e.prompt, e.model].run.attributes)}
                  for e in study.entries if (e.prompt, e.model) in judged],
         "config": config,
+        "level": LEVEL,
         "version": judged[entry["prompts"][0], entry["models"][0]].run.manifest.get("machine", {}).get("raigen", ""),
     }  # fmt: skip
 

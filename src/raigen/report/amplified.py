@@ -12,11 +12,11 @@ from raigen.report.pareto import pareto
 from raigen.runs import pixels
 from raigen.runs.records import Difference, Mean, Presence, RareAttribute, Sample
 from raigen.runs.run import Run
+from raigen.stats import LEVEL
 
 N_SEEDS = 5  # images of a strip: the first seeds, whatever they show
 N_STRIPS = 4  # strengths of a method that are shown as images, at most; of a control one
 N_MOVED = 5  # other attributes whose drift is shown at once, at least; the rest can be unfolded
-LEVEL = 0.05  # of q, up to which a drift counts as one
 
 Entry = Mapping[str, Any]  # what an amplification.json holds
 

@@ -1,24 +1,24 @@
 """Writes what other programs read of a run: metadata beside its images, tables as parquet, a card in Markdown."""
 
-import csv
-import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from raigen.report.formatting import q_text, ratio_text
-from raigen.runs.files import write_bytes, write_text
-from raigen.runs.records import SUGGESTED, Causal, Presence, RareAttribute, Sample, suggested_columns
+from raigen.report.html import fill
+from raigen.runs.files import csv_text, write_bytes, write_text
+from raigen.runs.records import RATES, SUGGESTED, RareAttribute, Sample, suggested_columns
 from raigen.runs.run import Run
 
 SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness")
-RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval")  # of a presence
+FIRST_RATE = tuple(name for name in RATES if name != "mode")  # the first judge's, always raw
 EFFECTS = ("gain", "over_direction", "over_neuron")  # of a causal score
+CAUSAL = (
+    "causal_strength", "causal_rate", *(f"causal_{name}{end}" for name in EFFECTS for end in ("", "_low", "_high")),
+    "causal_n", "causal_p", "causal_q", "correlates_only", "causal_method",
+)  # fmt: skip
 
 
 def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
@@ -29,7 +29,7 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
     """
     attributes, samples = run.attributes, run.samples()
     paths = [run.card_path, run.images_dir / "metadata.jsonl"]
-    write_text(run.card_path, model_card(page))
+    write_text(run.card_path, fill("run-card.md.jinja", page))
     write_text(paths[1], _lines(samples, _activations(run, attributes)))
     if run.judgements_path.is_file():
         paths.append(run.fresh_dir / "metadata.jsonl")
@@ -43,98 +43,25 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
 
 
 def table_of(attributes: Sequence[RareAttribute]) -> str:
-    """attributes.csv: a line per listed attribute with its scores, its raw rate, that when it is asked for, and what
-    steering its neuron did.
+    """attributes.csv: a line per listed attribute with its scores, its raw rate, the rate when the prompt names it, and
+    what steering its neuron did.
 
     What was not measured is empty. A difference has its interval in the columns `_low` and `_high`.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    effects = [name + end for name in EFFECTS for end in ("", "_low", "_high")]
-    causal = ["causal_strength", "causal_rate", *(f"causal_{name}" for name in effects), "causal_n", "causal_p",
-              "causal_q", "correlates_only", "causal_method"]  # fmt: skip
-    writer.writerow([*SCORES, *RATES, *SUGGESTED, *causal])
-    for a in attributes:
-        rates = [getattr(a.presence, name) if a.presence else "" for name in RATES]
-        row = [""] * len(causal)
-        if a.causal is not None:
-            moves = [getattr(a.causal, name) for name in EFFECTS]
-            row = [a.causal.strength, a.causal.rate, *(end for m in moves for end in (m.difference, m.low, m.high)),
-                   a.causal.gain.n, a.causal.p, a.causal.q, int(a.causal.correlates_only), a.causal.method]  # fmt: skip
-        writer.writerow([*(getattr(a, name) for name in SCORES), *rates, *suggested_columns(a), *row])
-    return buffer.getvalue()
+    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL], map(_row, attributes))
 
 
-def model_card(page: Mapping[str, Any]) -> str:
-    """The run card as a section for a model card, in Markdown.
-
-    Labels are other people's texts: what Markdown or HTML would take for markup is escaped.
-    """
-    lines = [
-        f"## Rare attributes of “{plain(page['prompt'])}”",
-        "",
-        f"Found by raigen {plain(page['machine'].get('raigen', ''))} in {page['n_images']:,} images of "
-        f"`{page['model']}`. Rare means rare for this prompt, this model and these settings; the rates are a judge's.",
-        "",
-        "| rank | attribute | neuron | frequency | mode | presence | interval | judge |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for attribute in (card["attribute"] for card in page["cards"]):
-        name = plain(attribute.label or "no identified attribute")
-        start = f"| {attribute.rank} | {name} | {attribute.neuron} | {attribute.frequency:.2%} |"
-        rates = [rate for rate in (attribute.presence, *attribute.other_presences, *attribute.corrected) if rate]
-        lines += [f"{start} {_rate(rate)}" for rate in rates] or [f"{start} | not measured | | |"]
-    for entry in page["given"]:
-        lines += [f"| | {plain(entry['label'])} (given) | | | {_rate(rate)}" for rate in entry["presences"]]
-    asked = [card["attribute"] for card in page["cards"] if card["attribute"].suggested]
-    if asked:
-        lines += ["", "### When asked for", "", *(f"- {plain(a.label or '')}: {_asked(a)}" for a in asked)]
-    tested = [card["attribute"] for card in page["cards"] if card["attribute"].causal]
-    if tested:
-        lines += ["", "### Steered", ""] + [f"- {plain(a.label or '')}: {_causal(a.causal)}" for a in tested]
-    for title, counts in (("Left out", page["left_out"].items()), ("Failures", page["failures"])):
-        lines += ["", f"### {title}", "", *([f"- {plain(reason)}: {n:,}" for reason, n in counts] or ["- none"])]
-    for stage in page["stages"]:
-        lines += ["", f"### {stage['name']}", ""]
-        lines += [f"- {plain(name)}: {plain(text)}" for name, text in stage["lines"]]
-    return "\n".join(lines) + "\n"
-
-
-def plain(text: str) -> str:
-    r"""A text as Markdown that shows it as it is, on one line.
-
-    >>> plain("a|b <i> *c* [d](e)")
-    'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'
-    """
-    return re.sub(r"([\\`*_{}\[\]()<>#|&!])", r"\\\1", " ".join(text.split()))
-
-
-def _asked(attribute: RareAttribute) -> str:
-    found, ratio = attribute.suggested, attribute.ratio
-    assert found is not None  # only such are listed
-    prompt = f"“{plain(attribute.suggested_prompt or '')}”"
-    if not found.n:
-        return f"{prompt}, unscored"
-    rate = f"{found.rate:.2%} ({found.hits} of {found.n:,}; {found.low:.2%} to {found.high:.2%})"
-    return f"{prompt} shows it in {rate}" + (f", {ratio_text(*astuple(ratio))}" if ratio else "")
-
-
-def _causal(causal: Causal) -> str:
-    gain = causal.gain
-    verdict = "correlates only" if causal.correlates_only else "causal"
-    return (f"{verdict}; shown by {causal.rate:.2%} at strength {causal.strength:g}, {gain.difference:+.2%} "
-            f"({gain.low:+.2%} to {gain.high:+.2%}) on {gain.n:,} seeds, q {q_text(causal.q)} of beating a random "
-            "direction and a random neuron")  # fmt: skip
-
-
-def _rate(presence: Presence) -> str:
-    if not presence.n:
-        return f"{presence.mode} | unscored | | {plain(presence.judge)} |"
-    counts = f"{presence.hits} of {presence.n:,}"
-    return (
-        f"{presence.mode} | {presence.rate:.2%} ({counts}) | {presence.low:.2%} to {presence.high:.2%} "
-        f"({presence.interval}) | {plain(presence.judge)} |"
-    )
+def _row(a: RareAttribute) -> dict[str, Any]:
+    row = {name: getattr(a, name) for name in SCORES} | dict(zip(SUGGESTED, suggested_columns(a), strict=True))
+    if a.presence is not None:
+        row |= {name: getattr(a.presence, name) for name in FIRST_RATE}
+    if a.causal is not None:
+        row |= {f"causal_{name}": getattr(a.causal, name) for name in ("strength", "rate", "p", "q", "method")}
+        row |= {"causal_n": a.causal.gain.n, "correlates_only": int(a.causal.correlates_only)}
+        for name in EFFECTS:
+            gap, start = getattr(a.causal, name), f"causal_{name}"
+            row |= {start: gap.difference, f"{start}_low": gap.low, f"{start}_high": gap.high}
+    return row
 
 
 def _activations(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[str, Any]]:

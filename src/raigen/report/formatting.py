@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from raigen.runs.records import Presence, Ratio
+
 DASH = "\N{EN DASH}"  # from ... to
 MINUS = "\N{MINUS SIGN}"
 METHOD_NAMES = {  # of amplifying, in the order in which they are shown
@@ -31,6 +33,15 @@ def percent_range(low: float, high: float) -> str:
     '0.08–2.4\xa0%'
     """
     return f"{_digits(low)}{DASH}{_digits(high)}\xa0%"
+
+
+def interval(presence: Presence) -> str:
+    r"""The interval of a rate, in percent.
+
+    >>> interval(Presence(2 / 300, 0.0008, 0.0239, 2, 300, 0, "clip", "clopper-pearson"))
+    '0.08–2.4\xa0%'
+    """
+    return percent_range(presence.low, presence.high)
 
 
 def duration(seconds: float) -> str:
@@ -84,16 +95,17 @@ def times(ratio: float) -> str:
     return f"{ratio:.1f}" if 0 < ratio < 9.95 else f"{ratio:,.0f}"
 
 
-def ratio_text(ratio: float | None, low: float, high: float | None) -> str:
-    """How many times as often something shows as elsewhere, with the interval; what was never seen elsewhere has a
-    least ratio only (`ratio` is None).
+def ratio_text(found: Ratio) -> str:
+    """How many times as often something shows as elsewhere, with the interval. What was never seen elsewhere has only a
+    smallest ratio (`ratio` is None).
 
-    >>> ratio_text(33.3, 7.21, 141.0), ratio_text(None, 12.3, None), ratio_text(None, 0.0, None)
+    >>> ratio_text(Ratio(33.3, 7.21, 141.0)), ratio_text(Ratio(None, 12.3, None)), ratio_text(Ratio(None, 0.0, None))
     ('33 times as often (7.2–141)', 'at least 12 times as often', 'seen in neither')
     """
-    if ratio is None:
-        return f"at least {times(low)} times as often" if low > 0 else "seen in neither"
-    return f"{times(ratio)} times as often ({times(low)}{DASH}{'?' if high is None else times(high)})"
+    if found.ratio is None:
+        return f"at least {times(found.low)} times as often" if found.low > 0 else "seen in neither"
+    high = "?" if found.high is None else times(found.high)
+    return f"{times(found.ratio)} times as often ({times(found.low)}{DASH}{high})"
 
 
 def _digits(share: float) -> str:

@@ -1,42 +1,50 @@
-"""Fills the templates of the pages; all texts are escaped."""
+"""Fills the templates of the pages and cards; all texts are escaped."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from raigen.report.formatting import duration, percent, percent_range, points, q_text, ratio_text, times
-from raigen.runs.records import Presence
+from raigen.report.formatting import duration, interval, percent, points, q_text, ratio_text, times
+from raigen.runs.records import difference_text, rate_text
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "percent": percent,
+    "interval": interval,
+    "duration": duration,
+    "points": points,
+    "q_text": q_text,
+    "ratio": ratio_text,
+    "times": times,
+    "rate": rate_text,
+    "difference": difference_text,
+}
 
 
 def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
     """The template of this name with what the dict holds.
 
+    Texts are escaped for HTML. In Markdown (`.md.jinja`) they are not: there the filter `plain` does it.
     Raises jinja2.UndefinedError when the dict lacks something that the template reads.
     """
+    is_markdown = template.endswith(".md.jinja")
     environment = Environment(
         loader=PackageLoader("raigen.report"),
-        autoescape=True,
+        autoescape=not is_markdown,
+        keep_trailing_newline=is_markdown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "interval": interval,
-        "duration": duration,
-        "points": points,
-        "q_text": q_text,
-        "ratio": lambda found: ratio_text(found.ratio, found.low, found.high),
-        "times": times,
-    }
+    environment.filters |= FILTERS | {"plain": plain}
     return environment.get_template(template).render(page, **more)
 
 
-def interval(presence: Presence) -> str:
-    r"""The interval of a rate.
+def plain(text: str) -> str:
+    r"""A text as Markdown that shows it as it is, on one line.
 
-    >>> interval(Presence(2 / 300, 0.0008, 0.0239, 2, 300, 0, "clip", "clopper-pearson"))
-    '0.08–2.4\xa0%'
+    >>> plain("a|b <i> *c* [d](e)")
+    'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'
     """
-    return percent_range(presence.low, presence.high)
+    return re.sub(r"([\\`*_{}\[\]()<>#|&!])", r"\\\1", " ".join(text.split()))

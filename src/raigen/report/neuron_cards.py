@@ -102,13 +102,7 @@ def cards(
         chosen = sorted(rng.choice(len(rest), size=min(config.n_control_images, len(rest)), replace=False).tolist())
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
-        near = nearest(codes, attribute.neuron, config.n_neighbours)
         lines = kin.get(attribute.neuron, []) if kin is not None else []
-        neighbors = [
-            Neighbor(neuron, rank_of.get(neuron), distance,
-                      image_of(run, samples[int(codes.of(neuron).argmax())], f"strongest image of neuron {neuron},",
-                               thumbs)) for neuron, distance in near
-        ]  # fmt: skip
         yield {
             "attribute": attribute,
             "peak": peak,
@@ -119,7 +113,10 @@ def cards(
             "is_pixel_art": max(run.read_image(top[0]).size) <= pixels.PIXEL_ART if top else False,
             "histogram": charts.histogram(strength[strength > 0]),
             "n_fires": int((strength > 0).sum()),
-            "neighbors": neighbors,
+            "neighbors": [
+                Neighbor(neuron, rank_of.get(neuron), distance, _strongest(run, samples, codes, neuron, thumbs))
+                for neuron, distance in nearest(codes, attribute.neuron, config.n_neighbours)
+            ],
             "kin": kin_of(run, lines[: config.n_children], rank_of, by_file, thumbs),
             "n_kin": None if kin is None else len(lines),
             "is_fine": kin is not None and attribute.neuron >= n_coarse,
@@ -212,6 +209,11 @@ def image_of(
         size = pixels.thumbnail(Image.new("L", image.size), OVERLAY).size
         overlay = data_uri(pixels.heatmap_overlay(heatmap, size, peak), THUMBS[0])
     return ShownImage(data_uri(image, thumbs), overlay, f"{what} seed {sample.seed}")
+
+
+def _strongest(run: Run, samples: Sequence[Sample], codes: Codes, neuron: int, thumbs: Thumbs) -> ShownImage:
+    sample = samples[int(codes.of(neuron).argmax())]
+    return image_of(run, sample, f"strongest image of neuron {neuron},", thumbs)
 
 
 def _top(run: Run, attribute: RareAttribute, samples: Sequence[Sample]) -> list[Sample]:

@@ -20,12 +20,11 @@ from raigen.report.formatting import DASH
 from raigen.runs import pixels
 from raigen.runs.records import Presence, RareAttribute, rarest
 from raigen.runs.run import Run
-from raigen.stats import q_rarer
+from raigen.stats import LEVEL, q_rarer
 from raigen.world.attributes import BY_NAME
 
 # Of few marks, for the narrow screen.
 FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
-SURE = 0.05  # of q, up to which an attribute is called shown to be rarer
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n images with probability .95
 
 # What the frequency of a neuron counts, under each score.
@@ -54,47 +53,69 @@ def page_of(
 
     Raises RaigenError when files of the run do not fit each other.
     """
-    capture = run.config.capture
-    is_listed = np.isin(neurons.ids, [attribute.neuron for attribute in attributes])
-    chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
-    # Pins come in the order of the table; the page wants them by neuron.
-    pins = dict(zip(neurons.ids[is_listed].tolist(), chart.pins, strict=True))
-    given, q_values = _given(run), _q_values(attributes, config.rarer_than)
+    given, q_values = given_of(run), _q_values(attributes, config.rarer_than)
     return {
-        "prompt": capture.prompt,
-        "model": capture.model,
-        "n_images": (n_images := len(run.samples())),
-        "smallest_findable": min(1.0, EXAMPLES_FOR_A_ROW / n_images),
-        "confidence": run.config.evaluate.confidence,
-        "was_named": run.has_finished("annotate"),
-        "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
-        "rarest": rarest(attributes),
-        "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
-        "chart": chart,
-        "dot_box": charts.DOT_BOX,
-        "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in pixels.color_map(9).tolist()],
-        "n_seeds": 1 + len(run.seed_dirs()),
+        **_audit(run),
+        **_overview(neurons, cards, q_values),
+        **_rates(attributes, given),
         "n_scored": len(neurons.ids),
-        "next_frequency": next_frequency(run),
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
-        "score": run.config.discover.score,
-        "share_of": SHARE_OF[run.config.discover.score],
         "failures": _failures(run),
-        "was_asked": any(attribute.suggested for attribute in attributes),
-        "full_axis": FULL_AXIS,
-        "was_steered": any(attribute.causal for attribute in attributes),
         "has_sheet": bool(tasks(run)),
-        "given": given,
         "rarer_than": config.rarer_than,
         "n_tested": len(q_values),
-        "n_rarer": sum(q <= SURE for q in q_values.values()),
-        "sure": SURE,
-        "axis": charts.rate_axis(_ends(attributes, given)),
+        "n_rarer": sum(q <= LEVEL for q in q_values.values()),
+        "level": LEVEL,
         "truth": _truth(run, attributes),
         "stages": _run_card(run),
         "machine": run.manifest.get("machine", {}),
         "seconds": sum(record.get("seconds", 0.0) for record in run.manifest["stages"].values()),
+    }
+
+
+def _audit(run: Run) -> dict[str, Any]:
+    """What was audited, and how."""
+    capture, n_images, score = run.config.capture, len(run.samples()), run.config.discover.score
+    return {
+        "prompt": capture.prompt,
+        "model": capture.model,
+        "n_images": n_images,
+        "smallest_findable": min(1.0, EXAMPLES_FOR_A_ROW / n_images),
+        "confidence": run.config.evaluate.confidence,
+        "was_named": run.has_finished("annotate"),
+        "n_seeds": 1 + len(run.seed_dirs()),
+        "score": score,
+        "share_of": SHARE_OF[score],
+        "next_frequency": next_frequency(run),
+    }
+
+
+def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_values: Mapping[int, float]) -> dict[str, Any]:
+    """The chart of all scored neurons, and the cards with their pin on it and their q."""
+    is_listed = np.isin(neurons.ids, [card["attribute"].neuron for card in cards])
+    chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
+    # Pins come in the order of neurons.csv, cards in the order of the ranking.
+    pins = dict(zip(neurons.ids[is_listed].tolist(), chart.pins, strict=True))
+    return {
+        "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
+        "chart": chart,
+        "dot_box": charts.DOT_BOX,
+        "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in pixels.color_map(9).tolist()],
+    }
+
+
+def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What judges measured, and the axes on which it is drawn."""
+    shown = chain(*(a.presences for a in attributes), *(entry["presences"] for entry in given))
+    return {
+        "rarest": rarest(attributes),
+        "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
+        "was_asked": any(attribute.suggested for attribute in attributes),
+        "was_steered": any(attribute.causal for attribute in attributes),
+        "given": given,
+        "axis": charts.rate_axis([presence.high for presence in shown if presence.n]),
+        "full_axis": FULL_AXIS,
     }
 
 
@@ -132,28 +153,16 @@ def _kind(reason: str) -> str:
     return "like one that is listed" if reason.startswith("like neuron ") else reason
 
 
-def _ends(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The upper ends of all intervals of the page."""
-    found = chain.from_iterable((a.presence, *a.other_presences, *a.corrected) for a in attributes)
-    asked = chain.from_iterable(entry["presences"] for entry in given)
-    return [presence.high for presence in chain(found, asked) if presence and presence.n]
-
-
-def _given(run: Run) -> list[dict[str, Any]]:
-    """The attributes of a file that were judged beside the discovered ones: `label`, `presences`, `alpha`."""
+def given_of(run: Run) -> list[dict[str, Any]]:
+    """The attributes that the user gave in a file, as presence.csv holds them: `label`, `presences`, `alpha`."""
     if not run.presence_path.is_file():
         return []
     entries: dict[str, dict[str, Any]] = {}
     for row in csv.DictReader(io.StringIO(run.presence_path.read_text(encoding="utf-8"))):
-        if row["neuron"]:
-            continue
-        rate, low, high = (float(row[name]) for name in ("rate", "low", "high"))
-        hits, n, unscored = (int(row[name]) for name in ("hits", "n", "unscored"))
-        mode = row.get("mode") or "raw"
-        presence = Presence(rate, low, high, hits, n, unscored, row["judge"], row["interval"], mode)
-        alpha = float(row["judges_alpha"]) if row["judges_alpha"] else None
-        entry = entries.setdefault(row["label"], {"label": row["label"], "presences": [], "alpha": alpha})
-        entry["presences"].append(presence)
+        if not row["neuron"]:
+            alpha = float(row["judges_alpha"]) if row["judges_alpha"] else None
+            entry = entries.setdefault(row["label"], {"label": row["label"], "presences": [], "alpha": alpha})
+            entry["presences"].append(Presence.from_row(row))
     return list(entries.values())
 
 

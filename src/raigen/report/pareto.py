@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from raigen.config import CONTROLLED
 from raigen.report.charts import Mark, linear_axis, rate_axis
-from raigen.report.formatting import DASH, METHOD_NAMES, percent, percent_range, strength_text
+from raigen.report.formatting import DASH, METHOD_NAMES, interval, percent, strength_text
+from raigen.runs.records import Presence
 
 APART = (8.0, 6.0)  # percent of the chart, across and down: two texts that are nearer than both would overlap
 
@@ -89,10 +90,8 @@ def _line(entry: Mapping[str, Any], dots: Sequence[Dot], start: Dot) -> Line:
 
 
 def _title(found: Mapping[str, Any], method: str | None, text: str) -> str:
-    presence, fidelity = found["presence"], found.get("fidelity")
-    rate = (
-        f"{percent(presence['rate'])} ({percent_range(presence['low'], presence['high'])}) of {presence['n']:,} show it"
-    )
+    presence, fidelity = Presence(**found["presence"]), found.get("fidelity")
+    rate = f"{percent(presence.rate)} ({interval(presence)}) of {presence.n:,} show it"
     near = f", fidelity {fidelity['mean']:.3f} ({fidelity['low']:.3f}{DASH}{fidelity['high']:.3f})" if fidelity else ""
     return f"{METHOD_NAMES[method]}, {text}: {rate}{near}" if method else f"{text}: {rate}"
 

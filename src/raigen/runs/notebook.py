@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from raigen.errors import RaigenError
-from raigen.runs.records import Presence
+from raigen.runs.records import Presence, rarest, rate_text
 
 if TYPE_CHECKING:
     from raigen.runs.run import Run
@@ -37,7 +37,7 @@ def rate_of(presence: Presence | None) -> str:
         return "not measured"
     if not presence.n:
         return "no usable answer"
-    return f"{100 * presence.rate:.1f} % [{100 * presence.low:.1f}, {100 * presence.high:.1f}]"
+    return rate_text(presence, "{rate:.1f} % [{low:.1f}, {high:.1f}]")
 
 
 def run_html(run: "Run") -> str:
@@ -58,9 +58,8 @@ def study_html(study: "Study") -> str:
     rows = []
     for entry in study.entries:
         listed = study.attributes_of(entry)
-        named = [a for a in listed if a.label and a.presence and a.presence.n]
-        rarest = min(named, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
-        found = [rarest.label or "", rate_of(rarest.presence)] if rarest else ["", ""]
+        first = rarest(listed)
+        found = [first.label or "", rate_of(first.presence)] if first else ["", ""]
         rows.append([*map(escape, (entry.prompt, entry.model)), str(len(listed)), *map(escape, found)])
     return _table(repr(study), ["prompt", "model", "listed", "rarest attribute", "presence"], rows)
 

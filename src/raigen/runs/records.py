@@ -1,7 +1,7 @@
 """What the stages hand to each other: images, attributes, and their rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 
@@ -32,6 +32,16 @@ class Presence:
     judge: str
     interval: str
     mode: str = "raw"
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> "Presence":
+        """The presence that a row of presence.csv holds. Rows of early runs have no mode: they are raw."""
+        kinds = {"rate": float, "low": float, "high": float, "hits": int, "n": int, "unscored": int}
+        values = {name: kind(row[name]) for name, kind in kinds.items()}
+        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
+
+
+RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
 
 
 @dataclass(frozen=True)
@@ -126,11 +136,16 @@ class RareAttribute:
     causal: Causal | None = None
     found_by: int | None = None
 
+    @property
+    def presences(self) -> tuple[Presence, ...]:
+        """All rates that were measured without naming it: by the first judge, by the others, corrected."""
+        return (*([self.presence] if self.presence else []), *self.other_presences, *self.corrected)
+
     def __repr__(self) -> str:
         name = f"“{self.label}”" if self.label else "no identified attribute"
         shown = ""
         if self.presence and self.presence.n:
-            shown = f", shown by {100 * self.presence.rate:.1f} % of {self.presence.n:,} fresh images"
+            shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
         return f"RareAttribute({self.rank}. neuron {self.neuron}: {name}, score {self.minority_score:.3f}{shown})"
 
     @classmethod
@@ -148,6 +163,32 @@ class RareAttribute:
             "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
         })  # fmt: skip
+
+
+def rate_text(presence: Presence | Mapping[str, Any], form: str = "{rate:.1f}% [{low:.1f}%, {high:.1f}%]") -> str:
+    """A rate with its interval, in percent. `form` is filled with the fields of the presence.
+
+    >>> found = Presence(0.01, 0.003, 0.029, 3, 300, 0, "judge", "Clopper-Pearson")
+    >>> rate_text(found), rate_text(found, "{rate:.1f} % ({hits} of {n:,})")
+    ('1.0% [0.3%, 2.9%]', '1.0 % (3 of 300)')
+    """
+    return _in_percent(presence, ("rate", "low", "high"), form)
+
+
+def difference_text(
+    difference: Difference | Mapping[str, Any], form: str = "{difference:+.1f}% [{low:+.1f}%, {high:+.1f}%]"
+) -> str:
+    """A difference of two rates with its interval, in percentage points. `form` is filled with its fields.
+
+    >>> difference_text(Difference(0.2, 80, 0.1, 0.3, 0.001))
+    '+20.0% [+10.0%, +30.0%]'
+    """
+    return _in_percent(difference, ("difference", "low", "high"), form)
+
+
+def _in_percent(entry: Any, shares: Sequence[str], form: str) -> str:
+    values = entry if isinstance(entry, Mapping) else vars(entry)
+    return form.format(**{**values, **{name: 100 * values[name] for name in shares}})
 
 
 def rarest(attributes: Sequence[RareAttribute]) -> RareAttribute | None:
