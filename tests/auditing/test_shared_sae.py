@@ -114,9 +114,7 @@ def test_an_autoencoder_of_other_prompts_is_refused_and_redo_trains_anew(configs
     runs = shared(configs, tmp_path)
     more = [*configs, config_for("a photo of a cat", sd_folder)]
     three = [*runs, Run.create(tmp_path / "cat")]
-    with pytest.raises(
-        RaigenError, match=r"is shared by “a photo of a doctor”, “a photo of a nurse”, but .*--redo tr"
-    ):
+    with pytest.raises(RaigenError, match=r"is shared by “a photo of a doctor”, “a photo of a nurse”, but .*--redo tr"):
         list(share(three, more))
     assert not three[2].manifest["stages"]
     before = [hashes(run) for run in runs]
