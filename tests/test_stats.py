@@ -1,21 +1,24 @@
 """Intervals, coverage and sample sizes, against hand-worked values and by exact enumeration."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom, binomtest
+from scipy.stats import beta, binom, binomtest, fisher_exact, multinomial
 
 from raigen.errors import RaigenError
 from raigen.stats import (
     Calibration,
     calibrated_interval,
     checked_interval,
-    coverage,
     images_needed,
     krippendorff_alpha,
-    q_different,
+    mean_interval,
+    paired_difference,
     q_rarer,
+    q_values,
     rarest_rate,
     rate_interval,
     ratio_interval,
@@ -23,6 +26,18 @@ from raigen.stats import (
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.sampled_from([0.5, 0.9, 0.95, 0.99])
+
+
+@cache
+def ends(n: int, confidence: float) -> np.ndarray:
+    """The ends [2, outcome] of `rate_interval` for each number of hits."""
+    return np.array([rate_interval(hits, n, confidence)[:2] for hits in range(n + 1)]).T
+
+
+def coverage(rate: float, n: int, confidence: float = 0.95) -> float:
+    """The exact probability, over all outcomes of `n` images, that `rate_interval` holds the true `rate`."""
+    low, high = ends(n, confidence)
+    return float(binom.pmf(np.arange(n + 1), n, rate)[(low <= rate) & (rate <= high)].sum())
 
 
 @given(counts, confidences)
@@ -108,14 +123,9 @@ def test_exact_coverage_at_any_rate(n):
     assert min(coverage(rate, n) for rate in np.arange(0.0, 1.0001, 0.005)) >= 0.927
 
 
-@given(st.floats(1e-9, 1), st.integers(1, 40), confidences)
-@settings(deadline=None, max_examples=20)
-def test_coverage_is_the_sum_over_outcomes(rate, n, confidence):
-    total = 0.0
-    for hits in range(n + 1):
-        low, high, _ = rate_interval(hits, n, confidence)
-        total += float(binom.pmf(hits, n, rate)) * (low <= rate <= high)
-    assert coverage(rate, n, confidence) == pytest.approx(total)
+def test_coverage_of_a_known_case():
+    assert coverage(0.01, 300) == pytest.approx(0.989, abs=5e-4)
+    assert coverage(0.5, 1, 0.5) == 1  # both outcomes have an interval that holds a half
 
 
 def test_images_needed_known_values():
@@ -247,7 +257,7 @@ def test_alpha_of_judges_that_never_disagree_or_always():
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.floats(0.01, 0.5))
 @settings(deadline=None)
 def test_q_values_are_those_of_benjamini_and_hochberg(hits, rate):
-    q = q_rarer(hits, [50] * len(hits), rate)
+    q = np.array(q_rarer(hits, [50] * len(hits), rate))
     p = np.array([binomtest(count, 50, rate, "less").pvalue for count in hits])
     order = np.argsort(p)
     by_hand = np.minimum.accumulate((p[order] * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1]
@@ -261,7 +271,8 @@ def test_few_of_what_is_called_different_is_not():
     for _ in range(8):
         rates = np.r_[np.full(n_same, 0.05), np.full(n_other, 0.2)]
         a, b = rng.binomial(300, 0.05, 100), rng.binomial(300, rates)
-        called = q_different([(int(x), 300) for x in a], [(int(x), 300) for x in b]) <= 0.1
+        p_values = [fisher_exact([[x, 300 - x], [y, 300 - y]]).pvalue for x, y in zip(a, b, strict=True)]
+        called = np.array(q_values(p_values)) <= 0.1
         wrong += called[:n_same].sum() / max(called.sum(), 1)
         found += called[n_same:].sum()
     assert wrong / 8 <= 0.1 and found > 0.9 * 8 * n_other
@@ -273,8 +284,6 @@ def test_few_of_what_is_called_different_is_not():
         (lambda: rate_interval(4, 3), r"hits: expected 0 <= hits <= n = 3; got 4"),
         (lambda: rate_interval(-1, 3), "got -1"),
         (lambda: rate_interval(1, 3, 1.0), "confidence: expected a number in"),
-        (lambda: coverage(1.5, 3), "rate: expected"),
-        (lambda: coverage(0.5, 0), "n: expected 1 or more; got 0"),
         (lambda: images_needed(0.0), "rate: expected"),
         (lambda: images_needed(0.1, 0), "examples: expected 1 or more"),
         (lambda: rarest_rate(9, 10), "n_images: expected at least examples = 10; got 9"),
@@ -282,9 +291,59 @@ def test_few_of_what_is_called_different_is_not():
         (lambda: calibrated_interval(1, 3, Calibration(3, 2, 0, 0)), "true_yes: expected 0 <= true_yes <= 2; got 3"),
         (lambda: checked_interval(4, 3, 1, 2), "confirmed: expected"),
         (lambda: q_rarer([1], [3], 1.0), "rate: expected"),
-        (lambda: q_different([(4, 3)], [(1, 3)]), "hits: expected"),
+        (lambda: q_rarer([4], [3], 0.1), "hits: expected"),
     ],
 )
 def test_errors_say_what_came(call, message):
     with pytest.raises(RaigenError, match=message):
         call()
+
+
+# Images of the same seeds.
+
+
+def pairs(both, gained, lost, neither):
+    after = np.repeat([1.0, 1, 0, 0], [both, gained, lost, neither])
+    return after, np.repeat([1.0, 0, 1, 0], [both, gained, lost, neither])
+
+
+def test_the_paired_difference_of_a_worked_example():
+    found = paired_difference(*pairs(20, 12, 2, 16))
+    assert (found.difference, found.n) == (0.2, 50)
+    assert found.p == pytest.approx(2 * binom.cdf(2, 14, 0.5))
+    assert (found.low, found.high) == (pytest.approx(0.0562, abs=1e-4), pytest.approx(0.3292, abs=1e-4))
+    other_way = paired_difference(*pairs(20, 12, 2, 16)[::-1])
+    assert (other_way.low, other_way.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+
+
+def test_unscored_pairs_do_not_count():
+    after, before = pairs(3, 2, 1, 4)
+    more = paired_difference(np.append(after, [np.nan, 1]), np.append(before, [1, np.nan]))
+    assert more == paired_difference(after, before)
+    assert paired_difference(np.array([np.nan]), np.array([1.0])) is None
+
+
+@pytest.mark.parametrize("truth", [(0.1, 0.1, 0.1), (0.02, 0.3, 0.02), (0.5, 0.2, 0.05), (0.01, 0.05, 0.01)])
+def test_the_interval_covers_the_difference(truth):
+    n, covered = 14, 0.0
+    outcome = multinomial(n, [*truth, 1 - sum(truth)])
+    for both in range(n + 1):
+        for gained in range(n + 1 - both):
+            for lost in range(n + 1 - both - gained):
+                counts = (both, gained, lost, n - both - gained - lost)
+                weight = outcome.pmf(counts)
+                if weight > 1e-4:
+                    found = paired_difference(*pairs(*counts))
+                    covered += weight * (found.low <= truth[1] - truth[2] <= found.high)
+    assert covered > 0.93
+
+
+def test_the_mean_has_students_interval():
+    found = mean_interval(np.array([1.0, 2, 3, 4]))
+    assert found.mean == 2.5 and found.high - 2.5 == pytest.approx(3.18245 * 1.29099 / 2, abs=1e-4)
+    with pytest.raises(RaigenError, match="expected at least 2"):
+        mean_interval(np.ones(1))
+
+
+def test_q_of_nothing_is_nothing():
+    assert q_values([]) == [] and q_values([0.02, 0.03]) == [0.03, 0.03]

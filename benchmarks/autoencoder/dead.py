@@ -18,7 +18,7 @@ from benchmarks.common.intervals import interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, Truth, verdicts
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
-from raigen.sae.train import Training
+from raigen.sae.fit import Training
 from raigen.world.attributes import PROMPTS
 
 EVERY = 10  # steps

@@ -29,7 +29,7 @@ from torch import Tensor
 from raigen.config import SAEConfig
 from raigen.runs.files import write_text
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.train import placed
+from raigen.sae.seeds import placed
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from torch import Tensor
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.activations import TokenBatch
 from raigen.runs.files import write_text
+from raigen.sae.fit import fit
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.train import fit
 
 RAREST = 5e-4
 MEAN_ACTIVE = 25

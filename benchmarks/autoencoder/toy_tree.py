@@ -24,8 +24,8 @@ from torch import Tensor
 from benchmarks.common.intervals import interval_of, shown, without_nan
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.files import write_text
+from raigen.sae.fit import fit
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.train import fit
 
 N_ROOTS, N_CHILDREN = 4, 4
 N_FEATURES = N_ROOTS * (1 + N_CHILDREN)

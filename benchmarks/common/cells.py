@@ -17,11 +17,11 @@ from raigen.discovery.embeddings import Embedder
 from raigen.runs.activations import ActivationStore, CapturedBatch, TokenBatch
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
+from raigen.sae.fit import Training, fit
 from raigen.sae.model import MatryoshkaSAE
 from raigen.sae.reservoir import Reservoir
 from raigen.sae.scaling import InputScaling
 from raigen.sae.stream import drawn, reservoir_capacity
-from raigen.sae.train import Training, fit
 from raigen.world.attributes import VALUE_NAMES
 from raigen.world.judge import judge
 from raigen.world.planted import control_values

@@ -25,8 +25,9 @@ from raigen.diffusion.hookpoints import Hookpoint
 from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
 from raigen.diffusion.layout import LayoutProbe
 from raigen.runs.files import write_text
+from raigen.sae.fit import fit
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.train import fit, placed
+from raigen.sae.seeds import placed
 
 PIXELS_PER_LATENT = 8
 SMALL_HOOKPOINT = "transformer_blocks.1"  # of a reduced transformer, which has fewer blocks

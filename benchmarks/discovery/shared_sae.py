@@ -28,7 +28,7 @@ from raigen.discovery.hierarchy import clear_from, reaches
 from raigen.discovery.scores import coherence_scores, prune
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
-from raigen.sae.stream import patient
+from raigen.sae.stream import scale_dead_thresholds
 from raigen.world.attributes import PROMPTS
 
 SHOWN = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "redundancy",
@@ -73,7 +73,7 @@ class Form(NamedTuple):
 def forms(n_prompts: int, d_in: int, larger: int) -> list[Form]:
     """Every shared form. A neuron of one prompt is asked for by one image of `n_prompts`: the dead clock waits so
     much longer."""
-    plain = patient(TrainConfig(), n_prompts)
+    plain = scale_dead_thresholds(TrainConfig(), n_prompts)
     many = replace(plain, d_sae=larger * plain.sae_config(d_in).d_sae)
     return [
         Form("shared, cost of one", plain, 1 / n_prompts),

@@ -16,8 +16,9 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 
 from raigen.config import LoadConfig
-from raigen.diffusion.loading import find_source, license_of, load_pipeline, resolve_device
+from raigen.diffusion.loading import find_source, license_of, load_pipeline
 from raigen.errors import RaigenError
+from raigen.runs.device import resolve_device
 from raigen.world.models import model_path
 from tests.support import tiny
 
@@ -135,6 +136,6 @@ def test_missing_weights_are_not_made_up(tmp_path, sd_folder):
 def test_devices():
     with pytest.raises(RaigenError, match="expected auto, cpu, cuda or cuda:N; got 'gpu'"):
         resolve_device("gpu")
-    with pytest.raises(RaigenError, match="'cuda:99' was asked for, but torch sees"):
+    with pytest.raises(RaigenError, match="'cuda:99' was requested, but torch sees"):
         resolve_device("cuda:99")
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

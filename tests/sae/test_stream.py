@@ -13,7 +13,8 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.sae import stream
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.stream import drawn, train_on_stream
+from raigen.sae.stream import ImageStream, drawn
+from raigen.sae.train import train
 from tests.support.tiny import drained
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -151,7 +152,7 @@ def test_epochs_replay_the_source_and_small_memory_is_enough(tmp_path):
 
     run = Run.create(tmp_path / "run")
     config = TrainConfig(d_sae=32, k=2, tokens_per_batch=64, epochs=3)
-    _, outcome = drained(train_on_stream(run, config, 60, source))
+    _, outcome = drained(train(run, config, ImageStream(60, source)))
     assert asked == [0, 0, 0] and outcome.facts["tokens"] == 3 * 60 * 8
 
 

@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from raigen.config import TrainConfig
+from raigen.config import CaptureConfig, TrainConfig
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore, TokenBatch
 from raigen.runs.run import Run
 from raigen.sae.dead import DeadNeuronTracker
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.train import Training, fit, inference_quality, train
+from raigen.sae.seeds import inference_quality
+from raigen.sae.train import Training, fit, train
 from tests.support.tiny import drained
 
 FREQUENT, RARE = 16, 8
@@ -234,6 +235,17 @@ def test_with_few_images_having_seen_them_all_is_enough_to_call_a_neuron_dead(ru
     assert config.dead_after_images > 60
     _, outcome = drained(train(run, config))
     assert outcome.facts["n_dead"] > 0
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("cuda:1", "cuda:1"), ("auto", "cuda"), ("cpu", "cpu")])
+def test_the_autoencoder_is_trained_on_the_device_of_the_capture(run, monkeypatch, chosen, expected):
+    run.begin("capture", CaptureConfig("a photo of a doctor", device=chosen))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    devices = []
+    monkeypatch.setattr("raigen.sae.seeds.placed", lambda sae, device: devices.append(device) or sae)
+    drained(train(run, TrainConfig(d_sae=64, k=2)))
+    assert devices == [torch.device(expected)]
 
 
 def test_the_stage_needs_activations(tmp_path):

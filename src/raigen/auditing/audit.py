@@ -1,13 +1,13 @@
-"""Walks one run through the stages: skips what is done, resumes what is not."""
+"""Takes one run through the stages: skips what is done, resumes what is not."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raigen.config import STAGES, AuditConfig, CaptureConfig, TrainConfig
+from raigen.config import STAGES, AuditConfig, CaptureConfig
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Step, Tick, mapped
@@ -15,6 +15,7 @@ from raigen.runs.study import slug
 
 if TYPE_CHECKING:
     from raigen.runs.activations import CapturedBatch
+    from raigen.sae.stream import ImageStream
 
 Stage = Callable[[Run, Any], Generator[Tick, None, Outcome]]
 HOMES = {
@@ -24,7 +25,7 @@ HOMES = {
     "annotate": "raigen.judging.annotate",
     "evaluate": "raigen.judging.evaluate",
     "report": "raigen.report.report",
-}  # the module of each stage; its function has the stage's name
+}  # the module of each stage; its function has the name of the stage
 
 
 def audit(
@@ -38,10 +39,10 @@ def audit(
 ) -> Run:
     """Finds the attributes that `model` knows for `prompt` but hardly ever shows.
 
-    `run_dir` is `runs/<prompt>` unless given; the same call again goes on where the last one stopped, and returns at
-    once when all is done. `options` are the fields of the stages' configurations, such as `guidance_scale=2.0` or
-    `n_fresh_images=1000`; `progress` is told every `Step`. Raises RaigenError for bad options, and when the folder
-    holds a run with others.
+    `run_dir` is `runs/<prompt>` unless given. The same call again resumes an interrupted audit, and returns at once
+    when everything is done. `options` are fields of the stages' configurations, such as `guidance_scale=2.0` or
+    `n_fresh_images=1000`; `progress` is called with every `Step`. Raises RaigenError for bad options, and when the
+    folder holds a run with other options.
 
         run = raigen.audit("a photo of a doctor", n_images=300)
         print([attribute.label for attribute in run.attributes])
@@ -55,7 +56,7 @@ def audit(
 
 
 def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Step]:
-    """Takes `run` through all stages, holding its lock; `redo` names a stage to do anew, with all that follow it.
+    """Takes `run` through all stages, holding its lock. `redo` names a stage to do again, with all that follow it.
 
     Nothing is dropped before the stages ahead of `redo` are known to agree with `config`.
     """
@@ -64,20 +65,22 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
             for name in STAGES[: STAGES.index(redo)]:
                 run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
             run.forget(redo)
-        streamed = _is_streamed(run, config)
-        if streamed:
-            yield from _streamed_steps(run, config)
-        for name in STAGES[2:] if streamed else STAGES:
+        # A list, not a generator: each is_done also checks the configuration.
+        is_done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
+        at_once = not config.capture.store and not any(is_done)
+        if at_once:
+            yield from capture_and_train([run], [config])
+        for name in STAGES[2:] if at_once else STAGES:
             yield from steps(run, name, getattr(config, name))
 
 
 def run_stage(
     run: Run, name: str, config: Any, redo: bool = False, on_tick: Callable[[Step], object] | None = None
 ) -> None:
-    """Runs one stage with `config`, or skips it when it is done; `redo` does it anew.
+    """Runs one stage with `config`, or skips it when it is done; `redo` does it again.
 
-    Raises RaigenError, naming what to run first, when an earlier stage has not finished. (A report can do without names
-    and rates.)
+    Raises RaigenError, naming what to run first, when an earlier stage has not finished. (A report needs neither names
+    nor rates.)
     """
     with run.locked():
         run.require(*STAGES[: STAGES.index("annotate" if name == "report" else name)])
@@ -98,7 +101,7 @@ def default_run_dir(prompt: str) -> Path:
 
 
 def steps(run: Run, name: str, config: Any) -> Iterator[Step]:
-    """One stage of a run that the caller has locked: skipped where it is done, else begun, told and finished."""
+    """Runs one stage of a run that the caller has locked, or skips it when it is done."""
     if run.is_done(name, config):
         yield Step(name, "skipped")
         return
@@ -110,10 +113,38 @@ def steps(run: Run, name: str, config: Any) -> Iterator[Step]:
     yield Step(name, "finished", seconds=time.monotonic() - started)
 
 
+def capture_and_train(runs: Sequence[Run], configs: Sequence[AuditConfig]) -> Iterator[Step]:
+    """Captures runs of one model, each of another prompt, while one autoencoder trains on the images of all of them.
+
+    The caller has locked the runs. Their images are generated in turns, so that batches mix prompts. A run whose
+    capture is done keeps its files; its images are generated again, for their activations. The autoencoder is written
+    to the first run.
+    """
+    from raigen.sae.train import train
+
+    captures, outcomes = [config.capture for config in configs], list[dict[int, Outcome]]()
+    started = time.monotonic()
+    with ExitStack() as stack:
+        missing = [index for index, run in enumerate(runs) if not run.is_done("capture", captures[index])]
+        for index, run in enumerate(runs):
+            stages = ("capture", "train") if index in missing else ("train",)
+            stack.enter_context(begun(run, {stage: getattr(configs[index], stage) for stage in stages}))
+        yield Step("capture", "begun")
+        ticks = train(runs[0], configs[0].train, _stream(runs, captures, outcomes))
+        outcome = yield from mapped(ticks, lambda tick: Step("capture", "running", tick))
+        training = outcome.facts["training_seconds"]
+        capturing = time.monotonic() - started - training
+        for index in missing:
+            runs[index].finish("capture", outcomes[0][index], capturing / len(runs))
+        runs[0].finish("train", outcome, training)
+    yield Step("capture", "finished", seconds=capturing)
+    yield Step("train", "finished", seconds=training)
+
+
 @contextmanager
 def begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
-    """Notes that stages begin. A first try that made no file (a mistyped model, say) is forgotten, lest it bind the
-    folder to its configuration."""
+    """Records that stages have begun. A first try that makes no file (because of a mistyped model, say) is forgotten,
+    so that it does not bind the folder to its configuration."""
     first = next(iter(configs))
     is_new, before = first not in run.manifest["stages"], set(run.dir.rglob("*"))
     for name, config in configs.items():
@@ -126,51 +157,55 @@ def begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
-    """The stage at work. Without a store, training makes the images again for what they put out inside."""
-    if name == "train" and not (capturing := run.config.capture).store:
-        return _training(run, config, capturing, [])
-    return stage_function(name)(run, config)
-
-
-def _training(
-    run: Run, config: TrainConfig, capturing: CaptureConfig, captures: list[Outcome]
-) -> Generator[Tick, None, Outcome]:
-    """Training that asks for images as it needs their tokens; what each pass over the images made is appended to
-    `captures`."""
-    from raigen.diffusion.capture import capture_batches
-    from raigen.sae.stream import train_on_stream
-
-    def source(firsts: Sequence[int]) -> Iterator["CapturedBatch"]:
-        captures.append((yield from capture_batches(run, capturing, firsts[0])))
-
-    return train_on_stream(run, config, capturing.n_images, source)
-
-
-def _is_streamed(run: Run, config: AuditConfig) -> bool:
-    """Whether the autoencoder is to be trained while the images are made: neither is done yet."""
-    done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
-    return not config.capture.store and not any(done)
-
-
-def _streamed_steps(run: Run, config: AuditConfig) -> Iterator[Step]:
-    """Capture and train as one."""
-    captures: list[Outcome] = []
-    started = time.monotonic()
-    with begun(run, {"capture": config.capture, "train": config.train}):
-        yield Step("capture", "begun")
-        ticks = _training(run, config.train, config.capture, captures)
-        outcome = yield from mapped(ticks, lambda tick: Step("capture", "running", tick))
-        training = outcome.facts["training_seconds"]
-        seconds = {"capture": time.monotonic() - started - training, "train": training}
-        run.finish("capture", captures[0], seconds["capture"])
-        run.finish("train", outcome, seconds["train"])
-    for name in STAGES[:2]:
-        yield Step(name, "finished", seconds=seconds[name])
-
-
 def stage_function(name: str) -> Stage:
-    """The function that does a stage."""
+    """The function that runs a stage."""
     if name not in STAGES:
         raise RaigenError(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}")
     return getattr(import_module(HOMES[name]), name)
+
+
+def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
+    """The stage at work. Training without a store generates the images again, for their activations."""
+    if name == "train" and not (capture := run.config.capture).store:
+        from raigen.sae.train import train
+
+        return train(run, config, _stream([run], [capture], []))
+    return stage_function(name)(run, config)
+
+
+def _stream(
+    runs: Sequence[Run], captures: Sequence[CaptureConfig], outcomes: list[dict[int, Outcome]]
+) -> "ImageStream":
+    """The images of runs in turns. Each pass over them appends the outcome of every run's capture to `outcomes`."""
+    from raigen.sae.stream import ImageStream
+
+    def generate(firsts: Sequence[int]) -> Iterator["CapturedBatch"]:
+        outcomes.append((yield from _in_turns(runs, captures, firsts)))
+
+    prompts = [capture.prompt for capture in captures] if len(runs) > 1 else []
+    return ImageStream(captures[0].n_images, generate, prompts)
+
+
+def _in_turns(
+    runs: Sequence[Run], captures: Sequence[CaptureConfig], firsts: Sequence[int]
+) -> Generator["CapturedBatch", None, dict[int, Outcome]]:
+    """Generates the images from `firsts` on, a batch at a time, always of the run with the fewest images so far (the
+    first among equals). Returns the outcome of each run's capture."""
+    from raigen.diffusion.capture import capture_batches
+    from raigen.diffusion.loading import load_pipeline
+
+    pipe = load_pipeline(captures[0].model, captures[0].device, captures[0])
+    batches = {index: capture_batches(run, captures[index], firsts[index], pipe) for index, run in enumerate(runs)}
+    n_done, outcomes = list(firsts), {}
+    while batches:
+        index = min(batches, key=lambda index: (n_done[index], index))
+        try:
+            batch = next(batches[index])
+        except StopIteration as end:
+            outcomes[index] = end.value
+            del batches[index]
+            continue
+        n_done[index] = batch.tick.done
+        tick = Tick(sum(n_done), captures[0].n_images * len(runs), batch.tick.note)
+        yield batch._replace(tick=tick, run=index)
+    return outcomes

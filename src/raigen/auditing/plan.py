@@ -12,9 +12,10 @@ from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.activations import MEMORY_BOUND
 from raigen.runs.images import as_png
+from raigen.sae.fit import fit
 from raigen.sae.model import MatryoshkaSAE
+from raigen.sae.seeds import CLOSING_TOKENS
 from raigen.sae.stream import bytes_per_token, reservoir_capacity
-from raigen.sae.train import CLOSING_TOKENS, fit
 from raigen.stats import images_needed, rarest_rate
 
 PROBE_IMAGES = 4  # at most; a larger batch is as fast per image or faster

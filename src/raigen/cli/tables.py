@@ -168,8 +168,8 @@ def print_comparison(study: Study) -> None:
     """The differences that hold, those with the lowest q first, and the path of the report."""
     found = study.comparison()
     moved = [change for change in found["changes"] if change["kind"] not in ("same", "unmeasured")]
-    rows = [(change["label"], change["prompt"], change["model"], change["baseline"], difference_text(change["difference"]),
-             f"{change['q']:.2g}", change["kind"])
+    names = ("label", "prompt", "model", "baseline")
+    rows = [(*map(change.get, names), difference_text(change["difference"]), f"{change['q']:.2g}", change["kind"])
             for change in sorted(moved, key=lambda change: change["q"])]  # fmt: skip
     if rows:
         names = ("attribute", "prompt", "model", "baseline", "difference", "q", "change")

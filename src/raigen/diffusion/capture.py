@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from raigen.config import CaptureConfig
 from raigen.diffusion.generation import Generated, Settings, defaults, generate
 from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
-from raigen.diffusion.loading import find_source, license_of, load_pipeline, resolve_device
+from raigen.diffusion.loading import find_source, license_of, load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.activations import NAME, ActivationStore, CapturedBatch
+from raigen.runs.device import resolve_device
 from raigen.runs.files import sha256
 from raigen.runs.images import as_png, whole_samples, write_image, write_list
 from raigen.runs.records import Sample

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from raigen.config import LoadConfig
 from raigen.errors import RaigenError
+from raigen.runs.device import resolve_device
 from raigen.world.models import model_path
 
 NEEDED_ARGUMENTS = frozenset({"prompt", "num_inference_steps", "generator", "num_images_per_prompt"})
@@ -125,23 +125,6 @@ def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = 
             raise RaigenError(f"tiling: the decoder of {type(pipe).__name__} cannot work in tiles; leave it out")
         vae.enable_tiling()
     return _placed(pipe, target, config)
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU. Raises RaigenError for a device that is not there.
-
-    >>> resolve_device("cpu")
-    device(type='cpu')
-    """
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return torch.device("cuda" if n_gpus else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise RaigenError(f"device: expected auto, cpu, cuda or cuda:N; got {device!r}")
-    found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= n_gpus:
-        raise RaigenError(f"device: {device!r} was asked for, but torch sees {n_gpus} GPUs here; use auto or cpu")
-    return found
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 
 from raigen.config import DiscoverConfig
-from raigen.diffusion.loading import resolve_device
 from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
 from raigen.discovery.hierarchy import Relation, relations_of
 from raigen.discovery.scores import (
@@ -24,6 +23,7 @@ from raigen.discovery.scores import (
 )
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
+from raigen.runs.device import resolve_device
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run

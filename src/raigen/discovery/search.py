@@ -15,17 +15,19 @@ from raigen.config import DiscoverConfig, SearchConfig, TrainConfig
 from raigen.diffusion.generation import Settings, defaults, generate_with_hooks, layouts
 from raigen.diffusion.hookpoints import Hookpoint, candidates, find_hookpoint
 from raigen.diffusion.hooks import TokenHook, TokenLayout
-from raigen.diffusion.loading import load_pipeline, resolve_device
+from raigen.diffusion.loading import load_pipeline
 from raigen.discovery.discover import eligible_scores
 from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
 from raigen.discovery.samples import ActivationSample, SampledActivations
 from raigen.discovery.scores import NeuronScores, near_any, prune, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import TokenBatch
+from raigen.runs.device import resolve_device
 from raigen.runs.records import HookpointRating
 from raigen.runs.steps import Step, Tick, timed
+from raigen.sae.fit import fit
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.train import fit, placed
+from raigen.sae.seeds import placed
 
 N_LISTED = 10  # neurons of each autoencoder that count
 N_COMPARED = 20  # of each list, in which the other autoencoder's are looked for

@@ -1,9 +1,10 @@
-"""Trains an autoencoder while images are made, so that the training set touches no disk."""
+"""Trains an autoencoder while images are generated, so that the training set is never on disk."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -14,65 +15,74 @@ from raigen.runs.activations import CapturedBatch, TokenBatch, as_half
 from raigen.runs.files import write_tensors
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
+from raigen.sae.fit import TrainStep, below
 from raigen.sae.reservoir import Reservoir
 from raigen.sae.scaling import InputScaling
-from raigen.sae.train import Training, TrainStep, below, finished, fit, n_closing_batches, note_of, trainings_of
+from raigen.sae.seeds import SeedTrainings, n_closing_batches
 
-CHECKPOINT_SECONDS = 60.0  # at least, between two
-Source = Callable[[Sequence[int]], Iterator[CapturedBatch]]
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at least
 
 
-def train_on_stream(
-    run: Run, config: TrainConfig, n_images: int, source: Source, prompts: Sequence[str] = ("",)
-) -> Generator[Tick, None, Outcome]:
-    """The stage `train` on activations as they come; `source([i])` gives those of all images from the i-th on.
+class ImageStream(NamedTuple):
+    """Activations of the images of one prompt, or of several prompts in turns, as the images are generated.
 
-    With several `prompts`, each of a run of so many images, the autoencoder is that of all of them, kept in the first
-    `run`: `source` takes as many first images and gives parts of all runs in turns. A neuron of one prompt is asked
-    for so much more seldom, and the dead clock waits so much longer.
+    `generate(firsts)` generates the images from `firsts[r]` to `n_images` of each run r. `shared_by` names the prompts
+    that share the autoencoder; it is empty where there is one.
+    """
+
+    n_images: int
+    generate: Callable[[Sequence[int]], Iterator[CapturedBatch]]
+    shared_by: Sequence[str] = ()
+
+    @property
+    def n_prompts(self) -> int:
+        """The number of prompts, and so of runs."""
+        return max(1, len(self.shared_by))
+
+
+def train_on_stream(run: Run, config: TrainConfig, stream: ImageStream) -> Generator[Tick, None, Outcome]:
+    """The stage `train` on activations that arrive while images are generated; `run` keeps the autoencoder.
 
     Tokens pass through a reservoir of bounded memory, each once per epoch; from the second epoch on, the images are
-    made again from their seeds. Every minute, between two batches of images, everything is written down; stopped at
-    any point and started again with the same batches, it comes to the same weights, bit for bit on a CPU.
+    generated again from their seeds. Every minute, between two batches of images, a checkpoint is written. Interrupted
+    at any point and started again with the same batches, the training ends with the same weights, bit for bit on a CPU.
     """
-    stream = _Stream(run, config, n_images, prompts)
-    first_epoch, firsts = stream.restore()
+    training = _StreamTraining(run, config, stream)
+    first_epoch, firsts = training.restore()
     written = time.monotonic()
     for epoch in range(first_epoch, config.epochs):
-        for part in source(tuple(firsts)):
+        for part in stream.generate(tuple(firsts)):
             if part.activations is not None:
-                stream.take(part)
+                training.take(part)
                 firsts[part.run] = part.indices[-1] + 1
                 if time.monotonic() - written > CHECKPOINT_SECONDS:
-                    stream.keep(epoch, firsts)
+                    training.save(epoch, firsts)
                     written = time.monotonic()
-            note = note_of(stream.metrics[-1]) if stream.metrics else "mixing"
-            yield Tick(part.tick.done, part.tick.total, f"{part.tick.note}, {note}" if part.tick.note else note)
-        firsts = [0] * len(prompts)
-    n_all = n_images * len(prompts)
-    for step in stream.drain():
-        yield Tick(n_all, n_all, note_of(step))
-    outcome = stream.end()
+            notes = part.tick.note, training.latest.summary() if training.latest else "mixing"
+            yield part.tick._replace(note=", ".join(note for note in notes if note))
+        firsts = [0] * stream.n_prompts
+    n_all = stream.n_images * stream.n_prompts
+    for step in training.drain():
+        yield Tick(n_all, n_all, step.summary())
+    outcome = training.finish()
     run.checkpoint_path.unlink(missing_ok=True)
     return outcome
 
 
 def reservoir_capacity(config: TrainConfig, d_in: int, n_tokens: int) -> int:
-    """How many of `n_tokens` tokens are mixed at a time.
-
-    Of few, a quarter: holding all of them would put off the training until all images are made.
-    """
+    """How many of `n_tokens` tokens are mixed at a time: at most a quarter, or training would start only when all
+    images are generated."""
     batch = config.batch_of(n_tokens * config.epochs)
     return max(batch, min(config.reservoir_mb * 2**20 // bytes_per_token(d_in), n_tokens // 4))
 
 
 def bytes_per_token(d_in: int) -> int:
-    """What a token takes in the reservoir: float16, and the index of its image."""
+    """The memory of a token in the reservoir: float16 values, and the index of its image."""
     return 2 * d_in + 8
 
 
 def drawn(part: CapturedBatch, config: TrainConfig, scaling: InputScaling | None = None) -> TokenBatch:
-    """The tokens of a part that are trained on, float16: steps and positions drawn anew for every image, from its
+    """The tokens of a part that are trained on, as float16. Steps and positions are drawn for each image, from its
     index and `sae_seed`."""
     assert part.activations is not None
     half = as_half(part.activations, part.indices[0], part.step_indices)
@@ -84,8 +94,9 @@ def drawn(part: CapturedBatch, config: TrainConfig, scaling: InputScaling | None
     return TokenBatch(tokens, torch.tensor(part.indices).repeat_interleave(len(tokens) // len(part.indices)))
 
 
-def patient(config: TrainConfig, n_prompts: int) -> TrainConfig:
-    """With a dead clock that waits `n_prompts` times as long."""
+def scale_dead_thresholds(config: TrainConfig, n_prompts: int) -> TrainConfig:
+    """With P prompts, a neuron is needed 1/P as often: it counts as dead only after P times as many tokens and
+    images."""
     return replace(
         config,
         dead_after_tokens=config.dead_after_tokens * n_prompts,
@@ -103,99 +114,86 @@ def _drawn(image: torch.Tensor, index: int, config: TrainConfig) -> torch.Tensor
     return image[steps[:, None], places].flatten(0, 1)
 
 
-class _Stream:
-    """The trainings, one for each seed, and the reservoir before them; all are made when the first part tells the width
-    of a token."""
+class _StreamTraining:
+    """The trainings, and the reservoir before them. Both are made when the first part shows how wide a token is."""
 
-    def __init__(self, run: Run, config: TrainConfig, n_images: int, prompts: Sequence[str]):
-        self.run, self.config, self.n_images, self.prompts = run, config, n_images, prompts
-        self.metrics: list[TrainStep] = []
-        self.trainings: list[Training] = []
-        self.reservoir: Reservoir | None = None
-        self.scaling: InputScaling | None = None  # told by the first part
-        # Filled by `drain` alone, which no checkpoint interrupts: so it need not be written down.
+    trainings: SeedTrainings
+    reservoir: Reservoir
+    tokens_per_image: int
+
+    def __init__(self, run: Run, config: TrainConfig, stream: ImageStream):
+        self.run, self.config, self.stream = run, config, stream
+        self.has_begun = False
+        self.scaling: InputScaling | None = None  # from the first part
+        # Only `drain` fills it, which no checkpoint interrupts: so it is in no checkpoint.
         self.closing: deque[torch.Tensor] = deque()
-        self.seconds = 0.0  # of training alone, in this start
+
+    @property
+    def latest(self) -> TrainStep | None:
+        """The latest step of the first training."""
+        return self.trainings.metrics[-1] if self.has_begun and self.trainings.metrics else None
 
     def take(self, part: CapturedBatch) -> None:
-        """Trains on what a part pushes out of the reservoir."""
+        """Trains on the batches that a part pushes out of the reservoir."""
         assert part.activations is not None
-        if self.reservoir is None and self.config.input_scaling:
+        if self.config.input_scaling and not self.has_begun:
             self.scaling = InputScaling.of(part.activations)
         batch = drawn(part, self.config, self.scaling)
-        images = batch.images + part.run * self.n_images
-        if self.reservoir is None:
+        images = batch.images + part.run * self.stream.n_images
+        if not self.has_begun:
             self._begin(batch.tokens.shape[1], len(batch.tokens) // len(part.indices))
-        assert self.reservoir is not None
-        for _ in self._train(self.reservoir.add(batch.tokens, images)):
-            pass
+        for mixed in self.reservoir.add(batch.tokens, images):
+            self.trainings.update(mixed)
 
     def drain(self) -> Iterator[TrainStep]:
-        """Trains on what is left; its last batches are kept for `end`."""
-        assert self.reservoir is not None  # a run has images
+        """Trains on what is left; keeps its last batches for `finish`."""
         for batch in self.reservoir.drain():
             self.closing.append(batch.tokens)
-            yield from self._train(iter([batch]))
+            yield self.trainings.update(batch)
 
-    def end(self) -> Outcome:
-        """Writes the autoencoder."""
-        first, *others = self.trainings
-        outputs, facts = finished(self.run, first, self.metrics, self.closing, others, self.scaling)
-        return Outcome(outputs, facts | {"training_seconds": round(self.seconds, 2)})
+    def finish(self) -> Outcome:
+        """Writes the autoencoders."""
+        outputs, facts = self.trainings.finish(self.closing, self.scaling)
+        facts |= {"training_seconds": round(self.trainings.seconds, 2)}
+        return Outcome(outputs, facts | ({"shared_by": list(self.stream.shared_by)} if self.stream.shared_by else {}))
 
-    def keep(self, epoch: int, firsts: Sequence[int]) -> None:
-        """Writes down where the training stands: `firsts` are the next images of each run."""
-        assert self.reservoir is not None
-        tensors = {}
-        for number, training in enumerate(self.trainings):
-            tensors |= {f"training-{number}.{name}": value for name, value in training.state().items()}
+    def save(self, epoch: int, firsts: Sequence[int]) -> None:
+        """Writes a checkpoint; `firsts` are the next images of each run."""
+        tensors = self.trainings.state()
         tensors |= {f"reservoir.{name}": value for name, value in self.reservoir.state().items()}
         if self.scaling:
             tensors |= {f"scaling.{name}": value for name, value in self.scaling._asdict().items()}
         tensors["place"] = torch.tensor([epoch, *firsts])
         tensors["prompts"] = self._prompts_as_bytes()
         tensors["tokens_per_image"] = torch.tensor(self.tokens_per_image)
-        tensors["metrics"] = torch.tensor([[*step[:2], *step.fvu, *step[3:]] for step in self.metrics]).double()
         write_tensors(self.run.checkpoint_path, tensors)
 
     def restore(self) -> tuple[int, list[int]]:
-        """Goes back to what was written down; returns the epoch and the next images. From the start where nothing, a
-        broken file, or one of other prompts is there."""
-        start = 0, [0] * len(self.prompts)
+        """Continues from the checkpoint; returns the epoch and the next image of each run. Without a checkpoint, or
+        with one that is broken or of other prompts, that is the start."""
+        start = 0, [0] * self.stream.n_prompts
         try:
-            kept = load_file(self.run.checkpoint_path)
+            saved = load_file(self.run.checkpoint_path)
         except (FileNotFoundError, SafetensorError):
             return start
-        if not torch.equal(kept.get("prompts", torch.empty(0, dtype=torch.uint8)), self._prompts_as_bytes()):
+        if not torch.equal(saved.get("prompts", torch.empty(0, dtype=torch.uint8)), self._prompts_as_bytes()):
             return start
-        self._begin(kept["reservoir.tokens"].shape[1], int(kept["tokens_per_image"]))
-        assert self.reservoir is not None
-        for number, training in enumerate(self.trainings):
-            training.restore(below(kept, f"training-{number}."))
-        self.reservoir.restore(below(kept, "reservoir."))
-        self.scaling = InputScaling.restored(below(kept, "scaling."))
-        for step, loss, *fvu, l0, n_dead, tokens in kept["metrics"].tolist():
-            self.metrics.append(TrainStep(int(step), loss, fvu, l0, int(n_dead), int(tokens)))
-        epoch, *firsts = kept["place"].tolist()
+        self._begin(saved["reservoir.tokens"].shape[1], int(saved["tokens_per_image"]))
+        self.trainings.restore(saved)
+        self.reservoir.restore(below(saved, "reservoir."))
+        self.scaling = InputScaling.restored(below(saved, "scaling."))
+        epoch, *firsts = saved["place"].tolist()
         return epoch, firsts
 
     def _begin(self, d_in: int, tokens_per_image: int) -> None:
-        self.tokens_per_image = tokens_per_image
-        n_images = self.n_images * len(self.prompts)
-        self.trainings = trainings_of(self.run, patient(self.config, len(self.prompts)), d_in, n_images)
-        generator = torch.Generator().manual_seed(self.config.sae_seed)
-        capacity = reservoir_capacity(self.config, d_in, n_images * tokens_per_image)
-        batch = self.config.batch_of(n_images * tokens_per_image * self.config.epochs)
-        self.reservoir = Reservoir(capacity, batch, d_in, generator)
+        self.has_begun, self.tokens_per_image = True, tokens_per_image
+        n_images = self.stream.n_images * self.stream.n_prompts
+        config = scale_dead_thresholds(self.config, self.stream.n_prompts)
+        self.trainings = SeedTrainings(self.run, config, d_in, n_images)
+        capacity = reservoir_capacity(config, d_in, n_images * tokens_per_image)
+        batch = config.batch_of(n_images * tokens_per_image * config.epochs)
+        self.reservoir = Reservoir(capacity, batch, d_in, torch.Generator().manual_seed(config.sae_seed))
         self.closing = deque(maxlen=n_closing_batches(batch))
 
     def _prompts_as_bytes(self) -> torch.Tensor:
-        return torch.tensor(list("\n".join(self.prompts).encode()), dtype=torch.uint8)
-
-    def _train(self, batches: Iterator[TokenBatch]) -> Iterator[TrainStep]:
-        for batch in batches:
-            started = time.perf_counter()
-            steps = [list(fit(each.sae, [batch], self.config, each)) for each in self.trainings]
-            self.metrics += steps[0]
-            self.seconds += time.perf_counter() - started
-            yield self.metrics[-1]
+        return torch.tensor(list("\n".join(self.stream.shared_by).encode()), dtype=torch.uint8)

@@ -1,10 +1,9 @@
-"""Effects on the same seeds, mixtures, and likeness, by worked examples and properties."""
+"""Causal effects, mixtures and diversity, by worked examples and properties."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, multinomial
 
 from raigen.amplification.causal import Gains, scored
 from raigen.amplification.measuring import vendi_score
@@ -12,54 +11,6 @@ from raigen.amplification.mixture import assign_prompts, mix
 from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference
-from raigen.stats import mean_interval, paired_difference, q_values
-
-
-def pairs(both, gained, lost, neither):
-    after = np.repeat([1.0, 1, 0, 0], [both, gained, lost, neither])
-    return after, np.repeat([1.0, 0, 1, 0], [both, gained, lost, neither])
-
-
-def test_the_paired_difference_of_a_worked_example():
-    found = paired_difference(*pairs(20, 12, 2, 16))
-    assert (found.difference, found.n) == (0.2, 50)
-    assert found.p == pytest.approx(2 * binom.cdf(2, 14, 0.5))
-    assert (found.low, found.high) == (pytest.approx(0.0562, abs=1e-4), pytest.approx(0.3292, abs=1e-4))
-    other_way = paired_difference(*pairs(20, 12, 2, 16)[::-1])
-    assert (other_way.low, other_way.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
-
-
-def test_unscored_pairs_do_not_count():
-    after, before = pairs(3, 2, 1, 4)
-    more = paired_difference(np.append(after, [np.nan, 1]), np.append(before, [1, np.nan]))
-    assert more == paired_difference(after, before)
-    assert paired_difference(np.array([np.nan]), np.array([1.0])) is None
-
-
-@pytest.mark.parametrize("truth", [(0.1, 0.1, 0.1), (0.02, 0.3, 0.02), (0.5, 0.2, 0.05), (0.01, 0.05, 0.01)])
-def test_the_interval_covers_the_difference(truth):
-    n, covered = 14, 0.0
-    outcome = multinomial(n, [*truth, 1 - sum(truth)])
-    for both in range(n + 1):
-        for gained in range(n + 1 - both):
-            for lost in range(n + 1 - both - gained):
-                counts = (both, gained, lost, n - both - gained - lost)
-                weight = outcome.pmf(counts)
-                if weight > 1e-4:
-                    found = paired_difference(*pairs(*counts))
-                    covered += weight * (found.low <= truth[1] - truth[2] <= found.high)
-    assert covered > 0.93
-
-
-def test_the_mean_has_students_interval():
-    found = mean_interval(np.array([1.0, 2, 3, 4]))
-    assert found.mean == 2.5 and found.high - 2.5 == pytest.approx(3.18245 * 1.29099 / 2, abs=1e-4)
-    with pytest.raises(RaigenError, match="expected at least 2"):
-        mean_interval(np.ones(1))
-
-
-def test_q_of_nothing_is_nothing():
-    assert q_values([]) == [] and q_values([0.02, 0.03]) == [0.03, 0.03]
 
 
 def test_images_in_groups_are_as_many_as_the_groups():
