@@ -1,8 +1,7 @@
 """Ranks the hookpoints of a model by what small autoencoders find there, without any label."""
 
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +23,10 @@ from raigen.discovery.scores import NeuronScores, near_any, prune, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import TokenBatch
 from raigen.runs.records import HookpointRating
-from raigen.runs.steps import Step, Tick, mapped
+from raigen.runs.steps import Step, Tick, timed
 from raigen.sae.model import MatryoshkaSAE
 from raigen.sae.train import fit, placed
 
-T = TypeVar("T")
 N_LISTED = 10  # neurons of each autoencoder that count
 N_COMPARED = 20  # of each list, in which the other autoencoder's are looked for
 SAE_SEEDS = (0, 1)
@@ -89,9 +87,9 @@ def try_hookpoints(
     ears = {
         point: ActivationSample(layout, per_step) for point, layout in found.items() if isinstance(layout, TokenLayout)
     }
-    yield from _timed("images", _listen(pipe, config, settings, ears, (views.see, see)))
+    yield from timed("images", _listen(pipe, config, settings, ears, (views.see, see)))
     del pipe  # the autoencoders may need its memory
-    tried = yield from _timed("layers", _tried(points, default, ears, reasons, views, resolve_device(config.device)))
+    tried = yield from timed("layers", _tried(points, default, ears, reasons, views, resolve_device(config.device)))
     if not any(each.readings for each in tried):
         first = tried[0]
         raise RaigenError(f"hookpoint: none of {len(tried)} candidates can be tried; {first.path}: {first.reason}")
@@ -242,12 +240,3 @@ def _heatmaps(sae: MatryoshkaSAE, last: Float[Tensor, "image place d_in"], neuro
     with torch.inference_mode():
         found = [sae.encode(tokens.float().to(sae.W_enc.device))[:, neuron].cpu() for tokens in last]
     return torch.stack(found).double().numpy()
-
-
-def _timed(stage: str, ticks: Generator[Tick, None, T]) -> Generator[Step, None, T]:
-    """A stage of the search as steps."""
-    started = time.monotonic()
-    yield Step(stage, "begun")
-    result = yield from mapped(ticks, lambda tick: Step(stage, "running", tick))
-    yield Step(stage, "finished", seconds=time.monotonic() - started)
-    return result

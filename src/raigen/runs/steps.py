@@ -1,5 +1,6 @@
 """What a stage tells while it works: ticks, steps, and in the end its outcome."""
 
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -52,3 +53,12 @@ class Step(NamedTuple):
     state: Literal["skipped", "begun", "running", "finished"]
     tick: Tick | None = None
     seconds: float = 0.0
+
+
+def timed(stage: str, ticks: Generator[Tick, None, R]) -> Generator[Step, None, R]:
+    """The ticks of a stage as steps: it begins, goes on and finishes. Returns what `ticks` returns."""
+    started = time.monotonic()
+    yield Step(stage, "begun")
+    result = yield from mapped(ticks, lambda tick: Step(stage, "running", tick))
+    yield Step(stage, "finished", seconds=time.monotonic() - started)
+    return result
