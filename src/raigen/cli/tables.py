@@ -178,7 +178,7 @@ def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
         _console().print(_table(run, truth))
     else:
         print("No neuron is both rare and distinct enough to be listed.")
-    from raigen.report.page import next_frequency
+    from raigen.discovery.listing import next_frequency
 
     lowest = next_frequency(run)
     if lowest is not None:
