@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from raigen.diffusion.loading import resolve_device
 from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
@@ -30,7 +31,7 @@ def stored_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Floa
     return torch.cat([image_codes(sae, chunk.activations, score).float().cpu() for chunk in chunks]).numpy()
 
 
-def largest_codes(run: Run, sae: MatryoshkaSAE) -> Float[np.ndarray, "image neuron"]:
+def largest_codes(run: Run) -> Float[np.ndarray, "image neuron"]:
     """The largest code of each neuron in each audited image; black images have 0 everywhere.
 
     Discovery has written them to codes.safetensors, unless it took means for the published score: then all activations
@@ -38,6 +39,7 @@ def largest_codes(run: Run, sae: MatryoshkaSAE) -> Float[np.ndarray, "image neur
     """
     if run.config.discover.score != "published":
         return run.image_codes()
+    sae = MatryoshkaSAE.load(run.sae_dir).to(resolve_device(run.config.capture.device))
     return stored_codes(ActivationStore(run.activations_dir), sae, "coherent") * run.is_shown()[:, None]
 
 
