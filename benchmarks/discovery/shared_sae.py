@@ -24,7 +24,7 @@ from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, measure
 from benchmarks.discovery.planted_truth import RESULTS, as_csv, summary, table
 from raigen.config import DiscoverConfig, TrainConfig
-from raigen.discovery.hierarchy import clear_from, reaches
+from raigen.discovery.codes import clear_from, reaches
 from raigen.discovery.scores import coherence_scores, prune
 from raigen.runs.files import write_text
 from raigen.runs.run import Run

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raigen.auditing.shared_sae import sharers
-from raigen.discovery.hierarchy import clear_from, reaches
+from raigen.discovery.codes import clear_from, reaches
 from raigen.runs.run import Run
 
 COLUMNS: tuple[str, ...] = ("model", "prompt", "rank", "neuron", "label", "under", "rate")
