@@ -24,9 +24,11 @@ from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, average_precision, measure
 from benchmarks.discovery.planted_truth import HELD_OUT
 from raigen.config import SearchConfig
+from raigen.discovery.listing import NeuronList
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import SAE_SEEDS, Reading, TriedHookpoint, ranked, rating_of, try_hookpoints
+from raigen.discovery.search import SAE_SEEDS, Reading, ranked, rating_of, try_hookpoints
 from raigen.runs.files import write_text
+from raigen.runs.records import HookpointRating
 from raigen.runs.steps import exhausted
 from raigen.world.attributes import VALUE_NAMES
 from raigen.world.judge import judge
@@ -81,22 +83,24 @@ def measured(options: Options, prompt: str) -> list[dict[str, Any]]:
     tried, shows = material(options, prompt)
     truth = Truth(shows, np.array([VALUE_NAMES.index(name) for name in control_values(prompt)], dtype=np.int64))
     known = {each.path: truths(each, truth) for each in tried}
-    return [rating._asdict() | known[rating.path] for rating in ranked([rating_of(each) for each in tried])]
+    rows = [rating._asdict() | known[rating.path] for rating in ranked(tried)]
+    return [{name: value for name, value in row.items() if name != "readings"} for row in rows]
 
 
-def material(options: Options, prompt: str) -> tuple[list[TriedHookpoint], Bool[np.ndarray, "image value"]]:
+def material(options: Options, prompt: str) -> tuple[list[HookpointRating], Bool[np.ndarray, "image value"]]:
     """What the search read at each hookpoint, in the readable images, and what these show; kept once made."""
     path = options.work / f"{prompt.split()[-1]}-{options.n_images}.safetensors"
     if not path.exists():
         started, verdicts = time.monotonic(), []
         config = SearchConfig(prompt=prompt, n_images=options.n_images)
-        tried = exhausted(try_hookpoints(options.model, config, lambda images: verdicts.append(judge(images))), None)
+        tried = exhausted(try_hookpoints(options.model, config, [lambda images: verdicts.append(judge(images))]), None)
         tensors = {name: np.concatenate([getattr(verdict, name) for verdict in verdicts])
                    for name in ("readable", "shows")}  # fmt: skip
         for each in tried:
             for seed, read in enumerate(each.readings):
-                parts = read._asdict() | {f"scores.{name}": value for name, value in read.scores._asdict().items()}
-                del parts["scores"]
+                parts = read._asdict() | read.listing._asdict()
+                parts |= {f"scores.{name}": value for name, value in read.listing.scores._asdict().items()}
+                del parts["listing"], parts["scores"]
                 tensors |= {f"{each.path}|{seed}|{name}": np.asarray(value) for name, value in parts.items()}
         options.work.mkdir(parents=True, exist_ok=True)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
@@ -108,17 +112,17 @@ def material(options: Options, prompt: str) -> tuple[list[TriedHookpoint], Bool[
     return tried, stored["shows"].astype(bool)[readable]
 
 
-def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> TriedHookpoint:
+def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> HookpointRating:
     found = []
     for seed in SAE_SEEDS:
         parts = {name.split("|")[2]: value for name, value in stored.items() if name.startswith(f"{path}|{seed}|")}
         scores = NeuronScores(**{name: parts[f"scores.{name}"] for name in NeuronScores._fields})
-        found.append(Reading(parts["peaks"][readable], scores, parts["listed"], parts["concentration"],
-                             parts["dead_share"].item()))  # fmt: skip
-    return TriedHookpoint(path, is_default, found)
+        listing = NeuronList(scores, parts["neurons"], parts["top"])
+        found.append(Reading(parts["max_codes"][readable], listing, parts["concentration"], parts["dead_share"].item()))
+    return rating_of(path, is_default, found)
 
 
-def truths(tried: TriedHookpoint, truth: Truth) -> dict[str, float]:
+def truths(tried: HookpointRating, truth: Truth) -> dict[str, float]:
     """The measures of truth at a hookpoint, the mean over its autoencoders.
 
     `held`: mean over the rare values that at least five images show of the average precision of the best neuron.
@@ -128,7 +132,8 @@ def truths(tried: TriedHookpoint, truth: Truth) -> dict[str, float]:
     rare = (rate <= RARE_SEEN_AT_MOST) & (count >= MIN_SHOWN)
     found = []
     for read in tried.readings:
-        result = measure(Listing(read.max_codes[:, read.listed], read.scores.frequency[read.listed]), truth)
+        listed = read.listing.neurons
+        result = measure(Listing(read.max_codes[:, listed], read.listing.scores.frequency[listed]), truth)
         result["held"] = float(average_precision(read.max_codes, truth.shows[:, rare]).max(0).mean())
         found.append(result)
     return {name: float(np.mean([one[name] for one in found])) for name in TRUTHS}

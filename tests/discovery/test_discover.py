@@ -13,7 +13,7 @@ from raigen.discovery import discover as room
 from raigen.discovery.codes import heatmaps, image_codes, stored_codes, strongest
 from raigen.discovery.discover import discover, heatmaps_of, kin_lines
 from raigen.discovery.hierarchy import Relation, relations_of
-from raigen.discovery.listing import Listing, eligible_scores, neurons_csv
+from raigen.discovery.listing import NeuronList, eligible_scores, neurons_csv
 from raigen.discovery.scores import coherence_scores, minority_scores
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
@@ -51,7 +51,7 @@ def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
         np.testing.assert_allclose(codes[image], encoded[:, :5].mean(0), atol=1e-6)
         np.testing.assert_allclose(peaks[image], encoded.max(0), atol=1e-6)
     top = np.array([strongest(codes[:, neuron], 3) for neuron in (4, 0)])
-    listing = Listing(minority_scores(peaks, peaks), np.array([4, 0]), top)
+    listing = NeuronList(minority_scores(peaks, peaks), np.array([4, 0]), top)
     maps = heatmaps_of(listing, store, sae)
     assert maps.shape == (2, 3, 2, 2)
     for row, neuron in enumerate((4, 0)):
@@ -69,7 +69,7 @@ def test_a_heatmap_is_bit_for_bit_a_column_of_the_codes_and_costs_no_more(store,
     monkeypatch.setattr(MatryoshkaSAE, "encode", counted)
     maps = heatmaps(sae, last, 5)
     assert torch.equal(maps.amax(1), expected) and asked == [2] * 12  # columns, of 12
-    heatmaps_of(Listing(minority_scores(np.eye(3), np.eye(3)), np.array([4]), np.array([[1, 0]])), store, sae)
+    heatmaps_of(NeuronList(minority_scores(np.eye(3), np.eye(3)), np.array([4]), np.array([[1, 0]])), store, sae)
     assert asked[12:] == [2, 2]
 
 
@@ -87,7 +87,7 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
     assert eligible_scores(codes, [embeddings], 1, "published").live.all()
     reasons = {0: "stands out too little", 1: "like neuron 2"}
-    listing = Listing(scores, np.array([2]), np.arange(10)[None])
+    listing = NeuronList(scores, np.array([2]), np.arange(10)[None])
     lines = neurons_csv(listing, (codes > 0).mean(0), 10, reasons).splitlines()
     assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed,left_out"
     assert lines[4] == "3,0.025,,,0,fires in fewer than 10 pictures"

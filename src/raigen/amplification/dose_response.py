@@ -35,8 +35,8 @@ class Amplification(dict):
             names = ", ".join(f"“{attribute['label']}”" for attribute in self["attributes"])
             return f"Amplification(mix of {len(self['prompts'])} prompts for {names})"
         shown = ", ".join(f"{point['strength']:g}: {_percent(point)}" for point in self["points"])
-        return (f"Amplification({self['rank']}. neuron {self['neuron']}: “{self['label']}” by {self['method']}; presence "
-                f"{_percent(self['base'])} unsteered, at strength {shown or 'none'})")  # fmt: skip
+        return (f"Amplification({self['rank']}. neuron {self['neuron']}: “{self['label']}” by {self['method']}; "
+                f"presence {_percent(self['base'])} unsteered, at strength {shown or 'none'})")  # fmt: skip
 
 
 class Dose(NamedTuple):

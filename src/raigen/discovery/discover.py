@@ -12,7 +12,7 @@ from raigen.discovery.codes import heatmaps, stored_codes, strongest
 from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
 from raigen.discovery.hierarchy import Relation, relations_of
 from raigen.discovery.listing import (
-    Listing,
+    NeuronList,
     eligible_scores,
     found_again,
     left_out,
@@ -55,7 +55,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     found_by = None
     if others:
         other_codes = [stored_codes(store, other, config.score) for other in others]
-        found_by = 1 + sum(_found_by(listing, each, shown, views, config) for each in other_codes)
+        found_by = 1 + np.sum([_found_by(listing, each, shown, views, config) for each in other_codes], axis=0)
     run.write_attributes(attributes_of(listing, samples, found_by))
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(views[0])}, {"embedder": embedder.name})
@@ -92,7 +92,7 @@ def views_of(
 
 
 def heatmaps_of(
-    listing: Listing, store: ActivationStore, sae: MatryoshkaSAE
+    listing: NeuronList, store: ActivationStore, sae: MatryoshkaSAE
 ) -> Float[torch.Tensor, "neuron image row column"]:
     """The codes of each listed neuron over the grid of each of its top images, 0 or more, at the last step."""
     step, top = store.step_indices[-1], listing.top
@@ -104,7 +104,7 @@ def heatmaps_of(
 
 
 def attributes_of(
-    listing: Listing, samples: Sequence[Sample], found_by: Int[np.ndarray, " listed"] | None
+    listing: NeuronList, samples: Sequence[Sample], found_by: Int[np.ndarray, " listed"] | None
 ) -> list[RareAttribute]:
     """The entries of the list, not named yet."""
     scores, found = listing.scores, []
@@ -134,7 +134,7 @@ def kin_lines(
 
 
 def _found_by(
-    listing: Listing,
+    listing: NeuronList,
     codes: Float[np.ndarray, "image neuron"],
     shown: Bool[np.ndarray, " image"],
     views: Sequence[np.ndarray],
@@ -145,7 +145,7 @@ def _found_by(
     return found_again(listing.centroids, scores, *config.pruning(int(shown.sum()))).astype(int)
 
 
-def _neurons_csv(listing: Listing, codes: Float[np.ndarray, "image neuron"], config: DiscoverConfig) -> str:
+def _neurons_csv(listing: NeuronList, codes: Float[np.ndarray, "image neuron"], config: DiscoverConfig) -> str:
     """neurons.csv, from the codes of the images that show anything."""
     pruning = config.pruning(len(codes))
     reasons = left_out(listing.scores, listing.neurons.tolist(), *pruning)

@@ -26,7 +26,7 @@ class LeftOut(NamedTuple):
     like: int | None = None
 
 
-class Listing(NamedTuple):
+class NeuronList(NamedTuple):
     """What one autoencoder's list is made of: the scores of all neurons, the listed neurons, best first, and the
     indices of their top images, strongest first."""
 
@@ -45,7 +45,7 @@ def list_neurons(
     shown: Bool[np.ndarray, " image"],
     views: Sequence[Float[np.ndarray, "image _"]],
     config: DiscoverConfig,
-) -> Listing:
+) -> NeuronList:
     """Scores the neurons, drops look-alikes and frequent ones, and lists the first `config.n_attributes`.
 
     `views` are the embeddings and the thumbnails of the images. Only images that are `shown` count. Raises RaigenError
@@ -55,7 +55,7 @@ def list_neurons(
     neurons = prune(scores, *config.pruning(int(shown.sum())))[: config.n_attributes]
     count = min(config.n_top_images, len(codes))
     top = [strongest(np.where(shown, codes[:, neuron], -1), count) for neuron in neurons]
-    return Listing(scores, neurons, np.array(top, int).reshape(len(neurons), count))  # also of an empty list
+    return NeuronList(scores, neurons, np.array(top, int).reshape(len(neurons), count))  # also of an empty list
 
 
 def eligible_scores(
@@ -155,7 +155,7 @@ def sentence_of_kind(text: str) -> str:
 
 
 def neurons_csv(
-    listing: Listing, frequency: Float[np.ndarray, " neuron"], min_images: int, reasons: Mapping[int, str]
+    listing: NeuronList, frequency: Float[np.ndarray, " neuron"], min_images: int, reasons: Mapping[int, str]
 ) -> str:
     """neurons.csv: one line per neuron.
 

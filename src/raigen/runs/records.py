@@ -220,13 +220,13 @@ class HookpointCost(NamedTuple):
 
 
 class HookpointRating(NamedTuple):
-    """What two small autoencoders found at a module, without labels; None where it could not be tried, and why.
+    """What two small autoencoders found at a hookpoint, without labels; `reason` says why it could not be tried.
 
-    Means over both: `score`, in [0, 1], is the mean minority score of the first ten listed neurons, where one that is
-    missing counts 0; `concentration`, in [0, 1], says on how few places their heatmaps lie in their top images;
-    `stability`, in [0, 1], is the share of them that the other autoencoder lists, too; `dead_share` that of all neurons
-    that fire in no image; `n_listed`, at most ten, how many there are. `rank` 1 is the best: see
-    `raigen.discovery.search`.
+    The numbers are means over both `readings` (`raigen.discovery.search.Reading`). `score`, in [0, 1], is the mean
+    minority score of the first ten listed neurons; a missing one counts as 0. `concentration`, in [0, 1], says on how
+    few positions their heatmaps lie. `stability`, in [0, 1], is the share of them that the other autoencoder lists,
+    too. `dead_share` is the share of all neurons that fire in no image, `n_listed` the number of listed neurons, at
+    most ten. `rank` 1 is the best.
     """
 
     path: str
@@ -238,3 +238,4 @@ class HookpointRating(NamedTuple):
     dead_share: float = 0.0
     n_listed: float = 0.0
     reason: str | None = None
+    readings: Sequence[Any] = ()
