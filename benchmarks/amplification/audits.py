@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.common.arms import longer
+from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import run_stage
 from raigen.config import STAGES, AuditConfig, CaptureConfig, DiscoverConfig, EvaluateConfig
 from raigen.errors import RaigenError
@@ -30,7 +31,7 @@ class AuditOptions:
     """Folder for the audits, the images and the finished cells; what is there is used."""
     source: Path = Path("bench-work")
     """Where the discovery benchmark keeps its captures; only read."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where the JSON of the benchmark goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""

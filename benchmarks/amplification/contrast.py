@@ -27,6 +27,7 @@ from benchmarks.common.arms import coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
 from benchmarks.common.intervals import shown, without_nan
 from benchmarks.common.measures import Truth, top_images, verdicts
+from benchmarks.common.results import RESULTS
 from raigen.amplification.steering import contrast_of, random_like
 from raigen.config import TrainConfig
 from raigen.diffusion.generation import Settings, defaults, generate_images
@@ -48,7 +49,7 @@ class Options:
 
     work: Path = Path("bench-work")
     """Folder of the discovery benchmark; finished attributes are kept in its cells."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where contrast.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""

@@ -20,6 +20,7 @@ import tyro
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from benchmarks.common.intervals import median_interval, shown, without_nan
+from benchmarks.common.results import RESULTS
 from raigen.amplification.steering import steering
 from raigen.config import CaptureConfig, TrainConfig
 from raigen.diffusion.generation import Settings, defaults, generate, layout_of
@@ -45,7 +46,7 @@ class Options:
     """Timed rounds; one more goes before."""
     device: str = "auto"
     """`cpu`, `cuda` or `auto`."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where steering_overhead.json goes."""
 
 

@@ -16,6 +16,7 @@ import tyro
 from benchmarks.common.cells import activations_of, capture, cell_of, encode, trained
 from benchmarks.common.intervals import interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, Truth, verdicts
+from benchmarks.common.results import RESULTS
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.sae.fit import Training
@@ -31,7 +32,7 @@ class Options:
 
     work: Path = Path("bench-work")
     """Where the discovery benchmark keeps its cells."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where dead.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS[:3])
     """Prompts of the portraits world."""

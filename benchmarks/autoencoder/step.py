@@ -25,6 +25,7 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig
 from raigen.runs.files import write_text
 from raigen.sae.model import MatryoshkaSAE
@@ -51,7 +52,7 @@ class Options:
     """CPU threads."""
     device: str = "cpu"
     """`cpu` or `cuda`."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where sae_step.json goes."""
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.activations import TokenBatch
 from raigen.runs.files import write_text
@@ -50,7 +51,7 @@ class Options:
     """Images of 256 tokens, which are held in memory in float16."""
     seed: int = 0
     """Of the features, the tokens and the autoencoders."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where synthetic.json goes."""
 
 

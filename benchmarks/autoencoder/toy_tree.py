@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.files import write_text
 from raigen.sae.fit import fit
@@ -42,7 +43,7 @@ class Options:
     """Trees, data sets and autoencoders, one of each per seed."""
     n_samples: int = 300_000
     """Tokens per seed."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where toy_tree.json goes."""
 
 

@@ -20,6 +20,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from benchmarks.common.results import RESULTS
 from raigen.config import TrainConfig
 from raigen.diffusion.hookpoints import Hookpoint
 from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
@@ -98,7 +99,7 @@ class Options:
     """Timed images of each kind; the fastest counts."""
     training_steps: int = 20
     """Timed training steps of 4,096 tokens."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where full_size.json goes."""
 
 

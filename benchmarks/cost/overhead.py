@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import walk
 from raigen.config import AuditConfig
 from raigen.diffusion.generation import defaults, generate_images
@@ -43,7 +44,7 @@ class Options:
     """`cpu`, `cuda` or `auto`."""
     work: Path = Path("bench-work/overhead")
     """Folder for the images; emptied."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where overhead.json goes."""
 
 

@@ -26,7 +26,7 @@ from benchmarks.common.cells import Cell, Codes, activations_of, capture, cell_o
 from benchmarks.common.figures import ablation_figure
 from benchmarks.common.intervals import without_nan
 from benchmarks.common.measures import Truth, measure
-from benchmarks.discovery.planted_truth import RESULTS, as_csv, summary
+from benchmarks.common.results import RESULTS, as_csv, summary
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.runs.run import Run

@@ -15,6 +15,7 @@ import tyro
 from jaxtyping import Float
 from safetensors.numpy import load_file
 
+from benchmarks.common.results import RESULTS
 from raigen.comparison.changes import Shows, changes_of
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
@@ -29,7 +30,7 @@ class Options:
 
     work: Path = Path("bench-work")
     """Folder of the discovery benchmark."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where false_alarms.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world, all compared at once."""

@@ -22,7 +22,7 @@ from scipy.stats import rankdata, spearmanr
 
 from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, average_precision, measure
-from benchmarks.discovery.planted_truth import HELD_OUT
+from benchmarks.common.results import HELD_OUT, RESULTS
 from raigen.config import SearchConfig
 from raigen.discovery.scores import NeuronScores
 from raigen.discovery.search import SAE_SEEDS, Reading, TriedHookpoint, ranked, rating_of, try_hookpoints
@@ -56,7 +56,7 @@ class Options:
     """Images per prompt."""
     work: Path = Path("bench-work/hookpoint_search")
     """What was measured of each prompt; what is there is used."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where it goes."""
     threads: int = 1
     """CPU threads."""

@@ -19,6 +19,7 @@ from benchmarks.common.arms import coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
 from benchmarks.common.intervals import interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, top_images
+from benchmarks.common.results import RESULTS
 from raigen.config import AnnotateConfig
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.annotate import name_of, vocabulary
@@ -37,7 +38,7 @@ class Options:
 
     work: Path = Path("bench-work")
     """Where the discovery benchmark keeps its cells."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where labels.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""

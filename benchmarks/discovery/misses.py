@@ -20,7 +20,7 @@ from benchmarks.common.arms import by_part, coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
 from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import RARE_AT_MOST, SHARED_BY, Listing, Truth, top_images, verdicts
-from benchmarks.discovery.planted_truth import HELD_OUT, RESULTS, table
+from benchmarks.common.results import HELD_OUT, RESULTS, table
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.world.attributes import PROMPTS, VALUE_NAMES

@@ -22,7 +22,7 @@ from benchmarks.common.arms import MIN_IMAGES, N_LISTED, eligible, longer
 from benchmarks.common.cells import Cell, activations_of, capture, cell_of, encode, trained
 from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, measure
-from benchmarks.discovery.planted_truth import RESULTS, as_csv, summary, table
+from benchmarks.common.results import RESULTS, as_csv, summary, table
 from raigen.config import DiscoverConfig, TrainConfig
 from raigen.discovery.hierarchy import clear_from, reaches
 from raigen.discovery.scores import coherence_scores, prune

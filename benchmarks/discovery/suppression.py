@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common.figures import suppression_figure
+from benchmarks.common.results import RESULTS
 from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
@@ -35,7 +36,7 @@ class Options:
     """Images per prompt and guidance scale."""
     n_named: int = 50
     """Images per prompt and rare value when the value is named, at the default guidance."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where suppression.json, suppression.csv and suppression.svg go."""
 
 
