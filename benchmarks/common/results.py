@@ -16,7 +16,7 @@ SHOWN = (
     "precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "listed",
     "redundancy", "control hits", "interpretable", "presence", "rate correlation", "matched AP",
 )  # fmt: skip
-# The score was chosen on the first generation seed of these, where its list ends on all five.
+# The score was chosen on the first generation seed of these prompts; the end of the list on all five seeds.
 CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))
 HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 
@@ -25,7 +25,7 @@ def summary(
     rows: Iterable[dict], prompts: Iterable[str], over: str = "seeds"
 ) -> dict[str, dict[str, dict[str, float]]]:
     """arm -> measure -> mean over prompts and seeds, with a 95 % Student interval over the means of the seeds, or of
-    the prompts: how much another seed, or another prompt, might change it.
+    the prompts: how much it would vary with other seeds, or other prompts.
 
     A prompt that has nothing to measure (no value in a band) is left out of that measure.
     """

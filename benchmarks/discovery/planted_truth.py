@@ -41,7 +41,7 @@ class Options:
     results: Path = RESULTS
     """Where the tables and figures go."""
     name: str = "discovery"
-    """Of the files in `results`."""
+    """Name of the files in `results`."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
     n_images: int = 1000
@@ -51,8 +51,8 @@ class Options:
     sae_seeds: int = 1
     """Autoencoders per set of images."""
     workers: int = 2
-    """Processes, each with its share of the cores and one cell at a time: two with a core each are a third faster than
-    one with two."""
+    """Processes, each with its share of the cores and one cell at a time: two processes with a core each are a third
+    faster than one with two cores."""
 
 
 def main(options: Options) -> None:
@@ -65,7 +65,7 @@ def main(options: Options) -> None:
 
 
 def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
-    """The measures of all arms for one generation seed and prompt; kept in its folder once made."""
+    """The measures of all arms for one generation seed and prompt, cached in its folder."""
     (seed, prompt), rows, started = cell, [], time.monotonic()
     for sae_seed in range(options.sae_seeds):
         path = options.work / prompt.split()[-1] / f"g{seed}" / f"rows-{sae_seed}.csv"
@@ -92,7 +92,7 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
 
 
 def write_results(options: Options, rows: list[dict]) -> None:
-    """CSV of everything, JSON of the summaries, the figure, and the table on the terminal."""
+    """Writes all rows as CSV, the summaries as JSON, and the figure; prints the tables."""
     held_out = [prompt for prompt in options.prompts if prompt in HELD_OUT]
     summaries = {
         f"{name}, intervals over {over}": summary(rows, prompts, over)
