@@ -17,11 +17,11 @@ from benchmarks.common.cells import Cell, streamed_batches
 from benchmarks.common.figures import ablation_figure, recall_figure, suppression_figure
 from benchmarks.common.intervals import interval_of, shown
 from benchmarks.common.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
+from benchmarks.common.results import as_csv, summary
 from benchmarks.discovery import ablations, false_alarms, shared_sae
 from benchmarks.discovery.hookpoint_search import agreement, truths
 from benchmarks.discovery.hookpoint_search import summary as search_summary
 from benchmarks.discovery.misses import kinds, rare_pair
-from benchmarks.discovery.planted_truth import as_csv, summary
 from raigen.config import TrainConfig
 from raigen.discovery.listing import NeuronList
 from raigen.discovery.scores import NeuronScores
