@@ -1,10 +1,12 @@
 """Writes files whole or not at all."""
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,3 +66,18 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: M
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(plain, dict(metadata or {})))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table as CSV text: a line of column names, then a line for each row.
+
+    A cell that is missing or None is left empty. Raises ValueError when a row holds something that is no column.
+
+    >>> csv_text(["label", "rate"], [{"label": "a hat", "rate": 0.5}, {"label": "night, snow"}])
+    'label,rate\\na hat,0.5\\n"night, snow",\\n'
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

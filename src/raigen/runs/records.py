@@ -1,7 +1,7 @@
 """What the stages hand to each other: images, attributes, and their rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 
@@ -32,6 +32,9 @@ class Presence:
     judge: str
     interval: str
     mode: str = "raw"
+
+
+RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
 
 
 @dataclass(frozen=True)
