@@ -72,7 +72,7 @@ def cell_of(run: Run, prompt: str, seed: int) -> Cell:
     if not path.exists():
         images = [run.read_image(sample) for sample in run.samples()]
         verdict = judge(images)
-        embedder = Embedder("portraits")
+        embedder = Embedder("portraits", "cpu")
         small = np.stack([np.asarray(image.resize((16, 16))).reshape(-1) for image in images]).astype(np.float32)
         tower = torch.cat([_tower(embedder, images[i : i + 64]) for i in range(0, len(images), 64)])
         tensors = {

@@ -51,7 +51,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Scores the labels of every prompt, prints and writes the means with intervals over prompts."""
-    embedder, found = Embedder("portraits"), {}
+    embedder, found = Embedder("portraits", "cpu"), {}
     for prompt in options.prompts:
         run = capture(options.work, prompt, 0, options.n_images)
         cell = cell_of(run, prompt, 0)

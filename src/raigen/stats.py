@@ -11,6 +11,7 @@ from scipy.stats import beta, binom, binomtest, false_discovery_control, fisher_
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference, Mean
 
+LEVEL = 0.05  # of q: up to here a finding is called one
 FEW = 10  # hits, or misses, below which the interval is Clopper-Pearson
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from raigen.config.fields import detail, need, need_address
+from raigen.config.fields import JUDGES, detail, need, need_address
 from raigen.config.judging import AskConfig
 
 CONTROLS = {  # of the methods that can be tested: a random direction of its size, then a random neuron
@@ -69,7 +69,7 @@ class AmplifyConfig(AskConfig):
         need(self.control_seed >= 0, "control_seed", self.control_seed, "0 or more")
         need(0 < self.confidence < 1, "confidence", self.confidence, "a number in (0, 1)")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", "portraits", "clip"))
+            need_address("judge", judge, ("auto", *JUDGES))
         self._check_strengths()
 
     def _check_strengths(self) -> None:

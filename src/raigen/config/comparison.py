@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from raigen.config.fields import KINDS, address_of, need, need_address
+from raigen.config.fields import JUDGES, KINDS, address_of, need, need_address
 from raigen.config.judging import AskConfig
 
 
@@ -44,7 +44,7 @@ class CompareConfig(AskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.judge is not None:
-            need_address("judge", self.judge, ("portraits", "clip"))
+            need_address("judge", self.judge, JUDGES)
         need(
             self.n_fresh_images is None or self.n_fresh_images >= 2, "n_fresh_images", self.n_fresh_images, "2 or more"
         )

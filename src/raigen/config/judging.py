@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from raigen.config.fields import detail, need, need_address
+from raigen.config.fields import CLIP, JUDGES, detail, need, need_address
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AskConfig:
 class AnnotateConfig(AskConfig):
     """How the listed neurons are named."""
 
-    annotator: str = "clip"
+    annotator: str = CLIP
     """`clip`, or a vision-language model: `openai:MODEL`, `openai:MODEL@URL`, `transformers:FOLDER_OR_ID`,
     `scripted:FILE`."""
     vocabulary: str = "auto"
@@ -48,7 +48,7 @@ class AnnotateConfig(AskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        need_address("annotator", self.annotator, ("clip",))
+        need_address("annotator", self.annotator, (CLIP,))
         need(0.5 <= self.min_auroc <= 1, "min_auroc", self.min_auroc, "a number in [0.5, 1]")
 
 
@@ -87,5 +87,5 @@ class EvaluateConfig(AskConfig):
         )
         need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", "portraits", "clip"))
+            need_address("judge", judge, ("auto", *JUDGES))
         need(0 < self.confidence < 1, "confidence", self.confidence, "a number in (0, 1)")

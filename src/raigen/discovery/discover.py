@@ -52,7 +52,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     shown = run.is_shown()
     codes = image_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
     name = config.embedder or default_embedder(capture.model)
-    embeddings, looking = yield from views_of(run, samples, Embedder(name))
+    embeddings, looking = yield from views_of(run, samples, Embedder(name, device))
     views = [embeddings[shown], looking[shown]]
     scores = eligible_scores(codes[shown], views, config.min_images, config.score)
     pruning = config.pruning(int(shown.sum()))

@@ -80,7 +80,8 @@ def try_hookpoints(
 ) -> Generator[Step, None, list[TriedHookpoint]]:
     """What a search rates; `see` is shown the images as they are made."""
     pipe = load_pipeline(model, config.device, config)
-    views = Views(Embedder(config.embedder or default_embedder(model)))  # missing weights: before anything is spent
+    device = resolve_device(config.device)
+    views = Views(Embedder(config.embedder or default_embedder(model), device))  # fails before anything is made
     settings = defaults(pipe, model, config.capture(model))
     points, default = candidates(pipe), find_hookpoint(pipe)
     found = dict(zip(points, layouts(pipe, config.prompt, settings, points), strict=True))

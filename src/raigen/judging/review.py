@@ -1,17 +1,14 @@
 """The review: which images a person is shown, and the checked rates that come of what was ticked."""
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from raigen.errors import RaigenError
 from raigen.judging.calibration import checked
+from raigen.judging.presence_table import with_checked
 from raigen.runs.files import sha256, write_text
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
@@ -127,23 +124,6 @@ def _reviewed(run: Run, path: Path) -> list[Reviewed]:
 def digest(task: Task) -> str:
     """A hash of the images of a task, so that ticks of other images under the same names are told apart."""
     return sha256("".join(sample.sha256 for sample in task.images).encode())
-
-
-def with_checked(table: str, attributes: Sequence[RareAttribute]) -> str:
-    """presence.csv with the checked rates of `attributes` in place of earlier ones, after the other rates of each."""
-    rows = list(csv.DictReader(io.StringIO(table)))
-    fields = list(rows[0])
-    new = {str(attribute.neuron): attribute.corrected[-1] for attribute in attributes}
-    rows = [row for row in rows if not (row["mode"] == "checked" and row["neuron"] in new)]
-    for neuron, presence in new.items():
-        last = int(np.flatnonzero([row["neuron"] == neuron for row in rows])[-1])
-        values = {name: value for name, value in asdict(presence).items() if name in fields}
-        rows.insert(last + 1, rows[last] | values)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 def _hits(run: Run) -> dict[int, list[str]]:

@@ -1,7 +1,7 @@
 """What the stages hand to each other: images, attributes, and their rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 
@@ -128,6 +128,19 @@ class RareAttribute:
     ratio: Ratio | None = None
     causal: Causal | None = None
     found_by: int | None = None
+
+    def unnamed(self) -> "RareAttribute":
+        """It as discovery left it: without a label and all that was measured of the label."""
+        plain = self.unmeasured()
+        return replace(
+            plain, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=None, causal=None
+        )
+
+    def unmeasured(self) -> "RareAttribute":
+        """It without the rates that evaluation measured."""
+        return replace(
+            self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None, ratio=None
+        )
 
     def __repr__(self) -> str:
         name = f"“{self.label}”" if self.label else "no identified attribute"

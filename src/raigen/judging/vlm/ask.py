@@ -14,7 +14,7 @@ from PIL import Image
 from raigen.config import AskConfig
 from raigen.config.fields import ModelAddress
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply, key_of
+from raigen.judging.vlm.answers import Answers, NoReplyError, Reply, key_of
 from raigen.judging.vlm.questions import Question
 from raigen.runs.files import sha256
 from raigen.runs.pixels import sized
@@ -116,11 +116,6 @@ def open_model(address: ModelAddress, config: AskConfig) -> Model:
     return Local(address)
 
 
-def open_answers(path: Path, config: AskConfig) -> Answers:
-    """The answers kept in `path`, with the budget of this start."""
-    return Answers(path, Budget(config.max_calls, config.max_cost, config.price_in, config.price_out))
-
-
 def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config: AskConfig) -> Iterator[Result]:
     """Asks every question that has no answer yet; yields results as they come, not in order.
 
@@ -138,9 +133,12 @@ def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config
             batch = list(islice(waiting, 2 * at_once - len(pending)))
             for job in batch:
                 about = about_of(address, job)
-                known = answers.get(key_of(about))
+                key = key_of(about)
+                known = answers.get(key)
                 if known is not None:
                     yield Result(job.tag, known, "")
+                elif key in answers.failures:
+                    yield Result(job.tag, None, answers.failures[key])
                 else:
                     pending.add(pool.submit(asker.ask, job, about))
             if pending:
@@ -164,12 +162,13 @@ class _Asker:
     def ask(self, job: Job, about: dict[str, Any]) -> Result:
         with self._lock:
             model = self._model = self._model or open_model(self._address, self._config)
-        self._answers.spend()
+        self._answers.budget.spend_call()
         try:
             reply = model.ask(job.images, job.question)
         except NoReplyError as error:
             self._note_failure(error)
-            return Result(job.tag, None, f"no reply: {error}")
+            self._answers.failures[key_of(about)] = reason = f"no reply: {error}"
+            return Result(job.tag, None, reason)
         self._answers.add(key_of(about), about, reply)
         with self._lock:
             self._failed = 0
@@ -221,4 +220,4 @@ def plan(address: ModelAddress, jobs: Iterable[Job], answers: Answers) -> Plan:
     share = n_calls / max(usage.answers, 1)
     counted = (share * usage.tokens_in, share * usage.tokens_out)
     tokens = counted if usage.tokens_in else (guess_in, guess_out)
-    return Plan(address.name, n_questions, n_calls, round(tokens[0]), round(tokens[1]), answers.budget.cost(*tokens))
+    return Plan(address.name, n_questions, n_calls, round(tokens[0]), round(tokens[1]), answers.budget.price(*tokens))

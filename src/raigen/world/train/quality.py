@@ -175,7 +175,7 @@ def drawing(index: int):
 
 def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
     """How often CLIP finds the right one among 20 captions that each name one attribute."""
-    embedder, rng = Embedder(BUNDLED), np.random.default_rng(5)
+    embedder, rng = Embedder(BUNDLED, "cpu"), np.random.default_rng(5)
     images, right, wrong = [], [], []
     for index in range(count):
         image, record = drawing(100_000 + index)
