@@ -90,9 +90,6 @@ def judged(monkeypatch):
                     for subject in subjects]  # fmt: skip
             return [Verdicts(self.name, values, np.ones(len(values))) for values in seen]
 
-        def questions(self, images, subjects):
-            return iter(())
-
     def by(shows):
         monkeypatch.setattr(looking, "judges_of", lambda names, run, answers, config: [StandIn(shows)])
 

@@ -324,7 +324,7 @@ def test_a_server_that_is_not_there_fails_at_once(images, tmp_path, monkeypatch)
     monkeypatch.setattr("raigen.judging.vlm.server.RETRIES", 0)
     with serving() as server:
         pass
-    with pytest.raises(RaigenError, match=rf"expected a server at {server.url}; .*Start it, or mend the URL"):
+    with pytest.raises(RaigenError, match=rf"expected a server at {server.url}; .*Start it, or correct the URL"):
         ask_one(server, images[0], retries=0)
 
 

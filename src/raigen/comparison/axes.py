@@ -84,20 +84,13 @@ def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.
     q = np.array(axis.reference)
     severity = max(0.0, 1 + sum(share * math.log(share) for share in p if share > 0) / math.log(len(p)))
     return AxisRate(
-        approach=axis.approach,
-        axis=axis.name,
-        prompt=prompt,
-        model=model,
-        categories=axis.categories,
-        reference=axis.reference,
-        shares=tuple(p.tolist()),
-        n=n,
-        none=n_none,
-        unscored=int((~is_scored).sum()),
+        approach=axis.approach, axis=axis.name, prompt=prompt, model=model,
+        categories=axis.categories, reference=axis.reference, shares=tuple(p.tolist()),
+        n=n, none=n_none, unscored=int((~is_scored).sum()),
         discrepancy=float(np.linalg.norm(p - q)) if n else None,
         by_chance=math.sqrt((1 - float(q @ q)) / n) if n else None,
         severity=severity if n else None,
-    )
+    )  # fmt: skip
 
 
 def rates_along(

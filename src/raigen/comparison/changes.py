@@ -27,15 +27,8 @@ def changes_of(
             before = shows[attribute.label, prompt, baseline]
             for model in models[1:]:
                 moved = paired_difference(shows[attribute.label, prompt, model], before, confidence)
-                change = Change(
-                    label=attribute.label,
-                    prompt=prompt,
-                    model=model,
-                    baseline=baseline,
-                    difference=moved,
-                    q=None,
-                    kind="unmeasured",
-                )
+                change = Change(label=attribute.label, prompt=prompt, model=model, baseline=baseline,
+                                difference=moved, q=None, kind="unmeasured")  # fmt: skip
                 found.append((attribute, change))
     measured = [change.difference.p for _, change in found if change.difference]
     q_of = iter(q_values(measured))

@@ -14,7 +14,7 @@ from raigen.comparison.matching import Match, match
 from raigen.comparison.model_card import export
 from raigen.comparison.page import page_of
 from raigen.comparison.union import findings_of, given_of, merged
-from raigen.comparison.verdicts import Judged, SharedJudge
+from raigen.comparison.verdicts import Judged, Pool, SharedJudge
 from raigen.config import CompareConfig
 from raigen.errors import RaigenError
 from raigen.judging.fresh import compared_images, first_seed, loader, n_missing_images, suggested_images
@@ -90,27 +90,22 @@ def comparing(study: Study, config: CompareConfig, tell: Tell | None = None) -> 
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "
                           "another annotator, or give a list with --attributes FILE")  # fmt: skip
-    judge = SharedJudge(matched.judge, runs, findings, axes, config, budget)
+    judge = SharedJudge(matched.judge, Pool(runs, findings, axes), config, budget)
     judged = {place: _judged(run, matched.n_fresh_images, labels, judge, tell) for place, run in matched.run_of.items()}
     attributes = merged(labels, given, findings, axes, matched, judged, config)
     cells = _cells(attributes, matched, judged, config.confidence)
     shows = {(label, *place): found.verdicts[label].shows for place, found in judged.items() for label in labels}
     comparison = Comparison(
         judge=next(iter(judged.values())).verdicts[labels[0]].judge,
-        confidence=config.confidence,
-        baseline=matched.models[0],
-        prompts=matched.prompts,
-        models=matched.models,
-        n_images=matched.n_images,
-        n_fresh_images=matched.n_fresh_images,
+        confidence=config.confidence, drawn_rate=config.drawn_rate,
+        prompts=matched.prompts, models=matched.models, baseline=matched.models[0],
+        n_images=matched.n_images, n_fresh_images=matched.n_fresh_images,
         fresh_seeds_from=first_seed(runs[0].config.capture),
-        drawn_rate=config.drawn_rate,
-        attributes=tuple(attributes),
-        cells=tuple(cells),
+        attributes=tuple(attributes), cells=tuple(cells),
         changes=tuple(changes_of(attributes, shows, matched.prompts, matched.models, config.confidence)),
         lone=tuple(_unlisted(attributes, cells, matched, judge, config, tell)),
         axes=tuple(rates_along(axes, shows, matched.prompts, matched.models)),
-    )
+    )  # fmt: skip
     _write(study, comparison, judged, config)
     return comparison
 
@@ -173,17 +168,10 @@ def plan(runs: Sequence[Run], config: CompareConfig) -> ComparePlan:
             stand_ins = StoredImages(run, (run.samples() * n)[:n])
             plans.append(judge.plan(judge.questions(stand_ins, subjects)))
     return ComparePlan(
-        judge=matched.judge,
-        n_runs=len(runs),
-        n_labels=len(labels),
-        n_images=n,
-        n_made=sum(count for count, _ in made),
-        seconds=sum(count * pace for count, pace in made),
-        n_asked=sum(count for count, _ in asked),
-        seconds_asked=sum(count * pace for count, pace in asked),
-        plans=tuple(plans),
-        is_open=is_open,
-    )
+        judge=matched.judge, n_runs=len(runs), n_labels=len(labels), n_images=n, plans=tuple(plans), is_open=is_open,
+        n_made=sum(count for count, _ in made), seconds=sum(count * pace for count, pace in made),
+        n_asked=sum(count for count, _ in asked), seconds_asked=sum(count * pace for count, pace in asked),
+    )  # fmt: skip
 
 
 def _judged(run: Run, n: int, labels: Sequence[str], judge: SharedJudge, tell: Tell | None) -> Judged:
@@ -209,13 +197,9 @@ def _cells(
 
 
 def _unlisted(
-    attributes: Sequence[Compared],
-    cells: Sequence[Cell],
-    matched: Match,
-    judge: SharedJudge,
-    config: CompareConfig,
+    attributes: Sequence[Compared], cells: Sequence[Cell], matched: Match, judge: SharedJudge, config: CompareConfig,
     tell: Tell | None,
-) -> list[Unlisted]:
+) -> list[Unlisted]:  # fmt: skip
     """For each attribute that some but not all models list for a prompt, whether the others know it."""
     unasked = {(cell.label, cell.prompt, cell.model): cell.presence for cell in cells}
     found = []
@@ -227,16 +211,9 @@ def _unlisted(
             here, asked, presence = unasked[attribute.label, prompt, model], by_others[0].suggested_prompt, None
             if config.n_asked_images and not (here.n and here.low > config.drawn_rate):
                 presence = _when_asked(run, asked, attribute.label, judge, config, tell)
-            found.append(
-                Unlisted(
-                    label=attribute.label,
-                    prompt=prompt,
-                    model=model,
-                    asked=asked,
-                    presence=presence,
-                    verdict=verdict_when_asked(here, presence, config.drawn_rate),
-                )
-            )
+            verdict = verdict_when_asked(here, presence, config.drawn_rate)
+            found.append(Unlisted(label=attribute.label, prompt=prompt, model=model, asked=asked, presence=presence,
+                                  verdict=verdict))  # fmt: skip
     return found
 
 

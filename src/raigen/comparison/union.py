@@ -32,15 +32,9 @@ def findings_of(runs: Sequence[Run]) -> dict[str, list[Finding]]:
         prompt, model = place_of(run)
         for a in run.attributes:
             if a.label:
-                finding = Finding(
-                    prompt=prompt,
-                    model=model,
-                    rank=a.rank,
-                    neuron=a.neuron,
-                    label=a.label,
-                    minority_score=a.minority_score,
-                    suggested_prompt=a.suggested_prompt or f"{prompt}, {a.label}",
-                )
+                asked = a.suggested_prompt or f"{prompt}, {a.label}"
+                finding = Finding(prompt=prompt, model=model, rank=a.rank, neuron=a.neuron, label=a.label,
+                                  minority_score=a.minority_score, suggested_prompt=asked)  # fmt: skip
                 found.setdefault(a.label, []).append(finding)
     return found
 

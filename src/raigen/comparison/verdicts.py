@@ -1,20 +1,22 @@
 """Judges attributes that any run found on images of all runs, by one shared judge."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL.Image import Image
 
 from raigen.config import CompareConfig
 from raigen.config.fields import CLIP
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.judging.judges import (
     ClipJudge,
+    Images,
     Judge,
     StoredImages,
     Subject,
+    Subjects,
     Threshold,
     Verdicts,
     direction_of,
@@ -24,7 +26,6 @@ from raigen.judging.judges import (
     without_black,
 )
 from raigen.judging.vlm.answers import Answers, Budget
-from raigen.judging.vlm.ask import Job
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
@@ -54,21 +55,12 @@ class SharedJudge:
     spends one `budget`. CLIP judges by thresholds that hold for all runs: see `PooledClipJudge`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        runs: Sequence[Run],
-        findings: Mapping[str, Sequence[Finding]],
-        axes: Sequence[Axis],
-        config: CompareConfig,
-        budget: Budget,
-    ):
-        self._name, self._config, self._budget = name, config, budget
-        self._pool = Pool(runs, findings, axes) if name == CLIP else None
+    def __init__(self, name: str, pool: "Pool", config: CompareConfig, budget: Budget):
+        self._name, self._pool, self._config, self._budget = name, pool, config, budget
 
     def of(self, run: Run) -> Judge:
         """The judge, for images of one run."""
-        if self._pool is not None:
+        if self._name == CLIP:
             return PooledClipJudge(self._pool, run.config.capture.prompt)
         return judge_of(self._name, run, Answers(run.answers_path, self._budget), self._config)
 
@@ -85,9 +77,16 @@ class Pool:
     """What CLIP knows of a study: the audited images of all runs, where each label was found, and the axes."""
 
     def __init__(self, runs: Sequence[Run], findings: Mapping[str, Sequence[Finding]], axes: Sequence[Axis]):
-        self.embedder: Embedder = embedder_of(runs[0])
-        self.findings, self.axes = findings, axes
-        self._audited = {place_of(run): _audited(run) for run in runs}
+        self.runs, self.findings, self.axes = runs, findings, axes
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The CLIP model of all runs, loaded when it is first needed."""
+        return embedder_of(self.runs[0])
+
+    @cached_property
+    def _audited(self) -> dict[tuple[str, str], AuditedImages]:
+        return {place_of(run): _audited(run) for run in self.runs}
 
     def threshold(self, label: str, prompt: str) -> Threshold:
         """The threshold of a found label for a prompt: one for all models.
@@ -122,16 +121,10 @@ class PooledClipJudge:
     def __init__(self, pool: Pool, prompt: str):
         self._pool, self._prompt = pool, prompt
 
-    def verdicts(
-        self, images: Sequence[Image], subjects: Sequence[Subject], tell: Tell | None = None
-    ) -> list[Verdicts]:
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The verdicts on images of the prompt, one entry per subject. There is no progress to tell."""
         embeddings = self._pool.embedder.images(images)
         return without_black(images, [self._verdict(embeddings, subject.label) for subject in subjects])
-
-    def questions(self, images: Iterable[Image], subjects: Sequence[Subject]) -> Iterator[Job]:
-        """None."""
-        return iter(())
 
     def _verdict(self, embeddings: Float[np.ndarray, "image width"], label: str) -> Verdicts:
         if self._pool.findings.get(label):

@@ -93,15 +93,11 @@ def detection(
     n_above = mannwhitneyu(active, silent, method="asymptotic").statistic  # pairs where the active one is higher
     auroc = float(n_above / (len(active) * len(silent)))
     return Detection(
-        hits=hits,
-        n_active=len(active),
-        false_hits=false_hits,
-        n_silent=len(silent),
+        hits=hits, n_active=len(active), false_hits=false_hits, n_silent=len(silent),
         balanced_accuracy=accuracy,
         accuracy_interval=Interval(max(0.0, accuracy - down), min(1.0, accuracy + up), "MOVER"),
-        auroc=auroc,
-        auroc_interval=auroc_interval(auroc, len(active), len(silent), confidence),
-    )
+        auroc=auroc, auroc_interval=auroc_interval(auroc, len(active), len(silent), confidence),
+    )  # fmt: skip
 
 
 def auroc_interval(auroc: float, n_active: int, n_silent: int, confidence: float = 0.95) -> Interval:

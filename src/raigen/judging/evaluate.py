@@ -36,9 +36,9 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
 
 
-class Task(NamedTuple):
-    """What is to be judged: fresh images for all `subjects`, images of each suggested prompt for the subject it asks
-    for, audited images for the label scores. All judges see the fresh images, only the first one sees the rest."""
+class Inputs(NamedTuple):
+    """What is judged: fresh images for all `subjects`, images of each suggested prompt for the subject that it names,
+    and audited images for the label scores. All judges see the fresh images; only the first one sees the rest."""
 
     subjects: list[Subject]
     fresh: list[Sample]
@@ -55,9 +55,9 @@ class Task(NamedTuple):
             yield from label_looks(run, self.material, self.scored)
 
 
-class Judged(NamedTuple):
-    """What the judges said: of each subject in fresh images, by judge; of images of suggested prompts, by subject; and
-    the lines of label_scores.jsonl."""
+class Found(NamedTuple):
+    """What the judges say: on the fresh images, by subject, one entry per judge; on the images of the suggested
+    prompts, by subject; and the lines of label_scores.jsonl."""
 
     verdicts: dict[Subject, list[Verdicts]]
     suggested: dict[Subject, Verdicts]
@@ -82,18 +82,18 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
     fresh, suggested = yield from _make_images(run, config)
     material = material_of(run)
-    task = Task(subjects, fresh, suggested, material, scored_labels(run, material, config))
+    inputs = Inputs(subjects, fresh, suggested, material, scored_labels(run, material, config))
     for judge in judges:
-        yield from asking(judge, list(task.looks(run, judge is judges[0])))
-    judged = _judge(run, judges, task, config)
-    measured = [_measured(attribute, judged, config.confidence, known) for attribute in run.attributes]
-    outputs = _write(run, config, task, judged, measured)
+        yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
+    found = _judge(run, judges, inputs, config)
+    measured = [_measured(attribute, found, config.confidence, known) for attribute in run.attributes]
+    outputs = _write(run, config, inputs, found, measured)
     facts = {
-        "judge": ", ".join(dict.fromkeys(one.judge for found in judged.verdicts.values() for one in found)),
+        "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
         "n_fresh_images": len(fresh),
         "fresh_seeds_from": fresh[0].seed,
         "n_given_attributes": sum(subject.neuron is None for subject in subjects),
-        "n_unscored": unscored_by_reason([*chain(*judged.verdicts.values()), *judged.suggested.values()]),
+        "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
     }
     return Outcome(outputs, facts)
@@ -112,9 +112,9 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
         made = known_images(run, suggested_list(run, prompt), prompt)
         suggested[subject] = [made.get(index, stand_in) for index in range(config.n_suggested_images)]
     material = material_of(run)
-    task = Task(_subjects(run, config), fresh, suggested, material, scored_labels(run, material, config))
+    inputs = Inputs(_subjects(run, config), fresh, suggested, material, scored_labels(run, material, config))
     return [
-        judge.plan(chain.from_iterable(judge.questions(*look) for look in task.looks(run, judge is judges[0])))
+        judge.plan(chain.from_iterable(judge.questions(*look) for look in inputs.looks(run, judge is judges[0])))
         for judge in judges
         if isinstance(judge, VlmJudge)
     ]
@@ -131,15 +131,15 @@ def _make_images(
     return fresh, {subject: suggested[prompt] for subject, prompt in prompts.items()}
 
 
-def _judge(run: Run, judges: Sequence[Judge], task: Task, config: EvaluateConfig) -> Judged:
-    fresh = StoredImages(run, task.fresh, "evaluate")
-    by_judge = [judge.verdicts(fresh, task.subjects) for judge in judges]
+def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, config: EvaluateConfig) -> Found:
+    fresh = StoredImages(run, inputs.fresh, "evaluate")
+    by_judge = [judge.verdicts(fresh, inputs.subjects) for judge in judges]
     suggested = {
         subject: judges[0].verdicts(StoredImages(run, samples, "evaluate"), [subject])[0]
-        for subject, samples in task.suggested.items()
+        for subject, samples in inputs.suggested.items()
     }
-    verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(task.subjects)}
-    return Judged(verdicts, suggested, label_scores(run, judges[0], task.material, task.scored, config))
+    verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(inputs.subjects)}
+    return Found(verdicts, suggested, label_scores(run, judges[0], inputs.material, inputs.scored, config))
 
 
 def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
@@ -155,39 +155,35 @@ def _suggested_prompts(run: Run, config: EvaluateConfig) -> dict[Subject, str]:
     return {Subject.of(a): a.suggested_prompt for a in run.attributes if a.label and a.suggested_prompt}
 
 
-def _measured(attribute: RareAttribute, judged: Judged, confidence: float, known: Sequence[Known]) -> RareAttribute:
+def _measured(attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known]) -> RareAttribute:
     """The attribute with its rates, or with none where it has no label."""
     subject = Subject.of(attribute)
-    if subject not in judged.verdicts:
+    if subject not in found.verdicts:
         return attribute.unmeasured()
-    (first, *others), alpha = rates_of(judged.verdicts[subject], confidence)
+    (first, *others), alpha = rates_of(found.verdicts[subject], confidence)
     corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
-    suggested = presence_of(judged.suggested[subject], confidence) if subject in judged.suggested else None
+    suggested = presence_of(found.suggested[subject], confidence) if subject in found.suggested else None
     return replace(
-        attribute,
-        presence=first,
-        other_presences=tuple(others),
-        judges_alpha=alpha,
-        corrected=(corrected,) if corrected else (),
-        suggested=suggested,
+        attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha,
+        corrected=(corrected,) if corrected else (), suggested=suggested,
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
-    )
+    )  # fmt: skip
 
 
 def _write(
-    run: Run, config: EvaluateConfig, task: Task, judged: Judged, measured: Sequence[RareAttribute]
+    run: Run, config: EvaluateConfig, inputs: Inputs, found: Found, measured: Sequence[RareAttribute]
 ) -> list[Path]:
     """Writes what was measured; the paths of all that the stage made."""
     given = {
-        subject.label: rates_of(found, config.confidence)
-        for subject, found in judged.verdicts.items() if subject.neuron is None
+        subject.label: rates_of(verdicts, config.confidence)
+        for subject, verdicts in found.verdicts.items() if subject.neuron is None
     }  # fmt: skip
-    write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in judged.scores))
-    write_text(run.judgements_path, judgments(task.fresh, judged.verdicts))
+    write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in found.scores))
+    write_text(run.judgements_path, judgments(inputs.fresh, found.verdicts))
     write_text(run.presence_path, table(measured, given))
     run.write_attributes(measured)
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
-    outputs += [run.dir / sample.file for sample in chain(task.fresh, *task.suggested.values())]
+    outputs += [run.dir / sample.file for sample in chain(inputs.fresh, *inputs.suggested.values())]
     if is_in_world(run.config.capture):
         write_text(run.truth_path, json.dumps(truth_of_run(run), indent=1))
         outputs.append(run.truth_path)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -69,21 +69,21 @@ class StoredImages(Sequence[Image]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Image]: ...
-    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+    def __getitem__(self, index: Any) -> Any:  # an image, and a list of them for a slice
         if isinstance(index, slice):
             return [self._run.read_image(sample, self._stage) for sample in self.samples[index]]
         return self._run.read_image(self.samples[index], self._stage)
 
 
+Images = Sequence[Image]
+Subjects = Sequence[Subject]
+
+
 class Look(NamedTuple):
     """Images, and the attributes that a judge looks for in each of them."""
 
-    images: Sequence[Image]
-    subjects: Sequence[Subject]
+    images: Images
+    subjects: Subjects
 
 
 @runtime_checkable
@@ -93,14 +93,8 @@ class Judge(Protocol):
     name: str
     """What its rates are signed with."""
 
-    def verdicts(
-        self, images: Sequence[Image], subjects: Sequence[Subject], tell: Tell | None = None
-    ) -> list[Verdicts]:
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The verdicts on the images, one entry per subject. Wholly black images are unscored: see `without_black`."""
-        ...
-
-    def questions(self, images: Iterable[Image], subjects: Sequence[Subject]) -> Iterator[Job]:
-        """What a vision-language model is asked for these verdicts; other judges ask nothing."""
         ...
 
 
@@ -165,7 +159,7 @@ def given_labels(file: str) -> list[str]:
     return given
 
 
-def without_black(images: Sequence[Image], verdicts: Sequence[Verdicts]) -> list[Verdicts]:
+def without_black(images: Images, verdicts: Sequence[Verdicts]) -> list[Verdicts]:
     """The verdicts with wholly black images unscored: a safety checker blacked them out, so they show nothing."""
     is_black = np.array([image.getbbox() is None for image in images], bool)
     reasons = dict.fromkeys(np.flatnonzero(is_black).tolist(), "the image is black")
@@ -182,30 +176,22 @@ def unscored(judge: str, n_images: int, reason: str) -> Verdicts:
 
 
 class WorldJudge:
-    """The judge of the planted world. It knows the labels that are phrases of the world; all others are unscored."""
+    """The judge of the planted world. It knows labels that are phrases of the world; all others are unscored."""
 
     name = "portraits judge"
 
-    def verdicts(
-        self, images: Sequence[Image], subjects: Sequence[Subject], tell: Tell | None = None
-    ) -> list[Verdicts]:
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The likeliest choice of each field. Images that cannot be read are unscored. There is no progress to tell."""
         judgment = judge_portraits(images)
-        column_of = {value.phrase: index for index, value in enumerate(VALUES)}
-        unreadable = dict.fromkeys(np.flatnonzero(~judgment.readable).tolist(), "the image cannot be read")
-        found = []
-        for subject in subjects:
-            column = column_of.get(subject.label)
-            if column is None:
-                found.append(unscored(self.name, len(images), NOT_KNOWN))
-                continue
-            shows = np.where(judgment.readable, judgment.shows[:, column].astype(float), np.nan)
-            found.append(Verdicts(self.name, shows, judgment.confidence[:, column].astype(float), unreadable))
-        return without_black(images, found)
-
-    def questions(self, images: Iterable[Image], subjects: Sequence[Subject]) -> Iterator[Job]:
-        """None."""
-        return iter(())
+        why = dict.fromkeys(np.flatnonzero(~judgment.readable).tolist(), "the image cannot be read")
+        shows = np.where(judgment.readable[:, None], judgment.shows, np.nan)
+        confidence = judgment.confidence.astype(float)
+        known = {
+            value.phrase: Verdicts(self.name, shows[:, column], confidence[:, column], why)
+            for column, value in enumerate(VALUES)
+        }
+        unknown = unscored(self.name, len(images), NOT_KNOWN)
+        return without_black(images, [known.get(subject.label, unknown) for subject in subjects])
 
 
 class WorldReading(NamedTuple):
@@ -217,7 +203,7 @@ class WorldReading(NamedTuple):
     right_profession: Bool[np.ndarray, " readable"]
 
 
-def read_world(images: Sequence[Image], prompt: str) -> WorldReading:
+def read_world(images: Images, prompt: str) -> WorldReading:
     """Everything that the world's judge reads off images of one of the world's prompts.
 
     Raises RaigenError when there is no image.
@@ -264,29 +250,19 @@ class ClipJudge:
         """The CLIP model of discovery, loaded when it is first needed."""
         return embedder_of(self._run)
 
-    @cached_property
-    def _audited(self) -> Float[np.ndarray, "image width"]:
-        return self._run.embeddings()
-
-    @cached_property
-    def _index_of(self) -> dict[str, int]:
-        return self._run.index_of
-
-    def verdicts(
-        self, images: Sequence[Image], subjects: Sequence[Subject], tell: Tell | None = None
-    ) -> list[Verdicts]:
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The side of the middle on which each image lies. There is no progress to tell."""
         found, embeddings = [], self.embedder.images(images)
+        audited, index_of = self._run.embeddings(), self._run.index_of
         for subject in subjects:
-            if subject.top_images:
-                found.append(self.verdict(embeddings, self._threshold(subject)))
-            else:
+            if not subject.top_images:
                 found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
+                continue
+            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
+            along = audited @ direction
+            top, rest = means_of(along, [index_of[file] for file in subject.top_images])
+            found.append(self.verdict(embeddings, Threshold(direction, (top + rest) / 2, float(along.std()))))
         return without_black(images, found)
-
-    def questions(self, images: Iterable[Image], subjects: Sequence[Subject]) -> Iterator[Job]:
-        """None."""
-        return iter(())
 
     @classmethod
     def verdict(cls, embeddings: Float[np.ndarray, "image width"], threshold: Threshold) -> Verdicts:
@@ -294,12 +270,6 @@ class ClipJudge:
         `spread`."""
         margin = (embeddings @ threshold.direction - threshold.middle) / max(threshold.spread, 1e-12)
         return Verdicts(cls.name, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
-
-    def _threshold(self, subject: Subject) -> Threshold:
-        direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
-        along = self._audited @ direction
-        top, rest = means_of(along, [self._index_of[file] for file in subject.top_images])
-        return Threshold(direction, (top + rest) / 2, float(along.std()))
 
 
 def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarray, " width"]:
@@ -325,9 +295,7 @@ class VlmJudge:
         self.name = address.name
         self._address, self._answers, self._config = address, answers, config
 
-    def verdicts(
-        self, images: Sequence[Image], subjects: Sequence[Subject], tell: Tell | None = None
-    ) -> list[Verdicts]:
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """What the model answers; `tell` gets the number of answered questions.
 
         Raises RaigenError when the model cannot be asked, or the budget is spent.
@@ -349,7 +317,7 @@ class VlmJudge:
         found = {label: Verdicts(self.name, shows[label], confidence[label], why[label]) for label in labels}
         return without_black(images, [found[subject.label] for subject in subjects])
 
-    def questions(self, images: Iterable[Image], subjects: Sequence[Subject]) -> Iterator[Job]:
+    def questions(self, images: Images, subjects: Subjects) -> Iterator[Job]:
         """A question for each image and label, all about one image in a row; the tag is the index and the label."""
         questions = [(label, presence_question(label)) for label in _labels(subjects)]
         for index, image in enumerate(images):
@@ -386,5 +354,5 @@ def _unreadable(reply: Reply | None) -> str:
     return "the answer cannot be read" if reply and reply.text else "the judge refused to answer"
 
 
-def _labels(subjects: Sequence[Subject]) -> list[str]:
+def _labels(subjects: Subjects) -> list[str]:
     return list(dict.fromkeys(subject.label for subject in subjects))

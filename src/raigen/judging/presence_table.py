@@ -63,13 +63,7 @@ def _rate(presence: Presence, alpha: float | None) -> dict[str, Any]:
 
 def _presence(row: Mapping[str, str]) -> Presence:
     return Presence(
-        rate=float(row["rate"]),
-        low=float(row["low"]),
-        high=float(row["high"]),
-        hits=int(row["hits"]),
-        n=int(row["n"]),
-        unscored=int(row["unscored"]),
-        judge=row["judge"],
-        interval=row["interval"],
-        mode=row.get("mode") or "raw",
-    )
+        rate=float(row["rate"]), low=float(row["low"]), high=float(row["high"]),
+        hits=int(row["hits"]), n=int(row["n"]), unscored=int(row["unscored"]),
+        judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw",
+    )  # fmt: skip

@@ -24,15 +24,10 @@ def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
     hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
     interval = rate_interval(hits, n, confidence)
     return Presence(
-        rate=hits / n if n else 0.0,
-        low=interval.low,
-        high=interval.high,
-        hits=hits,
-        n=n,
-        unscored=int((~scored).sum()),
-        judge=verdicts.judge,
-        interval=f"{100 * confidence:g} % {interval.method}",
-    )
+        rate=hits / n if n else 0.0, low=interval.low, high=interval.high,
+        hits=hits, n=n, unscored=int((~scored).sum()),
+        judge=verdicts.judge, interval=f"{100 * confidence:g} % {interval.method}",
+    )  # fmt: skip
 
 
 def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
