@@ -68,7 +68,7 @@ class Evaluator:
             yield from asking(judge, [Look(images, subjects)])
         verdicts = [judge.verdicts(images, subjects) for judge in self.judges]
         embeddings = np.stack([self._embeddings[sample.sha256] for sample in samples])
-        reading = read_world(images, self.capture.prompt) if self.in_world else None
+        reading = read_world(images) if self.in_world else None
         return Observed(samples, embeddings, verdicts, reading)
 
     def summary(self, seen: Observed) -> dict[str, Any]:
@@ -103,17 +103,17 @@ class Evaluator:
         if seen.reading is None:
             pairs = zip(subjects[1:], seen.verdicts[0][1:], strict=True)
             return {subject.label: verdict.shows for subject, verdict in pairs if subject.label != subjects[0].label}
-        return {phrase: shows for phrase, shows in seen.reading.shows.items() if phrase != subjects[0].label}
+        known = seen.reading.verdicts.items()
+        return {phrase: verdicts.shows for phrase, verdicts in known if phrase != subjects[0].label}
 
     def _readability(self, seen: Observed) -> dict[str, Any]:
         """Whether images of the world can be read and show the profession of the prompt; the latter of readable
         ones."""
         if seen.reading is None:
             return {"readable": None, "right_profession": None}
-        return {
-            "readable": self._share(seen.reading.readable),
-            "right_profession": self._share(seen.reading.right_profession),
-        }
+        readable = seen.reading.readable
+        right = seen.reading.prompts[readable] == self.capture.prompt
+        return {"readable": self._share(readable), "right_profession": self._share(right)}
 
     def _share(self, holds: np.ndarray) -> dict[str, Any]:
         hits, n = int(holds.sum()), len(holds)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from PIL.Image import Image
 
 from raigen.config import AskConfig, CaptureConfig
@@ -22,10 +22,9 @@ from raigen.judging.vlm.questions import presence_question, read_presence
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell, Tick
-from raigen.world.attributes import PROFESSIONS, PROMPTS, VALUES
+from raigen.world.attributes import PROMPTS, VALUES
 from raigen.world.judge import judge as judge_portraits
 from raigen.world.models import makes_portraits
-from raigen.world.planted import profession_of
 from raigen.world.truth import truth_of
 
 NOT_KNOWN = "the judge does not know this attribute"
@@ -175,44 +174,41 @@ def unscored(judge: str, n_images: int, reason: str) -> Verdicts:
     return Verdicts(judge, nothing, nothing, dict.fromkeys(range(n_images), reason))
 
 
+class WorldReading(NamedTuple):
+    """What images of the planted world show: the `verdicts` on every phrase of the world, which images are `readable`,
+    and the prompt of the world that each of them fits best."""
+
+    verdicts: dict[str, Verdicts]
+    readable: Bool[np.ndarray, " image"]
+    prompts: Shaped[np.ndarray, " image"]
+
+
+def read_world(images: Images) -> WorldReading:
+    """Everything that the world's judge reads off images. Those that cannot be read are unscored.
+
+    Raises RaigenError when there is no image.
+    """
+    judgment = judge_portraits(images)
+    why = dict.fromkeys(np.flatnonzero(~judgment.readable).tolist(), "the image cannot be read")
+    shows = np.where(judgment.readable[:, None], judgment.shows, np.nan)
+    columns = zip(shows.T, judgment.confidence.T.astype(float), strict=True)
+    verdicts = without_black(images, [Verdicts(WorldJudge.name, *column, why) for column in columns])
+    phrases = [value.phrase for value in VALUES]
+    return WorldReading(
+        dict(zip(phrases, verdicts, strict=True)), judgment.readable, np.array(PROMPTS)[judgment.profession]
+    )
+
+
 class WorldJudge:
     """The judge of the planted world. It knows labels that are phrases of the world; all others are unscored."""
 
     name = "portraits judge"
 
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
-        """The likeliest choice of each field. Images that cannot be read are unscored. There is no progress to tell."""
-        judgment = judge_portraits(images)
-        why = dict.fromkeys(np.flatnonzero(~judgment.readable).tolist(), "the image cannot be read")
-        shows = np.where(judgment.readable[:, None], judgment.shows, np.nan)
-        confidence = judgment.confidence.astype(float)
-        known = {
-            value.phrase: Verdicts(self.name, shows[:, column], confidence[:, column], why)
-            for column, value in enumerate(VALUES)
-        }
-        unknown = unscored(self.name, len(images), NOT_KNOWN)
-        return without_black(images, [known.get(subject.label, unknown) for subject in subjects])
-
-
-class WorldReading(NamedTuple):
-    """What images of the planted world show. `shows` holds for each phrase of the world 1, 0, or NaN where the image
-    cannot be read; `right_profession` is of the readable images: whether they show the profession of the prompt."""
-
-    shows: dict[str, Float[np.ndarray, " image"]]
-    readable: Bool[np.ndarray, " image"]
-    right_profession: Bool[np.ndarray, " readable"]
-
-
-def read_world(images: Images, prompt: str) -> WorldReading:
-    """Everything that the world's judge reads off images of one of the world's prompts.
-
-    Raises RaigenError when there is no image.
-    """
-    judgment = judge_portraits(images)
-    readable = judgment.readable
-    shows = np.where(readable[:, None], judgment.shows.astype(float), np.nan)
-    right = judgment.profession[readable] == PROFESSIONS.index(profession_of(prompt))
-    return WorldReading({value.phrase: column for value, column in zip(VALUES, shows.T, strict=True)}, readable, right)
+        """The likeliest choice of each field. There is no progress to tell."""
+        known = read_world(images).verdicts
+        unknown = without_black(images, [unscored(self.name, len(images), NOT_KNOWN)])[0]
+        return [known.get(subject.label, unknown) for subject in subjects]
 
 
 def truth_of_run(run: Run) -> dict[str, Any]:
