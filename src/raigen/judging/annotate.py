@@ -96,9 +96,10 @@ def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
 def control_samples(
     samples: Sequence[Sample], attribute: RareAttribute, base_seed: int, n: int | None = None
 ) -> list[Sample]:
-    """The first `n` random images of a neuron, none of them a top image; None takes as many as there are top images.
+    """Random images to compare a neuron's top images with, none of them a top image.
 
-    These last are what the annotator sees; more than them are drawn only where a report wants to show more.
+    As many as there are top images are drawn first: these are what an annotator sees. `n` = None takes these, a smaller
+    `n` the first of them, and a larger `n` adds further ones.
     """
     rest = [sample for sample in samples if sample.file not in attribute.top_images]
     rng = np.random.default_rng([base_seed, attribute.neuron])
@@ -132,12 +133,10 @@ def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, con
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
     """The question about each neuron, with a sheet of its images."""
-    prompt = run.config.capture.prompt
-    heatmaps = run.heatmaps()
+    prompt, base_seed = run.config.capture.prompt, run.config.capture.base_seed
     samples = run.samples()
     by_file = {sample.file: sample for sample in samples}
-    base_seed = run.config.capture.base_seed
-    for attribute, maps in zip(attributes, heatmaps, strict=True):
+    for attribute, maps in zip(attributes, run.heatmaps(), strict=True):
         top = [run.read_image(by_file[file]) for file in attribute.top_images]
         control = [run.read_image(sample) for sample in control_samples(samples, attribute, base_seed)]
         question = annotation_question(prompt, len(top), len(control))

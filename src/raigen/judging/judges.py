@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """What a judge says of each image: 1 shows the attribute, 0 does not, NaN unscored.
+    """What a judge says about each image: 1 it shows the attribute, 0 it does not, NaN unscored.
 
     `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none. `why` holds the reason for
     each unscored image, by index.
@@ -87,7 +87,8 @@ class Look(NamedTuple):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Says which images show an attribute. To add one, write such a class and name it in `judge_of`."""
+    """Says which images show an attribute. To add a judge, write such a class, and name it in `judge_of` and in
+    `raigen.config.fields.JUDGES`."""
 
     name: str
     """What its rates are signed with."""
@@ -282,9 +283,9 @@ def means_of(along: Float[np.ndarray, " image"], top: Sequence[int]) -> tuple[fl
 
 
 class VlmJudge:
-    """A vision-language model, asked for each image and label. No question is asked twice: `answers` are kept.
+    """A vision-language model, asked about each image and label. Answers are kept, so no question is asked twice.
 
-    An answer of "unsure", one that cannot be read, and none at all are unscored.
+    An image is unscored when the answer is "unsure", cannot be read, or is missing.
     """
 
     def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig):
@@ -292,7 +293,7 @@ class VlmJudge:
         self._address, self._answers, self._config = address, answers, config
 
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
-        """What the model answers; `tell` gets the number of answered questions.
+        """The model's answers; `tell` is called after each of them.
 
         Raises RaigenError when the model cannot be asked, or the budget is spent.
         """
@@ -320,7 +321,7 @@ class VlmJudge:
             yield from (Job((image,), question, (index, label)) for label, question in questions)
 
     def ask(self, jobs: Iterable[Job]) -> Iterator[Result]:
-        """Asks what has no answer yet: see `raigen.judging.vlm.ask.ask_all`."""
+        """Asks the questions that have no answer yet: see `raigen.judging.vlm.ask.ask_all`."""
         return ask_all(self._address, jobs, self._answers, self._config)
 
     def plan(self, jobs: Iterable[Job]) -> Plan:
