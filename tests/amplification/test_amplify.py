@@ -80,13 +80,19 @@ def made(monkeypatch):
 def judged(monkeypatch):
     """A judge that sees what `shows(sample, label)` says."""
 
-    def by(shows):
-        def verdicts(run, samples, subjects, name, answers, config, stage):
-            yield from ()
-            seen = [np.array([float(shows(sample, subject.label)) for sample in samples]) for subject in subjects]
-            return [Verdicts("a stand-in", values, np.ones(len(values))) for values in seen]
+    class StandIn:
+        name = "a stand-in"
 
-        monkeypatch.setattr(looking, "verdicts_of", verdicts)
+        def __init__(self, shows):
+            self.shows = shows
+
+        def verdicts(self, images, subjects, tell=None):
+            seen = [np.array([float(self.shows(sample, subject.label)) for sample in images.samples])
+                    for subject in subjects]  # fmt: skip
+            return [Verdicts(self.name, values, np.ones(len(values))) for values in seen]
+
+    def by(shows):
+        monkeypatch.setattr(looking, "judges_of", lambda names, run, answers, config: [StandIn(shows)])
 
     return by
 

@@ -24,11 +24,13 @@ from raigen.config import AnnotateConfig, CaptureConfig, CompareConfig, Discover
 from raigen.discovery.embeddings import Embedder
 from raigen.errors import RaigenError
 from raigen.judging.fresh import first_seed
-from raigen.judging.vlm.ask import open_answers
+from raigen.judging.presence_table import table as presence_table
+from raigen.judging.rates import Rates
+from raigen.judging.vlm.answers import Answers, Budget
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.records import Difference, Presence, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Outcome, exhausted
+from raigen.runs.steps import Outcome
 from raigen.runs.study import Study
 from raigen.runs.study_records import KINDS, Change, Compared, Finding
 from raigen.world.attributes import VALUES
@@ -75,7 +77,10 @@ def audited(dir, model, judge="portraits", n_fresh=N_FRESH, **capture) -> Run:
     ]  # fmt: skip
     write_text(run.attributes_path, json.dumps([asdict(attribute) for attribute in listed]))
     finish(run, "annotate", AnnotateConfig(), {})
-    write_text(run.presence_path, f"rank,neuron,label,rate\n1,7,{LISTED[model][0]},0\n,,with a beard,0\n")
+    none = Presence(0.0, 0.0, 1.0, 0, n_fresh, 0, judge, "95 % Clopper-Pearson")
+    write_text(run.presence_path, presence_table(
+        [replace(listed[0], presence=none)], {"with a beard": Rates((none,), None)}
+    ))  # fmt: skip
     finish(run, "evaluate", EvaluateConfig(judge=(judge,)), {"n_fresh_images": n_fresh})
     return run
 
@@ -349,13 +354,13 @@ def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
     hair = {"axes": [{"name": "hair", "classes": ["bald", "none"]}]}
     with serving(lambda request: json.dumps(pets if DOCTOR in question_of(request) else hair)) as server:
         config, path = CompareConfig(open_set=server.model), tmp_path / "answers.jsonl"
-        axes = exhausted(proposed([DOCTOR, "a nurse"], open_answers(path, config), config), None)
+        axes = proposed([DOCTOR, "a nurse"], Answers(path, Budget(config)), config)
         assert [(axis.name, axis.categories, axis.prompt) for axis in axes] == [
             ("pet", ("a cat", "a dog"), DOCTOR), ("hair", ("bald", "none"), "a nurse"),
         ]  # fmt: skip
         assert all(len(request["messages"][0]["content"]) == 1 for request in server.requests)
         n_asked = len(server.requests)
-        assert exhausted(proposed([DOCTOR], open_answers(path, config), config), None) == axes[:1]
+        assert proposed([DOCTOR], Answers(path, Budget(config)), config) == axes[:1]
         assert len(server.requests) == n_asked
 
 

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
+from raigen.config import ReportConfig
 from raigen.errors import RaigenError
-from raigen.judging.annotate import labeled, name_of, vocabulary
-from raigen.runs.records import RareAttribute
+from raigen.judging import annotate as annotating
+from raigen.judging.annotate import control_samples, labeled, name_of, vocabulary
+from raigen.report import neuron_cards
+from raigen.report.neuron_cards import THUMBS, read_codes
+from raigen.runs.records import RareAttribute, Sample
+from tests.support.run_folder import make_run
 
 PHRASES = ["wearing glasses", "holding a cat", "in the snow"]
 
@@ -67,3 +72,29 @@ def test_a_vocabulary_leaves_out_what_the_prompt_says(tmp_path):
         vocabulary(str(mine), "portraits", "a photo of a doctor")
     with pytest.raises(RaigenError, match="expected one of auto, portraits, general, or a text file"):
         vocabulary("nowhere.txt", "portraits", "a photo of a doctor")
+
+
+def test_the_report_shows_the_random_images_that_the_annotator_saw(tmp_path, monkeypatch):
+    """Of six and of twelve images, as of ten: the first are the same."""
+    run, seen, shown = make_run(tmp_path / "run"), [], []
+    attributes = run.attributes
+    monkeypatch.setattr(annotating, "evidence_sheet", lambda top, maps, control: seen.append(control))
+    list(annotating._jobs(run, attributes))
+    for n in (6, 10, 12):
+        monkeypatch.setattr(neuron_cards, "image_of", lambda run, sample, what, *rest: (what, run.read_image(sample)))
+        codes = read_codes(run, np.arange(300))
+        found = neuron_cards.cards(run, attributes, codes, ReportConfig(n_control_images=n), THUMBS[0])
+        shown = [[image for _, image in card["control"]] for card in found]
+        for theirs, ours in zip(seen, shown, strict=True):
+            assert len(theirs) == 10 and len(ours) == n
+            both = list(zip(theirs, ours, strict=False))
+            assert len(both) == min(n, 10) and all(one.tobytes() == other.tobytes() for one, other in both)
+
+
+def test_control_images_are_random_ones_each_once():
+    samples = [Sample(i, "p", i, f"{i}.png", "") for i in range(30)]
+    top = RareAttribute(1, 7, 0.5, 0.02, 0.1, tuple(f"{i}.png" for i in range(10)))
+    for n, found in ((None, 10), (4, 4), (10, 10), (16, 16), (99, 20)):
+        control = control_samples(samples, top, 3, n)
+        assert len(control) == len(set(control)) == found and not {c.file for c in control} & {*top.top_images}
+    assert control_samples(samples, top, 4) != control_samples(samples, top, 3)

@@ -3,9 +3,12 @@
 import json
 
 import numpy as np
+from PIL import Image
 
-from raigen.judging.evaluate import judgments, table
-from raigen.judging.judges import Subject, Verdicts, presence_of, without
+from raigen.judging.evaluate import judgments
+from raigen.judging.judges import Subject, Verdicts, without_black
+from raigen.judging.presence_table import table
+from raigen.judging.rates import presence_of
 from raigen.runs.records import RareAttribute, Sample
 from raigen.stats import rate_interval
 
@@ -38,6 +41,8 @@ def test_the_files_say_what_was_judged():
 
 
 def test_black_images_are_unscored():
-    verdicts = without(Verdicts("a judge", np.array([1.0, 0, 0]), np.ones(3)), np.array([False, True, False]))
+    gray, black = Image.new("RGB", (8, 8), (90, 90, 90)), Image.new("RGB", (8, 8))
+    (verdicts,) = without_black([gray, black, gray], [Verdicts("a judge", np.array([1.0, 0, 0]), np.ones(3))])
     presence = presence_of(verdicts, 0.95)
+    assert verdicts.why == {1: "the image is black"}
     assert (presence.hits, presence.n, presence.unscored) == (1, 2, 1)

@@ -14,6 +14,7 @@ from raigen.cli.main import main
 from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.config.fields import address_of
 from raigen.errors import RaigenError
+from raigen.judging import fresh
 from raigen.judging.annotate import annotate, answered, evidence_sheet
 from raigen.judging.evaluate import evaluate, plan
 from raigen.judging.fresh import FRESH_SEEDS_FROM, suggested_list
@@ -427,3 +428,18 @@ def test_the_plan_counts_the_questions_for_the_scores(run, server):
         (found,) = plan(run, config)
         assert str(found).startswith(f"m at {server.url[7:-3]}: {2 * N_FRESH + more} questions")
     assert server.requests == []
+
+
+def test_one_evaluation_loads_the_pipeline_once(run, monkeypatch):
+    """Fresh images are missing, and so are those of the suggested prompt."""
+    loads, load = [], fresh.load_pipeline
+    monkeypatch.setattr(fresh, "load_pipeline", lambda *args: loads.append(args) or load(*args))
+    suggest(run, 6)
+    stages = run.manifest["stages"]
+    stages["capture"]["config"]["num_inference_steps"] = 1
+    run.manifest_path.write_text(json.dumps(run.manifest | {"stages": stages}))
+    config = EvaluateConfig(n_fresh_images=N_FRESH + 1, n_suggested_images=11, judge=("portraits",))
+    _, facts = through(run, "evaluate", config)
+    assert facts["n_fresh_images"] == N_FRESH + 1 and run.attributes[1].suggested and len(loads) == 1
+    through(run, "evaluate", config)
+    assert len(loads) == 1  # nothing is missing any more

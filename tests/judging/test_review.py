@@ -95,10 +95,10 @@ def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "another"}, "are of others"),
-        ({"neuron": 999}, "are of others"),
-        ({"sha256": "0" * 64}, "are of others"),
-        ({"shows": ["../../etc/passwd"]}, "are of others"),
+        ({"label": "another"}, "are of other images"),
+        ({"neuron": 999}, "are of other images"),
+        ({"sha256": "0" * 64}, "are of other images"),
+        ({"shows": ["../../etc/passwd"]}, "are of other images"),
         ({"shows": 3}, "it cannot be read"),
         ({"neuron": []}, "it cannot be read"),
     ],

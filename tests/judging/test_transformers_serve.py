@@ -17,7 +17,7 @@ import pytest
 from raigen.config import AskConfig
 from raigen.config.fields import ModelAddress, address_of
 from raigen.errors import RaigenError
-from raigen.judging.judges import Subject, verdicts_of
+from raigen.judging.judges import StoredImages, Subject, VlmJudge
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all
 from raigen.judging.vlm.questions import presence_question, read_presence
@@ -71,12 +71,11 @@ def _answers(port: int) -> bool:
 
 def test_nonsense_is_unscored_and_nothing_is_asked_twice(tmp_path):
     run = make_run(tmp_path / "run", n_attributes=1)
-    samples, subjects = run.samples()[:3], [Subject("wearing a turban"), Subject("bald")]
+    images, subjects = StoredImages(run, run.samples()[:3]), [Subject("wearing a turban"), Subject("bald")]
     folder, path = save_model(tmp_path / "model"), tmp_path / "answers.jsonl"
     with serving(folder, tmp_path / "log") as server:
-        name = f"openai:{server.address.model}@{server.address.endpoint}"
         for _ in range(2):
-            for verdicts in drained(verdicts_of(run, samples, subjects, name, Answers(path), CONFIG, "capture")):
+            for verdicts in VlmJudge(server.address, Answers(path), CONFIG).verdicts(images, subjects):
                 assert np.isnan(verdicts.shows).all() and verdicts.judge == server.address.name
                 assert verdicts.why == dict.fromkeys(range(3), "the answer cannot be read")
         # One question climbs the ladder: two forms are taken and ignored, one is refused, the last is bare text.
@@ -97,12 +96,3 @@ def test_a_model_that_can_see_is_understood(tmp_path):
         other = server.address._replace(model="another")
         with pytest.raises(RaigenError, match=r"another at .* came to nothing \(.*Server is pinned to .*/model'"):
             list(ask_all(other, [Job((RED,), presence_question(str(n)), n) for n in range(5)], answers, CONFIG))
-
-
-def drained(work):
-    """What a generator returns in the end."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value

@@ -16,8 +16,8 @@ from PIL import Image
 from raigen.config import AnnotateConfig, AskConfig
 from raigen.config.fields import address_of
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import Answers, NoReplyError, Reply
-from raigen.judging.vlm.ask import Job, ask_all, hash_of, open_answers, plan
+from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply
+from raigen.judging.vlm.ask import Job, ask_all, hash_of, plan
 from raigen.judging.vlm.questions import Question, annotation_question, presence_question, read_presence
 from raigen.judging.vlm.server import Server
 from raigen.world.portraits import draw, judge, sample_attributes
@@ -53,7 +53,7 @@ def jobs(images, phrases=PHRASES):
 
 def asked(server, images, tmp_path, phrases=PHRASES, **options):
     config = AskConfig(**{"timeout": 5.0, **options})
-    answers = open_answers(tmp_path / "answers.jsonl", config)
+    answers = Answers(tmp_path / "answers.jsonl", Budget(config))
     return {result.tag: result for result in ask_all(address_of(server.model), jobs(images, phrases), answers, config)}
 
 
@@ -324,7 +324,7 @@ def test_a_server_that_is_not_there_fails_at_once(images, tmp_path, monkeypatch)
     monkeypatch.setattr("raigen.judging.vlm.server.RETRIES", 0)
     with serving() as server:
         pass
-    with pytest.raises(RaigenError, match=rf"expected a server at {server.url}; .*Start it, or mend the URL"):
+    with pytest.raises(RaigenError, match=rf"expected a server at {server.url}; .*Start it, or correct the URL"):
         ask_one(server, images[0], retries=0)
 
 
@@ -363,11 +363,11 @@ def test_cost_is_counted_and_capped(server, images, tmp_path):
 def test_a_plan_asks_nothing(server, images, tmp_path):
     config = AskConfig(price_in=10.0, price_out=100.0)
     address = address_of(server.model)
-    answers = open_answers(tmp_path / "answers.jsonl", config)
+    answers = Answers(tmp_path / "answers.jsonl", Budget(config))
     guess = plan(address, jobs(images), answers)
     assert (guess.questions, guess.calls) == (24, 24) and guess.tokens_in > 24 * 81 and server.requests == []
     asked(server, images[:4], tmp_path)
-    known = plan(address, jobs(images), open_answers(tmp_path / "answers.jsonl", config))
+    known = plan(address, jobs(images), Answers(tmp_path / "answers.jsonl", Budget(config)))
     assert known[1:] == (24, 12, 1200, 120, pytest.approx(12 * 0.002)) and len(server.requests) == 12
     assert str(known).endswith("24 questions, 12 answered before, 12 calls; about 1,200 tokens in and 120 out; cost about 0.024")  # fmt: skip  # noqa: E501
 
@@ -378,13 +378,14 @@ from PIL import Image
 from raigen.config.fields import address_of
 from raigen.config import AskConfig
 from raigen.judging.vlm.questions import presence_question
-from raigen.judging.vlm.ask import Job, ask_all, open_answers
+from raigen.judging.vlm.answers import Answers, Budget
+from raigen.judging.vlm.ask import Job, ask_all
 from itertools import pairwise
 from pathlib import Path
 config = AskConfig(concurrency=4)
 images = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in range(40)]
 jobs = [Job((image,), presence_question("bald"), index) for index, image in enumerate(images)]
-print(len(list(ask_all(address_of(sys.argv[1]), jobs, open_answers(Path(sys.argv[2]), config), config))))
+print(len(list(ask_all(address_of(sys.argv[1]), jobs, Answers(Path(sys.argv[2]), Budget(config)), config))))
 """
 
 

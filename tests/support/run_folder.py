@@ -20,8 +20,8 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 from raigen.config import STAGES, CaptureConfig, ReportConfig, TrainConfig
-from raigen.judging.evaluate import table
-from raigen.judging.fresh import ratio_of
+from raigen.judging.presence_table import table
+from raigen.judging.rates import ratio_of
 from raigen.report.report import report
 from raigen.runs.files import sha256, write_tensors, write_text
 from raigen.runs.records import Presence, RareAttribute, Sample

@@ -8,27 +8,34 @@ import numpy as np
 from jaxtyping import Float
 
 from raigen.config import AmplifyConfig
-from raigen.diffusion.loading import resolve_device
-from raigen.discovery.embeddings import Embedder
-from raigen.judging.judges import Subject, Verdicts, is_in_world, judges_of, presence_of, verdicts_of, without
-from raigen.judging.vlm.ask import open_answers
+from raigen.discovery.embeddings import embedder_of
+from raigen.judging.judges import (
+    Look,
+    StoredImages,
+    Subject,
+    Verdicts,
+    WorldReading,
+    asking,
+    is_in_world,
+    judges_of,
+    read_world,
+)
+from raigen.judging.rates import presence_of
+from raigen.judging.vlm.answers import Answers, Budget
 from raigen.runs.records import Difference, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.stats import mean_interval, paired_difference, q_values, rate_interval
-from raigen.world.attributes import BY_NAME, PROFESSIONS, VALUE_NAMES
-from raigen.world.judge import Judgment, judge
-from raigen.world.planted import profession_of
 
 
 class Observed(NamedTuple):
-    """What was observed in a set of images. `verdicts` are by judge, then by subject; the sought attribute comes first.
-    `judgment` is by the judge of the planted world; None for images of other models."""
+    """The observations of a set of images. `verdicts` are by judge, then by subject; the sought attribute comes first.
+    `reading` is what the world's judge reads off its own images; None for images of other models."""
 
     samples: Sequence[Sample]
     embeddings: Float[np.ndarray, "image width"]
     verdicts: list[list[Verdicts]]
-    judgment: Judgment | None
+    reading: WorldReading | None
 
     @property
     def shows(self) -> Float[np.ndarray, " image"]:
@@ -45,26 +52,24 @@ class Evaluator:
     def __init__(self, run: Run, config: AmplifyConfig):
         self.run, self.config = run, config
         self.capture = run.config.capture
-        self.judges = judges_of(config.judge, self.capture)
+        self.judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
         self.in_world = is_in_world(self.capture)
-        self._answers = open_answers(run.answers_path, config)
-        self._embedder = Embedder(run.facts.discover.embedder, resolve_device(config.device))
+        self._embedder = embedder_of(run)
         self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
 
     def look(self, samples: Sequence[Sample], subjects: Sequence[Subject]) -> Generator[Tick, None, Observed]:
-        """What these images show of the subjects, the sought attribute first. Yields progress in questions."""
-        images = [self.run.read_image(sample, "amplify") for sample in samples]
-        black = np.array([image.getbbox() is None for image in images])
+        """The observations of these images; the first subject is the sought attribute. Yields progress in questions."""
+        images = StoredImages(self.run, samples, "amplify")
         fresh = [place for place, sample in enumerate(samples) if sample.sha256 not in self._embeddings]
         for place, row in zip(fresh, self._embedder.images([images[place] for place in fresh]), strict=True):
             self._embeddings[samples[place].sha256] = row
-        verdicts = []
-        for name in self.judges:
-            asked = yield from verdicts_of(self.run, samples, subjects, name, self._answers, self.config, "amplify")
-            verdicts.append([without(verdict, black) for verdict in asked])
+        for judge in self.judges:
+            yield from asking(judge, [Look(images, subjects)])
+        verdicts = [judge.verdicts(images, subjects) for judge in self.judges]
         embeddings = np.stack([self._embeddings[sample.sha256] for sample in samples])
-        return Observed(samples, embeddings, verdicts, judge(images) if self.in_world else None)
+        reading = read_world(images) if self.in_world else None
+        return Observed(samples, embeddings, verdicts, reading)
 
     def summary(self, seen: Observed) -> dict[str, Any]:
         """The measures of one set of images by itself."""
@@ -97,20 +102,19 @@ class Evaluator:
     def _others(self, seen: Observed, subjects: Sequence[Subject]) -> dict[str, Float[np.ndarray, " image"]]:
         """Whether each image shows each attribute except the sought one: all values of the planted world, or else all
         named attributes."""
-        if seen.judgment is None:
+        if seen.reading is None:
             pairs = zip(subjects[1:], seen.verdicts[0][1:], strict=True)
             return {subject.label: verdict.shows for subject, verdict in pairs if subject.label != subjects[0].label}
-        shows = np.where(seen.judgment.readable[:, None], seen.judgment.shows.astype(float), np.nan)
-        columns = zip(VALUE_NAMES, shows.T, strict=True)
-        return {BY_NAME[name].phrase: column for name, column in columns if BY_NAME[name].phrase != subjects[0].label}
+        known = seen.reading.verdicts.items()
+        return {phrase: verdicts.shows for phrase, verdicts in known if phrase != subjects[0].label}
 
     def _readability(self, seen: Observed) -> dict[str, Any]:
         """The share of images of the planted world that can be read, and the share of readable ones that show the
         profession of the prompt."""
-        if seen.judgment is None:
+        if seen.reading is None:
             return {"readable": None, "right_profession": None}
-        readable = seen.judgment.readable
-        right = seen.judgment.profession[readable] == PROFESSIONS.index(profession_of(self.capture.prompt))
+        readable = seen.reading.readable
+        right = seen.reading.prompts[readable] == self.capture.prompt
         return {"readable": self._share(readable), "right_profession": self._share(right)}
 
     def _share(self, holds: np.ndarray) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""What audits with axes ask, and how uneven a model is along one: the rivals to what is found."""
+"""Axes that a person or a language model sets, as in other audits, and how unevenly a model spreads over them."""
 
-import csv
-import io
 import json
 import math
 import tomllib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,17 @@ import numpy as np
 from jaxtyping import Float
 
 from raigen.config import CompareConfig
-from raigen.config.fields import KINDS, address_of
+from raigen.config.fields import KINDS, WORLD, address_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all
 from raigen.judging.vlm.questions import axes_question, read_proposal
-from raigen.runs.steps import Tick
+from raigen.runs.files import csv_text
+from raigen.runs.steps import Tell, Tick
 from raigen.runs.study_records import CLOSED, NONE, OPEN, Axis, AxisRate
 
-PORTRAITS = "portraits"  # the axes that are shipped
+COLUMNS = ("approach", "axis", "prompt", "model", "category", "share", "reference", "n", "none", "unscored",
+           "discrepancy", "by_chance", "severity")  # fmt: skip
 
 
 def axis_of(approach: str, name: str, given: Any, prompt: str | None = None) -> Axis:
@@ -43,15 +44,15 @@ def axis_of(approach: str, name: str, given: Any, prompt: str | None = None) -> 
 
 
 def read_axes(source: str, approach: str) -> list[Axis]:
-    """The axes of a TOML or JSON file, `name = categories` each (see `axis_of`); `portraits` names those that are
+    """The axes of a TOML or JSON file, each as `name = categories` (see `axis_of`); `portraits` names the axes that are
     shipped for the bundled model.
 
     Raises RaigenError when there is no such file, or it holds something else.
     """
     shipped = Path(str(files("raigen.world"))) / f"{approach}_set.toml"
-    path = shipped if source == PORTRAITS else Path(source)
+    path = shipped if source == WORLD else Path(source)
     if not path.is_file():
-        raise RaigenError(f"{approach}_set: expected {PORTRAITS} or a file of axes (TOML or JSON); there is no file "
+        raise RaigenError(f"{approach}_set: expected {WORLD} or a file of axes (TOML or JSON); there is no file "
                           f"{source!r}")  # fmt: skip
     text = path.read_text(encoding="utf-8")
     try:
@@ -68,9 +69,9 @@ def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.
 
     An image that shows m categories counts 1/m for each. The discrepancy is |p - q|, the Euclidean distance of the
     shares p from the reference q (the fairness discrepancy of Choi et al., Fair Generative Modeling via Weak
-    Supervision, ICML 2020, with verdicts in place of class probabilities). With n images and p = q its mean square is
-    (1 - |q|^2) / n; `by_chance` is the root of that. The severity is 1 + sum(p log p) / log K over K categories
-    (D'Inca et al., OpenBias, CVPR 2024).
+    Supervision, ICML 2020, with verdicts in place of class probabilities). For n images of a model with p = q, the
+    discrepancy has the mean square (1 - |q|^2) / n; `by_chance` is its root. The severity is
+    1 + sum(p log p) / log K over K categories (D'Inca et al., OpenBias, CVPR 2024).
     """
     verdicts = np.stack([shows[label] for label in axis.labels])
     is_scored = ~np.isnan(verdicts).any(axis=0)
@@ -82,16 +83,21 @@ def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.
     p = np.array([float(weights[category]) for category in axis.categories]) / max(n, 1)
     q = np.array(axis.reference)
     severity = max(0.0, 1 + sum(share * math.log(share) for share in p if share > 0) / math.log(len(p)))
-    numbers = (float(np.linalg.norm(p - q)), math.sqrt((1 - float(q @ q)) / n), severity) if n else (None, None, None)
-    return AxisRate(axis.approach, axis.name, prompt, model, axis.categories, axis.reference, tuple(p.tolist()), n,
-                    n_none, int((~is_scored).sum()), *numbers)  # fmt: skip
+    return AxisRate(
+        approach=axis.approach, axis=axis.name, prompt=prompt, model=model,
+        categories=axis.categories, reference=axis.reference, shares=tuple(p.tolist()),
+        n=n, none=n_none, unscored=int((~is_scored).sum()),
+        discrepancy=float(np.linalg.norm(p - q)) if n else None,
+        by_chance=math.sqrt((1 - float(q @ q)) / n) if n else None,
+        severity=severity if n else None,
+    )  # fmt: skip
 
 
 def rates_along(
     axes: Sequence[Axis], shows: Mapping[tuple[str, str, str], Float[np.ndarray, " image"]],
     prompts: Sequence[str], models: Sequence[str],
 ) -> list[AxisRate]:  # fmt: skip
-    """How every model spreads over every axis for the prompts that the axis is for; `shows` by label, prompt, model."""
+    """How every model spreads over every axis, for each prompt of the axis; `shows` is by label, prompt and model."""
     return [
         axis_rate(axis, prompt, model, {label: shows[label, prompt, model] for label in axis.labels})
         for axis in axes for prompt in prompts if axis.prompt in (None, prompt) for model in models
@@ -99,41 +105,39 @@ def rates_along(
 
 
 def table_of_axes(rates: Sequence[AxisRate]) -> str:
-    """axes.csv: a line per axis, prompt, model and category with its share and the wanted one, and the numbers of the
-    whole axis; what no image tells is empty."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["approach", "axis", "prompt", "model", "category", "share", "reference", "n", "none", "unscored",
-                     "discrepancy", "by_chance", "severity"])  # fmt: skip
-    for rate in rates:
-        for category, share, wanted in zip(rate.categories, rate.shares, rate.reference, strict=True):
-            writer.writerow([rate.approach, rate.axis, rate.prompt, rate.model, category, share if rate.n else None,
-                             wanted, rate.n, rate.none, rate.unscored, rate.discrepancy, rate.by_chance,
-                             rate.severity])  # fmt: skip
-    return buffer.getvalue()
+    """axes.csv: a line per axis, prompt, model and category, with the share, the wanted share, and the numbers of the
+    whole axis. A number without any scored image is empty."""
+    return csv_text(COLUMNS, (
+        {name: value for name, value in asdict(rate).items() if name in COLUMNS}
+        | {"category": category, "share": share if rate.n else None, "reference": wanted}
+        for rate in rates
+        for category, share, wanted in zip(rate.categories, rate.shares, rate.reference, strict=True)
+    ))  # fmt: skip
 
 
-def rivals_of(
-    prompts: Sequence[str], answers: Answers, config: CompareConfig
-) -> Generator[Tick, None, list[Axis]]:  # fmt: skip
-    """The axes of the closed and of the open set that `config` names. Raises RaigenError when a file is none of axes,
-    the model cannot be asked, or its answer cannot be read."""
+def configured_axes(
+    prompts: Sequence[str], answers: Answers, config: CompareConfig, tell: Tell | None = None
+) -> list[Axis]:
+    """The axes of the closed and of the open set that `config` names.
+
+    Raises RaigenError when a file holds no axes, the model cannot be asked, or its answer cannot be read.
+    """
     axes = read_axes(config.closed_set, CLOSED) if config.closed_set else []
     if config.open_set is None:
         return axes
     if not is_model(config.open_set):
         return axes + read_axes(config.open_set, OPEN)
-    return axes + (yield from proposed(prompts, answers, config))
+    return axes + proposed(prompts, answers, config, tell)
 
 
 def is_model(open_set: str) -> bool:
-    """Whether an open set is proposed by a model and not read from a file."""
+    """Whether a model proposes an open set; otherwise it is read from a file."""
     return open_set.partition(":")[0] in KINDS
 
 
-def proposed(prompts: Sequence[str], answers: Answers, config: CompareConfig) -> Generator[Tick, None, list[Axis]]:
-    """The axes that a language model proposes for each prompt, as OpenBias asks for them (D'Inca et al. 2024): names
-    and classes of what may be biased in images of the prompt. Each prompt is asked once; answers are kept."""
+def proposed(prompts: Sequence[str], answers: Answers, config: CompareConfig, tell: Tell | None = None) -> list[Axis]:
+    """The axes that a language model proposes for each prompt, as in OpenBias (D'Inca et al. 2024): names and classes
+    of what may be biased in images of the prompt. Each prompt is asked once; answers are kept."""
     address = address_of(config.open_set or "", "open_set")
     jobs = [Job((), axes_question(prompt), prompt) for prompt in prompts]
     found: dict[str, list[Axis]] = {}
@@ -143,5 +147,6 @@ def proposed(prompts: Sequence[str], answers: Answers, config: CompareConfig) ->
             raise RaigenError(f"open_set: {address.name} proposed no axes that can be read for “{prompt}” "
                               f"({reason or 'the answer has another form'}); name another model or a file")  # fmt: skip
         found[prompt] = [axis_of(OPEN, name, given, prompt) for name, given in classes.items()]
-        yield Tick(done, len(jobs), f"axes for “{prompt}”")
+        if tell is not None:
+            tell(Tick(done, len(jobs), f"axes for “{prompt}”"))
     return [axis for prompt in prompts for axis in found[prompt]]

@@ -1,4 +1,4 @@
-"""Differences between models on the same seeds, and what became of an attribute."""
+"""Differences between models on the same seeds, and what they say about an attribute."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,9 +8,7 @@ from jaxtyping import Float
 
 from raigen.runs.records import Presence
 from raigen.runs.study_records import Change, Compared
-from raigen.stats import paired_difference, q_values
-
-FALSE_SHARE = 0.05  # of the differences that are called so, at most this share is expected to be none
+from raigen.stats import LEVEL, paired_difference, q_values
 
 Shows = Mapping[tuple[str, str, str], Float[np.ndarray, " image"]]  # by label, prompt, model
 
@@ -20,8 +18,8 @@ def changes_of(
 ) -> list[Change]:
     """How each model differs from the first one, for every attribute and prompt.
 
-    Differences have Newcombe's interval for paired rates and the p of McNemar's exact test (see
-    `raigen.effects.paired_difference`), q is Benjamini & Hochberg's over all of them.
+    A difference has Newcombe's interval for paired rates and the p of McNemar's exact test (see
+    `raigen.stats.paired_difference`); q is Benjamini & Hochberg's over all differences.
     """
     baseline, found = models[0], []
     for attribute in attributes:
@@ -29,7 +27,9 @@ def changes_of(
             before = shows[attribute.label, prompt, baseline]
             for model in models[1:]:
                 moved = paired_difference(shows[attribute.label, prompt, model], before, confidence)
-                found.append((attribute, Change(attribute.label, prompt, model, baseline, moved, None, "unmeasured")))
+                change = Change(label=attribute.label, prompt=prompt, model=model, baseline=baseline,
+                                difference=moved, q=None, kind="unmeasured")  # fmt: skip
+                found.append((attribute, change))
     measured = [change.difference.p for _, change in found if change.difference]
     q_of = iter(q_values(measured))
     changes = []
@@ -41,13 +41,14 @@ def changes_of(
 
 
 def kind_of(change: Change, q: float | None, in_baseline: bool, in_model: bool) -> str:
-    """What became of an attribute:
+    """What became of an attribute: one of `raigen.runs.study_records.KINDS`.
 
-    one of `raigen.runs.study_records.KINDS`. What is not listed by the baseline and shown less
-    often is `new`, whether or not the model lists it: no run is sure to find all."""
+    An attribute that the baseline does not list and the model shows less often is `new`, whether or not the model lists
+    it: no run is sure to find everything.
+    """
     if change.difference is None or q is None:
         return "unmeasured"
-    if q > FALSE_SHARE or change.difference.difference == 0:
+    if q > LEVEL or change.difference.difference == 0:
         return "same"
     if change.difference.difference < 0:
         return "worse" if in_baseline else "new"
@@ -55,9 +56,12 @@ def kind_of(change: Change, q: float | None, in_baseline: bool, in_model: bool) 
 
 
 def verdict_when_asked(unasked: Presence, asked: Presence | None, drawn_rate: float) -> str:
-    """Whether a model that does not list an attribute knows it. `shown unasked` when it shows the attribute in more
-    than `drawn_rate` of the images anyhow; else by the images of a prompt that asks for it: `only not shown` when
-    it then shows in more, `not encoded` when in fewer, `unclear` when the interval holds `drawn_rate`."""
+    """Whether a model that does not list an attribute knows it.
+
+    `shown unasked`: it shows the attribute in more than `drawn_rate` of its fresh images. Otherwise images of a prompt
+    that names the attribute decide: `only not shown` when more than `drawn_rate` of them show it, `not encoded` when
+    fewer do, `unclear` when the interval contains `drawn_rate`.
+    """
     if unasked.n and unasked.low > drawn_rate:
         return "shown unasked"
     if asked is None or not asked.n or asked.low <= drawn_rate <= asked.high:

@@ -1,16 +1,14 @@
-"""Says whether runs can be compared, and on what: one judge, as many images, the same seeds, a full grid."""
+"""Checks whether runs can be compared: one judge, equally many images, same seeds, every prompt with every model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from raigen.comparison.verdicts import place_of
-from raigen.config import CaptureConfig, CompareConfig
+from raigen.config import CompareConfig
+from raigen.config.fields import WORLD
 from raigen.errors import RaigenError
-from raigen.judging.judges import judges_of
+from raigen.judging.judges import judge_names, need_world_prompt
 from raigen.runs.run import Run
-from raigen.world.attributes import PROMPTS
-from raigen.world.models import WORLD
 
 
 class Match(NamedTuple):
@@ -25,8 +23,11 @@ class Match(NamedTuple):
 
 
 def match(runs: Sequence[Run], config: CompareConfig) -> Match:
-    """What the runs have in common. Raises RaigenError, saying what is missing and how to fill it, when they cannot be
-    compared: a run is missing or unfinished, or they differ in judge, images, seeds or embedder."""
+    """What the runs have in common.
+
+    Raises RaigenError, saying what is missing and how to make it, when they cannot be compared: a run is missing or
+    unfinished, or they differ in judge, images, seeds or embedder.
+    """
     if len(runs) < 2:
         raise RaigenError(f"runs: expected two or more to compare; got {len(runs)}")
     for run in runs:
@@ -42,14 +43,14 @@ def match(runs: Sequence[Run], config: CompareConfig) -> Match:
             f'raigen audit "{missing[0][0]}" --model {missing[0][1]}, in the same study if there is one (--study)'
         )
     n_images = _same(runs, "n_images", lambda run: run.config.capture.n_images,
-                     "what is found hangs on how many were audited. Audit again with one --n-images")  # fmt: skip
+                     "how many were audited decides what is found. Audit again with one --n-images")  # fmt: skip
     _same(runs, "base_seed", lambda run: run.config.capture.base_seed,
           "rates are compared on the same seeds. Audit again with one --base-seed")  # fmt: skip
     _same(runs, "embedder", lambda run: run.facts.discover.embedder,
           "texts and images need one CLIP model. Discover again with one --embedder")  # fmt: skip
     n_fresh = config.n_fresh_images or _same(
         runs, "n_fresh_images", lambda run: run.facts.evaluate.n_fresh_images,
-        "rates are compared on as many of each. Add --n-fresh-images N: what is missing is then made")  # fmt: skip
+        "rates are compared on equally many of each. Add --n-fresh-images N: what is missing is then made")  # fmt: skip
     return Match(run_of, prompts, models, _judge(runs, config), n_images, n_fresh)
 
 
@@ -63,21 +64,18 @@ def _models(found: Sequence[str], baseline: str | None) -> tuple[str, ...]:
 
 
 def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
-    """The one judge of all runs. Named, `portraits` also judges models that were made of the bundled one."""
+    """The one judge of all runs. `portraits`, if it is named, also judges models that were made of the bundled one."""
     if config.judge is None:
-        return _same(runs, "judge", lambda run: judges_of(run.config.evaluate.judge, run.config.capture)[0],
+        return _same(runs, "judge", lambda run: judge_names(run.config.evaluate.judge, run.config.capture)[0],
                      "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew")  # fmt: skip
-    if config.judge != WORLD:
-        return config.judge
-    strange = [prompt for prompt, _ in map(place_of, runs) if prompt not in PROMPTS]
-    if strange:
-        capture: CaptureConfig = runs[0].config.capture
-        judges_of([WORLD], replace(capture, prompt=strange[0]))  # raises, and says why
-    return WORLD
+    if config.judge == WORLD:
+        for run in runs:
+            need_world_prompt(run.config.capture)
+    return config.judge
 
 
 def _same(runs: Sequence[Run], name: str, read: Callable[[Run], Any], why: str) -> Any:
-    """What `read` finds in all runs. Raises RaigenError when it differs, with one run of each kind."""
+    """What `read` finds in all runs. Raises RaigenError when it differs, naming a run for each value."""
     found: dict[Any, Run] = {}
     for run in runs:
         found.setdefault(read(run), run)

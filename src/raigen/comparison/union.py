@@ -1,7 +1,5 @@
-"""Gathers what the runs of a comparison found and what is given, and merges what is one attribute."""
+"""The union of what runs found and what is given; labels that mean one attribute are merged."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,15 +9,17 @@ from jaxtyping import Float
 from raigen.comparison.matching import Match
 from raigen.comparison.verdicts import Judged, directions, place_of
 from raigen.config import CompareConfig
+from raigen.config.fields import CLIP
 from raigen.discovery.embeddings import embedder_of
-from raigen.judging.judges import CLIP, given_labels
+from raigen.judging.judges import given_labels
+from raigen.judging.presence_table import read_given
 from raigen.runs.run import Run
 from raigen.runs.study_records import Axis, AxisValue, Compared, Finding, Merged
 from raigen.stats import krippendorff_alpha
 
 
 class Group(NamedTuple):
-    """Labels of one attribute, by index: the one that stands for it, and the others with similarity and agreement."""
+    """Labels of one attribute, by index: its head, and the others with their similarity to it and agreement."""
 
     head: int
     others: list[tuple[int, float, float | None]]
@@ -33,17 +33,17 @@ def findings_of(runs: Sequence[Run]) -> dict[str, list[Finding]]:
         for a in run.attributes:
             if a.label:
                 asked = a.suggested_prompt or f"{prompt}, {a.label}"
-                finding = Finding(prompt, model, a.rank, a.neuron, a.label, a.minority_score, asked)
+                finding = Finding(prompt=prompt, model=model, rank=a.rank, neuron=a.neuron, label=a.label,
+                                  minority_score=a.minority_score, suggested_prompt=asked)  # fmt: skip
                 found.setdefault(a.label, []).append(finding)
     return found
 
 
 def given_of(runs: Sequence[Run], config: CompareConfig) -> list[str]:
-    """The attributes of files: of this comparison's, and of those with which the runs were evaluated."""
+    """The attributes given in files: for this comparison, and when the runs were evaluated."""
     found = given_labels(config.attributes) if config.attributes else []
     for run in runs:
-        table = csv.DictReader(io.StringIO(run.read_text(run.presence_path, "evaluate")))
-        found += [row["label"] for row in table if not row["neuron"]]
+        found += read_given(run)
     return list(dict.fromkeys(found))
 
 
@@ -56,11 +56,11 @@ def merged(
     judged: Mapping[tuple[str, str], Judged],
     config: CompareConfig,
 ) -> list[Compared]:
-    """The labels as attributes: given ones first, then by the best score, those that no image was judged on last;
-    what only an axis asks for comes after all that was found.
+    """The labels as attributes, in order: given ones; found ones by their best score, those without any verdict last;
+    labels that only an axis asks for.
 
-    CLIP's verdicts on labels with near texts agree whatever the images show, for they are made of the texts: where it
-    judges, only texts that are the same are merged. A row too many does less harm than a finding that is gone.
+    CLIP's verdicts on labels with similar texts agree whatever the images show, because they are made from the texts.
+    So where CLIP judges, only equal texts are merged: a row too many does less harm than a finding that is lost.
     """
     best = {label: max((f.minority_score for f in findings.get(label, [])), default=0.0) for label in labels}
     is_blank = {label: all(np.isnan(one.verdicts[label].shows).all() for one in judged.values()) for label in labels}
@@ -92,7 +92,7 @@ def _compared(
     on = [
         AxisValue(axis.approach, axis.name, name, axis.prompt) for axis in axes for name in names if name in axis.labels
     ]
-    return Compared(names[0], names[0] in given, merged, tuple(found), tuple(on))
+    return Compared(label=names[0], given=names[0] in given, merged=merged, findings=tuple(found), axes=tuple(on))
 
 
 def merge(
@@ -102,9 +102,10 @@ def merge(
     min_similarity: float,
     min_agreement: float,
 ) -> list[Group]:
-    """Groups labels, in order: each joins the head that is most like it among those that are similar enough and agree,
-    else it becomes a head. `similarity` is that of the texts, `agreement` that of the verdicts on the same images
-    (None where it is not defined: then they stay apart). Texts that are the same but for case and spaces always join.
+    """Groups labels, in order: each joins the most similar head that is similar enough and agrees, or becomes a head.
+
+    `similarity` is that of the texts, `agreement` that of the verdicts on the same images; where it is None, the labels
+    stay apart. Texts that differ only in case and spaces always join.
 
     >>> same = merge(["a cat", "A  cat", "a dog"], np.eye(3), lambda one, other: None, 0.8, 0.8)
     >>> [(group.head, [index for index, _, _ in group.others]) for group in same]

@@ -1,25 +1,35 @@
-"""Judges attributes that other runs found: one yardstick for all runs of a study."""
+"""Judges attributes that any run found on images of all runs, by one shared judge."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL.Image import Image
 
 from raigen.config import CompareConfig
+from raigen.config.fields import CLIP
 from raigen.discovery.embeddings import Embedder, embedder_of
-from raigen.judging.judges import CLIP, Subject, Verdicts, verdicts_of, without, world_verdicts
-from raigen.judging.vlm.answers import Answers
-from raigen.judging.vlm.ask import open_answers
+from raigen.judging.judges import (
+    ClipJudge,
+    Images,
+    Judge,
+    StoredImages,
+    Subject,
+    Subjects,
+    Threshold,
+    Verdicts,
+    direction_of,
+    judge_of,
+    means_of,
+    unscored,
+    without_black,
+)
+from raigen.judging.vlm.answers import Answers, Budget
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick
+from raigen.runs.steps import Tell
 from raigen.runs.study_records import NONE, Axis, Finding
-from raigen.world.models import WORLD
-
-NAME = "CLIP, uncalibrated"
-NO_IMAGES = "CLIP can judge only what a run has top images of"
 
 
 class Judged(NamedTuple):
@@ -31,7 +41,7 @@ class Judged(NamedTuple):
 
 
 class AuditedImages(NamedTuple):
-    """The audited images of a run, for CLIP: their embeddings, and by neuron the places of its top images."""
+    """The audited images of a run: their embeddings, and by neuron the indices of its top images."""
 
     prompt: str
     embeddings: Float[np.ndarray, "image width"]
@@ -39,86 +49,97 @@ class AuditedImages(NamedTuple):
 
 
 class SharedJudge:
-    """Gives the verdicts of one judge on images of any of `runs`, by label.
+    """One judge for images of all runs of a study.
 
-    CLIP says that an image shows a label when it lies beyond a middle along the label's direction,
-    text(prompt, label) - text(prompt). For a prompt whose runs list the label, that is the middle between the top
-    images and the others of the run with the best score. For other prompts it is the mean of their audited images
-    (of all models) plus half of the way that the top images lie ahead of the others where the label was found. One
-    middle holds for all models. Of what no run found but an axis of `axes` asks for, it says that an image shows it
-    when it is nearer to it than to the other categories of the (first such) axis; `none` is the bare prompt.
+    `name` is as `raigen.judging.judges.judge_of` takes it. A vision-language model keeps its answers in each run, and
+    spends one `budget`. CLIP judges by thresholds that hold for all runs: see `PooledClipJudge`.
     """
 
-    def __init__(self, runs: Sequence[Run], findings: Mapping[str, Sequence[Finding]], judge: str,
-                 config: CompareConfig, axes: Sequence[Axis] = (), spent: tuple[int, float] = (0, 0.0)):  # fmt: skip
-        self.runs, self.findings, self.judge, self.config, self.axes = runs, findings, judge, config, axes
-        self._spent = spent  # calls and cost of all runs together: they share the budget
-        if judge == CLIP:
-            self._embedder = embedder_of(runs[0])
-            self._seen = {place_of(run): _seen(run) for run in runs}
+    def __init__(self, name: str, pool: "Pool", config: CompareConfig, budget: Budget):
+        self._name, self._pool, self._config, self._budget = name, pool, config, budget
+
+    def of(self, run: Run) -> Judge:
+        """The judge, for images of one run."""
+        if self._name == CLIP:
+            return PooledClipJudge(self._pool, run.config.capture.prompt)
+        return judge_of(self._name, run, Answers(run.answers_path, self._budget), self._config)
 
     def verdicts(
-        self, run: Run, samples: Sequence[Sample], labels: Sequence[str]
-    ) -> Generator[Tick, None, dict[str, Verdicts]]:
-        """The verdicts on images of `run`, by label. Wholly black ones are unscored."""
-        images = [run.read_image(sample, "evaluate") for sample in samples]
-        subjects = [Subject(label) for label in labels]
-        if self.judge == WORLD:
-            found = world_verdicts(images, subjects)
-        elif self.judge == CLIP:
-            found = self._by_clip(run.config.capture.prompt, images, labels)
-        else:
-            answers = self._answers(run)
-            found = yield from verdicts_of(run, samples, subjects, self.judge, answers, self.config, "compare")
-            self._spent = (answers.calls, answers.cost)
-        black = np.array([image.getbbox() is None for image in images])
-        return {label: without(verdict, black) for label, verdict in zip(labels, found, strict=True)}
+        self, run: Run, samples: Sequence[Sample], labels: Sequence[str], tell: Tell | None = None
+    ) -> dict[str, Verdicts]:
+        """The verdicts on further images of a run, by label."""
+        images = StoredImages(run, samples, "evaluate")
+        found = self.of(run).verdicts(images, [Subject(label) for label in labels], tell)
+        return dict(zip(labels, found, strict=True))
 
-    def _answers(self, run: Run) -> Answers:
-        answers = open_answers(run.answers_path, self.config)
-        answers.calls, answers.cost = self._spent
-        return answers
 
-    def _by_clip(self, prompt: str, images: Sequence[Image], labels: Sequence[str]) -> list[Verdicts]:
-        embeddings, found = self._embedder.images(images), []
-        for label in labels:
-            axis = next((axis for axis in self.axes if label in axis.labels), None)
-            if not self.findings.get(label) and axis is not None:
-                found.append(self._nearest(prompt, embeddings, label, axis))
-                continue
-            if not self.findings.get(label):
-                nothing = np.full(len(images), np.nan)
-                found.append(Verdicts(NAME, nothing, nothing, dict.fromkeys(range(len(images)), NO_IMAGES)))
-                continue
-            direction, middle, spread = self._middle(label, prompt)
-            margin = (embeddings @ direction - middle) / max(spread, 1e-12)
-            found.append(Verdicts(NAME, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin)))))
-        return found
+class Pool:
+    """What CLIP knows of a study: the audited images of all runs, where each label was found, and the axes."""
 
-    def _nearest(self, prompt: str, embeddings: np.ndarray, label: str, axis: Axis) -> Verdicts:
-        """Which images are nearer to the label than to the other categories of the axis."""
-        texts = self._embedder.texts([prompt if c == NONE else f"{prompt}, {c}" for c in axis.categories])
-        near = (embeddings @ texts.T).argmax(axis=1) == axis.categories.index(label)
-        return Verdicts(NAME, near.astype(float), np.full(len(embeddings), np.nan))
+    def __init__(self, runs: Sequence[Run], findings: Mapping[str, Sequence[Finding]], axes: Sequence[Axis]):
+        self.runs, self.findings, self.axes = runs, findings, axes
 
-    def _middle(self, label: str, prompt: str) -> tuple[np.ndarray, float, float]:
-        """The direction of the label for the prompt, the middle on it, and how far the audited images spread."""
-        direction = self._direction(label, prompt)
-        pool = np.concatenate([seen.embeddings for seen in self._seen.values() if seen.prompt == prompt]) @ direction
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The CLIP model of all runs, loaded when it is first needed."""
+        return embedder_of(self.runs[0])
+
+    @cached_property
+    def _audited(self) -> dict[tuple[str, str], AuditedImages]:
+        return {place_of(run): _audited(run) for run in self.runs}
+
+    def threshold(self, label: str, prompt: str) -> Threshold:
+        """The threshold of a found label for a prompt: one for all models.
+
+        Where runs of the prompt list the label, the middle lies halfway between the top images and the others of the
+        run with the best score. For another prompt it is the mean of that prompt's audited images (of all models) plus
+        half of the distance between the top images and the others where the label was found.
+        """
+        direction = direction_of(self.embedder, prompt, label)
+        same_prompt = [one.embeddings for one in self._audited.values() if one.prompt == prompt]
+        pool = np.concatenate(same_prompt) @ direction
         best = sorted(self.findings[label], key=lambda finding: -finding.minority_score)
         here = [finding for finding in best if finding.prompt == prompt]
         finding = (here or best)[0]
-        seen = self._seen[finding.prompt, finding.model]
-        along = seen.embeddings @ (direction if here else self._direction(label, finding.prompt))
-        is_top = np.zeros(len(along), bool)
-        is_top[list(seen.tops[finding.neuron])] = True
-        top, rest = float(along[is_top].mean()), float(along[~is_top].mean())
+        source = self._audited[finding.prompt, finding.model]
+        along = source.embeddings @ (direction if here else direction_of(self.embedder, finding.prompt, label))
+        top, rest = means_of(along, source.tops[finding.neuron])
         middle = (top + rest) / 2 if here else float(pool.mean()) + (top - rest) / 2
-        return direction, middle, float(pool.std())
+        return Threshold(direction, middle, float(pool.std()))
 
-    def _direction(self, label: str, prompt: str) -> np.ndarray:
-        plain, named = self._embedder.texts([prompt, f"{prompt}, {label}"])
-        return named - plain
+
+class PooledClipJudge:
+    """CLIP, uncalibrated, for images of one prompt of a study.
+
+    A label that some run found has the threshold of the `pool`. A label that only an axis asks for is shown by the
+    images that are nearer to its text than to the other categories of the axis (the first such axis); the text of
+    `none` is the bare prompt. Any other label is unscored.
+    """
+
+    name = ClipJudge.name
+
+    def __init__(self, pool: Pool, prompt: str):
+        self._pool, self._prompt = pool, prompt
+
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
+        """The verdicts on images of the prompt, one entry per subject. There is no progress to tell."""
+        embeddings = self._pool.embedder.images(images)
+        return without_black(images, [self._verdict(embeddings, subject.label) for subject in subjects])
+
+    def _verdict(self, embeddings: Float[np.ndarray, "image width"], label: str) -> Verdicts:
+        if self._pool.findings.get(label):
+            return ClipJudge.verdict(embeddings, self._pool.threshold(label, self._prompt))
+        axis = next((axis for axis in self._pool.axes if label in axis.labels), None)
+        if axis is None:
+            return unscored(self.name, len(embeddings), "CLIP can judge only what a run has top images of")
+        return self._nearest(embeddings, label, axis)
+
+    def _nearest(self, embeddings: Float[np.ndarray, "image width"], label: str, axis: Axis) -> Verdicts:
+        """Which images are nearer to the label than to the other categories of the axis."""
+        texts = [self._prompt if c == NONE else f"{self._prompt}, {c}" for c in axis.categories]
+        nearest = (embeddings @ self._pool.embedder.texts(texts).T).argmax(axis=1)
+        shows = (nearest == axis.categories.index(label)).astype(float)
+        return Verdicts(self.name, shows, np.full(len(embeddings), np.nan))
 
 
 def place_of(run: Run) -> tuple[str, str]:
@@ -128,15 +149,14 @@ def place_of(run: Run) -> tuple[str, str]:
 
 
 def directions(embedder: Embedder, prompt: str, labels: Sequence[str]) -> Float[np.ndarray, "label width"]:
-    """Which way each label leads from the prompt, of unit length: what tells near labels from far ones, where whole
-    texts are all alike."""
+    """Which way each label leads from the prompt, of unit length. These tell near labels from far ones; whole texts
+    are all alike."""
     texts = embedder.texts([prompt, *(f"{prompt}, {label}" for label in labels)])
     ways = texts[1:] - texts[0]
     return ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-12)
 
 
-def _seen(run: Run) -> AuditedImages:
-    place = {sample.file: sample.index for sample in run.samples()}
-    embeddings = run.embeddings()
-    tops = {a.neuron: [place[file] for file in a.top_images] for a in run.attributes}
-    return AuditedImages(run.config.capture.prompt, embeddings, tops)
+def _audited(run: Run) -> AuditedImages:
+    index_of = run.index_of
+    tops = {a.neuron: [index_of[file] for file in a.top_images] for a in run.attributes}
+    return AuditedImages(run.config.capture.prompt, run.embeddings(), tops)

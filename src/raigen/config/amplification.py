@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import detail, need, need_address
+from raigen.config.fields import JUDGES, detail, need, need_address
 from raigen.config.judging import AskConfig
 
 CONTROLS = {  # of each method that has some: a random direction of the same size, and a random neuron
@@ -71,7 +71,7 @@ class AmplifyConfig(AskConfig):
         need(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
         need(self.causal or len(self.attribute) >= 1, "attribute", self.attribute, "the rank of a listed attribute")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", "portraits", "clip"))
+            need_address("judge", judge, ("auto", *JUDGES))
         self._check_strengths()
 
     def _check_strengths(self) -> None:

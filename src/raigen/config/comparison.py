@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import KINDS, address_of, need_address
+from raigen.config.fields import JUDGES, KINDS, address_of, need_address
 from raigen.config.judging import AskConfig
 
 
@@ -51,6 +51,6 @@ class CompareConfig(AskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.judge is not None:
-            need_address("judge", self.judge, ("portraits", "clip"))
+            need_address("judge", self.judge, JUDGES)
         if self.open_set is not None and self.open_set.partition(":")[0] in KINDS:
             address_of(self.open_set, "open_set")

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from raigen.errors import RaigenError
 
+CLIP = "clip"  # the judge and the annotator that needs no vision-language model
+WORLD = "portraits"  # the planted world; its model, judge, embedder, vocabulary and axes have this name, too
+JUDGES = (WORLD, CLIP)  # the judges that have a name; all others are addresses
 KINDS = ("openai", "transformers", "scripted")
 OPENAI_URL = "https://api.openai.com/v1"
 FORMS = (

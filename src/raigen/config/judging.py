@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval
 
-from raigen.config.fields import check_ranges, detail, need, need_address
+from raigen.config.fields import CLIP, JUDGES, check_ranges, detail, need, need_address
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AskConfig:
 class AnnotateConfig(AskConfig):
     """How the listed neurons are named."""
 
-    annotator: str = "clip"
+    annotator: str = CLIP
     """`clip`, or a vision-language model: `openai:MODEL`, `openai:MODEL@URL`, `transformers:FOLDER_OR_ID`,
     `scripted:FILE`."""
     vocabulary: str = "auto"
@@ -49,7 +49,7 @@ class AnnotateConfig(AskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        need_address("annotator", self.annotator, ("clip",))
+        need_address("annotator", self.annotator, (CLIP,))
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,4 @@ class EvaluateConfig(AskConfig):
              "10 or more, or 0")  # fmt: skip
         need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", "portraits", "clip"))
+            need_address("judge", judge, ("auto", *JUDGES))

@@ -1,4 +1,4 @@
-"""From listed neurons to names and rates: CLIP, the judge of the planted world, or a vision-language model.
+"""From listed neurons to names and rates, by CLIP, the judge of the planted world, or a vision-language model.
 
-The stages are `annotate` and `evaluate`; `vlm` asks a model.
+The stages are `annotate` and `evaluate`; `judges` decides which images show an attribute; `vlm` asks a model.
 """

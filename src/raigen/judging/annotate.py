@@ -1,9 +1,9 @@
-"""Names the listed neurons: what tells a neuron's top images from random ones of the same prompt."""
+"""Names the listed neurons by what tells their top images from random ones of the same prompt."""
 
 import json
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,33 +11,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from PIL.Image import Image
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from raigen.config import AnnotateConfig
-from raigen.config.fields import ModelAddress, address_of
+from raigen.config.fields import CLIP, WORLD, ModelAddress, address_of
 from raigen.discovery.embeddings import embedder_of
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import Answers, Reply
-from raigen.judging.vlm.ask import Job, Plan, ask_all, open_answers
+from raigen.judging.vlm.answers import Answers, Budget, Reply
+from raigen.judging.vlm.ask import Job, Plan, ask_all
 from raigen.judging.vlm.ask import plan as plan_of
 from raigen.judging.vlm.questions import annotation_question, read_annotation, why_not
 from raigen.runs import pixels
 from raigen.runs.files import write_text
-from raigen.runs.records import RareAttribute
+from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
 from raigen.world.attributes import VALUES
-from raigen.world.models import WORLD, makes_portraits
+from raigen.world.models import makes_portraits
 
 BUILT_IN = (WORLD, "general")
-CLIP = "clip"  # the annotator that is no vision-language model
 N_KEYWORDS = 3
 
 
 class Naming(NamedTuple):
     """How well each phrase tells a neuron's top images from the rest, best first.
 
-    `auroc` in [0, 1] of ranking top images above the rest; `contrast` is the difference of the mean similarity.
+    `auroc` in [0, 1] is the probability that a top image is more similar to the phrase than one of the rest, and
+    `contrast` the difference of the mean similarities.
     """
 
     phrases: list[str]
@@ -46,7 +46,7 @@ class Naming(NamedTuple):
 
 
 class Named(NamedTuple):
-    """An attribute as it was named, with its line for annotations.jsonl."""
+    """An attribute with its new label, if it got one, and its line for annotations.jsonl."""
 
     attribute: RareAttribute
     line: dict[str, Any]
@@ -56,9 +56,9 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     """Names each listed neuron, with CLIP or with a vision-language model.
 
     CLIP chooses the phrase of the vocabulary that best tells the top images from all others, if its AUROC is at
-    least `min_auroc`. A vision-language model sees the top images, the same with the neuron's activation over them,
-    and random ones for control, and says what the top ones share. That nothing was identified is an answer, too; a
-    model that gave none leaves `labeled_by` empty. Yields progress in neurons.
+    least `min_auroc`. A vision-language model sees the top images, the same images with the neuron's activation over
+    them, and random ones for control, and says what the top images share. "No identified attribute" is an answer, too;
+    without any answer `labeled_by` stays empty. Yields progress in neurons.
 
     Raises RaigenError when discovery has not run, the vocabulary cannot be read, or the model cannot be asked.
     """
@@ -66,7 +66,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(attributes))
     by_clip = config.annotator == CLIP
     name = f"CLIP ({run.facts.discover.embedder})" if by_clip else address_of(config.annotator).name
-    answers = open_answers(run.answers_path, config)
+    answers = Answers(run.answers_path, Budget(config))
     naming = _by_clip(run, attributes, config) if by_clip else _by_vlm(run, attributes, answers, config)
     found: dict[int, Named] = {}
     for named in naming:
@@ -74,8 +74,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
         yield Tick(len(found), len(attributes), named.attribute.label or "no identified attribute")
     ordered = [found[attribute.neuron] for attribute in attributes]
     write_text(run.annotations_path, "".join(json.dumps(named.line) + "\n" for named in ordered))
-    entries = [asdict(replace(named.attribute, causal=None)) for named in ordered]  # that was of the former label
-    write_text(run.attributes_path, json.dumps(entries, indent=1))
+    run.write_attributes(named.attribute for named in ordered)
     facts: dict[str, Any] = {
         "labeled_by": name,
         "n_named": sum(named.attribute.label is not None for named in ordered),
@@ -90,8 +89,26 @@ def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
     """What asking the vision-language model would take, without asking; empty for CLIP."""
     if config.annotator == CLIP:
         return []
-    jobs = _jobs(run, run.attributes)
-    return [plan_of(address_of(config.annotator), jobs, open_answers(run.answers_path, config))]
+    answers = Answers(run.answers_path, Budget(config))
+    return [plan_of(address_of(config.annotator), _jobs(run, run.attributes), answers)]
+
+
+def control_samples(
+    samples: Sequence[Sample], attribute: RareAttribute, base_seed: int, n: int | None = None
+) -> list[Sample]:
+    """Random images to compare a neuron's top images with, none of them a top image.
+
+    As many as there are top images are drawn first: these are what an annotator sees. `n` = None takes these, a smaller
+    `n` the first of them, and a larger `n` adds further ones.
+    """
+    rest = [sample for sample in samples if sample.file not in attribute.top_images]
+    rng = np.random.default_rng([base_seed, attribute.neuron])
+    seen = sorted(rng.choice(len(rest), size=min(len(attribute.top_images), len(rest)), replace=False).tolist())
+    if n is None or n <= len(seen):
+        return [rest[index] for index in seen[:n]]
+    others = np.setdiff1d(np.arange(len(rest)), seen)
+    more = sorted(rng.choice(others, size=min(n - len(seen), len(others)), replace=False).tolist())
+    return [rest[index] for index in (*seen, *more)]
 
 
 def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
@@ -116,17 +133,12 @@ def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, con
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
     """The question about each neuron, with a sheet of its images."""
-    prompt = run.config.capture.prompt
-    heatmaps = run.heatmaps()
+    prompt, base_seed = run.config.capture.prompt, run.config.capture.base_seed
     samples = run.samples()
     by_file = {sample.file: sample for sample in samples}
-    for attribute, maps in zip(attributes, heatmaps, strict=True):
+    for attribute, maps in zip(attributes, run.heatmaps(), strict=True):
         top = [run.read_image(by_file[file]) for file in attribute.top_images]
-        rest = [sample for sample in samples if sample.file not in attribute.top_images]
-        # As seeded in the report, so that a reader sees the random images that the model saw.
-        rng = np.random.default_rng([run.config.capture.base_seed, attribute.neuron])
-        chosen = sorted(rng.choice(len(rest), size=min(len(top), len(rest)), replace=False).tolist())
-        control = [run.read_image(rest[index]) for index in chosen]
+        control = [run.read_image(sample) for sample in control_samples(samples, attribute, base_seed)]
         question = annotation_question(prompt, len(top), len(control))
         yield Job((evidence_sheet(top, maps, control),), question, (attribute, len(control)))
 
@@ -134,7 +146,7 @@ def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
 def evidence_sheet(
     top: Sequence[Image], heatmaps: Float[np.ndarray, "image row column"], control: Sequence[Image]
 ) -> Image:
-    """What an annotator sees of a neuron: its top images, the same under their heatmaps, random ones."""
+    """What an annotator sees of a neuron: its top images, the same images under their heatmaps, and random ones."""
     peak = float(heatmaps[: len(top)].max(initial=0.0))
     tinted = []
     for image, heatmap in zip(top, heatmaps, strict=False):
@@ -152,10 +164,10 @@ def evidence_sheet(
 def answered(
     attribute: RareAttribute, reply: Reply | None, reason: str, address: ModelAddress, prompt: str, n_control: int
 ) -> Named:
-    """The attribute with the label that a model gave it, or without one: with `labeled_by` where that was its answer,
-    and without where there is none."""
+    """The attribute with the label of a model's reply. Without a label, `labeled_by` says whether "no attribute" was
+    the model's answer, or is None where there is no answer."""
     annotation = read_annotation(reply.text) if reply else None
-    unnamed = _unnamed(attribute, None)
+    unnamed = attribute.unnamed()
     line: dict[str, Any] = {"neuron": attribute.neuron, "label": None, "by": address.name}
     if reply is None or annotation is None:
         unread = "the answer cannot be read" if reply and reply.text else "the model refused to answer"
@@ -163,7 +175,7 @@ def answered(
     n_top = len(attribute.top_images)
     against = why_not(annotation, prompt, n_top, n_control)
     line |= {"why_not": against, "n_top": n_top, "n_random": n_control, **annotation._asdict()}
-    unnamed = _unnamed(attribute, address.name)
+    unnamed = replace(unnamed, labeled_by=address.name)
     if against:
         return Named(unnamed, line)
     named = replace(
@@ -178,8 +190,8 @@ def answered(
 def vocabulary(name: str, model: str, prompt: str) -> list[str]:
     """The phrases to choose from, without those that the prompt says already.
 
-    `auto` is the list of the bundled world for its model, else the general one. Raises RaigenError when a file is
-    missing or holds fewer than two phrases.
+    `auto` takes the phrases of the planted world for its models, else the general list. Raises RaigenError when a file
+    is missing, or fewer than two phrases are left.
     """
     name = (WORLD if makes_portraits(model) else "general") if name == "auto" else name
     if name == WORLD:
@@ -210,17 +222,16 @@ def name_of(
     directions: Float[np.ndarray, "phrase width"],
     phrases: Sequence[str],
 ) -> Naming:
-    """Ranks phrases by how much more similar the top images are to them than the other images, best first.
+    """Ranks phrases by how much more similar to them the top images are than the other images, best first.
 
-    `directions` are the embeddings of "prompt, phrase" less that of the prompt, so that what the prompt says already
-    cancels. Phrases are ranked by the difference of means in units of the standard deviation over all images.
+    `directions` are text("prompt, phrase") - text("prompt"), so what the prompt says already cancels out. Phrases are
+    ranked by the difference of means in units of the standard deviation over all images.
     """
     similarity = embeddings @ directions.T  # [image, phrase]
     is_top = np.zeros(len(embeddings), bool)
     is_top[top] = True
-    ranks = rankdata(similarity, axis=0)[is_top].sum(0)
-    n_top, n_rest = is_top.sum(), (~is_top).sum()
-    auroc = (ranks - n_top * (n_top + 1) / 2) / (n_top * n_rest)
+    n_above = mannwhitneyu(similarity[is_top], similarity[~is_top], axis=0, method="asymptotic").statistic
+    auroc = n_above / (is_top.sum() * (~is_top).sum())  # the share of pairs in which the top image is the more similar
     contrast = similarity[is_top].mean(0) - similarity[~is_top].mean(0)
     order = np.argsort(-contrast / similarity.std(0), kind="stable")
     return Naming(
@@ -229,9 +240,9 @@ def name_of(
 
 
 def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: float) -> RareAttribute:
-    """The attribute with its label, or without one when no phrase is good enough."""
+    """The attribute with the best phrase as its label, or without a label when that phrase is not good enough."""
     good = [phrase for phrase, auroc in zip(naming.phrases, naming.auroc, strict=True) if auroc >= min_auroc]
-    unnamed = _unnamed(attribute, "CLIP")
+    unnamed = replace(attribute.unnamed(), labeled_by="CLIP")
     if not good or good[0] != naming.phrases[0]:
         return unnamed
     return replace(
@@ -241,14 +252,6 @@ def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: fl
         suggested_prompt=f"{prompt}, {good[0]}",
         label_auroc=naming.auroc[0],
     )
-
-
-def _unnamed(attribute: RareAttribute, by: str | None) -> RareAttribute:
-    """The attribute as discovery left it, with no label by `by`."""
-    return replace(
-        attribute, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=by, presence=None,
-        other_presences=(), judges_alpha=None, corrected=(), suggested=None, ratio=None,
-    )  # fmt: skip
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Takes a judge's errors out of its rates, as far as images with known answers tell them."""
+"""Corrects rates for a judge's errors, which are estimated from images with known answers."""
 
 import csv
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ ANSWERS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0
 
 
 class Known(NamedTuple):
-    """What a judge said of an image, and what is true. An empty `label` or `judge` stands for every one."""
+    """What a judge said about an image, and what is true. An empty `label` or `judge` stands for any."""
 
     judged: bool
     true: bool
@@ -23,9 +23,9 @@ class Known(NamedTuple):
 
 
 def read_calibration(path: Path) -> list[Known]:
-    """The lines of a CSV file with the columns `judged` and `true`, and perhaps `label` and `judge`.
+    """The lines of a CSV file with the columns `judged` and `true`, and optionally `label` and `judge`.
 
-    Raises RaigenError when there is no such file, a column is missing, or an answer is none of yes and no.
+    Raises RaigenError when the file is missing, a column is missing, or an answer is neither yes nor no.
     """
     if not path.is_file():
         raise RaigenError(f"calibration: expected a CSV file; there is no file {str(path)!r}")
@@ -45,8 +45,10 @@ def read_calibration(path: Path) -> list[Known]:
 
 
 def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibration | None:
-    """How the judge did on images of this label, or where there are none on those of no label in particular; None
-    where nothing is known."""
+    """How the judge did on images of this label, or, when there are none, on images without a label.
+
+    None unless there are images that show the attribute and images that do not.
+    """
     ours = [one for one in known if one.judge in ("", judge)]
     chosen = [one for one in ours if one.label == label] or [one for one in ours if not one.label]
     positives, negatives = ([one.judged for one in chosen if one.true is side] for side in (True, False))
@@ -56,7 +58,8 @@ def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibratio
 
 
 def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> Presence | None:
-    """The rate without the judge's errors (Rogan & Gladen's, cut to the interval); None where they are not known."""
+    """The rate without the judge's errors (Rogan & Gladen's estimate, clipped to the interval); None when these are not
+    known."""
     if judge is None or not raw.n:
         return None
     interval = calibrated_interval(raw.hits, raw.n, judge, confidence)
@@ -70,11 +73,14 @@ def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> P
 
 
 def checked(raw: Presence, confirmed: int, true_yes: int, positives: int, confidence: float) -> Presence:
-    """The rate when a person confirmed `confirmed` of the judge's hits, and the judge had said yes to `true_yes` of
-    `positives` other images in which the person sees the attribute. Without any of these nothing is known of what the
-    judge misses: the rate is the confirmed share, and the interval reaches far up."""
+    """The rate after a person has confirmed `confirmed` of the judge's hits.
+
+    `positives` are other images in which the person sees the attribute; the judge said yes to `true_yes` of them.
+    Without any of these, nothing is known about what the judge misses: the rate is the confirmed share, and the
+    interval reaches far up.
+    """
     interval = checked_interval(confirmed, raw.n, true_yes, positives, confidence)
-    sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of what the interval takes
+    sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of the interval's draws
     rate = confirmed / raw.n / sensitivity
     return replace(
         raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high, hits=confirmed,

@@ -1,4 +1,4 @@
-"""How well a label tells images on which a neuron fires from others: which images to ask about, and the score."""
+"""Label detection: do verdicts on held-out images tell where the neuron fires?"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,18 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import mannwhitneyu, norm
 
 from raigen.discovery.codes import fires
 from raigen.stats import Interval, rate_interval
 
 STRONGLY = 0.5  # of the mean of a neuron's strongest codes
-TINY = 1e-9  # keeps the search for an end off 0 and 1, where the variance is 0
+TINY = 1e-9  # keeps the search for the ends of an interval off 0 and 1, where the variance is 0
 
 
 class HeldOut(NamedTuple):
-    """Indices of images that had no part in the naming: the neuron fires strongly on `active`, and hardly if at all
-    on the others, of which `hard` look most like those on which it fires."""
+    """Indices of images that had no part in the naming. The neuron fires strongly on `active` ones, and faintly or not
+    at all on the others. Of these, `hard` ones look most like images on which it fires; `random` ones were drawn."""
 
     active: Int[np.ndarray, " image"]
     hard: Int[np.ndarray, " image"]
@@ -25,9 +25,12 @@ class HeldOut(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """How well verdicts tell the two sides apart. Balanced accuracy is the mean of the shares that are right on each
-    side; AUROC, the chance that of an image from each side the active one has the higher score. Both in [0, 1], 0.5 as
-    by chance, with intervals. `hits` of `n_active` active and `false_hits` of `n_silent` silent ones were a yes."""
+    """How well verdicts tell the two sides apart.
+
+    Balanced accuracy is the mean over both sides of the share that is right. AUROC is the probability that an active
+    image scores higher than a silent one. Both lie in [0, 1], are 0.5 by chance, and have intervals. The judge said yes
+    to `hits` of `n_active` active images and to `false_hits` of `n_silent` silent ones.
+    """
 
     hits: int
     n_active: int
@@ -48,9 +51,10 @@ def held_out(
 ) -> HeldOut:
     """Up to `count` active images, evenly from the strongest to the weakest, and as many silent ones.
 
-    Active is a code of at least half the mean of the ten strongest, silent one below a quarter of it: a label names
-    what a neuron is strongest on, and most neurons fire faintly on much else. Half of the silent ones are the nearest
-    to the neuron's centroid, the rest are drawn by lot. `unusable` ones (those the label was made from) are left out.
+    An image is active when its code is at least half the mean of the ten strongest, and silent when it is below a
+    quarter of it: a label names what a neuron is strongest on, and most neurons fire faintly on much else. Half of the
+    silent images are the nearest to the neuron's centroid, the rest are drawn at random. `unusable` images, such as
+    those the label was made from, are left out.
     """
     firing = np.flatnonzero(fires(codes[:, None], STRONGLY)[:, 0] & ~unusable)
     firing = firing[np.argsort(-codes[firing], kind="stable")]
@@ -67,11 +71,11 @@ def held_out(
 def detection(
     active: Float[np.ndarray, " image"], silent: Float[np.ndarray, " other"], confidence: float = 0.95
 ) -> Detection | None:
-    """The score from the probability of a yes on each image, NaN where there is no answer: those do not count.
+    """The score, from the probability of a yes on each image; NaN where there is no answer, which does not count.
 
-    A yes is a probability above 1/2. The interval on balanced accuracy joins those of the two shares by squares
-    (MOVER; Zou & Donner 2008); that on AUROC is Newcombe's (2006, method 5), which stays wide at 1. None when a side
-    has no answer.
+    A yes is a probability above 1/2. The interval on balanced accuracy combines the intervals of the two shares by
+    squares (MOVER; Zou & Donner 2008). The interval on AUROC is Newcombe's (2006, method 5), which stays wide at 1.
+    None when a side has no answer.
 
     >>> found = detection(np.array([0.9, 0.8, 0.2]), np.array([0.1, 0.3, np.nan]))
     >>> found.hits, found.n_silent, round(found.balanced_accuracy, 3), round(found.auroc, 3)
@@ -86,17 +90,18 @@ def detection(
     ends = [(count / n, rate_interval(count, n, confidence)) for count, n in right]
     down = sum((share - interval.low) ** 2 for share, interval in ends) ** 0.5 / 2
     up = sum((interval.high - share) ** 2 for share, interval in ends) ** 0.5 / 2
-    ranks = rankdata(np.concatenate([active, silent]))[: len(active)].sum()
-    auroc = float((ranks - len(active) * (len(active) + 1) / 2) / (len(active) * len(silent)))
+    n_above = mannwhitneyu(active, silent, method="asymptotic").statistic  # pairs where the active one is higher
+    auroc = float(n_above / (len(active) * len(silent)))
     return Detection(
-        hits, len(active), false_hits, len(silent), accuracy,
-        Interval(max(0.0, accuracy - down), min(1.0, accuracy + up), "MOVER"),
-        auroc, auroc_interval(auroc, len(active), len(silent), confidence),
+        hits=hits, n_active=len(active), false_hits=false_hits, n_silent=len(silent),
+        balanced_accuracy=accuracy,
+        accuracy_interval=Interval(max(0.0, accuracy - down), min(1.0, accuracy + up), "MOVER"),
+        auroc=auroc, auroc_interval=auroc_interval(auroc, len(active), len(silent), confidence),
     )  # fmt: skip
 
 
 def auroc_interval(auroc: float, n_active: int, n_silent: int, confidence: float = 0.95) -> Interval:
-    """Newcombe's interval (2006, method 5) on an area under the ROC curve, from it and the two sizes alone.
+    """Newcombe's interval (2006, method 5) on an area under the ROC curve, from the area and the two sizes alone.
 
     The ends are the areas t with |auroc - t| = z sqrt(V(t)),
     V(t) = t (1 - t) [1 + (N - 1) ((1 - t) / (2 - t) + t / (1 + t))] / (n_active n_silent), N = (n_active + n_silent)/2.
@@ -117,5 +122,5 @@ def auroc_interval(auroc: float, n_active: int, n_silent: int, confidence: float
 
 
 def _zero(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that changes its sign between `low` and `high` is 0."""
-    return float(brentq(function, low, high))  # type: ignore[arg-type]  # a pair only where it is asked for
+    """Where a function that changes sign between `low` and `high` is 0."""
+    return float(brentq(function, low, high))  # type: ignore[arg-type]  # it returns a pair only on request

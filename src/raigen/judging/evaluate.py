@@ -1,167 +1,168 @@
 """Measures how often fresh images show each named attribute."""
 
-import csv
-import io
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from raigen.config import EvaluateConfig
-from raigen.config.fields import address_of
 from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
-from raigen.judging.fresh import (
-    ImageList,
-    fresh_images,
-    known_images,
-    ratio_of,
-    suggested_jobs,
-    suggested_samples,
-    suggested_verdicts,
-)
+from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
 from raigen.judging.judges import (
-    CLIP,
-    Rates,
+    Judge,
+    Look,
+    StoredImages,
     Subject,
     Verdicts,
+    VlmJudge,
+    asking,
     given_labels,
     is_in_world,
     judges_of,
-    presence_jobs,
-    presence_of,
-    rates_of,
-    verdicts_of,
-    without,
+    truth_of_run,
 )
-from raigen.judging.label_scores import label_jobs, label_scores
-from raigen.judging.vlm.answers import Answers
-from raigen.judging.vlm.ask import Plan, open_answers
-from raigen.judging.vlm.ask import plan as plan_of
+from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
+from raigen.judging.presence_table import table
+from raigen.judging.rates import presence_of, rates_of, ratio_of, unscored_by_reason
+from raigen.judging.vlm.answers import Answers, Budget
+from raigen.judging.vlm.ask import Plan
 from raigen.runs.files import write_text
-from raigen.runs.records import SUGGESTED, Presence, RareAttribute, Sample, suggested_columns
+from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
-from raigen.world.judge import judge
-from raigen.world.models import WORLD
-from raigen.world.truth import truth_of
 
-RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge", "interval", "mode")  # of a presence
-Given = dict[Subject, Rates]  # the rates of the attributes that came from a file
+
+class Inputs(NamedTuple):
+    """What is judged: fresh images for all `subjects`, images of each suggested prompt for the subject that it names,
+    and audited images for the label scores. All judges see the fresh images; only the first one sees the rest."""
+
+    subjects: list[Subject]
+    fresh: list[Sample]
+    suggested: dict[Subject, list[Sample]]
+    material: Material
+    scored: list[Scored]
+
+    def looks(self, run: Run, is_first: bool) -> Iterator[Look]:
+        """What a judge looks at."""
+        yield Look(StoredImages(run, self.fresh, "evaluate"), self.subjects)
+        if is_first:
+            for subject, samples in self.suggested.items():
+                yield Look(StoredImages(run, samples, "evaluate"), [subject])
+            yield from label_looks(run, self.material, self.scored)
+
+
+class Found(NamedTuple):
+    """What the judges say: on the fresh images, by subject, one entry per judge; on the images of the suggested
+    prompts, by subject; and the lines of label_scores.jsonl."""
+
+    verdicts: dict[Subject, list[Verdicts]]
+    suggested: dict[Subject, Verdicts]
+    scores: list[dict[str, Any]]
 
 
 def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]:
-    """Makes images with seeds of their own and counts, per named attribute, how many show it.
+    """Makes fresh images and counts, for each named attribute, how many show it.
 
-    Each judge gives rates of its own; where there are two or more, Krippendorff's alpha says how far they agree. What
-    cannot be judged is unscored: it is counted apart and stays out of the rate. Attributes of a file are judged beside
-    the discovered ones. Each label is scored on held-out audited images. For the bundled world truth.json says which
-    neurons were right. Stopped and started again it keeps the images that are whole, and the answers. Yields progress
-    in images, then in questions. Images of each suggested prompt say how often the attribute shows when it is asked
-    for.
+    Each judge gives its own rates; with two or more, Krippendorff's alpha says how far they agree. What cannot be
+    judged is unscored: it is counted separately and stays out of the rate. Attributes of a file are judged beside the
+    discovered ones. Images of each suggested prompt say how often the attribute shows when the prompt names it. Each
+    label is scored on held-out audited images. For the planted world, truth.json says which neurons were right.
 
-    Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot judge this run.
+    Started again after a stop it keeps the images that are whole, and the answers. Yields progress in images, then in
+    questions. Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot
+    judge this run.
     """
     run.require("annotate")
-    capture = run.config.capture
-    judges, subjects = judges_of(config.judge, capture), _subjects(run, config)
     known = read_calibration(Path(config.calibration)) if config.calibration else []
-    answers = open_answers(run.answers_path, config)  # one, so that all judges share the budget
-    samples = yield from fresh_images(run, capture, config.n_fresh_images, _fresh_list(run))
-    by_judge = []
-    for name in judges:
-        by_judge.append((yield from verdicts_of(run, samples, subjects, name, answers, config)))
-    black = np.array([run.read_image(sample, "evaluate").getbbox() is None for sample in samples])
-    by_judge = [[without(verdict, black) for verdict in found] for found in by_judge]
-    verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(subjects)}
-    given = [subject for subject in subjects if subject.neuron is None]
-    asked = yield from suggested_verdicts(run, judges[0], answers, config)
-    measured = [_measured(a, verdicts, asked.get(a.neuron), config.confidence, known) for a in run.attributes]
-    scores = yield from label_scores(run, judges[0], answers, config)
-    write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in scores))
-    write_text(run.judgements_path, judgments(samples, verdicts))
-    write_text(run.presence_path, table(measured, {s: rates_of(verdicts[s], config.confidence) for s in given}))
-    run.write_attributes(measured)
-    outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
-    outputs += [run.dir / sample.file for sample in samples]
-    outputs += [run.dir / sample.file for _, made in suggested_samples(run, config) for sample in made]
-    if is_in_world(capture):
-        outputs.append(_write_truth(run, measured))
-    names = list(dict.fromkeys(verdict.judge for found in verdicts.values() for verdict in found))
+    subjects = _subjects(run, config)
+    judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
+    fresh, suggested = yield from _make_images(run, config)
+    material = material_of(run)
+    inputs = Inputs(subjects, fresh, suggested, material, scored_labels(run, material, config))
+    for judge in judges:
+        yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
+    found = _judge(run, judges, inputs, config)
+    measured = [_measured(attribute, found, config.confidence, known) for attribute in run.attributes]
+    outputs = _write(run, config, inputs, found, measured)
     facts = {
-        "judge": ", ".join(names), "n_fresh_images": len(samples), "fresh_seeds_from": samples[0].seed,
-        "n_given_attributes": len(given),
-        "n_unscored": unscored_by_reason([*chain(*verdicts.values()), *asked.values()]),
-        "answers": _usages(judges, answers),
-    }  # fmt: skip
+        "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
+        "n_fresh_images": len(fresh),
+        "fresh_seeds_from": fresh[0].seed,
+        "n_given_attributes": sum(subject.neuron is None for subject in subjects),
+        "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
+        "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
+    }
     return Outcome(outputs, facts)
 
 
 def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
-    """What asking the vision-language judges would take, without asking. Images that are not made yet count as one
-    of the audited ones."""
+    """What asking the vision-language judges would take, without asking. An audited image stands in for each image that
+    is not made yet."""
     run.require("annotate")
-    capture = run.config.capture
-    made = known_images(run, capture, _fresh_list(run))
+    judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
     stand_in = run.samples()[0]
-    samples = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
-    labels = list(dict.fromkeys(subject.label for subject in _subjects(run, config)))
-    answers, plans, judges = open_answers(run.answers_path, config), [], judges_of(config.judge, capture)
-    for name in judges:
-        if name not in (CLIP, WORLD):
-            jobs = presence_jobs(run, samples, labels)
-            if name == judges[0]:
-                jobs = chain(jobs, suggested_jobs(run, config, stand_in), label_jobs(run, config))
-            plans.append(plan_of(address_of(name), jobs, answers))
-    return plans
+    made = known_images(run, fresh_list(run))
+    fresh = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
+    suggested = {}
+    for subject, prompt in _suggested_prompts(run, config).items():
+        made = known_images(run, suggested_list(run, prompt), prompt)
+        suggested[subject] = [made.get(index, stand_in) for index in range(config.n_suggested_images)]
+    material = material_of(run)
+    inputs = Inputs(_subjects(run, config), fresh, suggested, material, scored_labels(run, material, config))
+    return [
+        judge.plan(chain.from_iterable(judge.questions(*look) for look in inputs.looks(run, judge is judges[0])))
+        for judge in judges
+        if isinstance(judge, VlmJudge)
+    ]
+
+
+def _make_images(
+    run: Run, config: EvaluateConfig
+) -> Generator[Tick, None, tuple[list[Sample], dict[Subject, list[Sample]]]]:
+    """The fresh images, and those of the suggested prompts, by one pipeline, which is loaded if any is missing."""
+    pipeline = loader(run.config.capture)
+    fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
+    prompts = _suggested_prompts(run, config)
+    suggested = yield from suggested_images(run, list(prompts.values()), config.n_suggested_images, pipeline)
+    return fresh, {subject: suggested[prompt] for subject, prompt in prompts.items()}
+
+
+def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, config: EvaluateConfig) -> Found:
+    fresh = StoredImages(run, inputs.fresh, "evaluate")
+    by_judge = [judge.verdicts(fresh, inputs.subjects) for judge in judges]
+    suggested = {
+        subject: judges[0].verdicts(StoredImages(run, samples, "evaluate"), [subject])[0]
+        for subject, samples in inputs.suggested.items()
+    }
+    verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(inputs.subjects)}
+    return Found(verdicts, suggested, label_scores(run, judges[0], inputs.material, inputs.scored, config))
 
 
 def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
     """What is looked for: the named attributes, then those of the file."""
-    found = [Subject(a.label, a.neuron, a.top_images) for a in run.attributes if a.label]
-    if config.attributes is None:
-        return found
-    return found + [Subject(label) for label in given_labels(config.attributes)]
+    given = given_labels(config.attributes) if config.attributes is not None else []
+    return [*(Subject.of(attribute) for attribute in run.attributes if attribute.label), *map(Subject, given)]
 
 
-def _fresh_list(run: Run) -> ImageList:
-    return ImageList(run.fresh_samples_path, run.fresh_dir)
+def _suggested_prompts(run: Run, config: EvaluateConfig) -> dict[Subject, str]:
+    """The prompts that name an attribute; none where no images of them are wanted."""
+    if not config.n_suggested_images:
+        return {}
+    return {Subject.of(a): a.suggested_prompt for a in run.attributes if a.label and a.suggested_prompt}
 
 
-def unscored_by_reason(verdicts: Sequence[Verdicts]) -> dict[str, int]:
-    """How many verdicts are missing, by judge and reason."""
-    counts: dict[str, int] = {}
-    for verdict in verdicts:
-        for reason in (verdict.why or {}).values():
-            short = f"{verdict.judge}: {reason.split(':')[0]}"  # what follows a colon differs from case to case
-            counts[short] = counts.get(short, 0) + 1
-    return counts
-
-
-def _usages(judges: Sequence[str], answers: Answers) -> dict[str, dict[str, Any]]:
-    """What the vision-language judges took, for the run card."""
-    addresses = [address_of(name) for name in judges if name not in (CLIP, WORLD)]
-    return {address.name: answers.usage(address.model)._asdict() for address in addresses}
-
-
-def _measured(
-    attribute: RareAttribute,
-    verdicts: dict[Subject, list[Verdicts]],
-    asked: Verdicts | None,
-    confidence: float,
-    known: Sequence[Known],
-) -> RareAttribute:
+def _measured(attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known]) -> RareAttribute:
     """The attribute with its rates, or with none where it has no label."""
-    subject = Subject(attribute.label or "", attribute.neuron, attribute.top_images)
-    if subject not in verdicts:
-        return replace(attribute, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
-                       ratio=None)  # fmt: skip
-    (first, *others), alpha = rates_of(verdicts[subject], confidence)
+    subject = Subject.of(attribute)
+    if subject not in found.verdicts:
+        return attribute.unmeasured()
+    (first, *others), alpha = rates_of(found.verdicts[subject], confidence)
     corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
-    suggested = None if asked is None else presence_of(asked, confidence)
+    suggested = presence_of(found.suggested[subject], confidence) if subject in found.suggested else None
     return replace(
         attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha,
         corrected=(corrected,) if corrected else (), suggested=suggested,
@@ -169,7 +170,27 @@ def _measured(
     )  # fmt: skip
 
 
-def judgments(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]]) -> str:
+def _write(
+    run: Run, config: EvaluateConfig, inputs: Inputs, found: Found, measured: Sequence[RareAttribute]
+) -> list[Path]:
+    """Writes what was measured; the paths of all that the stage made."""
+    given = {
+        subject.label: rates_of(verdicts, config.confidence)
+        for subject, verdicts in found.verdicts.items() if subject.neuron is None
+    }  # fmt: skip
+    write_text(run.label_scores_path, "".join(json.dumps(score) + "\n" for score in found.scores))
+    write_text(run.judgements_path, judgments(inputs.fresh, found.verdicts))
+    write_text(run.presence_path, table(measured, given))
+    run.write_attributes(measured)
+    outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
+    outputs += [run.dir / sample.file for sample in chain(inputs.fresh, *inputs.suggested.values())]
+    if is_in_world(run.config.capture):
+        write_text(run.truth_path, json.dumps(truth_of_run(run), indent=1))
+        outputs.append(run.truth_path)
+    return outputs
+
+
+def judgments(samples: Sequence[Sample], verdicts: Mapping[Subject, Sequence[Verdicts]]) -> str:
     """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
@@ -180,38 +201,5 @@ def judgments(samples: Sequence[Sample], verdicts: dict[Subject, list[Verdicts]]
             line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
             if np.isnan(shown):
                 line["why"] = (why or {}).get(index, "unscored")
-            lines.append(json.dumps(line))
-    return "".join(line + "\n" for line in lines)
-
-
-def table(attributes: Sequence[RareAttribute], given: Given | None = None) -> str:
-    """presence.csv: a line per attribute, judge and mode, discovered ones first; a given one has no rank and neuron.
-
-    How often it shows when it is asked for stands on every line of an attribute.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "neuron", "label", *RATES, "judges_alpha", *SUGGESTED])
-    for a in attributes:
-        for presence in (a.presence, *a.other_presences, *a.corrected):
-            if presence is not None:
-                writer.writerow([a.rank, a.neuron, a.label, *_rate(presence, a.judges_alpha), *suggested_columns(a)])
-    for subject, (presences, alpha) in (given or {}).items():
-        for presence in presences:
-            writer.writerow(["", "", subject.label, *_rate(presence, alpha), *[""] * len(SUGGESTED)])
-    return buffer.getvalue()
-
-
-def _rate(presence: Presence, alpha: float | None) -> list[Any]:
-    return [*(getattr(presence, name) for name in RATES), "" if alpha is None else f"{alpha:.4f}"]
-
-
-def _write_truth(run: Run, attributes: Sequence[RareAttribute]):
-    samples = run.samples()
-    index_of = {sample.file: sample.index for sample in samples}
-    judgment = judge([run.read_image(sample) for sample in samples])
-    top = [[index_of[file] for file in attribute.top_images] for attribute in attributes]
-    prompt = run.config.capture.prompt
-    truth = truth_of(judgment, top, [attribute.neuron for attribute in attributes], prompt)
-    write_text(run.truth_path, json.dumps(truth, indent=1))
-    return run.truth_path
+            lines.append(json.dumps(line) + "\n")
+    return "".join(lines)

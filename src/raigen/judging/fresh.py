@@ -1,27 +1,21 @@
-"""Makes images of a run that were not audited: fresh ones, and ones of prompts that ask for an attribute."""
+"""Makes further images of a run's model: fresh ones of the same prompt, and ones of suggested prompts."""
 
-import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from raigen.config import CaptureConfig, EvaluateConfig
+from raigen.config import CaptureConfig
 from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
-from raigen.judging.judges import Subject, Verdicts, presence_jobs, verdicts_of, without
-from raigen.judging.vlm.answers import Answers
-from raigen.judging.vlm.ask import Job
 from raigen.runs.files import sha256
 from raigen.runs.images import whole_samples, write_image, write_list
-from raigen.runs.records import Presence, RareAttribute, Ratio, Sample
+from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick, mapped
-from raigen.stats import ratio_interval
 
 FRESH_SEEDS_FROM = 1_000_000_000  # beyond any base_seed in use, so that no fresh image was seen before
 
@@ -33,133 +27,90 @@ class ImageList(NamedTuple):
     folder: Path
 
 
+def fresh_list(run: Run) -> ImageList:
+    """Where the fresh images of `evaluate` lie."""
+    return ImageList(run.fresh_samples_path, run.fresh_dir)
+
+
+def compared_list(run: Run) -> ImageList:
+    """Where the fresh images lie that only a comparison needed."""
+    return ImageList(run.compared_samples_path, run.compared_dir)
+
+
+def suggested_list(run: Run, prompt: str) -> ImageList:
+    """Where the images of a suggested prompt lie."""
+    folder = run.asked_dir(sha256(prompt.encode())[:16])
+    return ImageList(folder / "samples.jsonl", folder)
+
+
 def first_seed(capture: CaptureConfig) -> int:
     """The seed of the first fresh image."""
     return FRESH_SEEDS_FROM + capture.base_seed
 
 
-def known_images(run: Run, capture: CaptureConfig, shelf: ImageList) -> dict[int, Sample]:
-    """The fresh images that are on the shelf, whole, by index."""
-    return whole_samples(run, shelf.path, shelf.folder, capture.prompt, first_seed(capture))
+def known_images(run: Run, stored: ImageList, prompt: str | None = None) -> dict[int, Sample]:
+    """The whole images of a list, by index. They are of the run's prompt unless another `prompt` is given."""
+    capture = run.config.capture
+    return whole_samples(run, stored.path, stored.folder, prompt or capture.prompt, first_seed(capture))
+
+
+def loader(capture: CaptureConfig) -> Callable[[], DiffusionPipeline]:
+    """A function that loads the model of `capture` at its first call, and keeps it."""
+    return cache(lambda: load_pipeline(capture.model, capture.device, capture))
 
 
 def fresh_images(
     run: Run,
-    capture: CaptureConfig,
     n: int,
-    shelf: ImageList,
-    elsewhere: Mapping[int, Sample] | None = None,
-    pipeline: Callable[[], DiffusionPipeline] | None = None,
+    stored: ImageList,
+    pipeline: Callable[[], DiffusionPipeline],
+    prompt: str | None = None,
+    others: Mapping[int, Sample] | None = None,
 ) -> Generator[Tick, None, list[Sample]]:
-    """The first `n` fresh images of `capture`'s prompt; those that are neither on the shelf nor `elsewhere` are made
-    and put on it, by what `pipeline` gives (left out: the model of `capture`). Yields progress in images.
+    """The first `n` fresh images of the run's prompt, or of another `prompt` with the same seeds. Yields progress.
+
+    Images that are neither in `stored` nor among `others`, by index, are made with `pipeline` and added to `stored`.
     """
-    base, others = first_seed(capture), elsewhere or {}
-    samples = {index: sample for index, sample in known_images(run, capture, shelf).items() if index < n}
+    capture = run.config.capture if prompt is None else replace(run.config.capture, prompt=prompt)
+    others = {index: sample for index, sample in (others or {}).items() if index < n}
+    known = known_images(run, stored, capture.prompt)
+    samples = {index: sample for index, sample in known.items() if index < n}
     missing = [index for index in range(n) if index not in samples and index not in others]
     yield Tick(n - len(missing), n)
     if missing:
-        pipe = (pipeline or loader(capture))()
+        pipe, base = pipeline(), first_seed(capture)
         settings = defaults(pipe, capture.model, capture)
-        seeds = [base + index for index in missing]
         waiting = iter(missing)
+        seeds = [base + index for index in missing]
         for images in generate_images(pipe, capture.prompt, seeds, settings, capture.batch_size):
             for image, index in zip(images, waiting, strict=False):
-                samples[index] = write_image(run, shelf.folder, index, capture.prompt, base + index, image)
-            write_list(shelf.path, samples)
-            yield Tick(len({*samples, *(index for index in others if index < n)}), n)
+                samples[index] = write_image(run, stored.folder, index, capture.prompt, base + index, image)
+            write_list(stored.path, samples)
+            yield Tick(len({*samples, *others}), n)
     return [others[index] if index in others else samples[index] for index in range(n)]
 
 
-def loader(capture: CaptureConfig) -> Callable[[], DiffusionPipeline]:
-    """Loads the model of `capture` when it is first asked for it, and once."""
-    return cache(lambda: load_pipeline(capture.model, capture.device, capture))
-
-
 def compared_images(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
-    """The first `n` fresh images of a run: those that `evaluate` made, and beyond them further ones."""
-    capture = run.config.capture
-    evaluated = known_images(run, capture, ImageList(run.fresh_samples_path, run.fresh_dir))
-    shelf = ImageList(run.compared_samples_path, run.compared_dir)
-    return (yield from fresh_images(run, capture, n, shelf, evaluated))
+    """The first `n` fresh images of a run: those that `evaluate` made, and further ones made now. Yields progress."""
+    evaluated = known_images(run, fresh_list(run))
+    return fresh_images(run, n, compared_list(run), loader(run.config.capture), others=evaluated)
 
 
 def n_missing_images(run: Run, n: int) -> int:
-    """How many of the first `n` fresh images of a run are not there yet."""
-    capture = run.config.capture
-    shelves = [ImageList(run.fresh_samples_path, run.fresh_dir), ImageList(run.compared_samples_path, run.compared_dir)]
-    known = {index for shelf in shelves for index in known_images(run, capture, shelf)}
+    """How many of the first `n` fresh images of a run are not made yet."""
+    known = {*known_images(run, fresh_list(run)), *known_images(run, compared_list(run))}
     return sum(index not in known for index in range(n))
 
 
-def suggested_images(run: Run, prompts: Sequence[str], n: int) -> Generator[Tick, None, dict[str, list[Sample]]]:
-    """`n` images of each of other prompts by the run's model, with the seeds of its fresh ones; by prompt. Yields
-    progress in images."""
-    capture = run.config.capture
-    pipeline, found, total = loader(capture), {}, n * len(set(prompts))
-    for prompt in dict.fromkeys(prompts):
-        made = fresh_images(run, replace(capture, prompt=prompt), n, suggested_list(run, prompt), None, pipeline)
-        found[prompt] = yield from mapped(made, partial(_of_all, n * len(found), total, prompt))
+def suggested_images(
+    run: Run, prompts: Sequence[str], n: int, pipeline: Callable[[], DiffusionPipeline]
+) -> Generator[Tick, None, dict[str, list[Sample]]]:
+    """`n` images of each suggested prompt, by prompt, with the first seeds of the fresh images. Yields progress."""
+    found: dict[str, list[Sample]] = {}
+    unique = list(dict.fromkeys(prompts))
+    for done, prompt in enumerate(unique):
+        making = fresh_images(run, n, suggested_list(run, prompt), pipeline, prompt)
+        found[prompt] = yield from mapped(
+            making, lambda tick, done=done, prompt=prompt: Tick(done * n + tick.done, len(unique) * n, prompt)
+        )
     return found
-
-
-def _of_all(before: int, total: int, prompt: str, tick: Tick) -> Tick:
-    return Tick(before + tick.done, total, prompt)
-
-
-def suggested_list(run: Run, prompt: str) -> ImageList:
-    """Where the images of another prompt lie."""
-    folder = run.asked_dir(sha256(prompt.encode())[:16])
-    return ImageList(folder / "samples.jsonl", folder)
-
-
-def suggested_verdicts(
-    run: Run, judge: str, answers: Answers, config: EvaluateConfig
-) -> Generator[Tick, None, dict[int, Verdicts]]:
-    """By neuron, what the judge says of `n_suggested_images` images of the suggested prompt of each named attribute.
-
-    They have the first seeds of the fresh images. Yields progress in images, then in questions. Raises RaigenError
-    when the model cannot be loaded, or the judge cannot be asked.
-    """
-    wanted, found = _wanted(run.attributes, config), {}
-    images = yield from suggested_images(run, list(wanted.values()), config.n_suggested_images)
-    for subject, prompt in wanted.items():
-        samples = images[prompt]
-        (verdicts,) = yield from verdicts_of(run, samples, [subject], judge, answers, config)
-        black = np.array([run.read_image(sample, "evaluate").getbbox() is None for sample in samples])
-        found[subject.neuron] = without(verdicts, black)
-    return found
-
-
-def suggested_samples(run: Run, config: EvaluateConfig) -> Iterator[tuple[Subject, list[Sample]]]:
-    """Each attribute that is asked for, with those of its images that are made already."""
-    capture = run.config.capture
-    for subject, prompt in _wanted(run.attributes, config).items():
-        made = known_images(run, replace(capture, prompt=prompt), suggested_list(run, prompt))
-        yield subject, [made[index] for index in range(config.n_suggested_images) if index in made]
-
-
-def suggested_jobs(run: Run, config: EvaluateConfig, stand_in: Sample) -> Iterator[Job]:
-    """What a vision-language model will be asked; images that are not made yet count as `stand_in`."""
-    for subject, made in suggested_samples(run, config):
-        missing = config.n_suggested_images - len(made)
-        yield from presence_jobs(run, [*made, *[stand_in] * missing], [subject.label])
-
-
-def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | None:
-    """How many times as often the attribute shows when it is asked for; None where a rate was not measured."""
-    if not suggested.n or not bare.n:
-        return None
-    low, high, _ = ratio_interval(suggested.hits, suggested.n, bare.hits, bare.n, confidence)
-    return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
-
-
-def _wanted(attributes: Sequence[RareAttribute], config: EvaluateConfig) -> dict[Subject, str]:
-    """The named attributes with the prompts that ask for them."""
-    if not config.n_suggested_images:
-        return {}
-    return {
-        Subject(a.label, a.neuron, a.top_images): a.suggested_prompt
-        for a in attributes
-        if a.label and a.suggested_prompt
-    }

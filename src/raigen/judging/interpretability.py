@@ -1,7 +1,7 @@
-"""How clear, how redundant and how mixed a neuron is, from embeddings alone: no label, no judge.
+"""How clear, redundant and polysemantic a neuron is, from embeddings alone: no label, no judge.
 
-The three are those of SemanticLens (Dreyer et al. 2025, "Mechanistic understanding and validation of large AI models
-with SemanticLens"). Embeddings and centroids are of length 1.
+The three measures are from SemanticLens (Dreyer et al. 2025, "Mechanistic understanding and validation of large AI
+models with SemanticLens"). Embeddings and centroids have length 1.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ from jaxtyping import Float
 from sklearn.cluster import KMeans
 
 N_MEANINGS = 2
-N_HALVES = 10  # random halvings where one cluster would hold a single image
+N_HALVES = 10  # random halvings, used when a cluster holds a single image
 
 
 def clarity(embeddings: Float[np.ndarray, "image width"]) -> float:
-    """The mean cosine between any two of the images: 1 when all are alike. At least two images.
+    """The mean cosine between two of the images: 1 when all are alike. In [-1 / (images - 1), 1].
 
-    In [-1 / (images - 1), 1].
+    Needs at least two images.
 
     >>> clarity(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).__round__(3)
     0.333
@@ -25,7 +25,7 @@ def clarity(embeddings: Float[np.ndarray, "image width"]) -> float:
 
 
 def redundancy(centroids: Float[np.ndarray, "neuron width"], neuron: int) -> float:
-    """The cosine between the centroid of a neuron and the nearest one of another: 1 when there is a twin. In [-1, 1].
+    """The cosine between the centroid of a neuron and the nearest other one: 1 when there is a twin. In [-1, 1].
 
     >>> redundancy(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]), 0)
     0.6
@@ -34,10 +34,10 @@ def redundancy(centroids: Float[np.ndarray, "neuron width"], neuron: int) -> flo
 
 
 def polysemanticity(embeddings: Float[np.ndarray, "image width"], seed: int = 0) -> float:
-    """How far the centers of the images' two clusters (k-means) point apart: 1 - their cosine, in [0, 2].
+    """How far apart the centers of the images' two clusters (k-means) point: 1 - their cosine, in [0, 2].
 
-    0 when there is one kind of image. A single odd image is no second meaning: where a cluster holds fewer than
-    two, it is the mean over random halves. At least four images.
+    It is 0 when there is one kind of image. A single odd image is not a second meaning: when a cluster holds fewer than
+    two images, the measure is the mean over random halves instead. Needs at least four images.
     """
     fit = KMeans(N_MEANINGS, n_init=10, random_state=seed).fit(embeddings)  # type: ignore
     if np.bincount(fit.predict(embeddings), minlength=N_MEANINGS).min() >= 2:

@@ -1,33 +1,32 @@
 """Says of each image whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from PIL.Image import Image
 
 from raigen.config import AskConfig, CaptureConfig
-from raigen.config.fields import ModelAddress, address_of
+from raigen.config.fields import CLIP, WORLD, ModelAddress, address_of
 from raigen.config.prompts import lines_of
-from raigen.diffusion.loading import resolve_device
-from raigen.discovery.embeddings import Embedder
+from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import Answers, Reply
-from raigen.judging.vlm.ask import Job, ask_all
+from raigen.judging.vlm.answers import Answers, Reply, Usage
+from raigen.judging.vlm.ask import Job, Plan, Result, ask_all
+from raigen.judging.vlm.ask import plan as plan_of
 from raigen.judging.vlm.questions import presence_question, read_presence
-from raigen.runs.records import Presence, Sample
+from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick, mapped
-from raigen.stats import krippendorff_alpha, rate_interval
+from raigen.runs.steps import Tell, Tick
 from raigen.world.attributes import PROMPTS, VALUES
-from raigen.world.judge import judge
-from raigen.world.models import WORLD, makes_portraits
+from raigen.world.judge import judge as judge_portraits
+from raigen.world.models import makes_portraits
+from raigen.world.truth import truth_of
 
-CLIP = "clip"  # beside that of the world, the judge that is no vision-language model
 NOT_KNOWN = "the judge does not know this attribute"
 
 
@@ -38,12 +37,17 @@ class Subject(NamedTuple):
     neuron: int | None = None
     top_images: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, attribute: RareAttribute) -> "Subject":
+        """What to look for when a listed attribute is judged."""
+        return cls(attribute.label or "", attribute.neuron, attribute.top_images)
+
 
 class Verdicts(NamedTuple):
-    """What a judge says of each fresh image: 1 shows the attribute, 0 does not, NaN unscored.
+    """What a judge says about each image: 1 it shows the attribute, 0 it does not, NaN unscored.
 
-    `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none; `why` says by image why
-    it is unscored.
+    `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none. `why` holds the reason for
+    each unscored image, by index.
     """
 
     judge: str
@@ -52,10 +56,99 @@ class Verdicts(NamedTuple):
     why: Mapping[int, str] | None = None
 
 
-def given_labels(file: str) -> list[str]:
-    """The attributes of a text file, one a line, each once. Lines that begin with # are notes.
+class StoredImages(Sequence[Image]):
+    """Images of a run. Each is read from its file when it is needed, so that thousands do not fill the memory.
 
-    Raises RaigenError when there is no file, or none in it.
+    `stage` is the one that made them: it is named when a file is missing.
+    """
+
+    def __init__(self, run: Run, samples: Sequence[Sample], stage: str = "capture"):
+        self.samples, self._run, self._stage = samples, run, stage
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:  # an image, and a list of them for a slice
+        if isinstance(index, slice):
+            return [self._run.read_image(sample, self._stage) for sample in self.samples[index]]
+        return self._run.read_image(self.samples[index], self._stage)
+
+
+Images = Sequence[Image]
+Subjects = Sequence[Subject]
+
+
+class Look(NamedTuple):
+    """Images, and the attributes that a judge looks for in each of them."""
+
+    images: Images
+    subjects: Subjects
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Says which images show an attribute. To add a judge, write such a class, and name it in `judge_of` and in
+    `raigen.config.fields.JUDGES`."""
+
+    name: str
+    """What its rates are signed with."""
+
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
+        """The verdicts on the images, one entry per subject. Wholly black images are unscored: see `without_black`."""
+        ...
+
+
+def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
+    """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says.
+
+    Raises RaigenError for a text that is neither.
+    """
+    if name == WORLD:
+        return WorldJudge()
+    if name == CLIP:
+        return ClipJudge(run)
+    return VlmJudge(address_of(name), answers, config)
+
+
+def judges_of(names: Sequence[str], run: Run, answers: Answers, config: AskConfig) -> list[Judge]:
+    """The judges of `names`, each once. Raises RaigenError where one cannot judge this run."""
+    return [judge_of(name, run, answers, config) for name in judge_names(names, run.config.capture)]
+
+
+def judge_names(names: Sequence[str], capture: CaptureConfig) -> list[str]:
+    """The names of judges, each once; `auto` becomes the world's judge for images of the planted world, else CLIP.
+
+    Raises RaigenError where one cannot judge images of this capture.
+    """
+    in_world = is_in_world(capture)
+    found = [(WORLD if in_world else CLIP) if name == "auto" else name for name in names]
+    if WORLD in found and not in_world:
+        raise _not_in_world(capture)
+    return list(dict.fromkeys(found))
+
+
+def is_in_world(capture: CaptureConfig) -> bool:
+    """Whether the images are of the planted world, whose own judge can read them."""
+    return makes_portraits(capture.model) and capture.prompt in PROMPTS
+
+
+def need_world_prompt(capture: CaptureConfig) -> None:
+    """Raises RaigenError unless the prompt is one of the planted world's, whatever the model is."""
+    if capture.prompt not in PROMPTS:
+        raise _not_in_world(capture)
+
+
+def _not_in_world(capture: CaptureConfig) -> RaigenError:
+    return RaigenError(
+        f"judge: expected clip or a vision-language model; {WORLD!r} can judge only images of the planted world "
+        f"and its prompts, this run is {capture.model!r} with {capture.prompt!r}"
+    )
+
+
+def given_labels(file: str) -> list[str]:
+    """The attributes in a text file, one a line, each once. Lines that begin with # are comments.
+
+    Raises RaigenError when the file is missing or names no attribute.
     """
     path = Path(file)
     if not path.is_file():
@@ -66,169 +159,197 @@ def given_labels(file: str) -> list[str]:
     return given
 
 
-def verdicts_of(
-    run: Run,
-    samples: Sequence[Sample],
-    subjects: Sequence[Subject],
-    name: str,
-    answers: Answers,
-    config: AskConfig,
-    stage: str = "evaluate",
-) -> Generator[Tick, None, list[Verdicts]]:
-    """The verdicts of the judge `name` on images that `stage` made, in the order of the subjects."""
-    if name in (CLIP, WORLD):
-        images = [run.read_image(sample, stage) for sample in samples]
-        return world_verdicts(images, subjects) if name == WORLD else clip_verdicts(run, images, subjects)
-    address = address_of(name)
-    labels = list(dict.fromkeys(subject.label for subject in subjects))
-    total = len(samples) * len(labels)
-    verdicts = yield from mapped(
-        vlm_verdicts(run, samples, labels, address, answers, config), lambda done: Tick(done, total, address.name)
+def without_black(images: Images, verdicts: Sequence[Verdicts]) -> list[Verdicts]:
+    """The verdicts with wholly black images unscored: a safety checker blacked them out, so they show nothing."""
+    is_black = np.array([image.getbbox() is None for image in images], bool)
+    reasons = dict.fromkeys(np.flatnonzero(is_black).tolist(), "the image is black")
+    return [
+        verdict._replace(shows=np.where(is_black, np.nan, verdict.shows), why={**(verdict.why or {}), **reasons})
+        for verdict in verdicts
+    ]
+
+
+def unscored(judge: str, n_images: int, reason: str) -> Verdicts:
+    """Verdicts of a judge that can say nothing, with the reason."""
+    nothing = np.full(n_images, np.nan)
+    return Verdicts(judge, nothing, nothing, dict.fromkeys(range(n_images), reason))
+
+
+class WorldReading(NamedTuple):
+    """What images of the planted world show: the `verdicts` on every phrase of the world, which images are `readable`,
+    and the prompt of the world that each of them fits best."""
+
+    verdicts: dict[str, Verdicts]
+    readable: Bool[np.ndarray, " image"]
+    prompts: Shaped[np.ndarray, " image"]
+
+
+def read_world(images: Images) -> WorldReading:
+    """Everything that the world's judge reads off images. Those that cannot be read are unscored.
+
+    Raises RaigenError when there is no image.
+    """
+    judgment = judge_portraits(images)
+    why = dict.fromkeys(np.flatnonzero(~judgment.readable).tolist(), "the image cannot be read")
+    shows = np.where(judgment.readable[:, None], judgment.shows, np.nan)
+    columns = zip(shows.T, judgment.confidence.T.astype(float), strict=True)
+    verdicts = without_black(images, [Verdicts(WorldJudge.name, *column, why) for column in columns])
+    phrases = [value.phrase for value in VALUES]
+    return WorldReading(
+        dict(zip(phrases, verdicts, strict=True)), judgment.readable, np.array(PROMPTS)[judgment.profession]
     )
-    return [verdicts[subject.label] for subject in subjects]
 
 
-def world_verdicts(images: Sequence[Image], subjects: Sequence[Subject]) -> list[Verdicts]:
-    """Verdicts of the world's judge, for labels that are phrases of the world; all others are unscored."""
-    judgment, name = judge(images), "portraits judge"
-    column_of = {value.phrase: index for index, value in enumerate(VALUES)}
-    readable, found = judgment.readable, []
-    for subject in subjects:
-        column = column_of.get(subject.label)
-        if column is None:
-            found.append(_unscored(name, len(images), NOT_KNOWN))
-            continue
-        shows = np.where(readable, judgment.shows[:, column].astype(float), np.nan)
-        why = dict.fromkeys(np.flatnonzero(~readable).tolist(), "the image cannot be read")
-        found.append(Verdicts(name, shows, judgment.confidence[:, column].astype(float), why))
-    return found
+class WorldJudge:
+    """The judge of the planted world. It knows labels that are phrases of the world; all others are unscored."""
+
+    name = "portraits judge"
+
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
+        """The likeliest choice of each field. There is no progress to tell."""
+        known = read_world(images).verdicts
+        unknown = without_black(images, [unscored(self.name, len(images), NOT_KNOWN)])[0]
+        return [known.get(subject.label, unknown) for subject in subjects]
 
 
-def without(verdicts: Verdicts, black: Bool[np.ndarray, " image"]) -> Verdicts:
-    """The verdicts with wholly black images unscored: a safety checker's, they show nothing."""
-    why = dict(verdicts.why or {}) | dict.fromkeys(np.flatnonzero(black).tolist(), "the image is black")
-    return verdicts._replace(shows=np.where(black, np.nan, verdicts.shows), why=why)
-
-
-def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]) -> list[Verdicts]:
-    """Verdicts of CLIP: nearer to the neuron's top images than to random ones, along the label's direction.
-
-    What has no top images has no such middle, and is unscored.
-    """
-    prompt, name = run.config.capture.prompt, "CLIP, uncalibrated"
-    embedder = _embedder(run.facts.discover.embedder, resolve_device(run.config.capture.device))
-    fresh = embedder.images(images)
-    audited = run.embeddings()
+def truth_of_run(run: Run) -> dict[str, Any]:
+    """What truth.json holds: which listed neurons of a run of the planted world were right."""
     index_of = run.index_of
-    found = []
-    for subject in subjects:
-        if not subject.top_images:
-            found.append(_unscored(name, len(images), "CLIP can judge only what it has top images of"))
-            continue
-        plain, named = embedder.texts([prompt, f"{prompt}, {subject.label}"])
-        direction = named - plain
-        is_top = np.zeros(len(audited), bool)
-        is_top[[index_of[file] for file in subject.top_images]] = True
-        seen = audited @ direction
-        middle = (seen[is_top].mean() + seen[~is_top].mean()) / 2
-        margin = (fresh @ direction - middle) / max(float(seen.std()), 1e-12)
-        found.append(Verdicts(name, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin)))))
-    return found
+    top = [[index_of[file] for file in attribute.top_images] for attribute in run.attributes]
+    judgment = judge_portraits(StoredImages(run, run.samples()))
+    return truth_of(judgment, top, [attribute.neuron for attribute in run.attributes], run.config.capture.prompt)
 
 
-@lru_cache(maxsize=1)
-def _embedder(name: str, device: torch.device) -> Embedder:
-    """The embedder, loaded once for all labels of a run: each is judged by itself."""
-    return Embedder(name, device)
+class Threshold(NamedTuple):
+    """Where CLIP's yes begins for a label: an image shows it when it lies beyond `middle` along `direction`. `spread`
+    is the standard deviation of audited images along it, the unit of the confidence."""
+
+    direction: Float[np.ndarray, " width"]
+    middle: float
+    spread: float
 
 
-def vlm_verdicts(
-    run: Run,
-    samples: Sequence[Sample],
-    labels: Sequence[str],
-    address: ModelAddress,
-    answers: Answers,
-    config: AskConfig,
-) -> Generator[int, None, dict[str, Verdicts]]:
-    """Verdicts of a vision-language model by label; yields how many questions are answered.
+class ClipJudge:
+    """CLIP, uncalibrated: an image shows a label when it is nearer to the neuron's top images than to the others.
 
-    An answer of "unsure", one that cannot be read, and none at all are unscored. Raises RaigenError when the model
-    cannot be asked, or the budget is spent.
+    Nearness is measured along the direction of the label, text(prompt, label) - text(prompt); the middle lies halfway
+    between the mean of the top images and the mean of the other audited images. A label without top images has no
+    middle, and is unscored.
     """
-    shows = {label: np.full(len(samples), np.nan) for label in labels}
-    confidence = {label: np.full(len(samples), np.nan) for label in labels}
-    why: dict[str, dict[int, str]] = {label: {} for label in labels}
-    results = ask_all(address, presence_jobs(run, samples, labels), answers, config)
-    for done, ((index, label), reply, reason) in enumerate(results, 1):
-        verdict = read_presence(reply.text) if reply else None
-        if verdict in ("yes", "no"):
-            shows[label][index] = verdict == "yes"
-            if reply and reply.yes_share is not None:
-                confidence[label][index] = reply.yes_share if verdict == "yes" else 1 - reply.yes_share
-        else:
-            why[label][index] = reason or ("the judge is unsure" if verdict else _unreadable(reply))
-        yield done
-    return {label: Verdicts(address.name, shows[label], confidence[label], why[label]) for label in labels}
+
+    name = "CLIP, uncalibrated"
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The CLIP model of discovery, loaded when it is first needed."""
+        return embedder_of(self._run)
+
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
+        """The side of the middle on which each image lies. There is no progress to tell."""
+        found, embeddings = [], self.embedder.images(images)
+        audited, index_of = self._run.embeddings(), self._run.index_of
+        for subject in subjects:
+            if not subject.top_images:
+                found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
+                continue
+            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
+            along = audited @ direction
+            top, rest = means_of(along, [index_of[file] for file in subject.top_images])
+            found.append(self.verdict(embeddings, Threshold(direction, (top + rest) / 2, float(along.std()))))
+        return without_black(images, found)
+
+    @classmethod
+    def verdict(cls, embeddings: Float[np.ndarray, "image width"], threshold: Threshold) -> Verdicts:
+        """The rule: yes beyond the middle. The confidence is the logistic function of the distance, in units of
+        `spread`."""
+        margin = (embeddings @ threshold.direction - threshold.middle) / max(threshold.spread, 1e-12)
+        return Verdicts(cls.name, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
 
 
-def presence_jobs(run: Run, samples: Sequence[Sample], labels: Sequence[str]) -> Iterator[Job]:
-    """Every label asked of every fresh image, all questions about one image in a row."""
-    questions = [(label, presence_question(label)) for label in labels]
-    for index, sample in enumerate(samples):
-        image = run.read_image(sample, "evaluate")
-        yield from (Job((image,), question, (index, label)) for label, question in questions)
+def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarray, " width"]:
+    """Which way a label leads from the prompt: text(prompt, label) - text(prompt)."""
+    plain, named = embedder.texts([prompt, f"{prompt}, {label}"])
+    return named - plain
+
+
+def means_of(along: Float[np.ndarray, " image"], top: Sequence[int]) -> tuple[float, float]:
+    """The mean of the top images, and of all others."""
+    is_top = np.zeros(len(along), bool)
+    is_top[list(top)] = True
+    return float(along[is_top].mean()), float(along[~is_top].mean())
+
+
+class VlmJudge:
+    """A vision-language model, asked about each image and label. Answers are kept, so no question is asked twice.
+
+    An image is unscored when the answer is "unsure", cannot be read, or is missing.
+    """
+
+    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig):
+        self.name = address.name
+        self._address, self._answers, self._config = address, answers, config
+
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
+        """The model's answers; `tell` is called after each of them.
+
+        Raises RaigenError when the model cannot be asked, or the budget is spent.
+        """
+        labels = _labels(subjects)
+        shows = {label: np.full(len(images), np.nan) for label in labels}
+        confidence = {label: np.full(len(images), np.nan) for label in labels}
+        why: dict[str, dict[int, str]] = {label: {} for label in labels}
+        for done, ((index, label), reply, reason) in enumerate(self.ask(self.questions(images, subjects)), 1):
+            verdict = read_presence(reply.text) if reply else None
+            if verdict in ("yes", "no"):
+                shows[label][index] = verdict == "yes"
+                if reply and reply.yes_share is not None:
+                    confidence[label][index] = reply.yes_share if verdict == "yes" else 1 - reply.yes_share
+            else:
+                why[label][index] = reason or ("the judge is unsure" if verdict else _unreadable(reply))
+            if tell is not None:
+                tell(Tick(done, len(images) * len(labels), self.name))
+        found = {label: Verdicts(self.name, shows[label], confidence[label], why[label]) for label in labels}
+        return without_black(images, [found[subject.label] for subject in subjects])
+
+    def questions(self, images: Images, subjects: Subjects) -> Iterator[Job]:
+        """A question for each image and label, all about one image in a row; the tag is the index and the label."""
+        questions = [(label, presence_question(label)) for label in _labels(subjects)]
+        for index, image in enumerate(images):
+            yield from (Job((image,), question, (index, label)) for label, question in questions)
+
+    def ask(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """Asks the questions that have no answer yet: see `raigen.judging.vlm.ask.ask_all`."""
+        return ask_all(self._address, jobs, self._answers, self._config)
+
+    def plan(self, jobs: Iterable[Job]) -> Plan:
+        """What asking would take, without asking."""
+        return plan_of(self._address, jobs, self._answers)
+
+    @property
+    def usage(self) -> Usage:
+        """What the answers of the model took so far."""
+        return self._answers.usage(self._address.model)
+
+
+def asking(judge: Judge, looks: Sequence[Look]) -> Iterator[Tick]:
+    """Asks a vision-language model all questions of `looks`, and yields progress; its verdicts then come from the
+    answers that are kept. Other judges ask nothing.
+
+    Raises RaigenError when the model cannot be asked, or the budget is spent.
+    """
+    if isinstance(judge, VlmJudge):
+        total = sum(len(images) * len(_labels(subjects)) for images, subjects in looks)
+        jobs = chain.from_iterable(judge.questions(*look) for look in looks)
+        for done, _ in enumerate(judge.ask(jobs), 1):
+            yield Tick(done, total, judge.name)
 
 
 def _unreadable(reply: Reply | None) -> str:
     return "the answer cannot be read" if reply and reply.text else "the judge refused to answer"
 
 
-def _unscored(name: str, n_images: int, reason: str) -> Verdicts:
-    nothing = np.full(n_images, np.nan)
-    return Verdicts(name, nothing, nothing, dict.fromkeys(range(n_images), reason))
-
-
-class Rates(NamedTuple):
-    """The rate of one attribute by each judge, and how far the judges agree, where there are two or more."""
-
-    presences: tuple[Presence, ...]
-    alpha: float | None
-
-
-def is_in_world(capture: CaptureConfig) -> bool:
-    """Whether the run's images are of the planted world, whose own judge can read them."""
-    return makes_portraits(capture.model) and capture.prompt in PROMPTS
-
-
-def judges_of(names: Sequence[str], capture: CaptureConfig) -> list[str]:
-    """The names of the judges, each once, `auto` resolved. Raises RaigenError where one cannot judge this run."""
-    found = [(WORLD if is_in_world(capture) else CLIP) if name == "auto" else name for name in names]
-    if WORLD in found and not is_in_world(capture):
-        raise RaigenError(
-            f"judge: expected clip or a vision-language model; {WORLD!r} can judge only images of the planted world "
-            f"and its prompts, this run is {capture.model!r} with {capture.prompt!r}"
-        )
-    return list(dict.fromkeys(found))
-
-
-def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
-    """The rate of the attribute with its interval; unscored images are not in the denominator."""
-    scored = ~np.isnan(verdicts.shows)
-    hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
-    interval = rate_interval(hits, n, confidence)
-    return Presence(
-        rate=hits / n if n else 0.0,
-        low=interval.low,
-        high=interval.high,
-        hits=hits,
-        n=n,
-        unscored=int((~scored).sum()),
-        judge=verdicts.judge,
-        interval=f"{100 * confidence:g} % {interval.method}",
-    )
-
-
-def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
-    """The rate by each judge, and Krippendorff's alpha where there are two or more and it is defined."""
-    alpha = krippendorff_alpha(np.stack([verdicts.shows for verdicts in found])) if len(found) > 1 else None
-    return Rates(tuple(presence_of(verdicts, confidence) for verdicts in found), alpha)
+def _labels(subjects: Subjects) -> list[str]:
+    return list(dict.fromkeys(subject.label for subject in subjects))

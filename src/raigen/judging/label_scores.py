@@ -1,7 +1,7 @@
-"""Scores labels on audited images that did not make them: does a judge see the label where the neuron fires?"""
+"""Scores labels on audited images that had no part in the naming: does a judge see the label where the neuron fires?"""
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +12,12 @@ from raigen.discovery.codes import fires
 from raigen.discovery.scores import minority_scores
 from raigen.judging.detection import STRONGLY, HeldOut, detection, held_out
 from raigen.judging.interpretability import clarity, polysemanticity, redundancy
-from raigen.judging.judges import Subject, Verdicts, presence_jobs, verdicts_of
-from raigen.judging.vlm.answers import Answers
-from raigen.judging.vlm.ask import Job
+from raigen.judging.judges import Judge, Look, StoredImages, Subject, Verdicts
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick
 
-FEWEST = 5  # held-out images on either side, without which a label is not scored
-FEWEST_EMBEDDINGS = 4  # top images, without which they cannot form two clusters
+FEWEST = 5  # held-out images that each side needs for a score
+FEWEST_EMBEDDINGS = 4  # top images that two clusters need
 
 
 class Material(NamedTuple):
@@ -31,111 +28,113 @@ class Material(NamedTuple):
     samples: list[Sample]
 
 
-def label_scores(
-    run: Run, judge: str, answers: Answers, config: EvaluateConfig
-) -> Generator[Tick, None, list[dict[str, Any]]]:
-    """The lines of label_scores.jsonl, one per listed neuron: measures that need no label, and for a label how well
-    the judge's verdicts tell held-out images on which the neuron fires from others. Where there is no such score,
-    `why_not` says why. `shuffled` is the score of the same label on the held-out images of another neuron, which
-    shows what a label that has nothing to do with a neuron scores.
+class Scored(NamedTuple):
+    """A listed neuron with the images on which its label is scored; None for these, and why, where it is not scored.
 
-    Raises RaigenError when files of discovery are missing, or the judge cannot be asked.
+    `other` is another neuron, on whose held-out images the same label is scored for control; None where there is none.
     """
-    material, lines = _material(run), []
-    measured = _measures(run.attributes, material, run.config.discover.min_images)
-    for attribute, chosen, other, reason in _paired(list(_chosen(run, material, config))):
+
+    attribute: RareAttribute
+    held_out: HeldOut | None
+    why_not: str | None
+    other: "Scored | None" = None
+
+
+def material_of(run: Run) -> Material:
+    """What the scores of a run are made from. Raises RaigenError when files of discovery are missing."""
+    return Material(run.image_codes(), run.embeddings(), run.samples())
+
+
+def scored_labels(run: Run, material: Material, config: EvaluateConfig) -> list[Scored]:
+    """Each listed neuron with its held-out images. Its control is the next neuron of another label that has some, too;
+    after the last neuron comes the first."""
+    chosen = list(_chosen(run, material, config))
+    found = []
+    for place, one in enumerate(chosen):
+        others = [
+            other for other in (*chosen[place + 1 :], *chosen[:place])
+            if one.held_out is not None and other.held_out is not None and other.attribute.label != one.attribute.label
+        ]  # fmt: skip
+        found.append(one._replace(other=others[0] if others else None))
+    return found
+
+
+def label_looks(run: Run, material: Material, scored: Sequence[Scored]) -> Iterator[Look]:
+    """What a judge will look at for the scores."""
+    for one in scored:
+        for on in (one, one.other):
+            if on is not None and on.held_out is not None:
+                yield _look(run, material, one.attribute, on.held_out)
+
+
+def label_scores(
+    run: Run, judge: Judge, material: Material, scored: Sequence[Scored], config: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """The lines of label_scores.jsonl, one per listed neuron.
+
+    Each holds the measures that need no label, and how well the judge's verdicts tell held-out images on which the
+    neuron fires from others; where there is no such score, `why_not` says why. `shuffled` is the score of the same
+    label on the held-out images of another neuron: what a label that has nothing to do with a neuron scores.
+    Raises RaigenError when the judge cannot be asked.
+    """
+    measured, lines = _measures(run.attributes, material, run.config.discover.min_images), []
+    for attribute, held, why_not, other in scored:
         line: dict[str, Any] = {"neuron": attribute.neuron, "label": attribute.label, **measured[attribute.neuron]}
-        if chosen is None:
-            line["why_not"] = reason
+        if held is None:
+            line["why_not"] = why_not
         else:
-            line |= yield from _asked(run, attribute, chosen, material, judge, answers, config)
-        if other is not None:
-            shuffled = yield from _asked(run, attribute, other.held_out, material, judge, answers, config)
-            line["shuffled"] = {"neuron": other.neuron} | {n: v for n, v in shuffled.items() if n != "pictures"}
+            line |= _score(run, judge, material, attribute, held, config.confidence)
+        if other is not None and other.held_out is not None:
+            shuffled = _score(run, judge, material, attribute, other.held_out, config.confidence)
+            del shuffled["pictures"]
+            line["shuffled"] = {"neuron": other.attribute.neuron} | shuffled
         lines.append(line)
     return lines
 
 
-def label_jobs(run: Run, config: EvaluateConfig) -> Iterator[Job]:
-    """What a vision-language model will be asked for the scores."""
-    material = _material(run)
-    for attribute, chosen, other, _ in _paired(list(_chosen(run, material, config))):
-        for held in (chosen, other and other.held_out):
-            if held is not None:
-                samples = [material.samples[index] for index in np.concatenate(held)]
-                yield from presence_jobs(run, samples, [attribute.label or ""])
-
-
-class Other(NamedTuple):
-    """Another neuron, on whose held-out images a label is scored for control."""
-
-    neuron: int
-    held_out: HeldOut
-
-
-def _paired(
-    chosen: Sequence[tuple[RareAttribute, HeldOut | None, str | None]],
-) -> Iterator[tuple[RareAttribute, HeldOut | None, Other | None, str | None]]:
-    """Each neuron with its held-out images, and with the next one of another label (after the last, the first) that
-    has some, too."""
-    for place, (attribute, held, reason) in enumerate(chosen):
-        others = [
-            Other(other.neuron, their)
-            for other, their, _ in (*chosen[place + 1 :], *chosen[:place])
-            if held is not None and their is not None and other.label != attribute.label
-        ]
-        yield attribute, held, others[0] if others else None, reason
-
-
-def _asked(
-    run: Run, attribute: RareAttribute, held: HeldOut, material: Material, judge: str, answers: Answers,
-    config: EvaluateConfig,
-) -> Generator[Tick, None, dict[str, Any]]:  # fmt: skip
-    """The score of the attribute's label on held-out images."""
+def _look(run: Run, material: Material, attribute: RareAttribute, held: HeldOut) -> Look:
     samples = [material.samples[index] for index in np.concatenate(held)]
-    subject = Subject(attribute.label or "", attribute.neuron, attribute.top_images)
-    (verdicts,) = yield from verdicts_of(run, samples, [subject], judge, answers, config, "capture")
-    return _scored(verdicts, held, samples, config.confidence)
+    return Look(StoredImages(run, samples), [Subject.of(attribute)])
 
 
-def _material(run: Run) -> Material:
-    codes = run.image_codes()
-    embeddings = run.embeddings()
-    return Material(codes, embeddings, run.samples())
+def _score(
+    run: Run, judge: Judge, material: Material, attribute: RareAttribute, held: HeldOut, confidence: float
+) -> dict[str, Any]:
+    """The score of the attribute's label on held-out images."""
+    (verdicts,) = judge.verdicts(*_look(run, material, attribute, held))
+    return _detected(verdicts, held, [material.samples[index] for index in np.concatenate(held)], confidence)
 
 
-def _chosen(
-    run: Run, material: Material, config: EvaluateConfig
-) -> Iterator[tuple[RareAttribute, HeldOut | None, str | None]]:
-    """Each listed neuron with its held-out images, or with the reason why there are none. One without a label has
-    none."""
+def _chosen(run: Run, material: Material, config: EvaluateConfig) -> Iterator[Scored]:
+    """Each listed neuron with its held-out images, or with the reason why there are none."""
     index_of = {sample.file: sample.index for sample in material.samples}
-    black = ~run.is_shown()
+    is_black = ~run.is_shown()
     base = run.config.capture.base_seed
     for attribute in run.attributes:
         if attribute.label is None:
-            yield attribute, None, "it has no label"
+            yield Scored(attribute, None, "it has no label")
             continue
         if config.n_label_images == 0:
-            yield attribute, None, "n_label_images is 0"
+            yield Scored(attribute, None, "n_label_images is 0")
             continue
-        unusable = black.copy()
+        unusable = is_black.copy()
         unusable[[index_of[file] for file in attribute.top_images]] = True
-        strength = material.codes[:, attribute.neuron]
-        chosen = held_out(strength, material.embeddings, unusable, config.n_label_images, base + attribute.neuron)
+        codes = material.codes[:, attribute.neuron]
+        chosen = held_out(codes, material.embeddings, unusable, config.n_label_images, base + attribute.neuron)
         n_silent = len(chosen.hard) + len(chosen.random)
         if len(chosen.active) < FEWEST:
-            n_strong = int(fires(strength[:, None], STRONGLY).sum())
-            yield attribute, None, _too_few(len(chosen.active), len(attribute.top_images), n_strong, len(strength))
+            n_strong = int(fires(codes[:, None], STRONGLY).sum())
+            yield Scored(attribute, None, _too_few(len(chosen.active), len(attribute.top_images), n_strong, len(codes)))
         elif n_silent < FEWEST:
-            yield attribute, None, f"it is silent in only {n_silent} images"
+            yield Scored(attribute, None, f"it is silent in only {n_silent} images")
         else:
-            yield attribute, chosen, None
+            yield Scored(attribute, chosen, None)
 
 
 def _too_few(n_active: int, n_top: int, n_strong: int, n_images: int) -> str:
-    """Why there is no score where `n_strong` of `n_images` images make the neuron fire strongly, among them `n_top`
-    that it was named by; and from how many images on there should be one.
+    """Why a label has no score, and how many audited images should be enough for one.
+
+    The neuron fires strongly in `n_strong` of `n_images` images; `n_top` of them named it, `n_active` are left.
 
     >>> _too_few(2, 10, 12, 1000).split(": ")[1]
     'some 1,300 audited images would give that many, if it goes on so'
@@ -150,9 +149,9 @@ def _too_few(n_active: int, n_top: int, n_strong: int, n_images: int) -> str:
     )
 
 
-def _scored(verdicts: Verdicts, chosen: HeldOut, samples: Sequence[Sample], confidence: float) -> dict[str, Any]:
-    """The score, and what was said of each image."""
-    # The verdict says on which side of 1/2 an image stands, its confidence only how far from there.
+def _detected(verdicts: Verdicts, chosen: HeldOut, samples: Sequence[Sample], confidence: float) -> dict[str, Any]:
+    """The score, and the verdict on each image."""
+    # The verdict says on which side of 1/2 the probability of a yes is; the confidence only says how far from it.
     sure = np.where(np.isnan(verdicts.confidence), 1.0, np.maximum(verdicts.confidence, 0.5 + 1e-6))
     yes = np.where(np.isnan(verdicts.shows), np.nan, np.where(verdicts.shows == 1, sure, 1 - sure))
     groups = np.repeat(["active", "hard", "random"], [len(part) for part in chosen])
@@ -171,7 +170,7 @@ def _scored(verdicts: Verdicts, chosen: HeldOut, samples: Sequence[Sample], conf
 def _measures(
     attributes: Sequence[RareAttribute], material: Material, min_images: int
 ) -> dict[int, dict[str, float | None]]:
-    """By neuron the measures that need no label; None where too few images or neurons tell nothing."""
+    """By neuron, the measures that need no label; None where there are too few images or neurons."""
     index_of = {sample.file: sample.index for sample in material.samples}
     live = np.flatnonzero((material.codes > 0).sum(0) >= min_images)
     if not attributes:

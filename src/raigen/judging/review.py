@@ -1,17 +1,14 @@
-"""The review: which images a person is shown, and the checked rates that come of what was ticked."""
+"""The review by a person: which images are shown, and the checked rates that follow from what was ticked."""
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from raigen.errors import RaigenError
 from raigen.judging.calibration import checked
+from raigen.judging.presence_table import with_checked
 from raigen.runs.files import sha256, write_text
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
@@ -20,9 +17,12 @@ FORMAT = 1  # of the file that the browser downloads
 
 
 class Task(NamedTuple):
-    """What a person is asked about one attribute: the images to look at, in an order that tells nothing. `hits` are
-    the files of fresh images that the judge said show it; `said` is its answer on audited ones in which the neuron
-    fires: those that the person sees it in tell how many the judge misses."""
+    """What a person is asked about one attribute: the images to look at, in an order that reveals nothing.
+
+    `hits` are the files of fresh images that show it according to the judge. `said` is the judge's answer, by file, on
+    audited images in which the neuron fires: the ones in which the person sees the attribute tell how often the judge
+    misses it.
+    """
 
     attribute: RareAttribute
     images: list[Sample]
@@ -31,7 +31,7 @@ class Task(NamedTuple):
 
 
 class Reviewed(NamedTuple):
-    """What a person said of one attribute: which of the images show it and which do not."""
+    """What a person said about one attribute: which images show it, and which do not."""
 
     neuron: int
     label: str
@@ -41,7 +41,7 @@ class Reviewed(NamedTuple):
 
 
 def tasks(run: Run) -> list[Task]:
-    """What there is to review: every attribute whose rate was measured and of which the judge saw at least one."""
+    """What there is to review: every attribute with at least one hit."""
     if not run.judgements_path.is_file():
         return []
     samples = {s.file: s for path in (run.samples_path, run.fresh_samples_path) for s in run.samples(path)}
@@ -51,16 +51,16 @@ def tasks(run: Run) -> list[Task]:
         if attribute.presence is None or not attribute.presence.hits:
             continue
         ours, known = hits[attribute.neuron], said.get(attribute.neuron, {})
-        files = sorted({*ours, *known}, key=lambda file: samples[file].sha256)  # a hash knows nothing of the judge
+        files = sorted({*ours, *known}, key=lambda file: samples[file].sha256)  # tells nothing of the judge
         found.append(Task(attribute, [samples[file] for file in files], frozenset(ours), known))
     return found
 
 
 def review(run: Run, path: Path) -> list[RareAttribute]:
-    """Brings back what a person ticked: writes checked rates into attributes.json and presence.csv, keeps the file as
-    review.json. Returns the attributes that were checked.
+    """Writes the checked rates of a review into attributes.json and presence.csv; returns the checked attributes.
 
-    Raises RaigenError when the file cannot be read or is of another run.
+    `path` is the file that the browser downloaded; it is kept as review.json. Raises RaigenError when it cannot be read
+    or belongs to another run.
     """
     ticks, confidence = read_ticks(run, path), run.config.evaluate.confidence
     found: dict[int, RareAttribute] = {}
@@ -81,9 +81,9 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
 
 
 def read_ticks(run: Run, path: Path) -> dict[int, frozenset[str]]:
-    """By neuron, the files that a person says show its attribute; a neuron that was not looked at is not there.
+    """The files that show an attribute according to the person, by neuron, for each neuron that was reviewed.
 
-    Raises RaigenError when the file is not one that the review sheet of this run made.
+    Raises RaigenError when the file was not made by the review sheet of this run.
     """
     asked, ticks = {task.attribute.neuron: task for task in tasks(run)}, {}
     for one in _reviewed(run, path):
@@ -95,8 +95,8 @@ def read_ticks(run: Run, path: Path) -> dict[int, frozenset[str]]:
             or one.shows & one.does_not
         ):
             raise RaigenError(
-                f"{path}: expected ticks of the images of {run.sheet_path}; those of {one.label!r} are of others. "
-                "Open the sheet again and look at these"
+                f"{path}: expected ticks of the images of {run.sheet_path}; those of {one.label!r} are of other "
+                "images. Open the sheet again and review the images that it shows now"
             )
         ticks[one.neuron] = one.shows
     return ticks
@@ -125,29 +125,12 @@ def _reviewed(run: Run, path: Path) -> list[Reviewed]:
 
 
 def digest(task: Task) -> str:
-    """A hash of the images of a task, so that ticks of other images under the same names are told apart."""
+    """A hash of the images of a task: it differs when other images have the same names."""
     return sha256("".join(sample.sha256 for sample in task.images).encode())
 
 
-def with_checked(table: str, attributes: Sequence[RareAttribute]) -> str:
-    """presence.csv with the checked rates of `attributes` in place of earlier ones, after the other rates of each."""
-    rows = list(csv.DictReader(io.StringIO(table)))
-    fields = list(rows[0])
-    new = {str(attribute.neuron): attribute.corrected[-1] for attribute in attributes}
-    rows = [row for row in rows if not (row["mode"] == "checked" and row["neuron"] in new)]
-    for neuron, presence in new.items():
-        last = int(np.flatnonzero([row["neuron"] == neuron for row in rows])[-1])
-        values = {name: value for name, value in asdict(presence).items() if name in fields}
-        rows.insert(last + 1, rows[last] | values)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 def _hits(run: Run) -> dict[int, list[str]]:
-    """By neuron, the fresh images that the first judge said show its attribute."""
+    """The fresh images that show the attribute according to the first judge, by neuron."""
     first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
     found: dict[int, list[str]] = {neuron: [] for neuron in first}
     for line in run.read_lines(run.judgements_path, "evaluate"):
@@ -157,7 +140,7 @@ def _hits(run: Run) -> dict[int, list[str]]:
 
 
 def _said(run: Run) -> dict[int, dict[str, bool]]:
-    """By neuron, what the first judge said of held-out images in which it fires."""
+    """The first judge's answers on held-out images in which the neuron fires, by neuron and file."""
     if not run.label_scores_path.is_file():
         return {}
     return {

@@ -11,6 +11,7 @@ from PIL import Image
 from raigen.config import ReportConfig
 from raigen.discovery.scores import minority_scores
 from raigen.errors import RaigenError
+from raigen.judging.annotate import control_samples
 from raigen.report import charts
 from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, Sample
@@ -97,9 +98,7 @@ def cards(
     rank_of = {attribute.neuron: attribute.rank for attribute in attributes}
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = _top(run, attribute, samples)
-        rest = [sample for sample in samples if sample.file not in attribute.top_images]
-        rng = np.random.default_rng([run.config.capture.base_seed, attribute.neuron])
-        chosen = sorted(rng.choice(len(rest), size=min(config.n_control_images, len(rest)), replace=False).tolist())
+        control = control_samples(samples, attribute, run.config.capture.base_seed, config.n_control_images)
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
         lines = kin.get(attribute.neuron, []) if kin is not None else []
@@ -109,7 +108,7 @@ def cards(
             "top": [image_of(run, s, "strongest image,", thumbs, m, peak)
                     for s, m in zip(top, maps[: len(top)], strict=True)],
             "middle": [image_of(run, samples[index], "middling image,", thumbs) for index in middle],
-            "control": [image_of(run, rest[index], "random image,", thumbs) for index in chosen],
+            "control": [image_of(run, sample, "random image,", thumbs) for sample in control],
             "is_pixel_art": max(run.read_image(top[0]).size) <= pixels.PIXEL_ART if top else False,
             "histogram": charts.histogram(strength[strength > 0]),
             "n_fires": int((strength > 0).sum()),

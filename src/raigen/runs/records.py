@@ -1,7 +1,7 @@
 """What the stages hand to each other: images, attributes, and their rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 
@@ -140,6 +140,19 @@ class RareAttribute:
     def presences(self) -> tuple[Presence, ...]:
         """All rates that were measured without naming it: by the first judge, by the others, corrected."""
         return (*([self.presence] if self.presence else []), *self.other_presences, *self.corrected)
+
+    def unnamed(self) -> "RareAttribute":
+        """It as discovery left it: without a label and all that was measured of the label."""
+        plain = self.unmeasured()
+        return replace(
+            plain, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=None, causal=None
+        )
+
+    def unmeasured(self) -> "RareAttribute":
+        """It without the rates that evaluation measured."""
+        return replace(
+            self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None, ratio=None
+        )
 
     def __repr__(self) -> str:
         name = f"“{self.label}”" if self.label else "no identified attribute"

@@ -18,6 +18,9 @@ class Tick(NamedTuple):
     note: str = ""
 
 
+Tell = Callable[[Tick], object]  # what a function below the stage reports its progress to
+
+
 class Outcome(NamedTuple):
     """What a finished stage made: its files, and a few facts for the run card (JSON values)."""
 

@@ -5,11 +5,11 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+from raigen.config.fields import WORLD
 from raigen.errors import RaigenError
 
-BUNDLED, TRANSFORMER = "portraits", "portraits-transformer"
+BUNDLED, TRANSFORMER = WORLD, "portraits-transformer"
 FOLDERS = {BUNDLED: "pipeline", TRANSFORMER: "transformer"}  # of the bundled models
-WORLD = "portraits"  # the only planted world; its judge, embedder and vocabulary have the same name
 OWN_SETTINGS = "raigen.json"  # in the folder of a pipeline
 
 

@@ -1,14 +1,14 @@
-"""Keeps every answer that was paid for: a line of JSON each, written at once, so that no question is paid twice."""
+"""Keeps every answer of a model, one line of JSON each, so that no question is paid for twice."""
 
 import json
 import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raigen.config import AskConfig
 from raigen.errors import RaigenError
 from raigen.runs.files import sha256
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class Reply(NamedTuple):
-    """What a model answered, as it came: `text` is empty where it refused.
+    """What a model answered: `text` is empty when it refused.
 
-    `yes_share` in [0, 1] is P(yes) / (P(yes) + P(no)) where log-probabilities came; `rung` says how the form of the
-    answer was asked for; the tokens are those that the server counted, 0 where it did not.
+    `yes_share` in [0, 1] is P(yes) / (P(yes) + P(no)), None without log-probabilities. `rung` names the way in which
+    JSON was requested. The tokens were counted by the server; 0 where it did not count.
     """
 
     text: str
@@ -30,11 +30,11 @@ class Reply(NamedTuple):
 
 
 class NoReplyError(Exception):
-    """A question came to nothing this time: nothing was answered, nothing is kept, the next start may ask again."""
+    """A question got no reply. Nothing is kept, so the next start asks it again."""
 
 
 class Usage(NamedTuple):
-    """How many answers a model gave, the tokens that were counted for them, and the rungs on which they came."""
+    """How many answers a model gave, how many tokens they took, and in which ways JSON was requested."""
 
     answers: int = 0
     tokens_in: int = 0
@@ -42,29 +42,57 @@ class Usage(NamedTuple):
     rungs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Budget:
-    """What one start may spend: at most `max_calls` questions and `max_cost`, at prices for a million tokens."""
+    """What one start of a stage may spend, and what it spent so far. Threads may share it, and so may several
+    `Answers`: all then count against one limit.
 
-    max_calls: int | None = None
-    max_cost: float | None = None
-    price_in: float = 0.0
-    price_out: float = 0.0
+    `config` limits the calls and the cost, and holds the prices of a million tokens.
+    """
 
-    def cost(self, tokens_in: float, tokens_out: float) -> float:
-        """
-        >>> Budget(price_in=2.0, price_out=8.0).cost(500_000, 250_000)
+    def __init__(self, config: AskConfig | None = None):
+        self._config = config or AskConfig()
+        self._calls, self._cost = 0, 0.0
+        self._lock = threading.Lock()
+
+    def price(self, tokens_in: float, tokens_out: float) -> float:
+        """What so many tokens cost.
+
+        >>> Budget(AskConfig(price_in=2.0, price_out=8.0)).price(500_000, 250_000)
         3.0
         """
-        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+        return (tokens_in * self._config.price_in + tokens_out * self._config.price_out) / 1e6
+
+    def spend_call(self) -> None:
+        """Counts a call that is about to be made. Raises RaigenError when the budget has none left."""
+        max_calls, max_cost = self._config.max_calls, self._config.max_cost
+        with self._lock:
+            if max_calls is not None and self._calls >= max_calls:
+                raise RaigenError(
+                    f"max_calls: {self._calls:,} calls are made. All answers are kept; to go on, give the same command "
+                    "with a new --max-calls, which counts from there"
+                )
+            if max_cost is not None and self._cost >= max_cost:
+                raise RaigenError(
+                    f"max_cost: {self._cost:.4g} of {max_cost:g} are spent. All answers are kept; to go on, "
+                    "give the same command with a new --max-cost, which counts from there"
+                )
+            self._calls += 1
+
+    def spend_tokens(self, tokens_in: int, tokens_out: int) -> None:
+        """Counts what a reply cost."""
+        with self._lock:
+            self._cost += self.price(tokens_in, tokens_out)
 
 
 class Answers:
-    """The answers in a JSONL file, by key. Threads may share it; processes may not (a run folder has one writer)."""
+    """The answers in a JSONL file, by key. Threads may share it; processes may not (a run folder has one writer).
+
+    `failures` holds, by key, why a question got no reply during this start; it is not asked again before the next.
+    """
 
     def __init__(self, path: Path, budget: Budget | None = None):
         self.path, self.budget = path, budget or Budget()
-        self.calls, self.cost = 0, 0.0  # of this start
+        self.failures: dict[str, str] = {}
         self._lock = threading.Lock()
         self._replies: dict[str, Reply] = {}
         self._usage: dict[str, Usage] = {}
@@ -74,8 +102,8 @@ class Answers:
             try:
                 entry = json.loads(line)
                 key, model, reply = entry["key"], entry["model"], Reply(**entry["reply"])
-            except (json.JSONDecodeError, KeyError, TypeError):  # the line that was being written when all stopped
-                log.warning("%s: a line that is not whole is skipped", path)
+            except (json.JSONDecodeError, KeyError, TypeError):  # what a killed process was writing
+                log.warning("%s: skipped a broken line", path)
                 continue
             self._replies[key] = reply
             self._count(model, reply)
@@ -84,24 +112,8 @@ class Answers:
         """The answer of an earlier call, or None."""
         return self._replies.get(key)
 
-    def spend(self) -> None:
-        """Notes that a call is made. Raises RaigenError when the budget has none left."""
-        limits = self.budget
-        with self._lock:
-            if limits.max_calls is not None and self.calls >= limits.max_calls:
-                raise RaigenError(
-                    f"max_calls: {self.calls:,} calls are made. All answers are kept; to go on, give the same command "
-                    "with a new --max-calls, which counts from there"
-                )
-            if limits.max_cost is not None and self.cost >= limits.max_cost:
-                raise RaigenError(
-                    f"max_cost: {self.cost:.4g} of {limits.max_cost:g} are spent. All answers are kept; to go on, "
-                    "give the same command with a new --max-cost, which counts from there"
-                )
-            self.calls += 1
-
     def add(self, key: str, about: Mapping[str, Any], reply: Reply) -> None:
-        """Writes an answer, flushed before this returns; `about` is what was asked, of whom (`model`)."""
+        """Writes an answer to the file before it returns; `about` holds everything that decides the answer."""
         line = json.dumps({"key": key, **about, "reply": reply._asdict(), "at": round(time.time(), 1)})
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,10 +122,10 @@ class Answers:
             self._is_torn = False
             self._replies[key] = reply
             self._count(about["model"], reply)
-            self.cost += self.budget.cost(reply.tokens_in, reply.tokens_out)
+        self.budget.spend_tokens(reply.tokens_in, reply.tokens_out)
 
     def usage(self, model: str) -> Usage:
-        """What the answers of `model` took so far, of this start and of earlier ones."""
+        """What the answers of `model` took, in this start and in earlier ones."""
         return self._usage.get(model, Usage())
 
     def _count(self, model: str, reply: Reply) -> None:

@@ -1,4 +1,4 @@
-"""Asks a vision-language model many questions about images, or about none, each one once."""
+"""Asks a vision-language model many questions, with or without images, each of them once."""
 
 import json
 import logging
@@ -14,18 +14,18 @@ from PIL import Image
 from raigen.config import AskConfig
 from raigen.config.fields import ModelAddress
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply, key_of
+from raigen.judging.vlm.answers import Answers, NoReplyError, Reply, key_of
 from raigen.judging.vlm.questions import Question
 from raigen.runs.files import sha256
 from raigen.runs.pixels import sized
 
 log = logging.getLogger(__name__)
 
-DEAD_AFTER = 5  # questions in a row that came to nothing: the server is gone, and the rest would wait in vain
+DEAD_AFTER = 5  # questions in a row without a reply: the server is gone, and the rest would wait in vain
 
 
 class Job(NamedTuple):
-    """A question about images; `tag` says to the asker which one it is."""
+    """A question about images; `tag` comes back with its result."""
 
     images: tuple[Image.Image, ...]
     question: Question
@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a job: a reply, or the reason why there is none."""
+    """The result of a job: a reply, or the reason why there is none."""
 
     tag: Any
     reply: Reply | None
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What asking would take: questions in all, calls (the others are answered already), tokens and cost, estimated."""
+    """What asking would take: all questions, calls for those that have no answer yet, estimated tokens and cost."""
 
     model: str
     questions: int
@@ -64,19 +64,19 @@ class Plan(NamedTuple):
 
 @runtime_checkable
 class Model(Protocol):
-    """What can be asked; threads may share it."""
+    """A model that answers questions; threads may share it."""
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The reply. Raises NoReplyError for what may pass, RaigenError for what will not."""
+        """The reply. Raises NoReplyError for a failure that may pass, RaigenError for one that will not."""
         ...
 
 
 class Script:
     """Answers from a file, for tests and rehearsals: JSON lines, or one JSON list.
 
-    An entry answers with `answer` (any JSON; a text as it stands) where its `question` is part of the question and its
-    `image`, if given, begins the hash of the first image. The first entry that fits counts; without one there is no
-    reply. Raises RaigenError when the file is missing or an entry has another form.
+    An entry fits when its `question` is part of the question and its `image`, if given, is the start of the first
+    image's hash. The first one that fits gives the reply: its `answer`, a text or any other JSON. When none fits, there
+    is no reply. Raises RaigenError when the file is missing or an entry has another form.
     """
 
     def __init__(self, address: ModelAddress):
@@ -95,7 +95,7 @@ class Script:
             ) from error
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The answer of the first entry that fits."""
+        """The answer of the first entry that fits. Raises NoReplyError when none fits."""
         digest = hash_of(images[0]) if images else ""
         for part, image, answer in self._entries:
             if part in question.text and digest.startswith(image):
@@ -116,17 +116,13 @@ def open_model(address: ModelAddress, config: AskConfig) -> Model:
     return Local(address)
 
 
-def open_answers(path: Path, config: AskConfig) -> Answers:
-    """The answers kept in `path`, with the budget of this start."""
-    return Answers(path, Budget(config.max_calls, config.max_cost, config.price_in, config.price_out))
-
-
 def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config: AskConfig) -> Iterator[Result]:
-    """Asks every question that has no answer yet; yields results as they come, not in order.
+    """Asks every question that has no answer yet; yields results as they arrive, not in order.
 
-    Up to `config.concurrency` questions are under way at once, in the order of `jobs`: give all questions about one
-    image in a row, and servers reuse what they computed for it. The model is opened at the first question that needs
-    it. Raises RaigenError when a key is refused, the budget is spent, or nothing comes back; answers are kept.
+    Up to `config.concurrency` questions are under way at once, in the order of `jobs`. Put all questions about one
+    image in a row, so that a server can reuse what it computed for the image. The model is opened for the first
+    question that needs it. A question that got no reply in this start is not asked again. Raises RaigenError when a key
+    is refused, the budget is spent, or the model stops replying; the answers so far are kept.
     """
     at_once = config.concurrency if address.kind == "openai" else 1
     asker = _Asker(address, answers, config)
@@ -138,9 +134,12 @@ def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config
             batch = list(islice(waiting, 2 * at_once - len(pending)))
             for job in batch:
                 about = about_of(address, job)
-                known = answers.get(key_of(about))
+                key = key_of(about)
+                known = answers.get(key)
                 if known is not None:
                     yield Result(job.tag, known, "")
+                elif key in answers.failures:
+                    yield Result(job.tag, None, answers.failures[key])
                 else:
                     pending.add(pool.submit(asker.ask, job, about))
             if pending:
@@ -149,7 +148,7 @@ def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config
             elif not batch:
                 return
     finally:
-        pool.shutdown(cancel_futures=True)  # what is under way is paid for: its answers are still written
+        pool.shutdown(cancel_futures=True)  # questions under way are paid for: their answers are still written
 
 
 class _Asker:
@@ -164,12 +163,13 @@ class _Asker:
     def ask(self, job: Job, about: dict[str, Any]) -> Result:
         with self._lock:
             model = self._model = self._model or open_model(self._address, self._config)
-        self._answers.spend()
+        self._answers.budget.spend_call()
         try:
             reply = model.ask(job.images, job.question)
         except NoReplyError as error:
             self._note_failure(error)
-            return Result(job.tag, None, f"no reply: {error}")
+            self._answers.failures[key_of(about)] = reason = f"no reply: {error}"
+            return Result(job.tag, None, reason)
         self._answers.add(key_of(about), about, reply)
         with self._lock:
             self._failed = 0
@@ -182,12 +182,12 @@ class _Asker:
             if self._failed >= DEAD_AFTER and self._address.kind != "scripted":
                 raise RaigenError(
                     f"{self._address.name}: the last {self._failed} questions came to nothing ({error}). The answers "
-                    "that came are kept; give the same command again when it answers"
+                    "so far are kept; give the same command again when the model replies"
                 ) from error
 
 
 def about_of(address: ModelAddress, job: Job) -> dict[str, Any]:
-    """Everything that decides an answer: the images by hash, the question, the model, where it is, how it answers."""
+    """Everything that decides an answer: the hashes of the images, the question, the model, its endpoint."""
     return {
         "model": address.model,
         "endpoint": address.endpoint,
@@ -198,15 +198,15 @@ def about_of(address: ModelAddress, job: Job) -> dict[str, Any]:
 
 
 def hash_of(image: Image.Image) -> str:
-    """The hash of an image's pixels, however they were stored."""
+    """The hash of an image's pixels; the file format does not matter."""
     return sha256(f"{image.width}x{image.height}:".encode() + image.convert("RGB").tobytes())
 
 
 def plan(address: ModelAddress, jobs: Iterable[Job], answers: Answers) -> Plan:
-    """What it would take to ask `jobs`, without asking.
+    """What asking `jobs` would take, without asking.
 
-    Tokens are the mean of this model's earlier answers; without any, one for each 28 x 28 pixels of an image and for
-    each four letters of a question, and a fifth of the longest answer.
+    Tokens are estimated by the mean of this model's earlier answers. Without any, a question counts one token for each
+    28 x 28 pixels and for each four letters, and an answer a fifth of its maximum.
     """
     usage = answers.usage(address.model)
     guess_in = guess_out = 0.0
@@ -221,4 +221,4 @@ def plan(address: ModelAddress, jobs: Iterable[Job], answers: Answers) -> Plan:
     share = n_calls / max(usage.answers, 1)
     counted = (share * usage.tokens_in, share * usage.tokens_out)
     tokens = counted if usage.tokens_in else (guess_in, guess_out)
-    return Plan(address.name, n_questions, n_calls, round(tokens[0]), round(tokens[1]), answers.budget.cost(*tokens))
+    return Plan(address.name, n_questions, n_calls, round(tokens[0]), round(tokens[1]), answers.budget.price(*tokens))

@@ -1,4 +1,4 @@
-"""Asks an image-text-to-text model of transformers in this process."""
+"""Asks an image-text-to-text model in this process, through transformers."""
 
 import threading
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ N_ALTERNATIVES = 5
 
 
 class Local:
-    """A model from a folder or the Hub, on the GPU if there is one. One question at a time.
+    """A model from a folder or the Hub, on the GPU if there is one. It answers one question at a time.
 
-    Raises RaigenError when there is no such model, or it comes without a chat template.
+    Raises RaigenError when the model cannot be loaded, or has no chat template.
     """
 
     def __init__(self, address: ModelAddress):
@@ -44,7 +44,7 @@ class Local:
         self._lock = threading.Lock()
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The likeliest reply, token by token. Raises NoReplyError when the memory is too small for the images."""
+        """The reply by greedy decoding. Raises NoReplyError when the images do not fit into memory."""
         content = [*({"type": "image", "image": sized(image)} for image in images)]
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": question.text}]}]
         with self._lock, torch.inference_mode():

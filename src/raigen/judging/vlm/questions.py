@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-SHARE = 0.8  # of the top images must show an attribute before it counts (RAIGen, arXiv 2602.06806)
+SHARE = 0.8  # of the top images must show an attribute (RAIGen, arXiv 2602.06806)
 NOTHING = {"", "none", "null", "n/a", "no attribute", "no identified attribute"}
-MAX_AXES = 10  # that a language model may propose for a prompt; each class is judged in every image
-LONGEST_LABEL = 80  # characters; what is longer is a sentence and no attribute
+MAX_AXES = 10  # axes for a prompt that a language model may propose; each class is judged in every image
+LONGEST_LABEL = 80  # characters; a longer label is a sentence, not an attribute
 
 
 class Question(NamedTuple):
-    """A question about images: its text, the JSON schema of the answer, and the most tokens that it may take."""
+    """A question: its text, the JSON schema of the answer, and the maximum number of tokens in the answer."""
 
     text: str
     schema: dict[str, Any]
@@ -21,16 +21,16 @@ class Question(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A piece of an answer, with the pieces that could have stood in its place and their log-probabilities."""
+    """A token of an answer, with its alternatives and their log-probabilities."""
 
     text: str
     alternatives: tuple[tuple[str, float], ...]
 
 
 class Annotation(NamedTuple):
-    """What a model says that a neuron's top images share; `attribute` is empty when it found nothing.
+    """What a neuron's top images share, according to a model; `attribute` is empty when it found nothing.
 
-    `n_showing` of the top images show it, and `n_control` of the random ones.
+    `n_showing` of the top images show the attribute, and `n_control` of the random ones.
     """
 
     evidence: str
@@ -42,7 +42,7 @@ class Annotation(NamedTuple):
 
 
 def presence_question(label: str) -> Question:
-    """Asks whether one image shows an attribute. The evidence comes before the verdict that rests on it."""
+    """Asks whether one image shows an attribute. The answer states its evidence first, then the verdict."""
     text = (
         f"Does this picture show the attribute “{label}”? Judge only what can be seen, and do not guess from the "
         'setting. Answer with JSON only: {"evidence": what you see that decides it, in at most 15 words, '
@@ -53,7 +53,7 @@ def presence_question(label: str) -> Question:
 
 
 def annotation_question(prompt: str, n_top: int, n_control: int) -> Question:
-    """Asks what the top images of a neuron share: one sheet of three bands, by the rules of RAIGen."""
+    """Asks what the top images of a neuron share, by the rules of RAIGen; one sheet with three bands goes with it."""
     text = (
         f"A text-to-image model made these pictures for the prompt “{prompt}”. Band A: the {n_top} pictures in which "
         "one inner feature of the model is strongest. Band B: the same pictures, tinted where the feature is active, "
@@ -91,7 +91,7 @@ def axes_question(prompt: str) -> Question:
 
 def read_proposal(text: str) -> dict[str, list[str]] | None:
     """The classes by axis in an answer to `axes_question`; axes without two classes are left out. None when the answer
-    holds no axis of the asked form.
+    holds no axis of the requested form.
 
     >>> read_proposal('{"axes": [{"name": "hair", "classes": ["bald", "long hair", "bald"]}, {"name": "x"}]}')
     {'hair': ['bald', 'long hair']}
@@ -110,7 +110,7 @@ def read_proposal(text: str) -> dict[str, list[str]] | None:
 
 
 def read_presence(text: str) -> Literal["yes", "no", "unsure"] | None:
-    """The verdict in an answer, or None when it holds none. A bare word counts, a sentence does not.
+    """The verdict in an answer, or None when there is none. A bare word is a verdict, a sentence is not.
 
     >>> read_presence('```json\\n{"evidence": "a cat", "answer": "Yes"}\\n```'), read_presence("I see a cat.")
     ('yes', None)
@@ -121,7 +121,7 @@ def read_presence(text: str) -> Literal["yes", "no", "unsure"] | None:
 
 
 def read_annotation(text: str) -> Annotation | None:
-    """The annotation in an answer, or None when it holds none of the asked form.
+    """The annotation in an answer, or None when there is none of the requested form.
 
     >>> read_annotation('{"attribute": "a cat"}') is None
     True
@@ -142,7 +142,7 @@ def read_annotation(text: str) -> Annotation | None:
 
 
 def why_not(annotation: Annotation, prompt: str, n_top: int, n_control: int) -> str | None:
-    """Why an annotation names no attribute by the rules that were asked for, or None when it does."""
+    """Why an annotation names no attribute by the rules of `annotation_question`, or None when it names one."""
     showing, control = annotation.n_showing / n_top, annotation.n_control / max(n_control, 1)
     if not annotation.attribute:
         return "no identified attribute"
@@ -158,9 +158,9 @@ def why_not(annotation: Annotation, prompt: str, n_top: int, n_control: int) -> 
 
 
 def yes_share(tokens: Sequence[Token]) -> float | None:
-    """P(yes) / (P(yes) + P(no)) at the place of the verdict, in [0, 1]; None where the answer does not tell.
+    """P(yes) / (P(yes) + P(no)) at the token of the verdict, in [0, 1]; None when the answer does not tell.
 
-    The form of VQAScore (Lin et al. 2024), normalized: what the model gives to other words does not count.
+    This is VQAScore (Lin et al. 2024), normalized: the probability of other words does not count.
 
     >>> round(yes_share([Token("no", (("no", math.log(0.6)), ("yes", math.log(0.2))))]), 6)
     0.25
@@ -191,7 +191,7 @@ def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every outermost JSON object in `text`, whatever stands around it."""
+    """Every outermost JSON object in `text`, whatever surrounds it."""
     decoder, at = json.JSONDecoder(), text.find("{")
     while at >= 0:
         try:

@@ -19,16 +19,17 @@ from raigen.runs.pixels import PIXEL_ART, sized
 
 log = logging.getLogger(__name__)
 
-LADDER = ("json_schema", "structured_outputs", "json_object", "text")  # of asking for JSON, strictest first
-N_ALTERNATIVES = 5  # tokens whose probability is asked for; some servers give no more
-RETRIES = 4  # of one question, by the client: after Retry-After (up to 2 min), else 0.5 s to 8 s, doubling
+LADDER = ("json_schema", "structured_outputs", "json_object", "text")  # ways to request JSON, strictest first
+N_ALTERNATIVES = 5  # tokens whose probability is requested; some servers give no more
+RETRIES = 4  # by the client, for one question: after Retry-After (up to 2 min), else 0.5 s to 8 s, doubling
 
 
 class Server:
-    """A model at a server, by the `openai` client, which also waits and asks again where that may help.
+    """A model at a server, asked through the `openai` client, which waits and retries where that may help.
 
-    The key is that of OPENAI_API_KEY for OpenAI and of RAIGEN_API_KEY for every other server, so that none gets the
-    key of another. Threads may share it. Raises RaigenError when the client is not installed or OpenAI's key not set.
+    The key comes from OPENAI_API_KEY for OpenAI and from RAIGEN_API_KEY for every other server, so that no server gets
+    the key of another. Threads may share it. Raises RaigenError when the client is not installed, or OpenAI's key is
+    missing.
     """
 
     def __init__(self, address: ModelAddress, timeout: float, retries: int = RETRIES):
@@ -47,21 +48,21 @@ class Server:
         self._client = openai.OpenAI(
             base_url=address.endpoint, api_key=self._key or "none", timeout=timeout, max_retries=retries
         )
-        self._rung: str | None = None  # of the ladder; None until one was seen to work
-        self._refused: set[str] = set()  # parameters that this server will not take
+        self._rung: str | None = None  # the entry of LADDER that works; None until it is known
+        self._refused: set[str] = set()  # parameters that this server does not take
         self._climbing = threading.Lock()
-        self._over: RaigenError | None = None  # why nothing more will come from this server
+        self._over: RaigenError | None = None  # why this server will answer nothing more
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The reply, asked for in the strictest form that the server takes. Images go first, for its prefix cache.
+        """The reply, in the strictest form that the server supports. Images come first, for its prefix cache.
 
-        Raises NoReplyError when retries did not help or the server will not take this question, and RaigenError when it
-        refuses the key or the model, or was never reached.
+        Raises NoReplyError when retries did not help or the server rejects this question, and RaigenError when it
+        rejects the key or the model, or cannot be reached.
         """
         shown = [{"type": "image_url", "image_url": {"url": data_uri(image)}} for image in images]
         messages = [{"role": "user", "content": [*shown, {"type": "text", "text": question.text}]}]
         if self._rung is None:
-            with self._climbing:  # one question finds the rung; the others wait for what it finds
+            with self._climbing:  # one question finds the form that works; the others wait
                 if self._over:
                     raise self._over
                 if self._rung is None:
@@ -72,14 +73,14 @@ class Server:
             raise NoReplyError(self._said(error)) from error
 
     def _climb(self, messages: list[dict[str, Any]], question: Question) -> Reply:
-        """Asks in one form after the other until JSON comes back, and remembers the form."""
+        """Tries one form after the other until JSON comes back, and remembers the form."""
         for rung in LADDER[:-1]:
             try:
                 reply = self._reply(messages, question, rung)
             except self._refusals as error:
                 log.info("%s does not take %s: %s", self._address.name, rung, self._said(error))
                 continue
-            if not reply.text:  # refused to answer this one, which tells nothing about the form
+            if not reply.text:  # a refusal to answer this question says nothing about the form
                 return reply
             if any(objects(reply.text)):
                 return self._settled(reply)
@@ -95,7 +96,7 @@ class Server:
         return reply
 
     def _reply(self, messages: list[dict[str, Any]], question: Question, rung: str) -> Reply:
-        """One answer; leaves out the parameters that the server names in a refusal."""
+        """One answer; parameters that the server rejects by name are left out of the next try."""
         openai = self._openai
         while True:
             try:
@@ -121,7 +122,7 @@ class Server:
         return (self._openai.BadRequestError, self._openai.UnprocessableEntityError)
 
     def _fail_for_good(self, error: Exception) -> None:
-        """Raises RaigenError for an error that no later question would be spared, and remembers it for them."""
+        """Raises RaigenError for an error that every later question would meet, too, and remembers it for them."""
         openai, address = self._openai, self._address
         refused = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
         if isinstance(error, refused) or getattr(error, "code", None) == "insufficient_quota":
@@ -131,20 +132,20 @@ class Server:
             )
         elif isinstance(error, openai.APIConnectionError) and self._rung is None:
             self._over = RaigenError(
-                f"{address.name}: expected a server at {address.endpoint}; {self._said(error)}. Start it, or mend the "
-                "URL"
+                f"{address.name}: expected a server at {address.endpoint}; {self._said(error)}. Start it, or correct "
+                "the URL"
             )
         if self._over:
             raise self._over from error
 
     def _said(self, error: Exception) -> str:
-        """The words of an error in one line, without the key: servers repeat it."""
+        """The message of an error in one line, without the key, which some servers repeat."""
         words = " ".join(f"{type(error).__name__}: {words_of(error)}".split())
         return (words.replace(self._key, "***") if self._key else words)[:300]
 
 
 def data_uri(image: Image.Image) -> str:
-    """The image inside a URI: pixel art as PNG, all else as JPEG, which every server reads."""
+    """The image as a data URI: pixel art as PNG, all else as JPEG, which every server reads."""
     buffer, shown = io.BytesIO(), sized(image)
     kind = "png" if max(image.size) <= PIXEL_ART else "jpeg"
     shown.save(buffer, kind, **({"quality": 92} if kind == "jpeg" else {}))
@@ -152,9 +153,9 @@ def data_uri(image: Image.Image) -> str:
 
 
 def words_of(error: Exception) -> str:
-    """The words of an error, with what the client leaves out of them: a reason in no `message`, as FastAPI gives it.
+    """The message of an error, with the `detail` that FastAPI gives and the client leaves out.
 
-    Of pydantic's complaints only the place and the reason: what was sent (`input`) would name every parameter.
+    From pydantic's complaints only place and reason are taken: their `input` would name every parameter.
     """
     body = getattr(error, "body", None)
     detail = body.get("detail") if isinstance(body, dict) else body
@@ -165,9 +166,9 @@ def words_of(error: Exception) -> str:
 
 
 def reply_of(completion: Any, rung: str) -> Reply:
-    """The reply in a chat completion. Raises NoReplyError when it is none: servers and proxies answer anything.
+    """The reply in a chat completion. Raises NoReplyError for anything else: servers and proxies answer all sorts.
 
-    A refusal is a reply without a text: it was paid for, and asking again would bring no other.
+    A refusal is a reply without a text: it was paid for, and asking again would not change it.
     """
     try:
         choice, usage = completion.choices[0], completion.usage
@@ -182,7 +183,7 @@ def reply_of(completion: Any, rung: str) -> Reply:
 
 
 def _form(question: Question, rung: str, refused: frozenset[str]) -> dict[str, Any]:
-    """The parameters that ask for the form of an answer, less those that the server refuses."""
+    """The parameters that request the form of an answer, without those that the server rejects."""
     schema = {"name": "answer", "strict": True, "schema": question.schema}
     form: dict[str, Any] = {
         "json_schema": {"response_format": {"type": "json_schema", "json_schema": schema}},

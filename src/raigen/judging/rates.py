@@ -1,0 +1,54 @@
+"""From verdicts to rates: how often an attribute shows, how far judges agree, what a suggested prompt changes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from raigen.judging.judges import Verdicts
+from raigen.runs.records import Presence, Ratio
+from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
+
+
+class Rates(NamedTuple):
+    """The rate of one attribute by each judge. `alpha` (Krippendorff) says how far the judges agree; None for one."""
+
+    presences: tuple[Presence, ...]
+    alpha: float | None
+
+
+def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
+    """The rate of the attribute with its interval; unscored images are not in the denominator."""
+    scored = ~np.isnan(verdicts.shows)
+    hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
+    interval = rate_interval(hits, n, confidence)
+    return Presence(
+        rate=hits / n if n else 0.0, low=interval.low, high=interval.high,
+        hits=hits, n=n, unscored=int((~scored).sum()),
+        judge=verdicts.judge, interval=f"{100 * confidence:g} % {interval.method}",
+    )  # fmt: skip
+
+
+def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
+    """The rate by each judge, and Krippendorff's alpha where there are two or more judges and it is defined."""
+    alpha = krippendorff_alpha(np.stack([verdicts.shows for verdicts in found])) if len(found) > 1 else None
+    return Rates(tuple(presence_of(verdicts, confidence) for verdicts in found), alpha)
+
+
+def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | None:
+    """How many times as often the attribute shows with the suggested prompt; None where a rate was not measured."""
+    if not suggested.n or not bare.n:
+        return None
+    low, high, _ = ratio_interval(suggested.hits, suggested.n, bare.hits, bare.n, confidence)
+    return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
+
+
+def unscored_by_reason(verdicts: Iterable[Verdicts]) -> dict[str, int]:
+    """How many verdicts are missing, by judge and reason."""
+    counts: dict[str, int] = {}
+    for verdict in verdicts:
+        for reason in (verdict.why or {}).values():
+            short = f"{verdict.judge}: {reason.split(':')[0]}"  # what follows a colon differs from case to case
+            counts[short] = counts.get(short, 0) + 1
+    return counts
