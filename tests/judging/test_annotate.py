@@ -74,6 +74,10 @@ def test_a_vocabulary_leaves_out_what_the_prompt_says(tmp_path):
         vocabulary("nowhere.txt", "portraits", "a photo of a doctor")
 
 
+def pixels_of(run, sample, what, *rest):
+    return neuron_cards.ShownImage(run.read_image(sample).tobytes().hex(), None, what)
+
+
 def test_the_report_shows_the_random_images_that_the_annotator_saw(tmp_path, monkeypatch):
     """Of six and of twelve images, as of ten: the first are the same."""
     run, seen, shown = make_run(tmp_path / "run"), [], []
@@ -81,14 +85,14 @@ def test_the_report_shows_the_random_images_that_the_annotator_saw(tmp_path, mon
     monkeypatch.setattr(annotating, "evidence_sheet", lambda top, maps, control: seen.append(control))
     list(annotating._jobs(run, attributes))
     for n in (6, 10, 12):
-        monkeypatch.setattr(neuron_cards, "image_of", lambda run, sample, what, *rest: (what, run.read_image(sample)))
+        monkeypatch.setattr(neuron_cards, "image_of", pixels_of)
         codes = read_codes(run, np.arange(300))
         found = neuron_cards.cards(run, attributes, codes, ReportConfig(n_control_images=n), THUMBS[0])
-        shown = [[image for _, image in card["control"]] for card in found]
+        shown = [[image.uri for image in card["control"]] for card in found]
         for theirs, ours in zip(seen, shown, strict=True):
             assert len(theirs) == 10 and len(ours) == n
             both = list(zip(theirs, ours, strict=False))
-            assert len(both) == min(n, 10) and all(one.tobytes() == other.tobytes() for one, other in both)
+            assert len(both) == min(n, 10) and all(one.tobytes().hex() == other for one, other in both)
 
 
 def test_control_images_are_random_ones_each_once():

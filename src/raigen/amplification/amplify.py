@@ -19,12 +19,12 @@ from raigen.amplification.dose_response import (
     write_entry,
 )
 from raigen.amplification.mixture import Mixture, assign_prompts, mix
-from raigen.amplification.rendering import Recipe, Tell
+from raigen.amplification.rendering import Recipe
 from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick
+from raigen.runs.steps import Tell, Tick
 
 
 def amplify(

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from raigen.amplification.dose_response import Amplification, Curve, Experiment, chosen, curve
-from raigen.amplification.rendering import Tell
 from raigen.config import CONTROLS
 from raigen.errors import RaigenError
 from raigen.runs.records import Causal, Difference
+from raigen.runs.steps import Tell
 from raigen.stats import paired_difference, q_values
 
 LEVEL = 0.05  # of q; above it a neuron only correlates with its attribute

@@ -11,7 +11,7 @@ import numpy as np
 
 from raigen.amplification.measuring import Evaluator, Observed
 from raigen.amplification.mixture import assign_prompts
-from raigen.amplification.rendering import BrokenImageError, Recipe, Renderer, Tell, with_strength
+from raigen.amplification.rendering import BrokenImageError, Recipe, Renderer, with_strength
 from raigen.amplification.steering import Method
 from raigen.config import CONTROLLED, CONTROLS, AmplifyConfig, identity
 from raigen.errors import RaigenError
@@ -19,7 +19,7 @@ from raigen.judging.judges import Subject
 from raigen.runs.files import write_text
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import exhausted
+from raigen.runs.steps import Tell
 
 BASE = "base"  # the folder of the unsteered images
 # `select` generates enough for 2 expected hits per kept image; with exactly as many as it keeps, only 60 % are hits.
@@ -86,7 +86,7 @@ class Experiment:
 
     def observe(self, samples: Sequence[Sample], subjects: Sequence[Subject], tell: Tell) -> Observed:
         """What these images show. `tell` receives progress in questions."""
-        return exhausted(self.evaluator.look(samples, subjects), tell)
+        return self.evaluator.look(samples, subjects, tell)
 
 
 def chosen(experiment: Experiment) -> list[RareAttribute]:
@@ -109,7 +109,7 @@ def subjects_of(experiment: Experiment, attribute: RareAttribute) -> list[Subjec
     world its own judge measures the drift."""
     others = [a for a in experiment.run.attributes if a.label and a.rank != attribute.rank]
     found = [attribute] if experiment.evaluator.in_world else [attribute, *others]
-    return [Subject(a.label or "", a.neuron, a.top_images) for a in found]
+    return [Subject.of(a) for a in found]
 
 
 def strengths_of(config: AmplifyConfig, attribute: RareAttribute) -> list[float]:

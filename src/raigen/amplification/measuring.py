@@ -1,6 +1,6 @@
 """Measures images against unsteered ones: presence, fidelity, drift, diversity, alignment."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -10,12 +10,10 @@ from jaxtyping import Float
 from raigen.config import AmplifyConfig
 from raigen.discovery.embeddings import embedder_of
 from raigen.judging.judges import (
-    Look,
     StoredImages,
     Subject,
     Verdicts,
     WorldReading,
-    asking,
     is_in_world,
     judges_of,
     read_world,
@@ -24,7 +22,7 @@ from raigen.judging.rates import presence_of
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.runs.records import Difference, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick
+from raigen.runs.steps import Tell
 from raigen.stats import mean_interval, paired_difference, q_values, rate_interval
 
 
@@ -58,15 +56,14 @@ class Evaluator:
         self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
 
-    def look(self, samples: Sequence[Sample], subjects: Sequence[Subject]) -> Generator[Tick, None, Observed]:
-        """The observations of these images; the first subject is the sought attribute. Yields progress in questions."""
+    def look(self, samples: Sequence[Sample], subjects: Sequence[Subject], tell: Tell | None = None) -> Observed:
+        """The observations of these images; the first subject is the sought attribute. `tell` receives progress in
+        questions."""
         images = StoredImages(self.run, samples, "amplify")
         fresh = [place for place, sample in enumerate(samples) if sample.sha256 not in self._embeddings]
         for place, row in zip(fresh, self._embedder.images([images[place] for place in fresh]), strict=True):
             self._embeddings[samples[place].sha256] = row
-        for judge in self.judges:
-            yield from asking(judge, [Look(images, subjects)])
-        verdicts = [judge.verdicts(images, subjects) for judge in self.judges]
+        verdicts = [judge.verdicts(images, subjects, tell) for judge in self.judges]
         embeddings = np.stack([self._embeddings[sample.sha256] for sample in samples])
         reading = read_world(images) if self.in_world else None
         return Observed(samples, embeddings, verdicts, reading)

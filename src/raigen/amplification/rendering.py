@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -31,12 +31,10 @@ from raigen.runs.files import sha256, write_tensors, write_text
 from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick
+from raigen.runs.steps import Tell, Tick
 from raigen.sae.model import MatryoshkaSAE
 
 SEEDS_FROM = 2_000_000_000  # far from the seeds of audited and of fresh images
-
-Tell = Callable[[Tick], object]
 
 
 class BrokenImageError(RaigenError):

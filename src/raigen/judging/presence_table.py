@@ -23,8 +23,7 @@ def table(attributes: Sequence[RareAttribute], given: Mapping[str, Rates] | None
     for a in attributes:
         about = {"rank": a.rank, "neuron": a.neuron, "label": a.label}
         about |= dict(zip(SUGGESTED, suggested_columns(a), strict=True))
-        measured = [*([a.presence] if a.presence else []), *a.other_presences, *a.corrected]
-        rows += [about | _rate(presence, a.judges_alpha) for presence in measured]
+        rows += [about | _rate(presence, a.judges_alpha) for presence in a.presences]
     for label, (presences, alpha) in (given or {}).items():
         rows += [{"label": label} | _rate(presence, alpha) for presence in presences]
     return csv_text(COLUMNS, rows)
@@ -40,7 +39,7 @@ def read_given(run: Run) -> dict[str, Rates]:
         if not row["neuron"]:
             former = found[row["label"]].presences if row["label"] in found else ()
             alpha = float(row["judges_alpha"]) if row.get("judges_alpha") else None
-            found[row["label"]] = Rates((*former, _presence(row)), alpha)
+            found[row["label"]] = Rates((*former, Presence.from_row(row)), alpha)
     return found
 
 
@@ -59,11 +58,3 @@ def with_checked(text: str, attributes: Sequence[RareAttribute]) -> str:
 
 def _rate(presence: Presence, alpha: float | None) -> dict[str, Any]:
     return asdict(presence) | {"judges_alpha": None if alpha is None else f"{alpha:.4f}"}
-
-
-def _presence(row: Mapping[str, str]) -> Presence:
-    return Presence(
-        rate=float(row["rate"]), low=float(row["low"]), high=float(row["high"]),
-        hits=int(row["hits"]), n=int(row["n"]), unscored=int(row["unscored"]),
-        judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw",
-    )  # fmt: skip

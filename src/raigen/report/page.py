@@ -14,11 +14,12 @@ import numpy as np
 from raigen.config import STAGES, ReportConfig
 from raigen.discovery.listing import next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
+from raigen.judging.presence_table import read_given
 from raigen.judging.review import tasks
 from raigen.report import charts
 from raigen.report.formatting import DASH
 from raigen.runs import pixels
-from raigen.runs.records import Presence, RareAttribute, rarest
+from raigen.runs.records import RareAttribute, rarest
 from raigen.runs.run import Run
 from raigen.stats import LEVEL, q_rarer
 from raigen.world.attributes import BY_NAME
@@ -140,15 +141,8 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
 
 def given_of(run: Run) -> list[dict[str, Any]]:
     """The attributes that the user gave in a file, as presence.csv holds them: `label`, `presences`, `alpha`."""
-    if not run.presence_path.is_file():
-        return []
-    entries: dict[str, dict[str, Any]] = {}
-    for row in csv.DictReader(io.StringIO(run.presence_path.read_text(encoding="utf-8"))):
-        if not row["neuron"]:
-            alpha = float(row["judges_alpha"]) if row["judges_alpha"] else None
-            entry = entries.setdefault(row["label"], {"label": row["label"], "presences": [], "alpha": alpha})
-            entry["presences"].append(Presence.from_row(row))
-    return list(entries.values())
+    found = read_given(run) if run.presence_path.is_file() else {}
+    return [{"label": label, **rates._asdict()} for label, rates in found.items()]
 
 
 def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, float]:

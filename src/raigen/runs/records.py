@@ -142,17 +142,14 @@ class RareAttribute:
         return (*([self.presence] if self.presence else []), *self.other_presences, *self.corrected)
 
     def unnamed(self) -> "RareAttribute":
-        """It as discovery left it: without a label and all that was measured of the label."""
-        plain = self.unmeasured()
-        return replace(
-            plain, label=None, keywords=(), suggested_prompt=None, label_auroc=None, labeled_by=None, causal=None
-        )
+        """The attribute as discovery left it: without a label, and without all that was measured for the label."""
+        return replace(self.unmeasured(), label=None, keywords=(), suggested_prompt=None, label_auroc=None,
+                       labeled_by=None, causal=None)  # fmt: skip
 
     def unmeasured(self) -> "RareAttribute":
-        """It without the rates that evaluation measured."""
-        return replace(
-            self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None, ratio=None
-        )
+        """The attribute without the rates that evaluation measured."""
+        return replace(self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
+                       ratio=None)  # fmt: skip
 
     def __repr__(self) -> str:
         name = f"“{self.label}”" if self.label else "no identified attribute"
