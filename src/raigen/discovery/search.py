@@ -186,7 +186,7 @@ def rating_of(path: str, is_default: bool, readings: Sequence[Reading]) -> Hookp
 
 
 def shared(centroids: Float[np.ndarray, "listed width"], others: Float[np.ndarray, "other width"]) -> float:
-    """The share of centroids that are nearer to one of the others than two neurons of one list may be; 0 for no centroids.
+    """The share of centroids that are nearer to one of the others than two neurons of one list may be; 0 for none.
 
     >>> shared(np.eye(2), np.array([[0.8, 0.6]]))
     1.0
