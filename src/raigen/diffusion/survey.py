@@ -41,15 +41,9 @@ def list_hookpoints(model: str, config: HookpointsConfig | None = None) -> Surve
         _cost(point.path, layout, settings.num_inference_steps, point == default)
         for point, layout in zip(points, layouts(pipe, PROMPT, settings, points), strict=True)
     ]
-    return Survey(
-        pipeline=type(pipe).__name__,
-        commit=source.commit,
-        license=license_of(source, config),
-        n_steps=settings.num_inference_steps,
-        height=settings.height,
-        width=settings.width,
-        hookpoints=costs,
-    )
+    return Survey(pipeline=type(pipe).__name__, commit=source.commit, license=license_of(source, config),
+                  n_steps=settings.num_inference_steps, height=settings.height, width=settings.width,
+                  hookpoints=costs)  # fmt: skip
 
 
 def _cost(path: str, layout: TokenLayout | RaigenError, n_steps: int, is_default: bool) -> HookpointCost:

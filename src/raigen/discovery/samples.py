@@ -14,8 +14,8 @@ MAX_POSITIONS = 256  # kept of the last step of each image
 
 
 class SampledActivations(NamedTuple):
-    """The sample of one hookpoint, float16: some tokens of all steps with the index of their image, and the last step of
-    each image, on a grid of positions."""
+    """The sample of one hookpoint, float16: some tokens of all steps with the index of their image, and the last step
+    of each image on a grid of positions."""
 
     tokens: Float[Tensor, "token d_in"]
     images: Int[Tensor, " token"]
