@@ -21,7 +21,7 @@ from raigen.stats import LEVEL
 
 MAX_STRIPS = 60  # attributes with images; those that differ most
 HEAT = 70  # percent of color at a rate of 1: the text on it stays readable
-N_TOLD = 5  # changes that the summary tells
+N_IN_SUMMARY = 5  # changes that the summary names
 
 Places = Mapping[tuple[str, str], Judged]  # by prompt and model
 
@@ -30,8 +30,8 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
     """Everything that the page says. `entry` is what comparison.json holds."""
     cells = _cells(entry)
     kinds = Counter((change["model"], change["kind"]) for change in entry["changes"])
-    told = [change for change in entry["changes"] if change["kind"] not in ("same", "unmeasured")]
-    told.sort(key=lambda change: (change["q"], -abs(change["difference"]["difference"])))
+    moved = [change for change in entry["changes"] if change["kind"] not in ("same", "unmeasured")]
+    moved.sort(key=lambda change: (change["q"], -abs(change["difference"]["difference"])))
     return {
         **{name: value for name, value in entry.items() if name not in ("cells", "attributes")},
         "names": short_names(entry["models"]),
@@ -39,10 +39,10 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
         "rivals": [rival for approach in (CLOSED, OPEN) if (rival := _rival(approach, entry, cells))],
         "kinds": KINDS,
         "counts": {model: {kind: kinds[model, kind] for kind in KINDS} for model in entry["models"][1:]},
-        "told": [change | {"before": cells[change["label"], change["prompt"], change["baseline"]]["presence"],
+        "moved_most": [change | {"before": cells[change["label"], change["prompt"], change["baseline"]]["presence"],
                            "after": cells[change["label"], change["prompt"], change["model"]]["presence"]}
-                 for change in told[:N_TOLD]],
-        "n_told": len(told),
+                 for change in moved[:N_IN_SUMMARY]],
+        "n_moved": len(moved),
         "axis": charts.rate_axis([cell["presence"]["high"] for cell in cells.values() if cell["presence"]["n"]]),
         "strips": _strips(entry, judged, config),
         "shared": _shared(study),
@@ -109,7 +109,7 @@ def _rival(approach: str, entry: Mapping[str, Any], cells: Mapping[Any, Mapping[
     rates = [rate for rate in entry["axes"] if rate["approach"] == approach]
     if not rates:
         return None
-    lists: dict[str, list[dict[str, Any]]] = {"both": [], "only_found": [], "only_asked": []}
+    lists: dict[str, list[dict[str, Any]]] = {"both": [], "only_found": [], "only_axes": []}
     for attribute in entry["attributes"]:
         asked = [axis for axis in attribute["axes"] if axis["approach"] == approach]
         seen = [cells[attribute["label"], prompt, model]["presence"]
@@ -118,7 +118,7 @@ def _rival(approach: str, entry: Mapping[str, Any], cells: Mapping[Any, Mapping[
         value = {"label": attribute["label"], "axis": asked[0]["axis"] if asked else None,
                  "low": min(spread, default=None), "high": max(spread, default=None)}  # fmt: skip
         if attribute["findings"] or asked:
-            lists["only_asked" if not attribute["findings"] else "both" if asked else "only_found"].append(value)
+            lists["only_axes" if not attribute["findings"] else "both" if asked else "only_found"].append(value)
     return {"approach": approach, "rates": rates, "n_axes": len({rate["axis"] for rate in rates}), **lists}
 
 

@@ -180,7 +180,7 @@ def _note(entry: Entry) -> str:
     """What the curve's recipe has beside its defaults, and where it broke."""
     recipe, notes = entry["recipe"], []
     if len(recipe["neurons"]) > 1:
-        notes.append(f"with neurons {', '.join(map(str, recipe['neurons'][1:]))} turned by the same strength")
+        notes.append(f"with neurons {', '.join(map(str, recipe['neurons'][1:]))} steered by the same strength")
     if recipe["steps"]:
         notes.append(f"in steps {recipe['steps'][0]} to {recipe['steps'][1]} only")
     if recipe["every_branch"]:

@@ -108,7 +108,7 @@ def cards(
             "peak": peak,
             "top": [image_of(run, s, "strongest image,", thumbs, m, peak)
                     for s, m in zip(top, maps[: len(top)], strict=True)],
-            "middle": [image_of(run, samples[index], "middling image,", thumbs) for index in middle],
+            "middle": [image_of(run, samples[index], "moderate image,", thumbs) for index in middle],
             "control": [image_of(run, rest[index], "random image,", thumbs) for index in chosen],
             "is_pixel_art": max(run.read_image(top[0]).size) <= pixels.PIXEL_ART if top else False,
             "histogram": charts.histogram(strength[strength > 0]),

@@ -28,7 +28,7 @@ FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n images with probability .95
 
 # What the frequency of a neuron counts, under each score.
-SHARE_OF = {"published": "images in which it fires", "coherent": "images that are like its own"}
+SHARE_OF = {"published": "images in which it fires", "coherent": "images that resemble its own"}
 
 
 class Neurons(NamedTuple):
@@ -111,7 +111,7 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
     return {
         "rarest": rarest(attributes),
         "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
-        "was_asked": any(attribute.suggested for attribute in attributes),
+        "was_requested": any(attribute.suggested for attribute in attributes),
         "was_steered": any(attribute.causal for attribute in attributes),
         "given": given,
         "axis": charts.rate_axis([presence.high for presence in shown if presence.n]),
@@ -181,7 +181,7 @@ def _failures(run: Run) -> list[tuple[str, int]]:
     if black := run.facts.capture.black_images:
         found.append(("audited images are wholly black and were left out", len(black)))
     if run.has_finished("annotate") and (unanswered := run.facts.annotate.n_unanswered):
-        found.append(("neurons: the model that was to name them gave no answer", unanswered))
+        found.append(("neurons have no name, because the model that was asked gave no answer", unanswered))
     if run.has_finished("evaluate"):
         unscored = run.facts.evaluate.n_unscored
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]

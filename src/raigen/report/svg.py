@@ -72,7 +72,7 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
         yield "presence", "presence", frame, {"axis": page["axis"], "rows": rows}
     for card in page["cards"]:
         neuron = card["attribute"].neuron
-        frame = Frame(f"How strongly neuron {neuron} fires", f"fullest bar: {card['histogram'].fullest} images",
+        frame = Frame(f"How strongly neuron {neuron} fires", f"tallest bar: {card['histogram'].fullest} images",
                       "activation", height=280)  # fmt: skip
         yield f"fires-{neuron}", "fires", frame, {"chart": card["histogram"], **box}
     for curve in page["curves"]:
