@@ -45,7 +45,7 @@ class AxisRate:
     `shares`, in the order of `categories`, are shares of the `n` images that show a category. `none` images show no
     category, and `unscored` images lack a verdict on at least one. `discrepancy`, in [0, sqrt 2], is the distance of
     the shares from the `reference`; `by_chance` is its average for a model that meets the reference. `severity`, in
-    [0, 1], is 0 for equal shares and 1 if all images show one category. All three are None if no image shows a category.
+    [0, 1], is 0 for equal shares and 1 if all images show one category. All three are None if no image shows any.
     """
 
     approach: str
