@@ -52,6 +52,14 @@ def _one_torch_thread() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def portraits():
+    """The bundled pipeline, for tests that leave it as it is."""
+    from raigen.diffusion.loading import load_pipeline
+
+    return load_pipeline("portraits", "cpu")
+
+
 @pytest.fixture
 def page(browser, whole):  # noqa: F811
     """The report of `whole`, wide open; both are fixtures of the module that asks."""

@@ -1,4 +1,4 @@
-"""Finishes audits on captures that a benchmark keeps, and says which of their attributes are brought out."""
+"""Finishes audits on the captures of a benchmark, and chooses the attributes to amplify."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.common.arms import longer
+from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import run_stage
 from raigen.config import STAGES, AuditConfig, CaptureConfig, DiscoverConfig, EvaluateConfig
 from raigen.errors import RaigenError
@@ -24,13 +25,13 @@ COLUMN_OF = {value.phrase: index for index, value in enumerate(VALUES)}
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What the benchmarks that bring attributes out have in common."""
+    """Options that all amplification benchmarks share."""
 
     work: Path = Path("bench-work/amplification")
     """Folder for the audits, the images and the finished cells; what is there is used."""
     source: Path = Path("bench-work")
-    """Where the discovery benchmark keeps its captures; only read."""
-    results: Path = Path(__file__).parents[1] / "results"
+    """Folder of the discovery benchmark, with its captures; it is only read."""
+    results: Path = RESULTS
     """Where the JSON of the benchmark goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
@@ -45,7 +46,7 @@ class AuditOptions:
 
 
 class Aim(NamedTuple):
-    """An attribute to bring out: `top_share` of its top images show what `label` says, by the judge."""
+    """An attribute to amplify. By the judge, a share `top_share` of its top images shows the `label`."""
 
     attribute: RareAttribute
     named_by: str
@@ -53,8 +54,8 @@ class Aim(NamedTuple):
 
 
 def audited(options: AuditOptions, prompt: str) -> Run:
-    """The audit of a prompt in its folder of `work`, finished but for the report; on the capture in `source` if one is
-    there.
+    """The audit of a prompt in its folder of `work`, finished except for the report. It uses the capture in `source`,
+    if there is one.
 
     Raises RaigenError when the folder holds another audit.
     """
@@ -63,7 +64,7 @@ def audited(options: AuditOptions, prompt: str) -> Run:
     own = CaptureConfig(prompt, n_images=n_images, batch_size=BATCH, store=True)
     capture = run.config.capture if "capture" in run.manifest["stages"] else own
     if (capture.prompt, capture.n_images) != (prompt, n_images):
-        raise RaigenError(f"{run.dir}: holds {capture.n_images} images of {capture.prompt!r}; asked for "
+        raise RaigenError(f"{run.dir}: holds {capture.n_images} images of {capture.prompt!r}; expected "
                           f"{n_images} of {prompt!r}. Choose another --work")  # fmt: skip
     config = AuditConfig(
         capture,
@@ -78,8 +79,8 @@ def audited(options: AuditOptions, prompt: str) -> Run:
 
 
 def borrowed(source: Path, folder: Path, n_images: int) -> Run:
-    """The run in `folder`; a new one begins with the finished capture of as many images in `source`, if there is one,
-    by links to its files. (Runs replace files and never write into them, so those of `source` stay as they are.)"""
+    """The run in `folder`. A new run begins with links to the files of the finished capture in `source`, if there is
+    one with as many images. (Runs replace files and never write into them, so the files of `source` do not change.)"""
     run = Run.create(folder)
     if run.manifest["stages"] or not (source / "run.json").is_file():
         return run
@@ -95,7 +96,7 @@ def borrowed(source: Path, folder: Path, n_images: int) -> Run:
 
 
 def label_hits(run: Run) -> None:
-    """Labels what CLIP could not name with the rare value that the judge sees in 80 % of its top images."""
+    """Labels attributes that CLIP could not name with the rare value that the judge sees in 80 % of the top images."""
     samples, prompt = run.samples(), run.config.capture.prompt
     judgment = judge([run.read_image(sample) for sample in samples])
     rates, index_of = seen_rates(judgment), {sample.file: sample.index for sample in samples}
@@ -110,7 +111,7 @@ def label_hits(run: Run) -> None:
 
 
 def aims_of(run: Run, most: int) -> list[Aim]:
-    """What is brought out, at most so many: those that CLIP named, then those that the judge did, by rank."""
+    """The first attributes to amplify: those named by CLIP, by rank, then those named by the judge, by rank."""
     by_file, aims = {sample.file: sample for sample in run.samples()}, []
     for attribute in run.attributes:
         if attribute.label is None:

@@ -1,12 +1,13 @@
-"""Does pushing towards what sets a neuron's images apart bring its attribute?
+"""Does the contrast method show more of a neuron's attribute?
 
 `python -m benchmarks.amplification.contrast --help`.
 
-Works on the cells of `benchmarks.discovery`: for each prompt the listed neurons that are hits, the first of each value,
-by rank. `contrast` (see `raigen.steering.contrast_of`) is tried at several strengths on new seeds, beside a random
-pattern of the same size at 1 and the prompt that names the value. Rates without any are those of the images that were
-discovered in. The world's judge reads every image. As in `benchmarks.amplification`, the best strength is chosen on
-one half of the seeds, of those that keep 95 % readable and 90 % of the right profession, and counted on the other.
+It uses the cells of `benchmarks.discovery`: for each prompt, the listed neurons that are hits, by rank, one per value.
+`contrast` (see `raigen.steering.contrast_of`) is tried at several strengths on new seeds, and compared with a random
+pattern of the same size at strength 1 and with a prompt that names the value. The baseline rates are the rates in the
+images of discovery. The world's judge judges every image. As in `benchmarks.amplification`, the best strength is chosen
+on one half of the seeds, among those that keep 95 % readable and 90 % of the right profession, and evaluated on the
+other half.
 """
 
 import json
@@ -27,6 +28,7 @@ from benchmarks.common.arms import coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
 from benchmarks.common.intervals import shown, without_nan
 from benchmarks.common.measures import Truth, top_images, verdicts
+from benchmarks.common.results import RESULTS
 from raigen.amplification.steering import contrast_of, random_like
 from raigen.config import TrainConfig
 from raigen.diffusion.generation import Settings, defaults, generate_images
@@ -48,7 +50,7 @@ class Options:
 
     work: Path = Path("bench-work")
     """Folder of the discovery benchmark; finished attributes are kept in its cells."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where contrast.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
@@ -59,11 +61,11 @@ class Options:
     n_images: int = 40
     """Images of each point."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Of the contrast."""
+    """Strengths of the contrast."""
 
 
 class Found(NamedTuple):
-    """A value that discovery found: its column, how often it was seen, and the contrast of its first neuron."""
+    """A value that discovery found: its column, its rate, and the contrast of its first neuron."""
 
     value: int
     hits: int
@@ -72,7 +74,7 @@ class Found(NamedTuple):
 
 
 def main(options: Options) -> None:
-    """Goes through prompts and attributes; prints and writes."""
+    """Measures all attributes of all prompts; prints and writes the results."""
     pipe, rows = load_pipeline(BUNDLED, "auto"), []
     settings = defaults(pipe, BUNDLED)
     for prompt in options.prompts:
@@ -92,7 +94,7 @@ def main(options: Options) -> None:
 
 
 def found_in(run: Run, cell: Cell, most: int) -> Iterator[Found]:
-    """The values that the list of the default score, to 5 %, hits, each by its first neuron, at most so many."""
+    """The first values that the list of the default score, up to 5 %, hits, each with its first neuron."""
     codes = default_codes(run, cell)["matryoshka"]
     clip, looks = cell.embeddings["clip"], cell.embeddings["pixels"]
     listing = coherent(codes.peak, clip, looks, max_frequency=longer(len(clip)))
@@ -108,7 +110,7 @@ def found_in(run: Run, cell: Cell, most: int) -> Iterator[Found]:
 def measured(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, options: Options, found: Found
 ) -> dict[str, Any]:
-    """What the judge sees in each image of every point."""
+    """The judge's verdicts on each image of every point."""
     pattern, drawn = found.pattern, random_like(found.pattern, found.value)
 
     def look(text: str, added: Tensor, strength: float) -> dict[str, list[int]]:
@@ -126,8 +128,8 @@ def measured(
 def pushed(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, n: int, value: int, added: Tensor, strength: float
 ) -> Seen:
-    """What the judge sees in images into which a pattern was added."""
-    sae = MatryoshkaSAE(TrainConfig().sae_config(added.shape[1]))  # its weights take no part
+    """The judge's verdicts on images to which a pattern was added."""
+    sae = MatryoshkaSAE(TrainConfig().sae_config(added.shape[1]))  # its weights are not used
     with raigen.steering(pipe, sae, {0: strength}, method="contrast", patterns={0: added}, settings=settings,
                          prompt=prompt):  # fmt: skip
         batches = generate_images(pipe, prompt, range(SEEDS_FROM, SEEDS_FROM + n), settings, BATCH)
@@ -137,7 +139,7 @@ def pushed(
 
 
 def kept(seen: Seen) -> dict[str, list[int]]:
-    """As lists of 0 and 1, as `Seen.of` reads them."""
+    """The verdicts as lists of 0 and 1, as `Seen.of` reads them."""
     return {name: column.astype(int).tolist() for name, column in seen._asdict().items()}
 
 
@@ -153,7 +155,7 @@ def row_of(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def goals(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of attributes in 5 % of images or less, as `benchmarks.amplification.goals` has them."""
+    """The goals of `benchmarks.amplification.goals`, over attributes in at most 5 % of images."""
     rare = [row for row in rows if row["unsteered"] <= 0.05]
     return {
         "contrast: median lift at the best strength": median(lifts(rare, "best"), ">= 8", lambda m: m >= 8),

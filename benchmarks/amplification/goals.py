@@ -1,4 +1,4 @@
-"""Holds what amplification reached against what was wanted of it: pure, on what the judge saw in each image."""
+"""Compares amplification with its goals, from the judge's verdicts on each image (pure functions)."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from raigen.stats import rate_interval, ratio_interval
 
 RARE = 0.05  # of fresh images, at most, for an attribute to count as rare
 READABLE, RIGHT = 0.95, 0.90  # shares that steered images must keep
-CURVES = ("contrast", "steer")  # methods with several strengths, of which the best is counted
-REFERENCE = 1.0  # the strength at which controls are held beside steering
+CURVES = ("contrast", "steer")  # methods with several strengths; the best one counts
+REFERENCE = 1.0  # the strength at which controls are compared with steering
 
 
 class Seen(NamedTuple):
-    """What the judge sees in each image of a point: the attribute, whether it is readable, the right profession."""
+    """The judge's verdicts on each image of a point: shows the attribute, is readable, shows the right profession."""
 
     shows: Bool[np.ndarray, " image"]
     readable: Bool[np.ndarray, " image"]
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Seen":
-        """From the lists of 0 and 1 that a cell keeps."""
+        """From the lists of 0 and 1 in a cell."""
         return cls(*(np.array(kept[name], bool) for name in cls._fields))
 
     def part(self, chosen: Bool[np.ndarray, " image"]) -> "Seen":
@@ -35,17 +35,17 @@ class Seen(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Images that can be read; the others are unscored."""
+        """The number of readable images; the others are unscored."""
         return int(self.readable.sum())
 
     @property
     def hits(self) -> int:
-        """Readable images that show the attribute."""
+        """The number of readable images that show the attribute."""
         return int((self.shows & self.readable).sum())
 
     @property
     def presence(self) -> float:
-        """Of the readable images; 0 where none is."""
+        """The share of readable images that show the attribute; 0 where none is readable."""
         return self.hits / self.n if self.n else 0.0
 
     @property
@@ -55,10 +55,11 @@ class Seen(NamedTuple):
 
 
 def at_best(base: Seen, points: Mapping[float, Seen]) -> tuple[Seen, list[float]]:
-    """The images at the strength that brings most and keeps readability and profession, and that strength, by half.
+    """The images at the best strength, and that strength for each half of the images. The best strength shows the
+    attribute most among those that keep readability and profession.
 
-    It is chosen on the images at even places for those at odd ones, and the other way round, so that no image takes
-    part in the choice by which it is counted. Where no strength keeps both, the unsteered images stand, at 0.
+    It is chosen on the images at even places for those at odd places, and vice versa, so that no image is counted at a
+    strength that it helped to choose. Where no strength keeps both, the unsteered images are taken, at strength 0.
     """
     even = np.arange(len(base.shows)) % 2 == 0
     chosen, parts = [], []
@@ -73,7 +74,7 @@ def at_best(base: Seen, points: Mapping[float, Seen]) -> tuple[Seen, list[float]
 def lift(seen: Seen, unsteered: tuple[int, int]) -> dict[str, float]:
     """How many times as often the attribute shows as in `unsteered` images (hits, n), with a 95 % interval.
 
-    Where no unsteered image shows it, one is counted, so that the lift is the least it can be called.
+    Where no unsteered image shows it, one is counted, so that the lift is a lower bound.
     """
     hits, n = unsteered
     low, high, _ = ratio_interval(seen.hits, max(1, seen.n), hits, n)
@@ -81,7 +82,7 @@ def lift(seen: Seen, unsteered: tuple[int, int]) -> dict[str, float]:
 
 
 def point_of(seen: Seen, unsteered: tuple[int, int]) -> dict[str, Any]:
-    """What a table says of one point."""
+    """One point as an entry of a table."""
     low, high, _ = rate_interval(seen.hits, seen.n)
     return {
         "presence": seen.presence, "low": low, "high": high, "n": seen.n, "lift": lift(seen, unsteered),
@@ -91,7 +92,7 @@ def point_of(seen: Seen, unsteered: tuple[int, int]) -> dict[str, Any]:
 
 
 def row_of(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """One attribute of one prompt, from its cells by method; what no cell has measured is left out. At least one holds
+    """One attribute of one prompt, from its cells by method, without what no cell has measured. At least one cell holds
     the unsteered images."""
     first = next(cell for cell in cells.values() if "base" in cell)
     base, fresh = Seen.of(first["base"]), (first["fresh"]["hits"], first["fresh"]["n"])
@@ -116,9 +117,9 @@ def row_of(cells: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def selected(cell: dict[str, Any], unsteered: tuple[int, int]) -> dict[str, Any]:
-    """What selection reached and cost. `predicted` cost is what is made for each that is kept, 2 / the rate in fresh
-    images unless `capped`; `cost` is that of each that shows the attribute; `found` is the share of those in the pool
-    that were kept, or of the number kept if they are more."""
+    """The result and the cost of selection. `predicted` is the number of images generated per kept image: 2 / rate in
+    fresh images, unless `capped`. `cost` is the number of images generated per kept image that shows the attribute.
+    `found` is the share of the hits in the pool that were kept (of as many as could be kept)."""
     (point,) = cell["points"]
     seen, predicted, fresh = Seen.of(point), point["strength"], cell["fresh"]
     cost = point["n_made"] / seen.hits if seen.hits else math.inf
@@ -131,7 +132,7 @@ def selected(cell: dict[str, Any], unsteered: tuple[int, int]) -> dict[str, Any]
 
 
 def mixed(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each attribute of a mixture what was wanted and what came; `hit`: the target lies in the interval."""
+    """The target and the result for each attribute of a mixture; `hit`: the target lies in the interval."""
     return [
         {"prompt": cell["prompt"], "label": part["label"], "target": part["target"], "expected": part["expected"],
          "presence": part["presence"]["rate"], "low": part["presence"]["low"], "high": part["presence"]["high"],
@@ -141,10 +142,11 @@ def mixed(cell: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def goals(rows: Sequence[dict[str, Any]], mixtures: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each goal with what was wanted, what was found, its 95 % interval, of how many, and whether it was met.
+    """Each goal with its target, the result, the 95 % interval, the sample size, and whether it was met.
 
-    Medians are over attributes, with the interval of order statistics; shares over prompts (each the mean of its
-    attributes), with Student's. All but selection and mixtures is of attributes in 5 % of fresh images or less.
+    Medians are over attributes, with the interval of order statistics; shares are over prompts (each the mean of its
+    attributes), with Student's interval. Except for selection and mixtures, only attributes in at most 5 % of fresh
+    images count.
     """
     rare = [row for row in rows if row["fresh"] <= RARE]
     found = {
@@ -182,7 +184,7 @@ def _of_curve(rare: Sequence[dict[str, Any]], method: str) -> dict[str, dict[str
 
 
 def values(rows: Iterable[dict[str, Any]], name: str, field: str) -> list[float]:
-    """One number of each attribute that has it."""
+    """One number of every attribute that has it."""
     return [row["points"][name][field] for row in rows if name in row["points"]]
 
 
@@ -195,12 +197,12 @@ Meets = Callable[[float], bool] | None
 
 
 def median(found: Sequence[float], wanted: str, meets: Meets) -> dict[str, Any]:
-    """A median held against a goal; without a goal `met` is None."""
+    """Compares a median with a goal; without a goal `met` is None."""
     return _held(median_interval(np.array([value for value in found if not math.isnan(value)])), wanted, meets)
 
 
 def mean(rows: Iterable[dict[str, Any]], name: str, field: str, wanted: str, meets: Meets) -> dict[str, Any]:
-    """A mean over prompts held against a goal."""
+    """Compares a mean over prompts with a goal."""
     by_prompt: dict[str, list[float]] = {}
     for row in rows:
         by_prompt.setdefault(row["prompt"], []).extend(values([row], name, field))
@@ -209,7 +211,7 @@ def mean(rows: Iterable[dict[str, Any]], name: str, field: str, wanted: str, mee
 
 
 def share(flags: Sequence[bool], at_least: float) -> dict[str, Any]:
-    """A share held against a goal."""
+    """Compares a share with a goal."""
     low, high, _ = rate_interval(sum(flags), len(flags))
     found = {"mean": sum(flags) / len(flags) if flags else math.nan, "low": low, "high": high, "n": len(flags)}
     return _held(found, f">= {at_least:g}", lambda m: m >= at_least)

@@ -1,7 +1,7 @@
-"""How likely a diffusion model finds a sample: by its probability-flow ODE (Song et al. 2021, score-based SDEs).
+"""The likelihood of a sample under a diffusion model, by its probability-flow ODE (Song et al. 2021, score SDEs).
 
-A noisy sample is x(a) = cos(a) x0 + sin(a) noise, with the angle a from 0 (data) to pi / 2 (noise). What a model
-predicts as v = cos(a) noise - sin(a) x0 (Salimans & Ho 2022) is then the flow itself, dx/da = v(x, a), and
+A noisy sample is x(a) = cos(a) x0 + sin(a) noise, with the angle a from 0 (data) to pi / 2 (noise). The prediction
+v = cos(a) noise - sin(a) x0 (Salimans & Ho 2022) is then the flow itself, dx/da = v(x, a), and
 
     log p(x at the first angle) = log N(x at the last angle; 0, 1) + integral of div v da.
 
@@ -27,8 +27,8 @@ def log_likelihood(
 ) -> Float[Tensor, " sample"]:  # fmt: skip
     """The log of the density of each sample, in nats; samples are taken to be at the first of the rising `angles`.
 
-    `velocity(x, angle)` is v of a batch, each row by itself. More `n_probes` make the estimate of the divergence less
-    noisy, more angles the path more exact; the cost is 2 x angles x (1 + n_probes) passes through the model.
+    `velocity(x, angle)` is v of a batch, independent for each row. More `n_probes` make the estimate of the divergence
+    less noisy, more angles make the path more exact; the cost is 2 x angles x (1 + n_probes) passes through the model.
     """
     signs = [_signs(samples, generator) for _ in range(n_probes)]
     x, total = samples, torch.zeros(len(samples), dtype=samples.dtype)
@@ -46,7 +46,7 @@ def log_likelihood(
 
 
 def bits_per_dimension(log_likelihoods: Float[Tensor, " sample"], dimensions: int) -> Float[Tensor, " sample"]:
-    """The negative log-likelihood, in bits for each dimension.
+    """The negative log-likelihood, in bits per dimension.
 
     >>> bits_per_dimension(torch.tensor([-4 * math.log(2)]), 2).tolist()
     [2.0]
@@ -55,8 +55,8 @@ def bits_per_dimension(log_likelihoods: Float[Tensor, " sample"], dimensions: in
 
 
 def angles_of(alphas_cumprod: Float[Tensor, " timestep"], n: int) -> tuple[np.ndarray, Callable[[float], float]]:
-    """`n` rising angles of a discrete schedule, at even timesteps from the first to the last, and the timestep of any
-    angle between them, by interpolation. cos(angle) is the root of alphas_cumprod."""
+    """`n` rising angles of a discrete schedule, at even timesteps from the first to the last; and a function that
+    interpolates the timestep of any angle between them. cos(angle) is the root of alphas_cumprod."""
     known = np.arccos(np.sqrt(alphas_cumprod.double().numpy()))
     timesteps = np.arange(len(known), dtype=float)
     angles = np.interp(np.linspace(0, len(known) - 1, n), timesteps, known)

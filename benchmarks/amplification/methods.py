@@ -1,21 +1,21 @@
 """Does amplification reach its goals on `portraits`? `python -m benchmarks.amplification --help`.
 
-For each prompt an audit is finished in a folder of its own, on the images and activations that the discovery
-benchmark keeps (as hard links, nothing is written there; where there are none they are made). Up to five attributes are
-then brought out by every method through `raigen.amplify`, and the world's judge reads every image.
+For each prompt, an audit is finished in its own folder, on the images and activations of the discovery benchmark (by
+hard links; nothing is written there; missing images are generated). Up to five attributes are then amplified with every
+method of `raigen.amplify`, and the world's judge judges every image.
 
-*Which attributes.* Those that the audit listed and CLIP named, by rank; where these are fewer than five, listed ones
-without a name that are truly rare finds: the value that the judge sees in 80 % of their top images is then the label
-(`named by`: judge). Names that CLIP got wrong stay as they are, since a user would go by them; `top share` says how
-many of the top images show what the name says, and the goals are also given for those with .8 or more.
+*Which attributes.* The listed attributes that CLIP named, by rank. Where these are fewer than five, also listed
+attributes without a name that are truly rare: the label is then the value that the judge sees in 80 % of the top images
+(`named by`: judge). Wrong names by CLIP are not corrected, because a user would rely on them. `top share` is the share
+of top images that show the named value; the goals are also computed for attributes with .8 or more.
 
-*What is counted.* The unsteered rate is that of the fresh images of `evaluate` and the unsteered twins together. A
-lift with no unsteered image that shows the attribute counts one, so it is at least that. The best strength is chosen
-on one half of the seeds and counted on the other. `select` keeps few images, since it makes 2 / rate for each; where
-it may not make as many as the rate in fresh images asks for, it is left out of its goals. `mix` is of the first two
-attributes with different names.
+*What is counted.* The unsteered rate is the rate in the fresh images of `evaluate` and in the unsteered baseline
+together. Where no unsteered image shows the attribute, one is counted, so that the lift is a lower bound. The best
+strength is chosen on one half of the seeds and evaluated on the other. `select` keeps few images, because it generates
+2 / rate images for each; where its limit is below that number, it does not count for its goals. `mix` mixes the first
+two attributes with different names.
 
-A cell is one prompt, attribute and method: what is finished is kept, and a stopped one makes no image twice.
+A cell is one prompt, attribute and method. Finished cells are kept; an interrupted cell generates no image twice.
 """
 
 import json
@@ -50,7 +50,7 @@ from raigen.world.truth import SHARED_BY_AT_LEAST
 
 METHODS = ("identity", "prompt", "contrast", "random-pattern", "random-contrast", "steer", "set", "random-direction",
            "random-neuron", "select")  # fmt: skip
-TRAINING_SECONDS = 0.4  # of one core, for each audited image
+TRAINING_SECONDS = 0.4  # of one core, per audited image
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ class Options(AuditOptions):
     """The benchmark of amplification."""
 
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Of `steer` and `contrast`; `set` and the controls are tried at 1."""
+    """Strengths of `steer` and `contrast`; `set` and the controls are tried at 1."""
     methods: tuple[str, ...] = METHODS
-    """Which to try; `identity` is strength 0; `steer` and `contrast` have every one of `strengths`."""
+    """Methods to try; `identity` is strength 0; `steer` and `contrast` are tried at all `strengths`."""
     mix: bool = True
-    """Mixes two attributes of each prompt."""
+    """Whether to mix two attributes of each prompt."""
     targets: tuple[float, float] = (0.1, 0.2)
-    """Wanted rates of the two."""
+    """Target rates of the two attributes."""
     n_selected: int = 10
     """Images that `select` keeps."""
     most_per_selected: int = MOST_PER_KEPT
-    """Images that `select` makes at most for each that it keeps."""
+    """Images that `select` generates at most for each image that it keeps."""
     seconds_per_image: float = 0.15
-    """Of one core, for the estimate that is printed first."""
+    """Seconds per image on one core, for the estimate that is printed first."""
     workers: int = 1
     """Processes, each with its share of the cores and one prompt at a time."""
 
@@ -81,7 +81,7 @@ class Options(AuditOptions):
 
 
 def main(options: Options) -> None:
-    """Says what it will take, fills the cells prompt by prompt, and writes what there is after each."""
+    """Prints an estimate, fills the cells prompt by prompt, and writes the results after each prompt."""
     print(estimate(options), flush=True)
     threads, rows, mixtures = max(1, (os.cpu_count() or 1) // options.workers), [], []
     with ProcessPoolExecutor(options.workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
@@ -93,9 +93,9 @@ def main(options: Options) -> None:
 
 
 def estimate(options: Options) -> str:
-    """What a whole run takes, without what is finished already."""
+    """The time of a whole run, without the cells that are finished."""
     points = {method: len(options.strengths) if method in CURVES else 1 for method in METHODS}
-    points["identity"] = points["select"] = 0  # of few images, and of those shared by all attributes
+    points["identity"] = points["select"] = 0  # of a few images, and of the images that all attributes share
     per_attribute = options.n_images * sum(points[method] for method in options.methods)
     pool = options.n_selected * min(100, options.most_per_selected) if "select" in options.methods else 0
     shared = options.n_fresh_images + 100 + options.n_images + pool + (2 * options.n_images if options.mix else 0)
@@ -107,7 +107,7 @@ def estimate(options: Options) -> str:
 
 
 def cells_of(options: Options, prompt: str) -> dict[str, list]:
-    """All cells of a prompt: for each attribute those of its methods, and the mixture if there is one."""
+    """All cells of a prompt: one for each attribute and method, and the mixture if there is one."""
     run = audited(options, prompt)
     aims = aims_of(run, options.n_attributes)
     print(f"{prompt}: {', '.join(f'{aim.attribute.label} ({aim.named_by})' for aim in aims) or 'nothing named'}",
@@ -122,8 +122,8 @@ def cells_of(options: Options, prompt: str) -> dict[str, list]:
 
 
 def cell_of(options: Options, run: Run, aim: Aim, method: str) -> dict[str, Any] | None:
-    """One attribute by one method: kept where it was finished with the same options. None where a rate of 0 says
-    nothing of how many images `select` would take."""
+    """The cell of one attribute and method, from its file if it was finished with the same options. None where the rate
+    is 0, which does not tell how many images `select` needs."""
     rate = aim.attribute.presence
     if method == "select" and (rate is None or not rate.hits):
         return None
@@ -136,7 +136,7 @@ def asked_of(options: Options, aim: Aim, method: str) -> dict[str, Any]:
     """The options of `raigen.amplify` for a cell."""
     n_images, strength, real = options.n_images, (1.0,), method
     if method == "identity":
-        # As many as the first batch of unsteered ones: bit for bit is promised of equal batches.
+        # As many as the first batch of unsteered images: only batches of equal size give the same bits.
         n_images, strength, real = min(BATCH, options.n_images), (0.0,), "steer"
     elif method in CURVES:
         strength = options.strengths
@@ -149,7 +149,7 @@ def asked_of(options: Options, aim: Aim, method: str) -> dict[str, Any]:
 
 
 def kept(path: Path, asked: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a cell's file holds, if it was asked for the same; else what `make` makes, written there."""
+    """The content of a cell's file, if its options are the same; else the result of `make`, which is written there."""
     asked = json.loads(json.dumps(asked))
     if path.is_file():
         cell = json.loads(path.read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ def kept(path: Path, asked: dict[str, Any], make: Callable[[], dict[str, Any]]) 
 
 
 def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """What a cell holds: what the judge sees in its images and their unsteered twins, and what they cost."""
+    """The content of a cell: the judge's verdicts on its images and their unsteered baseline, and the cost."""
     attribute, presence = aim.attribute, aim.attribute.presence
     assert presence is not None  # of a finished audit, by the world's judge
     (entry,) = raigen.amplify(run, **asked)
@@ -191,7 +191,7 @@ def measured(run: Run, aim: Aim, method: str, asked: dict[str, Any]) -> dict[str
 
 
 def looked(run: Run, attribute: RareAttribute, files: Sequence[str]) -> dict[str, list[int]]:
-    """What the judge sees in each image: the attribute, whether it can be read, whether the profession is right."""
+    """The judge's verdicts on each image: shows the attribute, is readable, shows the right profession."""
     verdict = judge([image(run.dir / file) for file in files])
     right = verdict.profession == PROFESSIONS.index(profession_of(run.config.capture.prompt))
     shows = verdict.shows[:, COLUMN_OF[attribute.label or ""]]
@@ -199,7 +199,7 @@ def looked(run: Run, attribute: RareAttribute, files: Sequence[str]) -> dict[str
 
 
 def pool_hits(run: Run, attribute: RareAttribute, first: str, n: int) -> int:
-    """How many of the first `n` unsteered images show the attribute; `first` is one of their files."""
+    """How many of the first `n` unsteered images show the attribute; `first` is the file of one of them."""
     lines = run.read_lines((run.dir / first).parent / "samples.jsonl", "amplify")[:n]
     return sum(looked(run, attribute, [line["file"] for line in lines])["shows"])
 
@@ -216,12 +216,12 @@ def bytes_of(run: Run, point: dict[str, Any]) -> list[bytes]:
 
 
 def listed(flags: np.ndarray) -> list[int]:
-    """As 0 and 1."""
+    """Converts flags to 0 and 1."""
     return flags.astype(int).tolist()
 
 
 def mix_of(options: Options, run: Run, pair: Sequence[Aim]) -> dict[str, Any] | None:
-    """The mixture of two attributes; None where no mixture reaches the targets, which is printed."""
+    """The mixture of two attributes; prints a line and returns None where no mixture reaches the targets."""
     asked = {"attribute": [aim.attribute.rank for aim in pair], "method": "mix", "targets": options.targets,
              "n_images": options.n_images, "batch_size": BATCH}  # fmt: skip
     path = run.dir / "cells" / f"mix-{pair[0].attribute.neuron}-{pair[1].attribute.neuron}.json"
@@ -238,7 +238,8 @@ def mix_of(options: Options, run: Run, pair: Sequence[Aim]) -> dict[str, Any] | 
 
 
 def write_results(options: Options, rows: list[dict], mixtures: list[dict]) -> None:
-    """amplification.json: the goals, those of rightly named attributes, every attribute, every mixture."""
+    """Writes amplification.json: the goals, the goals over correctly named attributes, every attribute, every
+    mixture."""
     right = [row for row in rows if row["top share"] >= SHARED_BY_AT_LEAST]
     asked = {name: value for name, value in asdict(options).items() if name not in ("work", "source", "results")}
     found = {

@@ -5,17 +5,17 @@
 For the first five named attributes of each prompt (RAIGen, arXiv 2602.06806; chosen as in `benchmarks.amplification`,
 whose audits are used):
 
-- half the images by the base prompt, half by the revised one: how often they show the attribute, and the *deviation
-  ratio* |rate - 1/2| / (1/2), 0 where images with and without are even, 1 where all are alike (the usual ratio over
-  classes, max_c |share_c - 1/C| / (1 - 1/C), for two); alignment with the base prompt by CLIP, before and after;
-- how likely the model finds the ten audited images in which the neuron is strongest, beside ten random others: the
-  negative log-likelihood by the probability-flow ODE (Song et al. 2021, see `benchmarks.amplification.likelihood`)
-  under the prompt.
+- Half of the images use the base prompt, half the revised prompt: how often they show the attribute; the *deviation
+  ratio* |rate - 1/2| / (1/2), which is 0 where half of the images show it and 1 where all or none do (the usual ratio
+  over C classes, max_c |share_c - 1/C| / (1 - 1/C), for two); and CLIP alignment with the base prompt, before and
+  after. - The likelihood, under the prompt, of the ten audited images in which the neuron is strongest and of ten
+  random ones: the negative log-likelihood by the probability-flow ODE (Song et al. 2021, see
+  `benchmarks.amplification.likelihood`).
 
-The likelihood is that of *latents*, as the encoder makes them of the finished images, at the schedule's first noise,
-in bits for each of their 2,048 dimensions. It holds nothing of what the decoder adds, and no other model's figures can
-be compared with it; the paper's, of other models and pixels, are orientation at most. What can be compared are the top
-images with the random ones.
+The likelihood is computed for *latents*, which the encoder makes from the finished images, at the first noise level of
+the schedule, in bits for each of their 2,048 dimensions. It ignores the decoder, and it cannot be compared with the
+likelihoods of other models, such as those of the paper, which are for pixels. It can be compared between the top images
+and the random images.
 """
 
 import json
@@ -49,11 +49,11 @@ class Options(AuditOptions):
     """The paper's protocol."""
 
     n_likely: int = 10
-    """Top-activating images, and random ones, whose likelihood is computed; at most ten."""
+    """Images of each kind, top and random, whose likelihood is computed; at most ten."""
     n_angles: int = 60
     """Points of the probability-flow ODE, at even timesteps."""
     n_probes: int = 1
-    """Random signs by which the divergence is estimated."""
+    """Vectors of random signs that estimate the divergence."""
 
 
 def main(options: Options) -> None:
@@ -70,7 +70,7 @@ def main(options: Options) -> None:
 
 
 def row_of(options: Options, run: Run, aim: Aim) -> dict[str, Any]:
-    """The measures of one attribute; kept in the folder of its run."""
+    """The measures of one attribute, cached in the folder of its run."""
     asked = {"n_images": options.n_images, "n_likely": options.n_likely, "n_angles": options.n_angles,
              "n_probes": options.n_probes, "label": aim.attribute.label}  # fmt: skip
 
@@ -82,7 +82,7 @@ def row_of(options: Options, run: Run, aim: Aim) -> dict[str, Any]:
 
 
 def mixture_of(options: Options, run: Run, aim: Aim) -> dict[str, float]:
-    """Presence, deviation ratio and alignment of base images, and of as many half by the revised prompt."""
+    """Presence, deviation ratio and alignment of base images, and of as many images with half by the revised prompt."""
     (entry,) = raigen.amplify(run, attribute=aim.attribute.rank, method="prompt", strength=(0.5,),
                               n_images=options.n_images, batch_size=BATCH)  # fmt: skip
     mixed = next(point for point in entry["points"] if point["strength"] == 0.5)
@@ -95,7 +95,7 @@ def mixture_of(options: Options, run: Run, aim: Aim) -> dict[str, float]:
 
 
 def deviation_ratio(rate: float) -> float:
-    """How far the shares of images with and without an attribute are from even, in [0, 1].
+    """How far the share of images with an attribute is from one half, in [0, 1].
 
     >>> deviation_ratio(0.25)
     0.5
@@ -121,7 +121,7 @@ def likelihoods(options: Options, run: Run, aim: Aim) -> dict[str, float]:
 
 @torch.no_grad()
 def encoded(pipe: DiffusionPipeline, run: Run, files: Sequence[str]) -> Float[Tensor, "image channel row column"]:
-    """The latents of finished images, as the denoiser sees them: the means that the encoder gives."""
+    """The latents of finished images: the means of the encoder, scaled as for the denoiser."""
     vae = pipe.components["vae"]
     pixels = as_pixels([image(run.dir / file) for file in files])
     return vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
@@ -130,7 +130,7 @@ def encoded(pipe: DiffusionPipeline, run: Run, files: Sequence[str]) -> Float[Te
 def velocity_of(
     pipe: DiffusionPipeline, prompt: str, timestep: Callable[[float], float]
 ) -> Callable[[Tensor, float], Tensor]:
-    """What the U-Net predicts for the prompt at an angle; it was trained to predict v, without guidance."""
+    """The prediction of the U-Net for the prompt at an angle: v, without guidance."""
     text = pipe.encode_prompt(prompt, "cpu", 1, False)[0].detach()
     unet = pipe.components["unet"].requires_grad_(False)
 
@@ -142,7 +142,7 @@ def velocity_of(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Each measure's mean over prompts (each the mean of its attributes), with Student's interval."""
+    """The mean of each measure over prompts (each the mean of its attributes), with Student's interval."""
     by_prompt: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_prompt.setdefault(row["prompt"], []).append(row)

@@ -1,10 +1,10 @@
 """How much longer does an image take when it is steered? `python -m benchmarks.amplification.steering_overhead`.
 
-In one process and in turn: the pipeline alone, with one neuron steered, with one set, with five steered. Reported is
-for each the median over the rounds of its seconds over those of the pipeline alone in the same round, with the interval
-of order statistics, and how long it takes once to ask the model where its tokens are. On a CPU the seconds are those
-that the process was given, so that other work beside it counts little; on a GPU those of the clock. The autoencoder has
-the shape that an audit trains, with random weights.
+One process runs, in turn: the pipeline alone, with one neuron steered, with one neuron set, with five steered. For each
+it reports the ratio of its seconds to the seconds of the pipeline alone in the same round: the median over rounds, with
+the interval of order statistics. It also reports the time to detect the token layout, which is needed once. On a CPU,
+seconds are CPU time of the process, so that other load matters little; on a GPU they are wall time. The autoencoder has
+the shape that an audit trains, and random weights.
 """
 
 import json
@@ -20,6 +20,7 @@ import tyro
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from benchmarks.common.intervals import median_interval, shown, without_nan
+from benchmarks.common.results import RESULTS
 from raigen.amplification.steering import steering
 from raigen.config import CaptureConfig, TrainConfig
 from raigen.diffusion.generation import Settings, defaults, generate, layout_of
@@ -33,24 +34,24 @@ GOAL = 1.05
 
 @dataclass(frozen=True)
 class Options:
-    """The benchmark of what steering costs."""
+    """The benchmark of the cost of steering."""
 
     prompt: str = "a photo of a doctor"
-    """What is painted."""
+    """The prompt."""
     model: str = "portraits"
     """A diffusers pipeline, or the bundled one."""
     batch_size: int = 16
-    """Images at once."""
+    """Images per batch."""
     rounds: int = 10
-    """Timed rounds; one more goes before."""
+    """Timed rounds, after one round to warm up."""
     device: str = "auto"
     """`cpu`, `cuda` or `auto`."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where steering_overhead.json goes."""
 
 
 def main(options: Options) -> None:
-    """Times all ways in turn, prints and writes the ratios."""
+    """Times all variants in turn, prints and writes the ratios."""
     capture = CaptureConfig(options.prompt, model=options.model, device=options.device)
     pipe = load_pipeline(capture.model, capture.device, capture)
     settings = defaults(pipe, capture.model, capture)
@@ -75,7 +76,7 @@ def main(options: Options) -> None:
 def ways(
     pipe: DiffusionPipeline, sae: MatryoshkaSAE, settings: Settings, prompt: str
 ) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
-    """What each batch of images is made inside of, by name."""
+    """The context in which each batch is generated, by name."""
     one, five = {0: 1.0}, dict.fromkeys(range(5), 1.0)
     return {
         "alone": nullcontext,
@@ -89,7 +90,7 @@ def timed(
     options: Options, pipe: DiffusionPipeline, settings: Settings,
     among: Mapping[str, Callable[[], AbstractContextManager[None]]],
 ) -> dict[str, list[float]]:  # fmt: skip
-    """The seconds of a batch by way and round; each round begins with another way."""
+    """The seconds of a batch, by variant and round; each round begins with another variant."""
     seconds: dict[str, list[float]] = {name: [] for name in among}
     names = list(among)
     for number in range(options.rounds + 1):
@@ -107,7 +108,7 @@ def timed(
 
 
 def clock(pipe: DiffusionPipeline) -> float:
-    """Seconds: of this process on a CPU, on the wall for a GPU once it has done what it was told."""
+    """Seconds: CPU time of this process on a CPU; on a GPU, wall time after all of its work is done."""
     if pipe.device.type != "cuda":
         return time.process_time()
     torch.cuda.synchronize()
@@ -115,7 +116,7 @@ def clock(pipe: DiffusionPipeline) -> float:
 
 
 def random_sae(d_in: int) -> MatryoshkaSAE:
-    """An autoencoder of the shape that an audit trains."""
+    """An autoencoder with the shape that an audit trains."""
     sae, generator = MatryoshkaSAE(TrainConfig().sae_config(d_in)), torch.Generator().manual_seed(0)
     sae.initialize(torch.randn(256, d_in, generator=generator), generator)
     return sae.eval()

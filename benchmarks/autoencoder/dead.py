@@ -1,9 +1,9 @@
-"""Are neurons that are called dead dead? By two clocks, on planted truth: `python -m benchmarks.autoencoder.dead`.
+"""Are neurons that count as dead really dead? On planted truth: `python -m benchmarks.autoencoder.dead`.
 
-On the cells of the discovery benchmark an autoencoder is trained twice, with the default clock (silent for so many
-tokens and so many images) and with the published one (silent for 20 batches). Every tenth step it is noted which
-neurons are called dead. Those that in the end stand for a rare value (at least 80 % of their ten top images show it)
-were rare, not dead.
+On the cells of the discovery benchmark, an autoencoder is trained twice: with the default rule (dead after silence for
+a number of tokens and a number of images) and with the published rule (dead after 20 silent batches). Every tenth step
+records which neurons count as dead. Neurons that mean a rare value in the end (at least 80 % of their ten top images
+show it) were rare, not dead.
 """
 
 import json
@@ -16,6 +16,7 @@ import tyro
 from benchmarks.common.cells import activations_of, capture, cell_of, encode, trained
 from benchmarks.common.intervals import interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, Truth, verdicts
+from benchmarks.common.results import RESULTS
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.sae.fit import Training
@@ -27,11 +28,11 @@ PUBLISHED_BATCHES = 20
 
 @dataclass(frozen=True)
 class Options:
-    """The benchmark of dead clocks."""
+    """The benchmark of rules for dead neurons."""
 
     work: Path = Path("bench-work")
-    """Where the discovery benchmark keeps its cells."""
-    results: Path = Path(__file__).parents[1] / "results"
+    """Folder of the discovery benchmark, with its cells."""
+    results: Path = RESULTS
     """Where dead.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS[:3])
     """Prompts of the portraits world."""

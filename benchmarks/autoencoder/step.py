@@ -1,12 +1,12 @@
 """How fast is one training step?
 
-Ours beside the dense form and other libraries: `python -m benchmarks.autoencoder.step`.
+Compares ours with the dense form and with other libraries: `python -m benchmarks.autoencoder.step`.
 
-Ours and the dense form train the same autoencoder from the same weights; SAELens and dictionary_learning, where they
-are installed (`pip install "raigen[neighbours]"`), one of the same shape by their own public trainers, each with its
-own initialization and loss. All get the same batches, one after the other within each round, so that whatever else the
-machine does hits all. Reported are ratios of the medians, and the share of our step that is the encoder's matrix
-product, which no exact form can do without.
+Ours and the dense form train the same autoencoder from the same weights. SAELens and dictionary_learning, if they are
+installed (`pip install "raigen[neighbours]"`), train one of the same shape with their own public trainers, each with
+its own initialization and loss. All get the same batches, in turn within each round, so that other load affects all of
+them. It reports ratios of the medians, and the share of our step that the encoder's matrix product takes, which no
+exact form can avoid.
 """
 
 import json
@@ -26,6 +26,7 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig
 from raigen.runs.files import write_text
 from raigen.sae.model import MatryoshkaSAE
@@ -56,7 +57,7 @@ class Options:
     """Also times the dense form under torch.compile."""
     name: str = "sae_step"
     """The result's file in `results`, without its ending."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where the result goes."""
 
 
@@ -100,7 +101,7 @@ def compiled_step(dense: MatryoshkaSAE, dead: Tensor) -> Callable[[Tensor], floa
 
 
 def neighbors(options: Options) -> dict[str, Callable[[Tensor], float]]:
-    """A whole training step of each library that is installed, at the same shape, without its logging."""
+    """A whole training step of each installed library, at the same shape, without its logging."""
     coarse, found = options.d_sae // 10, {}
     if find_spec("sae_lens"):
         found["SAELens"] = _saelens_step(options, coarse)
@@ -128,7 +129,7 @@ def _dictionary_learning_step(options: Options, coarse: int) -> Callable[[Tensor
         steps=10**6, activation_dim=options.d_in, dict_size=options.d_sae, k=options.k, layer=0, lm_name="none",
         group_fractions=[coarse / options.d_sae, 1 - coarse / options.d_sae], device=options.device,
     )  # fmt: skip
-    numbers = count(1)  # its step 0 looks for a geometric median first
+    numbers = count(1)  # its step 0 also computes a geometric median
     return lambda x: trainer.update(next(numbers), x)
 
 

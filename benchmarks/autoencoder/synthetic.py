@@ -1,13 +1,13 @@
-"""Are rare features learned at all? Thousands of them, with rates that fall off like Zipf's law.
+"""Are rare features learned at all? Thousands of features, with rates that fall by Zipf's law.
 
-Run: `python -m benchmarks.autoencoder.synthetic`. In the manner of SynthSAEBench: tokens are sums of feature
-directions; rates fall from common to 5e-4; features have parents (a child needs its parent) and go together by the
-image (tokens of one image share most of what they hold). Reported for every tenth of the features, from the most to
-the least frequent: how many the autoencoder recovers.
+Run: `python -m benchmarks.autoencoder.synthetic`. As in SynthSAEBench, tokens are sums of feature directions; rates
+fall from common to 5e-4; features have parents (a child needs its parent) and co-occur within an image (tokens of one
+image share most of their features). For every tenth of the features, from the most to the least frequent, it reports
+how many the autoencoder recovers.
 
-Arms: the published setting (batches of four images, a neuron dead after 20 batches, learning rate 3e-4, bfloat16
-weights), the same in float32, and ours (batches mixed from many images, a dead clock of tokens and images, 1e-3,
-float32), on the same tokens.
+Arms, on the same tokens: the published setting (batches of four images, a neuron is dead after 20 batches, learning
+rate 3e-4, bfloat16 weights), the same in float32, and ours (batches mixed from many images, a neuron is dead after
+tokens and images, 1e-3, float32).
 """
 
 import json
@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.activations import TokenBatch
 from raigen.runs.files import write_text
@@ -49,13 +50,14 @@ class Options:
     n_images: int = 24_576
     """Images of 256 tokens, which are held in memory in float16."""
     seed: int = 0
-    """Of the features, the tokens and the autoencoders."""
-    results: Path = Path(__file__).parents[1] / "results"
+    """Seed of the features, the tokens and the autoencoders."""
+    results: Path = RESULTS
     """Where synthetic.json goes."""
 
 
 class Features(NamedTuple):
-    """`directions` of length 1; `rates` over tokens, falling; `parents`, the index of each or its own for a root."""
+    """`directions` of length 1; `rates` over tokens, falling; `parents`, the index of each feature's parent, or its own
+    index for a root."""
 
     directions: Float[Tensor, "feature d_in"]
     rates: Float[Tensor, " feature"]
@@ -63,7 +65,8 @@ class Features(NamedTuple):
 
 
 def features(options: Options, generator: torch.Generator) -> Features:
-    """Zipf rates from the common down to 5e-4, scaled so that 25 are active per token; half have a commoner parent."""
+    """Zipf rates from the common down to 5e-4, scaled so that 25 are active per token; half have a parent that is more
+    common."""
     n = options.n_features
     rank = torch.arange(1, n + 1).double()
     exponents = torch.linspace(0.2, 2.5, 400).double()
@@ -79,10 +82,11 @@ def features(options: Options, generator: torch.Generator) -> Features:
 
 
 def image(made: Features, generator: torch.Generator) -> tuple[Float[Tensor, "token d_in"], Bool[Tensor, "token f"]]:
-    """The tokens of one image and what each holds.
+    """The tokens of one image and the features of each.
 
-    A feature belongs to the image with probability sqrt(rate) and then to a token with sqrt(rate) again, so that it
-    comes in few images and there in many tokens. A child also needs its parent; its own rate is raised for that."""
+    A feature belongs to the image with probability sqrt(rate), and then to each token with sqrt(rate) again, so that it
+    occurs in few images, but there in many tokens. A child also needs its parent; its own rate is raised to make up for
+    that."""
     n = len(made.rates)
     root = made.parents == torch.arange(n)
     own = torch.where(root, made.rates, (made.rates / made.rates[made.parents]).clamp(max=0.9)).sqrt()

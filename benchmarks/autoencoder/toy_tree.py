@@ -1,10 +1,10 @@
-"""Does firing rarely mean standing for something rare? Features in a tree, as in the paper's toy experiment.
+"""Do neurons that fire rarely mean rare features? Features in a tree, as in the paper's toy experiment.
 
 Run: `python -m benchmarks.autoencoder.toy_tree`. The paper reports, for 20 features, 300,000 samples and 20 seeds, a
 Spearman correlation of .991 between the firing rate of a neuron and the frequency of its feature, and a probability of
-.846, .960 and .981 that a neuron among the 10, 20 and 30 % that fire least stands for a feature among as many rarest.
-It does not give its tree; ours has four roots of four children each. An autoencoder of exactly as many neurons as
-features gets stuck with some of them doubled; one with neurons to spare, as every real one has, is measured beside it.
+.846, .960 and .981 that a neuron among the 10, 20 and 30 % that fire least means a feature among the same share of
+rarest features. It does not give its tree; ours has four roots with four children each. An autoencoder with exactly as
+many neurons as features gets stuck with duplicates; one with spare neurons, as in practice, is measured as well.
 """
 
 import json
@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.files import write_text
 from raigen.sae.fit import fit
@@ -39,15 +40,15 @@ class Options:
     """The toy experiment."""
 
     seeds: int = 20
-    """Trees, data sets and autoencoders, one of each per seed."""
+    """Number of seeds, each with its own tree, data set and autoencoder."""
     n_samples: int = 300_000
     """Tokens per seed."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where toy_tree.json goes."""
 
 
 class Tree(NamedTuple):
-    """`directions` of the features, of length 1; how likely a root is, and a child where its root is present."""
+    """`directions` of the features, of length 1; the probability of each root, and of each child given its root."""
 
     directions: Float[Tensor, "feature d_in"]
     root_rates: Float[Tensor, " root"]
@@ -64,7 +65,7 @@ def tree(generator: torch.Generator) -> Tree:
 
 
 def sample(tree: Tree, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "n d_in"], Bool[Tensor, "n feature"]]:
-    """Tokens, and which features each holds: the sum of the present directions, strengths 1 +- .2, faint noise."""
+    """Tokens, and the features of each: the sum of the present directions with strengths 1 +- .2, plus faint noise."""
     roots = torch.rand(n, N_ROOTS, generator=generator) < tree.root_rates
     children = torch.rand(n, N_ROOTS, N_CHILDREN, generator=generator) < tree.child_rates
     present = torch.cat([roots, (children & roots[:, :, None]).flatten(1)], 1)

@@ -1,4 +1,4 @@
-"""The arms of the benchmark: ways to find units in the images of a prompt, and to order them."""
+"""The arms of the benchmark: methods that find units in the images of a prompt, and order them."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def published(codes: Float[np.ndarray, "image neuron"], embeddings: np.ndarray, 
 
 def coherent(codes: np.ndarray, *views: np.ndarray, max_frequency: float | None = None, distance: float | None = None,
              **options) -> Listing:  # fmt: skip
-    """The score of raigen: coherence of the top images times the rarity of what is like them."""
+    """The score of raigen: coherence of the top images times the rarity of similar images."""
     scores = coherence_scores(eligible(codes, MIN_IMAGES), views, **options)
     pruning = DiscoverConfig(distance=distance, max_frequency=max_frequency).pruning(len(codes))
     neurons = prune(scores, *pruning)[:N_LISTED]
@@ -51,8 +51,8 @@ def by_part(codes: np.ndarray, embeddings: np.ndarray, part: str, seed: int) -> 
 
 
 def clip_clusters(embeddings: np.ndarray, seed: int, k: int = 50) -> Listing:
-    """k-means on CLIP embeddings, smallest clusters first; active where an image lies near the center."""
-    model = KMeans(k, random_state=seed)  # k-means++ once, as "auto" has it
+    """k-means on CLIP embeddings, smallest clusters first; a unit is active where an image is near the center."""
+    model = KMeans(k, random_state=seed)  # one run of k-means++, the default
     sizes = np.bincount(model.fit_predict(embeddings), minlength=k)
     order = np.argsort(sizes, kind="stable")[:N_LISTED]
     return Listing(-model.transform(embeddings)[:, order], sizes[order] / len(embeddings))
@@ -67,7 +67,7 @@ def clip_directions(embeddings: np.ndarray) -> Listing:
 
 
 def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
-    """Images far from their nearest neighbors in CLIP space, each with what is most like it."""
+    """Images far from their nearest neighbors in CLIP space; each is a unit, active in similar images."""
     distances, near = NearestNeighbors(n_neighbors=neighbors + 1).fit(embeddings).kneighbors(embeddings)
     chosen, covered = [], set()
     for image in np.argsort(-distances[:, -1], kind="stable"):
@@ -81,7 +81,7 @@ def clip_outliers(embeddings: np.ndarray, neighbors: int = 10) -> Listing:
 
 
 def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listing:
-    """FastICA of how images look, in as many principal directions as the score uses; the most skewed first."""
+    """FastICA of thumbnails, in as many principal directions as the score uses; the most skewed first."""
     width = min(64, max(2, len(looks) // 16))
     whitened = PCA(width, whiten=True, random_state=seed).fit_transform(looks)
     model = FastICA(width, whiten="unit-variance", max_iter=200, tol=1e-3, random_state=seed)
@@ -92,9 +92,8 @@ def look_components(looks: Float[np.ndarray, "image width"], seed: int) -> Listi
 
 
 def told(cell: Cell, seed: int, folds: int = 5) -> Listing:
-    """What the same activations give to those who know what to look for: for each rare value a ridge regression on all
-    positions, scored on images that it was not trained on; the most frequent value first. No list without labels
-    should be asked for more."""
+    """An upper bound that knows the truth: for each rare value, a ridge regression on the activations of all positions,
+    applied to held-out images; the most frequent value first. No list without labels can be expected to do better."""
     rates = cell.shows.mean(0)
     rare = np.flatnonzero((rates > 0) & (rates <= RARE_AT_MOST))
     rare = rare[np.argsort(-rates[rare], kind="stable")]
@@ -106,7 +105,7 @@ def told(cell: Cell, seed: int, folds: int = 5) -> Listing:
 
 
 def as_codes(tokens: Float[np.ndarray, "image token unit"], k: int) -> Float[np.ndarray, "image unit"]:
-    """Image codes of signed units: both signs, centerd and scaled, of all tokens the k largest per token on average."""
+    """Image codes of signed units: both signs, centered and scaled; on average, the k largest of each token stay."""
     spread = tokens.std((0, 1))
     scaled = (tokens - tokens.mean((0, 1))) / np.maximum(spread, 1e-9)
     both = np.concatenate([scaled, -scaled], -1)
@@ -159,17 +158,16 @@ def arms_of(cell: Cell, codes: dict[str, Codes], k: int, seed: int) -> dict[str,
 
 
 def longer(n_images: int) -> float:
-    """The frequency at which lists end where more neurons are wanted than by default: 5 %, or what the default is of
-    few images."""
+    """The frequency at which longer lists end: 5 %, or the default for this number of images if that is higher."""
     return max(0.05, DiscoverConfig().pruning(n_images).max_frequency)
 
 
 def eligible(codes: np.ndarray, min_images: int) -> np.ndarray:
-    """Codes of neurons that fire in at least `min_images` images; the others silenced."""
+    """The codes, with 0 for neurons that fire in fewer than `min_images` images."""
     return codes * ((codes > 0).sum(0) >= min_images)
 
 
 def listing(codes: np.ndarray, neurons: np.ndarray) -> Listing:
-    """The first of these neurons; their rate is estimated by how often they fire."""
+    """The first of these neurons; how often they fire is the estimate of their rate."""
     neurons = neurons[:N_LISTED]
     return Listing(codes[:, neurons], (codes[:, neurons] > 0).mean(0))

@@ -1,4 +1,4 @@
-"""Makes what the benchmark looks at: for one prompt and one generation seed, images, activations, truth, codes."""
+"""Makes the data of the benchmark for one prompt and one generation seed: images, activations, truth, codes."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -31,9 +31,9 @@ SEEDS_APART = 100_000  # between generation seeds; audits begin at 0, fresh imag
 
 
 class Cell(NamedTuple):
-    """The readable images of one prompt and generation seed, and what is known of them.
+    """The readable images of one prompt and generation seed, with truth, embeddings and activations.
 
-    `embeddings` by name: `clip`, `tower` (the same, before what CLIP learned from texts: the pooled image features),
+    `embeddings` by name: `clip`, `tower` (the pooled features of CLIP's image tower, before the projection) and
     `pixels` (16 x 16). `mid` are the activations [image, token, d_in] of the last step.
     """
 
@@ -46,12 +46,13 @@ class Cell(NamedTuple):
 
     @property
     def controls(self) -> np.ndarray:
-        """The values that are never planted for this prompt though common elsewhere."""
+        """The values that are never planted for this prompt, but are common for others."""
         return np.array([VALUE_NAMES.index(name) for name in control_values(self.prompt)], dtype=np.int64)
 
 
 class Codes(NamedTuple):
-    """The codes of all neurons at the scoring step: mean over positions and the largest; `n_coarse` come first."""
+    """The codes of all neurons at the scoring step: mean and largest over positions; the `n_coarse` coarse ones
+    first."""
 
     mean: Float[np.ndarray, "image neuron"]
     peak: Float[np.ndarray, "image neuron"]
@@ -59,7 +60,7 @@ class Codes(NamedTuple):
 
 
 def capture(work: Path, prompt: str, seed: int, n_images: int, **options) -> Run:
-    """The images and activations, by the `capture` stage of raigen; goes on where it was stopped."""
+    """The images and activations, by the `capture` stage of raigen; resumes where it was interrupted."""
     run = Run.create(work / prompt.split()[-1] / f"g{seed}")
     config = CaptureConfig(prompt, n_images=n_images, base_seed=seed * SEEDS_APART, store=True, **options)
     run_stage(run, "capture", config)
@@ -72,7 +73,7 @@ def cell_of(run: Run, prompt: str, seed: int) -> Cell:
     if not path.exists():
         images = [run.read_image(sample) for sample in run.samples()]
         verdict = judge(images)
-        embedder = Embedder("portraits")
+        embedder = Embedder("portraits", "cpu")
         small = np.stack([np.asarray(image.resize((16, 16))).reshape(-1) for image in images]).astype(np.float32)
         tower = torch.cat([_tower(embedder, images[i : i + 64]) for i in range(0, len(images), 64)])
         tensors = {
@@ -107,8 +108,8 @@ def token_batches(activations: Tensor, size: int, epochs: int, seed: int) -> Ite
 
 
 def streamed_batches(activations: Tensor, config: TrainConfig, at_once: int = 16) -> Iterator[TokenBatch]:
-    """The tokens as an audit without a store trains on them: `at_once` images after the other, of each the steps and
-    positions that `config` has drawn, mixed in its reservoir."""
+    """The tokens in the order of an audit without a store: `at_once` images at a time, with the steps and positions
+    that `config` draws, mixed in a reservoir."""
     n_images, n_steps, n_tokens, d_in = activations.shape
     per_image = min(config.steps_per_image or n_steps, n_steps) * min(config.tokens_per_step or n_tokens, n_tokens)
     capacity = reservoir_capacity(config, d_in, n_images * per_image)
@@ -129,8 +130,8 @@ def trained(
     streamed: bool = False,
     watch: Callable[[Training], object] = lambda training: None,
 ) -> MatryoshkaSAE:
-    """An autoencoder trained on these activations, in random order, or `streamed` as an audit without a store does;
-    `untrained` leaves it as initialized, with a threshold for its k. `watch` is called after every step."""
+    """Trains an autoencoder on these activations, in random order, or `streamed` as in an audit without a store. With
+    `untrained` it is only initialized, with a threshold for its k. `watch` is called after every step."""
     scaling = InputScaling.of(activations[:16]) if config.input_scaling else None
     activations = scaling.scaled(activations) if scaling else activations
     sae = MatryoshkaSAE(shape or config.sae_config(activations.shape[-1]))
@@ -167,8 +168,7 @@ def encode(sae: MatryoshkaSAE, mid: Float[np.ndarray, "image token d_in"]) -> Co
 
 def codes_of(run: Run, cell: Cell, activations: Callable[[], Tensor], name: str, config: TrainConfig,
              shape: SAEConfig | None = None, untrained: bool = False) -> Codes:  # fmt: skip
-    """The codes of an autoencoder called `name`, trained on what `activations` reads and kept in the run's folder at
-    the first call."""
+    """The codes of an autoencoder trained on `activations()`, cached in the run's folder under `name`."""
     path = run.dir / f"codes-{name}.safetensors"
     if not path.exists():
         codes = encode(trained(activations(), config, shape, untrained), cell.mid)
@@ -178,8 +178,8 @@ def codes_of(run: Run, cell: Cell, activations: Callable[[], Tensor], name: str,
 
 
 def default_codes(run: Run, cell: Cell, sae_seed: int = 0) -> dict[str, Codes]:
-    """Of the autoencoder of an audit, `matryoshka`; of a plain BatchTopK one of its size, `batchtopk`; and of the
-    latter before training, `untrained`."""
+    """The codes of three autoencoders: `matryoshka`, as in an audit; `batchtopk`, a plain one of the same size; and
+    `untrained`, the plain one before training."""
     config = TrainConfig(sae_seed=sae_seed)
     shape = config.sae_config(cell.mid.shape[-1])
     plain = SAEConfig(shape.d_in, shape.d_sae, (shape.d_sae,), shape.k)

@@ -1,4 +1,4 @@
-"""The figures of the benchmark, drawn by Altair."""
+"""The figures of the benchmarks, drawn with Altair."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals."""
+"""Means and medians with their intervals."""
 
 import re
 from typing import Any
@@ -19,8 +19,8 @@ def interval_of(means: Float[np.ndarray, " seed"]) -> dict[str, float]:
 
 
 def median_interval(values: Float[np.ndarray, " value"]) -> dict[str, float]:
-    """Median (under `mean`) with the 95 % interval between two order statistics, of independent values; without an
-    interval for fewer than six. Infinite values count as large ones.
+    """Median (as `mean`) of independent values, with the 95 % interval between two order statistics; without an
+    interval for fewer than six values. Infinite values count as large ones.
 
     >>> median_interval(np.array([1.0, 2, 3, 4, 5, np.inf]))
     {'mean': 3.5, 'low': 1.0, 'high': inf, 'n': 6}

@@ -1,4 +1,4 @@
-"""How good a list of units is, against what the judge sees in the same images."""
+"""Measures a list of units against the judge's verdicts on the same images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,27 +11,26 @@ from scipy.stats import spearmanr
 from raigen.world.truth import RARE_SEEN_AT_MOST as RARE_AT_MOST
 from raigen.world.truth import SHARED_BY_AT_LEAST as SHARED_BY
 
-BANDS = ((0.0, 0.005), (0.005, 0.01), (0.01, 0.02), (0.02, 0.05), (0.05, 0.10))  # rates, above the first, to the second
-N_TOP = 10
-LIFT = 2.0  # what tops share must be this much more frequent there than everywhere
+BANDS = ((0.0, 0.005), (0.005, 0.01), (0.01, 0.02), (0.02, 0.05), (0.05, 0.10))  # of rates: above the first number, up
+to the second N_TOP = 10 LIFT = 2.0  # a value must be this much more frequent in the top images than in all images
 
 
 class Listing(NamedTuple):
-    """Units in the order in which they are listed: how strongly each is active in every image, its estimated rate."""
+    """Units in the order of the list: the activation of each in every image, and its estimated rate."""
 
     activations: Float[np.ndarray, "image unit"]
     rates: Float[np.ndarray, " unit"]
 
 
 class Truth(NamedTuple):
-    """What the judge sees: `shows` for each readable image and value; `controls` are values never planted here."""
+    """The judge's verdicts: `shows` for each readable image and value; `controls` are values never planted here."""
 
     shows: Bool[np.ndarray, "image value"]
     controls: Int[np.ndarray, " control"]
 
 
 class Verdict(NamedTuple):
-    """For each unit: the rare value it hits, the value it stands for at all, the control it hits; -1 for none."""
+    """For each unit: the rare value it hits, the value it means, the control it hits; -1 for none."""
 
     hit: Int[np.ndarray, " unit"]
     meaning: Int[np.ndarray, " unit"]
@@ -44,11 +43,11 @@ def top_images(activations: Float[np.ndarray, "image unit"], count: int = N_TOP)
 
 
 def verdicts(listing: Listing, truth: Truth) -> Verdict:
-    """Reads off what each unit's ten top images share.
+    """Finds the values that the ten top images of each unit share.
 
     A unit *means* a value when at least 80 % of its top images show it, at least twice as often as all images do;
-    of several, the one of the highest lift. It is a *hit* when the best such value among the rare ones (above 0, at
-    most 10 % of all images) exists, and a control hit when 80 % show a value that is never planted.
+    of several values, the one with the highest lift. It is a *hit* when one of these values is rare (shown by above 0
+    and at most 10 % of all images), and a control hit when 80 % of its top images show a value that is never planted.
     """
     rate = truth.shows.mean(0)
     shares = truth.shows[top_images(listing.activations)].mean(1)  # [unit, value]
@@ -65,10 +64,10 @@ def measure(listing: Listing, truth: Truth) -> dict[str, float]:
     """All measures of one list, by name; NaN where there is nothing to measure.
 
     precision@m: share of the first m units (or of all, if fewer) that hit. recall@m: share of the rare values hit by
-    the first m; also by band of rate. redundancy: hits per value hit. interpretable: share of the first ten that mean
-    anything. presence: mean rate of what these mean. rate correlation: Spearman of estimated against true rate, of all
-    units that mean something. matched AP: mean over rare values of the average precision of the unit matched to each
-    (one to one, 0 where units run out).
+    the first m; also by band of rate. redundancy: hits per value hit. interpretable: share of the first ten that mean a
+    value. presence: mean rate of these values. rate correlation: Spearman correlation of estimated and true rate, over
+    all units that mean a value. matched AP: mean over rare values of the average precision of the unit matched to each
+    (one to one; 0 for values without a unit).
     """
     verdict = verdicts(listing, truth)
     rate = truth.shows.mean(0)
@@ -100,7 +99,7 @@ def average_precision(
 ) -> Float[np.ndarray, "unit value"]:
     """Average precision of each unit for each value: sum over thresholds of precision x growth of recall.
 
-    Images of equal activation enter together, as in scikit-learn's `average_precision_score`.
+    Images of equal activation are added together, as in scikit-learn's `average_precision_score`.
     """
     result = np.empty((activations.shape[1], shows.shape[1]))
     for unit, column in enumerate(activations.T):
@@ -114,7 +113,7 @@ def average_precision(
 
 
 def matched_precision(activations: Float[np.ndarray, "image unit"], shows: Bool[np.ndarray, "image value"]) -> float:
-    """Mean average precision over values, units matched to values one to one so that it is highest."""
+    """Mean average precision over values, with units matched to values one to one such that it is highest."""
     if shows.shape[1] == 0:
         return float("nan")
     table = average_precision(activations, shows)

@@ -1,9 +1,9 @@
 """What do denoisers of full size cost? Random weights in the real architectures: `python -m benchmarks.cost.full_size`.
 
 The U-Net of SDXL and the transformers of SD 3 medium and FLUX.1-schnell are built from their published configurations
-with random weights, and run for one image: alone, then with a layer captured; then an autoencoder is trained on what
-came. Nothing is loaded, so nothing here says anything about a real checkpoint. Text encoders and decoder are left out.
-Without a GPU the same runs at a clearly reduced size, which measures nothing: a smoke test, and marked as one.
+with random weights. Each generates one image alone, then one with a layer captured; then an autoencoder is trained on
+the activations. No checkpoint is loaded, so the results say nothing about one. Text encoders and decoder are left out.
+Without a GPU it runs at a much reduced size, as a smoke test that measures nothing; the result says so.
 """
 
 import json
@@ -20,6 +20,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from benchmarks.common.results import RESULTS
 from raigen.config import TrainConfig
 from raigen.diffusion.hookpoints import Hookpoint
 from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
@@ -36,9 +37,10 @@ FULL = "full size with random weights; no real checkpoint was loaded, text encod
 
 
 class Architecture(NamedTuple):
-    """A denoiser: its class, published configuration, what is smaller in a smoke test, and how it is called.
+    """A denoiser: its class, its published configuration, the changes for a smoke test, and how it is called.
 
-    `latent` is the side of the noise, `text` the tokens of the prompt; `guided` has two branches, the prompt's second.
+    `latent` is the side of the noise, `text` the number of prompt tokens; `guided` has two branches, the second one for
+    the prompt.
     """
 
     name: str
@@ -93,17 +95,17 @@ class Options:
     device: str = "auto"
     """`auto`, `cpu` or `cuda`; a CPU runs the smoke test."""
     only: tuple[str, ...] = ()
-    """Only these architectures, by name; empty for all."""
+    """Names of the architectures to run; empty for all."""
     repeats: int = 2
     """Timed images of each kind; the fastest counts."""
     training_steps: int = 20
     """Timed training steps of 4,096 tokens."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where full_size.json goes."""
 
 
 class Bench:
-    """One denoiser on one device, full or reduced, with what it is called with."""
+    """One denoiser on one device, full or reduced, with its inputs."""
 
     def __init__(self, architecture: Architecture, device: str, full: bool):
         self.architecture, self.device, self.full = architecture, device, full
@@ -118,17 +120,17 @@ class Bench:
         self.hookpoint = Hookpoint(path, self.denoiser.get_submodule(path))
 
     def random(self, *shape: int, seed: int = 0) -> Tensor:
-        """Normal noise of a seed."""
+        """Normal noise from a seed."""
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device, self.dtype)
 
     def noise(self) -> Tensor:
-        """What an image starts from: a map, or FLUX's packed patches of 2 x 2 of it."""
+        """The noise from which an image starts: a map, or for FLUX its packed patches of 2 x 2."""
         if self.architecture.kind == "FluxTransformer2DModel":
             return self.random(1, (self.latent // 2) ** 2, self.config["in_channels"])
         return self.random(1, self.config["in_channels"], self.latent, self.latent)
 
     def arguments(self, prompt: str) -> dict[str, Any]:
-        """Everything but the noise and the time: random texts, another for each prompt."""
+        """All inputs but the noise and the time: random text embeddings, different for each prompt."""
         config, rows = self.config, 2 if self.architecture.guided else 1
         seeds = [0, sum(prompt.encode())][-rows:]
 
@@ -165,13 +167,13 @@ class Bench:
             torch.cuda.synchronize()
 
     def layout(self) -> TokenLayout:
-        """Where the image tokens of the prompt are, asked of the denoiser itself."""
+        """The layout of the prompt's image tokens, detected on the denoiser itself."""
         side = self.latent * PIXELS_PER_LATENT
         return LayoutProbe(self.image, self.denoiser, [self.hookpoint], "a", (side, side)).layout(self.hookpoint)
 
 
 def built(kind: str, config: dict[str, Any], device: str, dtype: torch.dtype) -> nn.Module:
-    """A denoiser with random weights, made where it will run."""
+    """A denoiser with random weights, made on the device where it runs."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -200,7 +202,7 @@ def main(options: Options) -> None:
 
 
 def measured(bench: Bench, options: Options) -> dict[str, Any]:
-    """What one denoiser takes."""
+    """The time and memory of one denoiser."""
     full = built(bench.architecture.kind, bench.architecture.config, "meta", torch.float32)
     layout = bench.layout()  # also warms up
     collected: list[Tensor] = []
@@ -234,7 +236,7 @@ def measured(bench: Bench, options: Options) -> dict[str, Any]:
 
 
 def trained(tokens: Tensor, steps: int, device: str) -> dict[str, float]:
-    """How fast the trainer of raigen is on these tokens, repeated to fill its batches; the first steps warm up."""
+    """The speed of raigen's training on these tokens, repeated to fill its batches; the first steps warm up."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     config = TrainConfig(tokens_per_batch=4096)
@@ -247,7 +249,7 @@ def trained(tokens: Tensor, steps: int, device: str) -> dict[str, float]:
 
     moments = []
     for _ in fit(sae, batches(), config):
-        moments.append(time.perf_counter())  # the step has brought its loss to the CPU: it is done
+        moments.append(time.perf_counter())  # the loss is on the CPU, so the step is done
     seconds = (moments[-1] - moments[1]) / (len(moments) - 2)
     return {
         "d_sae": sae.config.d_sae,
@@ -259,7 +261,7 @@ def trained(tokens: Tensor, steps: int, device: str) -> dict[str, float]:
 
 
 def timed(action: Callable[[], None], repeats: int, device: str) -> dict[str, float]:
-    """The fastest of some runs, and the most memory that was held."""
+    """The fastest of some runs, and the peak memory."""
     seconds = []
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -271,7 +273,7 @@ def timed(action: Callable[[], None], repeats: int, device: str) -> dict[str, fl
 
 
 def peak_bytes(device: str) -> int:
-    """Of the GPU since the last reset, or of the process since its start."""
+    """The peak memory of the GPU since the last reset, or of the process since its start."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

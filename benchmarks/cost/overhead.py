@@ -1,8 +1,8 @@
-"""How much longer do images take with an audit behind them? `python -m benchmarks.cost.overhead`.
+"""How much longer does it take to generate images in an audit? `python -m benchmarks.cost.overhead`.
 
-In one process and in turn: the pipeline alone, from the same seeds and in the same batches, its images saved as PNG;
-and the stages capture and train of an audit. Reported is the ratio of the medians over the rounds, with the share of
-the surplus that is training.
+One process runs, in turn, the pipeline alone, with the same seeds and batches and with images saved as PNG; and the
+stages capture and train of an audit. It reports the ratio of the medians over rounds, and the share of the extra time
+that is training.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import walk
 from raigen.config import AuditConfig
 from raigen.diffusion.generation import defaults, generate_images
@@ -30,20 +31,20 @@ class Options:
     """The overhead benchmark."""
 
     prompt: str = "a photo of a doctor"
-    """What is painted."""
+    """The prompt."""
     model: str = "portraits"
     """A diffusers pipeline, or the bundled one."""
     n_images: int = 100
     """Images per round, 50 or more."""
     rounds: int = 3
-    """Timed rounds; one more goes before."""
+    """Timed rounds, after one round to warm up."""
     steps_per_image: int | None = None
-    """Denoising steps of each image that are trained on; None is what an audit does."""
+    """Denoising steps of each image to train on; None is the default of an audit."""
     device: str = "auto"
     """`cpu`, `cuda` or `auto`."""
     work: Path = Path("bench-work/overhead")
-    """Folder for the images; emptied."""
-    results: Path = Path(__file__).parents[1] / "results"
+    """Folder for the images; it is emptied."""
+    results: Path = RESULTS
     """Where overhead.json goes."""
 
 
@@ -75,7 +76,7 @@ def main(options: Options) -> None:
 
 
 def alone(config: AuditConfig, folder: Path) -> None:
-    """The images and nothing else, model loaded anew as an audit does."""
+    """Generates the images and nothing else; loads the model again, as an audit does."""
     folder.mkdir(parents=True)
     capture = config.capture
     pipe = load_pipeline(capture.model, capture.device, capture)

@@ -1,11 +1,11 @@
-"""What each choice of the method is worth:
+"""What is each choice of the method worth?
 
-one choice changed at a time. `python -m benchmarks.discovery.ablations --help`.
+Changes one choice at a time: `python -m benchmarks.discovery.ablations --help`.
 
-Lists end at 5 % of images, so that more neurons are compared than by default; but for the curve about that end and
-the one about numbers of images, which shows the defaults.
-Works in the folder of `benchmarks.discovery`, on the images that are there. Every point trains autoencoders of its
-own where the choice is one of training. What the hookpoint is worth, `benchmarks.discovery.hookpoint_search` measures.
+Lists end at 5 % of images, so that more neurons are compared than by default. Two curves differ: the one that varies
+this end, and the one that varies the number of images, which shows the defaults. It works in the folder of
+`benchmarks.discovery`, on the images there. Points that change the training train their own autoencoders.
+`benchmarks.discovery.hookpoint_search` measures the choice of the hookpoint.
 """
 
 import csv
@@ -26,7 +26,7 @@ from benchmarks.common.cells import Cell, Codes, activations_of, capture, cell_o
 from benchmarks.common.figures import ablation_figure
 from benchmarks.common.intervals import without_nan
 from benchmarks.common.measures import Truth, measure
-from benchmarks.discovery.planted_truth import RESULTS, as_csv, summary
+from benchmarks.common.results import RESULTS, as_csv, summary
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -35,7 +35,7 @@ from raigen.world.attributes import PROMPTS
 
 
 class Point(NamedTuple):
-    """One point of a curve: its curve, its place on it, and what differs from the default."""
+    """One point of a curve: the curve, its place on the curve, and what differs from the default."""
 
     curve: str
     place: str
@@ -49,9 +49,9 @@ class Point(NamedTuple):
     scoring_step: int = -1
     training_steps: tuple[int, ...] | None = None
     streamed: bool = False
-    """Mixed while images come, as an audit without a store does."""
+    """Whether tokens are mixed in a reservoir, as in an audit without a store."""
     by_paper: bool = False
-    """The published score of the coarse neurons."""
+    """Whether coarse neurons are ranked by the published score."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Options:
     n_images: int = 1000
     """Images per prompt and generation seed, as in the discovery benchmark."""
     generation_seeds: int = 1
-    """Sets of images per prompt; the curve of numbers of images joins five of them."""
+    """Sets of images per prompt; the curve over numbers of images joins five of them."""
     curves: tuple[str, ...] = ()
-    """Only these curves; empty for all."""
+    """The curves to measure; empty for all."""
 
 
 def points(n_steps: int) -> list[Point]:
-    """Every point of every curve; the default stands on each."""
+    """Every point of every curve; each curve includes the default."""
     last = n_steps - 1
     coarse = (102, 205, 512, 820)
     return [
@@ -108,7 +108,7 @@ def points(n_steps: int) -> list[Point]:
 
 
 def main(options: Options) -> None:
-    """Goes through all points and cells; what is there is not done again."""
+    """Measures all points on all cells; finished ones are not repeated."""
     rows: list[dict] = []
     for seed in range(options.generation_seeds):
         for prompt in options.prompts:
@@ -121,7 +121,7 @@ def main(options: Options) -> None:
 
 
 def rows_of(options: Options, prompt: str, seed: int) -> Iterator[dict]:
-    """The rows of one prompt and generation seed, from its folder where they are."""
+    """The rows of one prompt and generation seed, from its folder if they are there."""
     run = capture(options.work, prompt, seed, options.n_images)
     n_steps = run.facts.capture.n_steps
     for point in points(n_steps):
@@ -155,7 +155,7 @@ def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str
 
 
 def _codes(point: Point, cell: Cell, folders: tuple[Path, ...], n: int, suffix: str) -> Codes:
-    """The codes of a point; those of the default autoencoder are kept, and are the discovery benchmark's."""
+    """The codes of a point; those of the default autoencoder are cached and shared with the discovery benchmark."""
     width = cell.mid.shape[-1]
     config = _spelled_out(replace(TrainConfig(), **point.train), width)
     usual = config == _spelled_out(TrainConfig(), width) and not point.training_steps and not point.streamed
@@ -166,7 +166,7 @@ def _codes(point: Point, cell: Cell, folders: tuple[Path, ...], n: int, suffix: 
     return encode(sae, _activations(folders, n)[readable, point.scoring_step].float().numpy())
 
 
-@lru_cache(1)  # points that follow each other often look at the same
+@lru_cache(1)  # consecutive points often need the same
 def _activations(folders: tuple[Path, ...], n: int) -> Tensor:
     return torch.cat([activations_of(Run(folder)) for folder in folders])[:n]
 
@@ -179,7 +179,7 @@ def _trained(folders: tuple[Path, ...], n: int, config: TrainConfig, steps: tupl
 
 
 def _spelled_out(config: TrainConfig, width: int) -> TrainConfig:
-    """The same training with the shape that its None stand for, so that equal ones are seen to be equal."""
+    """The same training with every None replaced by its value, so that equal trainings compare as equal."""
     shape = config.sae_config(width)
     return replace(config, d_sae=shape.d_sae, group_sizes=shape.group_sizes, k=shape.k)
 

@@ -1,9 +1,9 @@
-"""Does a comparison call two models different that are one? `python -m benchmarks.discovery.false_alarms`.
+"""Does a comparison call a model different from itself? `python -m benchmarks.discovery.false_alarms`.
 
-Works on the images of `benchmarks.discovery` (two generation seeds or more) and what the world's judge sees in them.
-The images of each prompt are split at random into two sets, as if of two models; `raigen compare` would then compare
-every value under every prompt. Counted over many splits: comparisons that are called different (q of .05 or less), and
-splits with any such.
+It uses the images of `benchmarks.discovery` (two generation seeds or more) and the verdicts of the world's judge. The
+images of each prompt are split at random into two sets, as if they came from two models, and every value is compared
+under every prompt, as in `raigen compare`. Over many splits, it counts the comparisons that are called different (q of
+.05 or less), and the splits with at least one of them.
 """
 
 import json
@@ -15,6 +15,7 @@ import tyro
 from jaxtyping import Float
 from safetensors.numpy import load_file
 
+from benchmarks.common.results import RESULTS
 from raigen.comparison.changes import Shows, changes_of
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
@@ -29,20 +30,20 @@ class Options:
 
     work: Path = Path("bench-work")
     """Folder of the discovery benchmark."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where false_alarms.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world, all compared at once."""
     n_images: int = 1000
     """Images of each of the two sets, for each prompt."""
     n_splits: int = 50
-    """Random splits."""
+    """The number of random splits."""
     seed: int = 0
-    """Of the splits."""
+    """Seed of the splits."""
 
 
 def main(options: Options) -> None:
-    """Counts, prints and writes."""
+    """Counts false alarms; prints and writes the result."""
     seen = {prompt: shown(options.work, prompt) for prompt in options.prompts}
     rng, alarms = np.random.default_rng(options.seed), []
     for number in range(options.n_splits):
@@ -65,7 +66,8 @@ def counted(hits: int, n: int) -> dict[str, object]:
 
 
 def shown(work: Path, prompt: str) -> Float[np.ndarray, "image value"]:
-    """What is seen in all images of a prompt: 1, 0, NaN where one cannot be read. Raises RaigenError without any."""
+    """The verdicts on all images of a prompt: 1, 0, NaN where an image is unreadable. Raises RaigenError where there
+    are no images."""
     paths = sorted((work / prompt.split()[-1]).glob("g*/truth.safetensors"))
     if not paths:
         raise RaigenError(f"{work}: no judged images of {prompt!r}; make them with: python -m benchmarks.discovery")
@@ -74,8 +76,8 @@ def shown(work: Path, prompt: str) -> Float[np.ndarray, "image value"]:
 
 
 def split(seen: dict[str, Float[np.ndarray, "image value"]], n: int, rng: np.random.Generator) -> Shows:
-    """Two sets of `n` images for each prompt, none in both, by value, prompt and set. Raises RaigenError for too
-    few."""
+    """Two disjoint sets of `n` images for each prompt, by value, prompt and set. Raises RaigenError for too few
+    images."""
     shows = {}
     for prompt, table in seen.items():
         if len(table) < 2 * n:

@@ -1,8 +1,8 @@
-"""Does the search rank hookpoints as planted truth does? `python -m benchmarks.discovery.hookpoint_search --help`.
+"""Does the hookpoint search agree with planted truth? `python -m benchmarks.discovery.hookpoint_search --help`.
 
-For each prompt the search tries all hookpoints of the bundled model on the same images, which the world's judge
-reads; each autoencoder's list is then measured against what the judge saw. Compared are the two orders of the
-hookpoints. What the rank is made of was chosen on `CHOSEN_ON` alone.
+For each prompt, the search tries all hookpoints of the bundled model on the same images. The world's judge judges the
+images, and each autoencoder's list is measured against its verdicts. The two orders of the hookpoints are compared. The
+measures that make up the rank were chosen on `CHOSEN_ON` alone.
 """
 
 import json
@@ -22,11 +22,13 @@ from scipy.stats import rankdata, spearmanr
 
 from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, average_precision, measure
-from benchmarks.discovery.planted_truth import HELD_OUT
+from benchmarks.common.results import HELD_OUT, RESULTS
 from raigen.config import SearchConfig
+from raigen.discovery.listing import NeuronList
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import SAE_SEEDS, Reading, TriedHookpoint, ranked, rating_of, try_hookpoints
+from raigen.discovery.search import SAE_SEEDS, Reading, ranked, rating_of, try_hookpoints
 from raigen.runs.files import write_text
+from raigen.runs.records import HookpointRating
 from raigen.runs.steps import exhausted
 from raigen.world.attributes import VALUE_NAMES
 from raigen.world.judge import judge
@@ -34,7 +36,7 @@ from raigen.world.planted import control_values
 from raigen.world.truth import RARE_SEEN_AT_MOST
 
 CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
-REPORTED_ON = HELD_OUT[:2]  # on which the score of neurons was not chosen, either
+REPORTED_ON = HELD_OUT[:2]  # the score of neurons was not chosen on these, either
 TRUTHS = ("held", "interpretable", "precision@10", "recall@20")
 MIN_SHOWN = 5  # images
 MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
@@ -42,28 +44,28 @@ MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
 
 @dataclass(frozen=True)
 class Options:
-    """The benchmark of the search for hookpoints."""
+    """The benchmark of the hookpoint search."""
 
     model: str = "portraits"
-    """The bundled model, or the folder of another one of the portraits world; with a `work` and a `name` of its own."""
+    """A model of the portraits world. Give any other than `portraits` its own `work` and `name`."""
     default: str = "unet.mid_block"
-    """The hookpoint that an audit of this model takes."""
+    """The default hookpoint of this model."""
     name: str = "hookpoint_search"
-    """Of the file in `results`."""
+    """Name of the file in `results`."""
     prompts: tuple[str, ...] = field(default=(*CHOSEN_ON, *REPORTED_ON))
     """Prompts of the portraits world."""
     n_images: int = 300
     """Images per prompt."""
     work: Path = Path("bench-work/hookpoint_search")
-    """What was measured of each prompt; what is there is used."""
-    results: Path = Path(__file__).parents[1] / "results"
-    """Where it goes."""
+    """Folder for the measurements of each prompt; what is there is used."""
+    results: Path = RESULTS
+    """Where the JSON file goes."""
     threads: int = 1
     """CPU threads."""
 
 
 def main(options: Options) -> None:
-    """Measures each prompt, then writes and prints how far the two orders agree."""
+    """Measures each prompt, then writes and prints the agreement of the two orders."""
     torch.set_num_threads(options.threads)
     by_prompt = {prompt: measured(options, prompt) for prompt in options.prompts}
     result = {
@@ -77,26 +79,28 @@ def main(options: Options) -> None:
 
 
 def measured(options: Options, prompt: str) -> list[dict[str, Any]]:
-    """A row for each hookpoint of a prompt, the best by the search first."""
+    """A row for each hookpoint of a prompt, best first by the search."""
     tried, shows = material(options, prompt)
     truth = Truth(shows, np.array([VALUE_NAMES.index(name) for name in control_values(prompt)], dtype=np.int64))
     known = {each.path: truths(each, truth) for each in tried}
-    return [rating._asdict() | known[rating.path] for rating in ranked([rating_of(each) for each in tried])]
+    rows = [rating._asdict() | known[rating.path] for rating in ranked(tried)]
+    return [{name: value for name, value in row.items() if name != "readings"} for row in rows]
 
 
-def material(options: Options, prompt: str) -> tuple[list[TriedHookpoint], Bool[np.ndarray, "image value"]]:
-    """What the search read at each hookpoint, in the readable images, and what these show; kept once made."""
+def material(options: Options, prompt: str) -> tuple[list[HookpointRating], Bool[np.ndarray, "image value"]]:
+    """The findings of the search at each hookpoint, on the readable images, and what these images show; cached."""
     path = options.work / f"{prompt.split()[-1]}-{options.n_images}.safetensors"
     if not path.exists():
         started, verdicts = time.monotonic(), []
         config = SearchConfig(prompt=prompt, n_images=options.n_images)
-        tried = exhausted(try_hookpoints(options.model, config, lambda images: verdicts.append(judge(images))), None)
+        tried = exhausted(try_hookpoints(options.model, config, [lambda images: verdicts.append(judge(images))]), None)
         tensors = {name: np.concatenate([getattr(verdict, name) for verdict in verdicts])
                    for name in ("readable", "shows")}  # fmt: skip
         for each in tried:
             for seed, read in enumerate(each.readings):
-                parts = read._asdict() | {f"scores.{name}": value for name, value in read.scores._asdict().items()}
-                del parts["scores"]
+                parts = read._asdict() | read.listing._asdict()
+                parts |= {f"scores.{name}": value for name, value in read.listing.scores._asdict().items()}
+                del parts["listing"], parts["scores"]
                 tensors |= {f"{each.path}|{seed}|{name}": np.asarray(value) for name, value in parts.items()}
         options.work.mkdir(parents=True, exist_ok=True)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
@@ -108,35 +112,37 @@ def material(options: Options, prompt: str) -> tuple[list[TriedHookpoint], Bool[
     return tried, stored["shows"].astype(bool)[readable]
 
 
-def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> TriedHookpoint:
+def _tried(stored: dict[str, np.ndarray], path: str, readable: np.ndarray, is_default: bool) -> HookpointRating:
     found = []
     for seed in SAE_SEEDS:
         parts = {name.split("|")[2]: value for name, value in stored.items() if name.startswith(f"{path}|{seed}|")}
         scores = NeuronScores(**{name: parts[f"scores.{name}"] for name in NeuronScores._fields})
-        found.append(Reading(parts["peaks"][readable], scores, parts["listed"], parts["concentration"],
-                             parts["dead_share"].item()))  # fmt: skip
-    return TriedHookpoint(path, is_default, found)
+        listing = NeuronList(scores, parts["neurons"], parts["top"])
+        found.append(Reading(parts["max_codes"][readable], listing, parts["concentration"], parts["dead_share"].item()))
+    return rating_of(path, is_default, found)
 
 
-def truths(tried: TriedHookpoint, truth: Truth) -> dict[str, float]:
-    """The measures of truth at a hookpoint, the mean over its autoencoders.
+def truths(tried: HookpointRating, truth: Truth) -> dict[str, float]:
+    """The agreement with truth at a hookpoint, averaged over its autoencoders.
 
     `held`: mean over the rare values that at least five images show of the average precision of the best neuron.
-    `interpretable`: share of the first ten whose top images share any value, twice as often as all do.
+    `interpretable`: share of the first ten neurons whose top images share a value, twice as often as all images.
     """
     rate, count = truth.shows.mean(0), truth.shows.sum(0)
     rare = (rate <= RARE_SEEN_AT_MOST) & (count >= MIN_SHOWN)
     found = []
     for read in tried.readings:
-        result = measure(Listing(read.max_codes[:, read.listed], read.scores.frequency[read.listed]), truth)
+        listed = read.listing.neurons
+        result = measure(Listing(read.max_codes[:, listed], read.listing.scores.frequency[listed]), truth)
         result["held"] = float(average_precision(read.max_codes, truth.shows[:, rare]).max(0).mean())
         found.append(result)
     return {name: float(np.mean([one[name] for one in found])) for name in TRUTHS}
 
 
 def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """For each truth: Spearman's correlation over hookpoints with each measure, the mean over prompts and its interval;
-    and what the truth is at the first of the search, at the default, at the best, and in the mean."""
+    """For each measure of truth: Spearman's correlation over hookpoints with each measure of the search, as a mean over
+    prompts with its interval; and its value at the first hookpoint of the search, at the default, at the best, and on
+    average."""
     result: dict[str, Any] = {}
     for truth in TRUTHS:
         correlations = {
@@ -163,19 +169,19 @@ def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def of_ranks(rows: Sequence[dict[str, Any]], names: Sequence[str], truth: str) -> float:
-    """Spearman's correlation of the mean of the ranks in some measures with a truth, over hookpoints."""
+    """Spearman's correlation over hookpoints of the mean rank in some measures with a measure of truth."""
     signed = [[row[name] * (-1 if name == "dead_share" else 1) for row in rows] for name in names]
     ranks = np.sum([rankdata(values) for values in signed], axis=0)
     return agreement([row | {"mean": rank} for row, rank in zip(rows, ranks, strict=True)], "mean", truth)
 
 
 def known(values: Float[np.ndarray, " prompt"]) -> Float[np.ndarray, " known"]:
-    """Those that are numbers."""
+    """The values that are numbers."""
     return values[np.isfinite(values)]
 
 
 def agreement(rows: Sequence[dict[str, Any]], name: str, truth: str) -> float:
-    """Spearman's correlation of a measure, or of the rank (1 is the best), with a truth, over hookpoints."""
+    """Spearman's correlation over hookpoints of a measure, or of the rank (1 is best), with a measure of truth."""
     sign = -1 if name in ("rank", "dead_share") else 1
     values = [[sign * row[name] for row in rows], [row[truth] for row in rows]]
     if any(np.ptp(each) == 0 for each in values):

@@ -1,11 +1,11 @@
-"""Do labels say anything?
+"""Do labels predict where a neuron fires?
 
-Their scores for a trained and an untrained autoencoder: `python -m benchmarks.discovery.labels`.
+Scores the labels of a trained and of an untrained autoencoder: `python -m benchmarks.discovery.labels`.
 
-On the cells of the discovery benchmark: the listed neurons are named by CLIP from their ten top images, as an audit
-does; the world's judge then tells whether the label tells held-out images in which the neuron fires strongly from
-others (`raigen.judging.detection`). For control the same label is scored on the images of the next neuron with
-another one.
+It uses the cells of the discovery benchmark. CLIP names the listed neurons from their ten top images, as in an audit.
+With the world's judge, it is then measured how well the label separates held-out images in which the neuron fires
+strongly from others (`raigen.judging.detection`). As a control, the same label is scored on the images of the next
+neuron that has another label.
 """
 
 import json
@@ -19,6 +19,7 @@ from benchmarks.common.arms import coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
 from benchmarks.common.intervals import interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, top_images
+from benchmarks.common.results import RESULTS
 from raigen.config import AnnotateConfig
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.annotate import name_of, vocabulary
@@ -36,8 +37,8 @@ class Options:
     """The benchmark of labels."""
 
     work: Path = Path("bench-work")
-    """Where the discovery benchmark keeps its cells."""
-    results: Path = Path(__file__).parents[1] / "results"
+    """Folder of the discovery benchmark, with its cells."""
+    results: Path = RESULTS
     """Where labels.json goes."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
@@ -51,7 +52,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Scores the labels of every prompt, prints and writes the means with intervals over prompts."""
-    embedder, found = Embedder("portraits"), {}
+    embedder, found = Embedder("portraits", "cpu"), {}
     for prompt in options.prompts:
         run = capture(options.work, prompt, 0, options.n_images)
         cell = cell_of(run, prompt, 0)
@@ -72,7 +73,8 @@ def main(options: Options) -> None:
 
 
 def scores(listing: Listing, cell: Cell, embedder: Embedder, count: int) -> dict[str, float]:
-    """The shares of neurons that got a name and a score; mean balanced accuracy and AUROC of labels and of control."""
+    """The shares of neurons with a name and with a score; mean balanced accuracy and AUROC of labels and of the
+    control."""
     phrases = vocabulary("portraits", "portraits", cell.prompt)
     texts = embedder.texts([cell.prompt, *(f"{cell.prompt}, {phrase}" for phrase in phrases)])
     named: list[tuple[int, HeldOut]] = []  # value and held-out images of each neuron that has both
@@ -96,7 +98,7 @@ def scores(listing: Listing, cell: Cell, embedder: Embedder, count: int) -> dict
 
 
 def score(shows: np.ndarray, held: HeldOut) -> float:
-    """Balanced accuracy of what the judge says, on held-out images."""
+    """Balanced accuracy of the judge's verdicts on held-out images."""
     active, silent = shows[held.active], shows[np.concatenate([held.hard, held.random])]
     found = detection(active.astype(float), silent.astype(float))
     return found.balanced_accuracy if found else float("nan")

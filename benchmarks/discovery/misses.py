@@ -1,10 +1,10 @@
-"""What is listed that is no hit? `python -m benchmarks.discovery.misses`.
+"""What are the listed neurons that are not hits? `python -m benchmarks.discovery.misses`.
 
-On the cells and codes of the discovery benchmark, each of the first ten neurons of a list falls into the first of these
-kinds that fits its ten top images: at least eight show a *rare value* (a hit); eight show the same *rare pair* of
-values, which come together in at most 10 % of all images; six or seven show a rare value (*nearly*); eight show a
-*common value*, seen in more than 10 % of images, at least twice as often as in all; *nothing* of these. A list of
-neurons in random order says how many pairs come by chance.
+It uses the cells and codes of the discovery benchmark. Each of the first ten neurons of a list gets the first kind that
+fits its ten top images: at least eight show a *rare value* (a hit); eight show the same *rare pair* of values, which at
+most 10 % of all images show together; six or seven show a rare value (*nearly*); eight show a *common value*, which
+more than 10 % of all images show, at least twice as often as all images do; or *nothing*. A list of neurons in random
+order shows how many pairs occur by chance.
 """
 
 import json
@@ -20,7 +20,7 @@ from benchmarks.common.arms import by_part, coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
 from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import RARE_AT_MOST, SHARED_BY, Listing, Truth, top_images, verdicts
-from benchmarks.discovery.planted_truth import HELD_OUT, RESULTS, table
+from benchmarks.common.results import HELD_OUT, RESULTS, table
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.world.attributes import PROMPTS, VALUE_NAMES
@@ -33,7 +33,7 @@ N_FIRST = 10
 
 @dataclass(frozen=True)
 class Options:
-    """What the misses are."""
+    """The benchmark of misses."""
 
     work: Path = Path("bench-work")
     """Folder of the discovery benchmark."""
@@ -70,7 +70,7 @@ def kinds(listing: Listing, truth: Truth) -> list[tuple[str, str]]:
 
 
 def rare_pair(shows: Bool[np.ndarray, "image value"], tops: Bool[np.ndarray, "top value"]) -> tuple[int, int] | None:
-    """Of the pairs of values that at least 80 % of the top images show together, and at most 10 % of all, the rarest;
+    """The rarest pair of values that at least 80 % of the top images, but at most 10 % of all images, show together;
     None where there is none."""
     common = np.flatnonzero(tops.mean(0) >= SHARED_BY).tolist()
     pairs = [(a, b) for place, a in enumerate(common) for b in common[place + 1 :]]
@@ -82,8 +82,8 @@ def rare_pair(shows: Bool[np.ndarray, "image value"], tops: Bool[np.ndarray, "to
 
 
 def main(options: Options) -> None:
-    """Prints every miss, then the shares of the kinds and of the hits place by place; writes them with intervals over
-    prompts."""
+    """Prints every miss, then the shares of the kinds and the share of hits at each place; writes them with intervals
+    over prompts."""
     found: dict[str, dict[str, list[list[str]]]] = {}  # list -> prompt -> the kinds in each set of images
     for prompt in options.prompts:
         for seed in range(options.generation_seeds):
@@ -109,7 +109,7 @@ def main(options: Options) -> None:
 
 
 def lists(run: Run, cell: Cell) -> dict[str, Listing]:
-    """The default list, one that goes on to 5 %, and the same neurons in random order."""
+    """The default list, a list up to 5 %, and the same neurons in random order."""
     codes, clip, looks = default_codes(run, cell)["matryoshka"], cell.embeddings["clip"], cell.embeddings["pixels"]
     return {
         "coherent": coherent(codes.peak, clip, looks),
@@ -119,7 +119,8 @@ def lists(run: Run, cell: Cell) -> dict[str, Listing]:
 
 
 def summary(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]:
-    """Mean share of what is COUNTED, with an interval over prompts of the means over seeds; without empty lists."""
+    """The mean share of each kind in COUNTED, with an interval over prompts of the means over seeds; empty lists do not
+    count."""
     found = {}
     for name, counted in COUNTED.items():
         shares = [[np.mean([kind in counted for kind in told]) for told in sets if told] for sets in by_prompt]
@@ -128,7 +129,7 @@ def summary(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]
 
 
 def by_place(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]:
-    """Of the lists that reach a place, the share that have a rare value there, with an interval as in `summary`."""
+    """The share of lists with a rare value at a place, among lists that reach it, with an interval as in `summary`."""
     found = {}
     for place in range(N_FIRST):
         hits = [[told[place] == KINDS[0] for told in sets if len(told) > place] for sets in by_prompt]

@@ -1,11 +1,9 @@
 """Measures discovery against planted truth: every arm, prompt and seed. `python -m benchmarks.discovery --help`."""
 
 import csv
-import io
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,32 +11,23 @@ from itertools import chain, product
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.common.arms import arms_of
 from benchmarks.common.cells import capture, cell_of, default_codes
 from benchmarks.common.figures import recall_figure
-from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.intervals import without_nan
 from benchmarks.common.measures import Truth, measure
+from benchmarks.common.results import HELD_OUT, RESULTS, as_csv, summary, table
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.world.attributes import PROMPTS
 
-RESULTS = Path(__file__).parents[1] / "results"
-FIELDS = ("prompt", "generation_seed", "sae_seed", "arm", "measure", "value")
-SHOWN = (
-    "precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "listed",
-    "redundancy", "control hits", "interpretable", "presence", "rate correlation", "matched AP",
-)  # fmt: skip
 DRAWN = (
     "told the truth", "coherent", "coherent, to 10 %", "published", "published, ten images", "random order",
     "CLIP clusters", "ICA of looks",
 )  # fmt: skip
-# The score was chosen on the first generation seed of these, where its list ends on all five.
-CHOSEN_ON = tuple(f"a photo of a {name}" for name in ("doctor", "nurse", "hairdresser", "manager"))
-HELD_OUT = tuple(prompt for prompt in PROMPTS if prompt not in CHOSEN_ON)
 
 
 @dataclass(frozen=True)
@@ -46,13 +35,13 @@ class Options:
     """The discovery benchmark."""
 
     model: str = "portraits"
-    """A model of the portraits world, which CHOSEN_ON is about; another one with a `work` and a `name` of its own."""
+    """A model of the portraits world. Give any other than `portraits` its own `work` and `name`."""
     work: Path = Path("bench-work")
     """Folder for images, activations and codes; what is there is used."""
     results: Path = RESULTS
     """Where the tables and figures go."""
     name: str = "discovery"
-    """Of the files in `results`."""
+    """Name of the files in `results`."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world."""
     n_images: int = 1000
@@ -62,8 +51,8 @@ class Options:
     sae_seeds: int = 1
     """Autoencoders per set of images."""
     workers: int = 2
-    """Processes, each with its share of the cores and one cell at a time: two with a core each are a third faster than
-    one with two."""
+    """Processes, each with its share of the cores and one cell at a time: two processes with a core each are a third
+    faster than one with two cores."""
 
 
 def main(options: Options) -> None:
@@ -76,7 +65,7 @@ def main(options: Options) -> None:
 
 
 def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
-    """The measures of all arms for one generation seed and prompt; kept in its folder once made."""
+    """The measures of all arms for one generation seed and prompt, cached in its folder."""
     (seed, prompt), rows, started = cell, [], time.monotonic()
     for sae_seed in range(options.sae_seeds):
         path = options.work / prompt.split()[-1] / f"g{seed}" / f"rows-{sae_seed}.csv"
@@ -102,30 +91,8 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
     ]
 
 
-def summary(
-    rows: Iterable[dict], prompts: Iterable[str], over: str = "seeds"
-) -> dict[str, dict[str, dict[str, float]]]:
-    """arm -> measure -> mean over prompts and seeds, with a 95 % Student interval over the means of the seeds, or of
-    the prompts: how much another seed, or another prompt, might change it.
-
-    A prompt that has nothing to measure (no value in a band) is left out of that measure.
-    """
-    wanted, by_key = set(prompts), {}
-    for row in rows:
-        if row["prompt"] in wanted:
-            groups = by_key.setdefault((row["arm"], row["measure"]), {})
-            group = row["prompt"] if over == "prompts" else (row["generation_seed"], row["sae_seed"])
-            groups.setdefault(group, []).append(float(row["value"]))
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for (arm, name), groups in by_key.items():
-        known = [np.array(values)[np.isfinite(values)] for values in groups.values()]
-        means = np.array([values.mean() for values in known if len(values)])
-        result.setdefault(arm, {})[name] = interval_of(means)
-    return result
-
-
 def write_results(options: Options, rows: list[dict]) -> None:
-    """CSV of everything, JSON of the summaries, the figure, and the table on the terminal."""
+    """Writes all rows as CSV, the summaries as JSON, and the figure; prints the tables."""
     held_out = [prompt for prompt in options.prompts if prompt in HELD_OUT]
     summaries = {
         f"{name}, intervals over {over}": summary(rows, prompts, over)
@@ -140,24 +107,3 @@ def write_results(options: Options, rows: list[dict]) -> None:
     recall_figure(figure, options.results / f"{options.name}.svg")
     for title, result in summaries.items():
         print(f"\n{title}\n{table(result)}")
-
-
-def table(
-    result: dict[str, dict[str, dict[str, float]]], measures: Sequence[str] = SHOWN, rows_are: str = "arm"
-) -> str:
-    """A Markdown table, arms x measures: mean [low, high]."""
-    lines = [f"| {rows_are} | " + " | ".join(measures) + " |", "|---" * (1 + len(measures)) + "|"]
-    for arm, values in result.items():
-        cells = [shown(values[name]) for name in measures]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def as_csv(rows: Iterable[dict]) -> str:
-    """Rows as CSV text."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(FIELDS)
-    for row in rows:
-        writer.writerow([*(row[name] for name in FIELDS[:-1]), f"{float(row['value']):.6g}"])
-    return buffer.getvalue()

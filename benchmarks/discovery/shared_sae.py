@@ -1,7 +1,7 @@
 """Compares one autoencoder for all prompts with one per prompt. `python -m benchmarks.discovery.shared_sae --help`.
 
-Works on the images of `benchmarks.discovery`, generation seed 0; codes and times of its own go elsewhere. Every list
-is scored on the images of its prompt alone, whoever the autoencoder is of.
+It uses the images of `benchmarks.discovery`, generation seed 0, and has its own folder for codes and times. Every list
+is scored on the images of its own prompt, whichever autoencoder it comes from.
 """
 
 import json
@@ -22,9 +22,9 @@ from benchmarks.common.arms import MIN_IMAGES, N_LISTED, eligible, longer
 from benchmarks.common.cells import Cell, activations_of, capture, cell_of, encode, trained
 from benchmarks.common.intervals import interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, measure
-from benchmarks.discovery.planted_truth import RESULTS, as_csv, summary, table
+from benchmarks.common.results import RESULTS, as_csv, summary, table
 from raigen.config import DiscoverConfig, TrainConfig
-from raigen.discovery.hierarchy import clear_from, reaches
+from raigen.discovery.codes import clear_from, reaches
 from raigen.discovery.scores import coherence_scores, prune
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -41,24 +41,24 @@ class Options:
     """The comparison of shared and single autoencoders."""
 
     work: Path = Path("bench-work")
-    """Folder of the discovery benchmark; images that are missing are made there."""
+    """Folder of the discovery benchmark; missing images are generated there."""
     own: Path = Path("bench-work/shared-sae")
     """Folder for the codes and times of this benchmark; what is there is used."""
     results: Path = RESULTS
     """Where the tables go."""
     name: str = "shared_sae"
-    """Of the files in `results`."""
+    """Name of the files in `results`."""
     prompts: tuple[str, ...] = field(default=PROMPTS)
     """Prompts of the portraits world; two or more."""
     n_images: int = 1000
     """Images per prompt."""
     timed: int = 3
-    """Of so many prompts at least the autoencoder of their own is trained here, to know what it costs; for the others
-    the codes of the discovery benchmark do, where they are there."""
+    """For at least this many prompts, an autoencoder per prompt is trained here, to measure its cost; the other prompts
+    use the codes of the discovery benchmark, if they are there."""
     larger: int = 4
-    """How many times the neurons of one per prompt the larger shared dictionary has, above 1."""
+    """How many times as many neurons the larger shared dictionary has as an autoencoder of one prompt, above 1."""
     forms: tuple[str, ...] = ()
-    """Only these; empty for all."""
+    """The forms to measure; empty for all."""
 
 
 class Form(NamedTuple):
@@ -67,12 +67,12 @@ class Form(NamedTuple):
     name: str
     config: TrainConfig
     share: float = 1.0
-    """Of all tokens, drawn from every image and step."""
+    """Share of all tokens, drawn from every image and step."""
 
 
 def forms(n_prompts: int, d_in: int, larger: int) -> list[Form]:
-    """Every shared form. A neuron of one prompt is asked for by one image of `n_prompts`: the dead clock waits so
-    much longer."""
+    """Every shared form. A neuron of one prompt is needed by one of `n_prompts` images, so it counts as dead only after
+    that many times as many tokens and images."""
     plain = scale_dead_thresholds(TrainConfig(), n_prompts)
     many = replace(plain, d_sae=larger * plain.sae_config(d_in).d_sae)
     return [
@@ -118,8 +118,8 @@ def every_form(
 def kept(
     options: Options, name: str, cells: dict[str, Cell], source: Callable[[], Tensor], config: TrainConfig
 ) -> tuple[dict[str, np.ndarray], float]:
-    """The codes of one autoencoder for these prompts and the processor seconds of its training, from their file where
-    they are. (Seconds of the processor and not of the clock: other work does not change them much.)"""
+    """The codes of one autoencoder for these prompts and the CPU seconds of its training, from their file if they are
+    there. (CPU time, unlike wall time, hardly depends on other load.)"""
     path = options.own / f"{name.replace(' ', '-').replace(',', '')}--{'-'.join(_last(p) for p in cells)}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,15 +149,16 @@ def rows_of(name: str, codes: dict[str, np.ndarray], cells: dict[str, Cell]) -> 
 
 
 def rates(codes: dict[str, np.ndarray], prompt: str) -> tuple[np.ndarray, np.ndarray]:
-    """In which share of the images of `prompt` each neuron fires clearly, and in which of those of the others, on
-    average: as clearly as in its strongest images of `prompt`."""
+    """The share of the images of `prompt` in which each neuron fires clearly, and the mean share for the other prompts.
+    What is clear is measured by its strongest images of `prompt`."""
     least = clear_from(codes[prompt])
     shares = {name: reaches(own, least).mean(0) for name, own in codes.items()}
     return shares[prompt], np.mean([shares[other] for other in codes if other != prompt], axis=0)
 
 
 def listing(codes: Float[np.ndarray, "image neuron"], cell: Cell, weight: np.ndarray | float) -> Listing:
-    """The list of a prompt to 5 %, its scores multiplied by `weight`, a number for each neuron; 0 strikes it off."""
+    """The list of a prompt to 5 %, its scores multiplied by `weight`, a number for each neuron; 0 removes the
+    neuron."""
     codes = eligible(codes, MIN_IMAGES)
     scores = coherence_scores(codes, [cell.embeddings["clip"], cell.embeddings["pixels"]])
     weighted = scores._replace(minority_score=scores.minority_score * weight)
@@ -167,7 +168,7 @@ def listing(codes: Float[np.ndarray, "image neuron"], cell: Cell, weight: np.nda
 
 
 def write_results(options: Options, rows: list[dict], costs: dict[str, float]) -> None:
-    """CSV of everything, JSON of means and differences over prompts with the costs, a table on the terminal."""
+    """Writes all rows as CSV, and means, differences over prompts and costs as JSON; prints a table."""
     means = summary(rows, options.prompts, "prompts")
     result = {"prompts": list(options.prompts), "processor seconds of training": costs,
               "mean over prompts": means, f"less {APART}": differences(rows)}  # fmt: skip
@@ -177,7 +178,7 @@ def write_results(options: Options, rows: list[dict], costs: dict[str, float]) -
 
 
 def differences(rows: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
-    """arm -> measure -> mean of what it has over one per prompt, prompt by prompt, with its interval."""
+    """arm -> measure -> mean difference to one autoencoder per prompt, paired by prompt, with its interval."""
     by_key: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         by_key.setdefault((row["arm"], row["measure"]), {})[row["prompt"]] = row["value"]
@@ -196,8 +197,8 @@ def _run(options: Options, prompt: str) -> Run:
 
 
 def _source(*runs: Run, share: float = 1.0) -> Callable[[], Tensor]:
-    """What gives the activations of some runs, [image, step, token, d_in]; of a `share`, as many positions of every
-    step, drawn at random."""
+    """A function that reads the activations of some runs, [image, step, token, d_in]; with a `share` below 1, that
+    share of the positions of every step, drawn at random."""
 
     def read() -> Tensor:
         whole = [activations_of(run) for run in runs]

@@ -1,7 +1,8 @@
 """What does guidance hide? Rates of planted values at several guidance scales, and when the value is named.
 
-Run: `python -m benchmarks.discovery.suppression`. Fresh images of every prompt, the same seeds at every scale, read
-by the world's judge; then images of "prompt, value" for every value that is rare under the prompt.
+Run: `python -m benchmarks.discovery.suppression`. The world's judge
+judges fresh images of every prompt, with the same seeds at every scale, and then images of "prompt, value" for every
+value that is rare under the prompt.
 """
 
 import json
@@ -14,6 +15,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common.figures import suppression_figure
+from benchmarks.common.results import RESULTS
 from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
@@ -35,12 +37,12 @@ class Options:
     """Images per prompt and guidance scale."""
     n_named: int = 50
     """Images per prompt and rare value when the value is named, at the default guidance."""
-    results: Path = Path(__file__).parents[1] / "results"
+    results: Path = RESULTS
     """Where suppression.json, suppression.csv and suppression.svg go."""
 
 
 def main(options: Options) -> None:
-    """Measures, writes and prints."""
+    """Measures all rates; writes and prints them."""
     pipe = load_pipeline(BUNDLED, "auto")
     settings = defaults(pipe, BUNDLED)
     assert settings.guidance_scale is not None
@@ -62,7 +64,7 @@ def main(options: Options) -> None:
 
 
 def seen(pipe: Any, prompt: str, settings: Any, count: int) -> Iterator[dict[str, Any]]:
-    """A row for every planted value of the prompt: in how many readable images it is seen."""
+    """A row for every planted value of the prompt: the number of readable images that show it."""
     verdict = judge(_images(pipe, prompt, settings, count))
     n = int(verdict.readable.sum())
     hits = dict(zip(VALUE_NAMES, verdict.shows.sum(0).tolist(), strict=True))
@@ -90,7 +92,7 @@ def row_of(prompt: str, value: str, planted: float, scale: float, hits: int, n: 
 
 
 def kept(rows: list[dict[str, Any]], scale: float) -> dict[str, float]:
-    """Of the values planted as rare: pooled rate seen over pooled rate planted, and the share never seen."""
+    """For the values planted as rare: pooled rate seen over pooled rate planted, and the share of values never seen."""
     chosen = [row for row in rows if row["guidance_scale"] == scale and not row["named"] and row["readable"]]
     rare = [row for row in chosen if row["planted"] <= RARE_AT_MOST]
     common = [row for row in chosen if row["planted"] > RARE_AT_MOST]
@@ -102,7 +104,7 @@ def kept(rows: list[dict[str, Any]], scale: float) -> dict[str, float]:
 
 
 def called(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """When a rare value is named: its mean rate, and how many values come in at least 80 % of images."""
+    """When a rare value is named: its mean rate, and the share of values shown by at least 80 % of images."""
     found = np.array([row["rate"] for row in rows if row["named"] and row["rate"] is not None])
     return {"mean rate": float(found.mean()), "values in >= 80 % of images": float((found >= 0.8).mean())}
 

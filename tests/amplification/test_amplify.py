@@ -13,6 +13,7 @@ import raigen
 from raigen.amplification import measuring as looking
 from raigen.amplification import rendering as methods
 from raigen.amplification.rendering import Recipe, Renderer, turned_to
+from raigen.amplification.steering import unit_of
 from raigen.auditing.audit import run_stage
 from raigen.cli.main import main
 from raigen.config import AmplifyConfig, SAEConfig
@@ -103,6 +104,8 @@ def test_strength_zero_is_the_twin_bit_for_bit_and_more_is_not(run, made, method
     assert bytes_of(run, four) != bytes_of(run, entry["base"]) and four["fidelity"]["mean"] < 1
     assert json.loads(run.amplification_path(f"{entry['neuron']}-{method}").read_text()) == entry
     assert four["readable"] is None and [row["label"] for row in four["off_target"]] == ["in the snow"]
+    assert repr(entry).startswith(f"Amplification(1. neuron {entry['neuron']}: “holding a cat” by {method}; presence ")
+    assert repr(entry).count("\n") == 0 and " unsteered, at strength 0: " in repr(entry) and ", 4: " in repr(entry)
     assert four["presence"]["n"] == N and four["n_made"] == N and four["seconds_per_image"] > 0
 
 
@@ -168,6 +171,25 @@ def test_select_sees_a_image_as_discovery_does(run, score):
     assert (kept > 0).any() and torch.allclose(codes, kept, atol=1e-5)
 
 
+@pytest.mark.parametrize("score", ["coherent", "published"])
+def test_black_images_count_neither_for_the_scale_nor_for_the_contrast(run, score):
+    neuron = run.attributes[0].neuron
+    black = int(run.image_codes()[:, neuron].argmax())  # the strongest of all
+    manifest = json.loads(run.manifest_path.read_text())
+    manifest["stages"]["capture"]["facts"]["black_images"] = [black]
+    write_text(run.manifest_path, json.dumps(manifest))
+    run_stage(run, "discover", replace(run.config.discover, score=score), redo=True)
+    store = ActivationStore(run.activations_dir)
+    last = torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])])
+    sae = MatryoshkaSAE.load(run.sae_dir)
+    codes = sae.max_codes(last)[:, neuron].detach()
+    codes[black] = -1
+    top = codes.argsort(descending=True, stable=True)[:10]
+    studio, others = Renderer(run, AmplifyConfig(attribute=1)), torch.arange(len(last)) != black
+    assert studio.scale(neuron) == unit_of(run, neuron) == pytest.approx(codes[top].mean().item())
+    torch.testing.assert_close(studio.pattern(neuron), last[top].mean(0) - last[others].mean(0))
+
+
 def test_codes_of_another_score_are_not_taken_for_those_of_this_one(run, made):
     raigen.amplify(run, attribute=1, method="select", strength=(2,), n_images=N)
     run_stage(run, "discover", replace(run.config.discover, score="published"), redo=True)
@@ -197,6 +219,7 @@ def test_a_mixture_hits_its_targets_on_other_seeds(run, made, judged):
     prompts = [PROMPT, f"{PROMPT} holding a cat", f"{PROMPT}, in the snow"]  # as suggested, else by the label
     assert [row["prompt"] for row in entry["prompts"]] == prompts
     assert [row["presence"]["rate"] for row in entry["attributes"]] == [0.1, 0.3]
+    assert repr(entry) == "Amplification(mix of 3 prompts for “holding a cat”, “in the snow”)"
     later = [seed for _, seeds in made[3:] for seed in seeds]
     assert sorted(later) == list(range(2_000_000_020, 2_000_000_040))
     with pytest.raises(RaigenError, match=r"targets: no mixture of these prompts gives .*; the nearest gives"):

@@ -8,10 +8,11 @@ import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
 
 import raigen
-from raigen.amplification.steering import contrast_of, pushed, scales_of
+from raigen.amplification.steering import contrast_of, pushed, unit_in
 from raigen.config import SAEConfig
 from raigen.diffusion.generation import Settings, generate, layout_of
 from raigen.diffusion.hookpoints import candidates, find_hookpoint
+from raigen.discovery.codes import typical_peak
 from raigen.errors import RaigenError
 from raigen.sae.model import MatryoshkaSAE
 from tests.support.families import flux
@@ -284,4 +285,5 @@ def test_bad_steering_is_refused(pipe, sae, strengths, width, message):
 
 def test_the_scale_of_a_neuron_is_that_of_its_strongest_images():
     peaks = torch.arange(100.0)[:, None] * torch.tensor([1.0, 2.0])
-    assert scales_of(peaks).tolist() == [94.5, 189.0]
+    assert typical_peak(peaks.numpy()).tolist() == [94.5, 189.0]
+    assert unit_in(peaks.numpy(), 1) == 189.0

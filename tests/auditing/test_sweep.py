@@ -70,7 +70,7 @@ def test_a_run_that_fails_does_not_stop_the_others(stages, study):
         return whole(name)
 
     sys.modules["raigen.auditing.audit"].stage_function = failing
-    with pytest.raises(RaigenError, match=r"^1 of 2 runs failed; the same .* a-photo-of-a-doctor--a: broken$"):
+    with pytest.raises(RaigenError, match=r"^1 of 2 runs failed; .* same command .* a-photo-of-a-doctor--a: broken$"):
         list(sweep(study, CONFIG, [DOCTOR, NURSE], ["a"]))
     assert Run(study.dir / "a-photo-of-a-nurse--a").report().is_file()
 
@@ -142,34 +142,35 @@ def test_shipped_prompts():
     assert len(set(LISTS["scenes"])) == 10
 
 
-def counting(path, until):
+def counting(job):
+    path, until = job
     for done in range(until):
         path.write_text(str(done))
         yield done
 
 
-def dying(path, until):
+def dying(job):
     yield 0
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def refusing(path, until):
+def refusing(job):
     raise RaigenError("no such model")
     yield
 
 
-def by_name(path, until):
-    yield from {"dying": dying, "refusing": refusing}.get(path.name, counting)(path, until)
+def by_name(job):
+    yield from {"dying": dying, "refusing": refusing}.get(job[0].name, counting)(job)
 
 
 def test_a_process_that_dies_costs_its_own_job_only(tmp_path):
     jobs = [(tmp_path / name, 3) for name in ("first", "dying", "refusing", "last")]
     messages = list(spread(by_name, jobs, workers=2))
-    ends = {message.index: message.error for message in messages if message.is_end}
+    ends = {jobs.index(message.job): message.error for message in messages if message.is_end}
     assert ends == {0: None, 1: "its process was killed by signal 9", 2: "no such model", 3: None}
-    assert [message.item for message in messages if message.index == 3 and not message.is_end] == [0, 1, 2]
+    assert [message.item for message in messages if message.job == jobs[3] and not message.is_end] == [0, 1, 2]
     assert (tmp_path / "last").read_text() == "2"
-    assert Message(1, 0) in messages
+    assert Message(jobs[1], 0) in messages
 
 
 def test_who_stops_listening_ends_the_processes(tmp_path):
@@ -189,28 +190,29 @@ def test_a_node_that_dies_costs_its_own_job_only(tmp_path, monkeypatch):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     node = cluster.add_node(num_cpus=1)
 
-    def job(name):  # a function of a function travels by value: the workers know nothing of this file
+    def work(job):  # a function of a function travels by value: the workers know nothing of this file
         import time
         from pathlib import Path
 
         import ray
 
         place = ray.get_runtime_context().get_node_id()
-        if name == "refusing":
+        if job[1] == "refusing":
             raise RaigenError("no such model")
         yield place
-        for _ in range(1 if name == "quick" else 40):
+        for _ in range(1 if job[1] == "quick" else 40):
             time.sleep(0.1)
             yield Path("here.txt").read_text()  # relative to the folder of the driver
 
     (tmp_path / "here.txt").write_text("found")
-    news, ends, items = spread_over(job, [("slow",), ("slow",), ("quick",), ("refusing",)], cluster.address), {}, {}
+    jobs = list(enumerate(["slow", "slow", "quick", "refusing"]))
+    news, ends, items = spread_over(work, jobs, cluster.address), {}, {}
     removed, lost = False, 0
     for message in news:
         if message.is_end:
-            ends[message.index] = message.error
+            ends[message.job[0]] = message.error
             continue
-        items.setdefault(message.index, []).append(message.item)
+        items.setdefault(message.job[0], []).append(message.item)
         if not removed and len(items.get(0, [])) > 2 and len(items.get(1, [])) > 2:
             lost = 0 if items[0][0] == node.node_id else 1
             cluster.remove_node(node, allow_graceful=False)
@@ -223,7 +225,7 @@ def test_a_node_that_dies_costs_its_own_job_only(tmp_path, monkeypatch):
 
 def test_a_cluster_that_is_not_there_is_named(study):
     config = AuditConfig.of("x")
-    with pytest.raises(RaigenError, match="workers: a Ray cluster says itself"):
+    with pytest.raises(RaigenError, match="workers: expected none with a Ray cluster"):
         list(sweep(study, config, ["x"], ["m"], workers=2, ray="auto"))
     if find_spec("ray") is None:
         with pytest.raises(RaigenError, match=r"pip install 'raigen\[ray\]'"):

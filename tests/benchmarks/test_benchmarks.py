@@ -17,15 +17,17 @@ from benchmarks.common.cells import Cell, streamed_batches
 from benchmarks.common.figures import ablation_figure, recall_figure, suppression_figure
 from benchmarks.common.intervals import interval_of, shown
 from benchmarks.common.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
+from benchmarks.common.results import as_csv, summary
 from benchmarks.discovery import ablations, false_alarms, shared_sae
 from benchmarks.discovery.hookpoint_search import agreement, truths
 from benchmarks.discovery.hookpoint_search import summary as search_summary
 from benchmarks.discovery.misses import kinds, rare_pair
-from benchmarks.discovery.planted_truth import as_csv, summary
 from raigen.config import TrainConfig
+from raigen.discovery.listing import NeuronList
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import Reading, TriedHookpoint
+from raigen.discovery.search import Reading
 from raigen.errors import RaigenError
+from raigen.runs.records import HookpointRating
 from raigen.world.attributes import VALUE_NAMES
 
 N = 200
@@ -162,10 +164,11 @@ def test_a_search_is_held_against_what_its_neurons_hold():
     truth.shows[152:157, 3] = True  # five images show it: enough to count
     blind = np.random.default_rng(0).random((N, 3))
 
-    def tried(path: str, peaks: np.ndarray) -> TriedHookpoint:
+    def tried(path: str, peaks: np.ndarray) -> HookpointRating:
         n = peaks.shape[1]
         found = NeuronScores(np.full(n, 0.1), np.zeros(n), np.zeros(n), np.eye(n))
-        return TriedHookpoint(path, False, [Reading(peaks, found, np.arange(n), np.zeros(n), 0.0)] * 2)
+        listing = NeuronList(found, np.arange(n), np.zeros((n, 10), int))
+        return HookpointRating(path, False, readings=[Reading(peaks, listing, np.zeros(n), 0.0)] * 2)
 
     seeing = truths(tried("seeing", truth.shows[:, [3, 2, 4]].astype(float)), truth)
     assert seeing["held"] == 1 and seeing["interpretable"] == 2 / 3 and seeing["recall@20"] == 2 / 3

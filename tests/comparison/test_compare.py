@@ -65,7 +65,7 @@ def audited(dir, model, judge="portraits", n_fresh=N_FRESH, **capture) -> Run:
     audit = images(run, run.samples_path, "images", N, config.base_seed, {})
     shown = {index: name for name, places in PLANTED[model].items() for index in places}
     images(run, run.fresh_samples_path, "fresh", n_fresh, first_seed(config), shown)
-    embeddings = Embedder("portraits").images([run.read_image(sample) for sample in audit])
+    embeddings = Embedder("portraits", "cpu").images([run.read_image(sample) for sample in audit])
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embeddings)})
     finish(run, "discover", DiscoverConfig(), {"embedder": "portraits"})
     listed = [

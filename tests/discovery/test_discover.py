@@ -9,9 +9,12 @@ from PIL import Image
 from scipy.stats import false_discovery_control, hypergeom
 
 from raigen.config import CaptureConfig, DiscoverConfig, SAEConfig
-from raigen.discovery.discover import discover, eligible_scores, heatmaps, image_codes, kin_lines, table
+from raigen.discovery import discover as room
+from raigen.discovery.codes import heatmaps, image_codes, stored_codes, strongest
+from raigen.discovery.discover import discover, heatmaps_of, kin_lines
 from raigen.discovery.hierarchy import Relation, relations_of
-from raigen.discovery.scores import coherence_scores, minority_scores, strongest
+from raigen.discovery.listing import NeuronList, eligible_scores, neurons_csv
+from raigen.discovery.scores import coherence_scores, minority_scores
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.images import write_image, write_list
@@ -40,7 +43,7 @@ def sae(store) -> MatryoshkaSAE:
 
 
 def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
-    codes, peaks = image_codes(store, sae, "published"), image_codes(store, sae, "coherent")
+    codes, peaks = stored_codes(store, sae, "published"), stored_codes(store, sae, "coherent")
     last = store.images(range(12), 1)
     assert codes.shape == (12, 5) and peaks.shape == (12, 12)  # the published score takes coarse neurons only
     for image in range(12):
@@ -48,10 +51,26 @@ def test_codes_and_heatmaps_are_one_encoding_of_the_last_step(store, sae):
         np.testing.assert_allclose(codes[image], encoded[:, :5].mean(0), atol=1e-6)
         np.testing.assert_allclose(peaks[image], encoded.max(0), atol=1e-6)
     top = np.array([strongest(codes[:, neuron], 3) for neuron in (4, 0)])
-    maps = heatmaps(store, sae, [4, 0], top)
+    listing = NeuronList(minority_scores(peaks, peaks), np.array([4, 0]), top)
+    maps = heatmaps_of(listing, store, sae)
     assert maps.shape == (2, 3, 2, 2)
     for row, neuron in enumerate((4, 0)):
         np.testing.assert_allclose(maps[row].mean((1, 2)).numpy(), codes[top[row], neuron], atol=1e-6)
+
+
+def test_a_heatmap_is_bit_for_bit_a_column_of_the_codes_and_costs_no_more(store, sae, monkeypatch):
+    last, encode, asked = store.images(range(12), 1), MatryoshkaSAE.encode, []
+
+    def counted(self, tokens, neurons=slice(None)):
+        asked.append(len(range(self.config.d_sae)[neurons]) if isinstance(neurons, slice) else len(neurons))
+        return encode(self, tokens, neurons)
+
+    expected = image_codes(sae, last, "coherent")[:, 5]
+    monkeypatch.setattr(MatryoshkaSAE, "encode", counted)
+    maps = heatmaps(sae, last, 5)
+    assert torch.equal(maps.amax(1), expected) and asked == [2] * 12  # columns, of 12
+    heatmaps_of(NeuronList(minority_scores(np.eye(3), np.eye(3)), np.array([4]), np.array([[1, 0]])), store, sae)
+    assert asked[12:] == [2, 2]
 
 
 def test_strongest_first_and_ties_in_order():
@@ -68,7 +87,8 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
     assert eligible_scores(codes, [embeddings], 1, "published").live.all()
     reasons = {0: "stands out too little", 1: "like neuron 2"}
-    lines = table(scores, (codes > 0).mean(0), np.array([2]), reasons, 10).splitlines()
+    listing = NeuronList(scores, np.array([2]), np.arange(10)[None])
+    lines = neurons_csv(listing, (codes > 0).mean(0), 10, reasons).splitlines()
     assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed,left_out"
     assert lines[4] == "3,0.025,,,0,fires in fewer than 10 pictures"
     assert lines[2].endswith(",0,like neuron 2")
@@ -168,6 +188,21 @@ def test_a_finding_tells_how_many_autoencoders_have_it(sae, clip_folder, tmp_pat
     sae.save(run.seed_dir(2))
     drained(discover(run, config))
     assert [attribute.found_by for attribute in run.attributes][:2] == [3, 2]
+
+
+def test_everything_runs_on_the_device_of_the_capture(sae, clip_folder, tmp_path, monkeypatch):
+    run, devices = captured(sae, tmp_path), []
+    monkeypatch.setattr(room, "resolve_device", lambda device: torch.device("cpu", 0))
+
+    class Observed(room.Embedder):
+        def images(self, images):
+            devices.append(self.device)
+            return super().images(images)
+
+    monkeypatch.setattr(room, "Embedder", Observed)
+    config = DiscoverConfig(n_top_images=4, min_images=4, max_frequency=1.0, embedder=str(clip_folder))
+    drained(discover(run, config))
+    assert devices == [torch.device("cpu", 0)]
 
 
 def test_black_images_count_for_nothing(sae, clip_folder, tmp_path):

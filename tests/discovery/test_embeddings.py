@@ -11,13 +11,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from raigen.discovery.embeddings import Embedder, default_embedder
+from raigen.config import CaptureConfig, DiscoverConfig
+from raigen.discovery import embeddings as room
+from raigen.discovery.embeddings import Embedder, default_embedder, embedder_of
 from raigen.errors import RaigenError
+from raigen.runs.run import Run
+from raigen.runs.steps import Outcome
 
 
 @pytest.fixture(scope="module")
 def embedder(clip_folder):
-    return Embedder(str(clip_folder), batch_size=2)
+    return Embedder(str(clip_folder), "cpu", batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_embeddings_are_unit_vectors_whatever_the_batch(embedder, images, clip_f
     rows = embedder.images(images)
     assert rows.shape == (5, embedder.d_embed) and rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(Embedder(str(clip_folder), batch_size=64).images(images), rows, atol=1e-5)
+    np.testing.assert_allclose(Embedder(str(clip_folder), "cpu", batch_size=64).images(images), rows, atol=1e-5)
     np.testing.assert_allclose(embedder.texts(["a", "b c", "d"])[2], embedder.texts(["d"])[0], atol=1e-5)
 
 
@@ -71,27 +75,27 @@ def test_a_image_that_cannot_be_read_is_an_error(embedder, images, tmp_path):
 def test_loading_is_silent_without_torchvision(clip_folder, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        embedder = Embedder(str(clip_folder))
+        embedder = Embedder(str(clip_folder), "cpu")
     assert isinstance(embedder.processor, CLIPImageProcessorPil)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_model_that_is_no_clip_is_refused(tmp_path, sd_folder, clip_folder, monkeypatch):
     with pytest.raises(RaigenError, match="nowhere/nothing cannot be loaded"):
-        Embedder("nowhere/nothing")
+        Embedder("nowhere/nothing", "cpu")
     with pytest.raises(RaigenError, match=r"expected a CLIP model; .* is 'clip_text_model'"):
-        Embedder(str(sd_folder / "text_encoder"))
+        Embedder(str(sd_folder / "text_encoder"), "cpu")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RaigenError, match="empty cannot be loaded"):
-        Embedder(str(tmp_path / "empty"))
+        Embedder(str(tmp_path / "empty"), "cpu")
     shutil.copytree(clip_folder, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(RaigenError, match="cut cannot be loaded"):
-        Embedder(str(tmp_path / "cut"))
+        Embedder(str(tmp_path / "cut"), "cpu")
     monkeypatch.setattr("raigen.discovery.embeddings.files", lambda package: tmp_path)
     with pytest.raises(RaigenError, match=r"Train them with: python -m raigen.world.train"):
-        Embedder("portraits")
+        Embedder("portraits", "cpu")
 
 
 def test_missing_weights_are_not_made_up(tmp_path, clip_folder):
@@ -101,7 +105,17 @@ def test_missing_weights_are_not_made_up(tmp_path, clip_folder):
     del tensors["visual_projection.weight"]
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(RaigenError, match=r"lacks the weights visual_projection\.weight"):
-        Embedder(str(tmp_path / "clip"))
+        Embedder(str(tmp_path / "clip"), "cpu")
+
+
+def test_the_model_is_on_the_device_that_was_asked(clip_folder, monkeypatch, tmp_path):
+    assert Embedder(str(clip_folder), "meta").model.device == torch.device("meta")
+    run = Run.create(tmp_path / "run")
+    run.begin("capture", CaptureConfig("a doctor", device="cpu"))
+    run.begin("discover", DiscoverConfig())
+    run.finish("discover", Outcome([], {"embedder": str(clip_folder)}), 1.0)
+    monkeypatch.setattr(room, "resolve_device", lambda device: torch.device("meta") if device == "cpu" else None)
+    assert embedder_of(run).model.device == torch.device("meta")
 
 
 def test_the_default_embedder():

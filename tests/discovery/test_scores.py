@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from raigen.config import DiscoverConfig
-from raigen.discovery.scores import NeuronScores, coherence_scores, found_again, left_out, minority_scores, prune
+from raigen.discovery.listing import LeftOut, found_again, left_out, sentence
+from raigen.discovery.scores import NeuronScores, coherence_scores, minority_scores, prune
 from raigen.errors import RaigenError
 
 
@@ -247,13 +248,14 @@ def test_every_neuron_that_fires_is_listed_or_has_a_reason():
     listed = kept[:6].tolist()
     reasons = left_out(scores, listed, 0.01, 50.0)
     assert set(reasons) | set(listed) == set(np.flatnonzero(scores.live).tolist()) and not set(reasons) & set(listed)
-    assert {neuron for neuron, why in reasons.items() if why == "behind the first 6 in rank"} >= set(kept[6:].tolist())
+    assert {neuron for neuron, why in reasons.items() if why.reason == "no room"} >= set(kept[6:].tolist())
+    assert sentence(LeftOut("no room"), 6, 1.0) == "behind the first 6 in rank"
     cut = np.percentile(scores.minority_score[scores.live], 50.0)
     for neuron, why in reasons.items():
-        assert (why == "stands out too little") == (scores.minority_score[neuron] <= cut)
-        if why.startswith("like neuron "):
-            twin = int(why.split()[-1])
-            assert twin in listed and 1 - scores.centroids[twin] @ scores.centroids[neuron] < 0.01
+        assert (why.reason == "low") == (scores.minority_score[neuron] <= cut)
+        assert (why.reason == "alike") == (why.like is not None)
+        if why.like is not None:
+            assert why.like in listed and 1 - scores.centroids[why.like] @ scores.centroids[neuron] < 0.01
 
 
 def test_what_is_not_rare_is_not_listed_and_drops_no_look_alike():
@@ -262,7 +264,7 @@ def test_what_is_not_rare_is_not_listed_and_drops_no_look_alike():
     assert prune(scores, 0.1, 0.0, max_frequency=0.06).tolist() == [1, 2]
     assert prune(scores, 0.1, 0.0, max_frequency=0.001).tolist() == []
     reasons = left_out(scores, [1], 0.1, 0.0, 0.055)
-    assert reasons == {
+    assert {neuron: sentence(why, 1, 0.055) for neuron, why in reasons.items()} == {
         0: "not rare: frequency above 0.055",
         2: "not rare: frequency above 0.055",
         3: "stands out too little",
@@ -272,7 +274,8 @@ def test_what_is_not_rare_is_not_listed_and_drops_no_look_alike():
 def test_a_frequent_neuron_that_is_like_a_listed_one_would_add_nothing_and_says_so():
     scores = scored([0.9, 0.5, 0.4, 0.1], [0, 0, 90, 180])._replace(frequency=np.array([0.01, 0.2, 0.3, 0.01]))
     reasons = left_out(scores, [0], 0.1, 0.0, 0.05)
-    assert reasons[1] == "like neuron 0" and reasons[2] == "not rare: frequency above 0.05"
+    texts = [sentence(reasons[neuron], 1, 0.05) for neuron in (1, 2)]
+    assert texts == ["like neuron 0", "not rare: frequency above 0.05"]
     assert prune(scores, 0.1, 0.0, max_frequency=0.2).tolist() == [0]
     assert prune(scores, 0.1, 0.0, max_frequency=0.3).tolist() == [0, 2]
 

@@ -9,9 +9,10 @@ from raigen.cli.tables import print_search
 from raigen.config import SearchConfig
 from raigen.diffusion.hooks import TokenLayout
 from raigen.discovery import search as room
+from raigen.discovery.listing import NeuronList
 from raigen.discovery.samples import ActivationSample, SampledActivations
 from raigen.discovery.scores import NeuronScores
-from raigen.discovery.search import Reading, TriedHookpoint, concentration, ranked, rating_of, reading
+from raigen.discovery.search import Reading, concentration, ranked, rating_of, reading
 from raigen.errors import RaigenError
 from raigen.runs.records import HookpointRating
 from raigen.runs.steps import exhausted
@@ -75,12 +76,12 @@ def test_the_hookpoint_that_holds_what_is_rare_comes_first():
     cpu, tried = torch.device("cpu"), []
     for path, strength in (("blind", 0.0), ("seeing", 12.0)):
         kept, views = planted(strength)
-        tried.append(TriedHookpoint(path, path == "blind", [reading(kept, views, seed, cpu) for seed in (0, 1)]))
-    best, worst = ranked([rating_of(each) for each in tried])
+        tried.append(rating_of(path, path == "blind", [reading(kept, views, seed, cpu) for seed in (0, 1)]))
+    best, worst = ranked(tried)
     assert (best.path, best.rank, worst.path, worst.rank, worst.is_default) == ("seeing", 1, "blind", 2, True)
     assert best.score > worst.score
     for read in tried[1].readings:
-        first = read.listed[0]
+        first = read.listing.neurons[0]
         assert set(np.argsort(-read.max_codes[:, first])[:10]) <= set(range(12)) and read.concentration[0] > 0.8
 
 
@@ -95,16 +96,17 @@ def some(scores: list[float], centroids: np.ndarray) -> Reading:
     """What an autoencoder found whose neurons are all listed."""
     none = np.zeros(len(scores))
     found = NeuronScores(none, none, np.array(scores), centroids)
-    return Reading(np.ones((3, len(scores))), found, np.arange(len(scores)), none + 0.5, 0.25)
+    listing = NeuronList(found, np.arange(len(scores)), np.zeros((len(scores), 10), int))
+    return Reading(np.ones((3, len(scores))), listing, none + 0.5, 0.25)
 
 
 def test_a_rating_is_the_mean_over_both_autoencoders():
     axes = np.eye(12)
     one, other = some([0.8, 0.4], axes[:2]), some([0.6], axes[1:2])
-    rating = rating_of(TriedHookpoint("here", False, [one, other]))
+    rating = rating_of("here", False, [one, other])
     assert (rating.score, rating.stability, rating.n_listed) == (pytest.approx(0.09), 0.75, 1.5)
     assert (rating.concentration, rating.dead_share, rating.reason) == (0.5, 0.25, None)
-    none = rating_of(TriedHookpoint("there", False, [some([], axes[:0]), one]))
+    none = rating_of("there", False, [some([], axes[:0]), one])
     assert (none.score, none.stability, none.n_listed) == (pytest.approx(0.06), 0.0, 1.0)
 
 
@@ -137,7 +139,7 @@ def quick(clip, **options) -> SearchConfig:
 
 def test_a_search_tries_every_candidate_on_the_same_images(sd_folder, clip_folder):
     steps, seen = [], []
-    tried = exhausted(room.try_hookpoints(str(sd_folder), quick(clip_folder), seen.extend), steps.append)
+    tried = exhausted(room.try_hookpoints(str(sd_folder), quick(clip_folder), [seen.extend]), steps.append)
     assert {each.path for each in tried} == {"unet.mid_block", "unet.down_blocks.0", "unet.down_blocks.1",
                                              "unet.up_blocks.0", "unet.up_blocks.1"}  # fmt: skip
     assert len(seen) == 50 and sum(each.is_default for each in tried) == 1
@@ -147,7 +149,7 @@ def test_a_search_tries_every_candidate_on_the_same_images(sd_folder, clip_folde
         ("images", "begun"), ("images", "finished"), ("layers", "begun"), ("layers", "finished")
     ]  # fmt: skip
     assert [step.tick.done for step in steps if step.tick is not None] == [16, 32, 48, 50, 0, 1, 2, 3, 4, 5]
-    found = ranked([rating_of(each) for each in tried])
+    found = ranked(tried)
     assert [rating.rank for rating in found] == [1, 2, 3, 4, 5]
     for rating in found:
         assert 0 <= rating.score <= 1 and 0 <= rating.concentration < 1 and 0 <= rating.stability <= 1

@@ -127,7 +127,7 @@ def without(name):
         (reference, REFERENCE_CONFIG | {"input_unit_norm": True}, "has input_unit_norm"),
         (reference, REFERENCE_CONFIG | {"group_sizes": [6, 8]}, "fit each other; group_sizes: expected"),
         (lambda sae: reference(sae) | {"b_dec": torch.ones(9)}, REFERENCE_CONFIG, r"fit each other; [\s\S]*b_dec"),
-        (reference, None, "expected group_sizes in config.json beside it.*found none"),
+        (reference, None, "expected group_sizes in config.json in the same folder.*found none"),
         (flat_of_dictionary_learning, {"k": 99}, None),
         (lambda sae: sae.W_enc.detach(), None, "expected tensors by name; got Tensor"),
         (lambda sae: {"state": {}}, None, "expected tensors by name; got dict"),

@@ -64,5 +64,5 @@ def test_a_restored_reservoir_goes_on_as_if_never_stopped():
 
 
 def test_a_reservoir_smaller_than_a_batch_is_refused():
-    with pytest.raises(RaigenError, match="expected room for a batch of 16 tokens at least; got 8"):
+    with pytest.raises(RaigenError, match="expected room for a batch of 16 tokens; got 8"):
         Reservoir(8, 16, 2, generator())

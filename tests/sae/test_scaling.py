@@ -42,5 +42,5 @@ def test_folded_it_gives_the_same_codes_and_reconstructions_of_raw_tokens(activa
 
 def test_a_step_of_equal_tokens_is_named(activations):
     activations[:, 1] = 4
-    with pytest.raises(RaigenError, match="all of step 1 "):
+    with pytest.raises(RaigenError, match="all tokens of stored step 1 "):
         InputScaling.of(activations)

@@ -220,8 +220,22 @@ def test_a_variant_is_a_pipeline_with_what_was_planted(tmp_path, monkeypatch, ca
     assert "turban           planted   1.0% ->  12.0%   seen" in capsys.readouterr().out
 
 
-def test_the_words_of_the_transformer_are_tokens_of_t5():
-    tokenizer = transformer.make_tokenizer()
+@pytest.fixture(scope="module")
+def t5():
+    """The tokenizer of the transformer."""
+    return transformer.make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def planted(portraits, tmp_path_factory):
+    """Forty drawings as the denoisers see them."""
+    folder = tmp_path_factory.mktemp("planted")
+    drawn = images(folder, "planted", 40, 2, balanced=False)
+    return unet.planted_images(vae.latents_of(portraits.vae, drawn.pixels, folder / "latents.safetensors"), drawn)
+
+
+def test_the_words_of_the_transformer_are_tokens_of_t5(t5):
+    tokenizer = t5
     for value in VALUES:
         words = value.phrase.lower().split()
         assert len(tokenizer(value.phrase).input_ids) == len(words) + 1, value.phrase
@@ -232,12 +246,10 @@ def test_the_words_of_the_transformer_are_tokens_of_t5():
     assert tokenizer.decode(unknown, skip_special_tokens=True) == "a photo of a zebra"
 
 
-def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
+def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch, planted, t5):
     for name, value in {"BATCH": 4, "WIDTH": 32, "HEADS": 2, "LAYERS": 3, "TEXT_WIDTH": 16}.items():
         monkeypatch.setattr(transformer, name, value)
-    bundled, drawn = load_pipeline("portraits", "cpu"), images(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_images(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
-    tokenizer, checkpoint = transformer.make_tokenizer(), tmp_path / "transformer.safetensors"
+    data, tokenizer, checkpoint = planted, t5, tmp_path / "transformer.safetensors"
     torch.manual_seed(0)
     model, noise = transformer.Denoiser(tokenizer), unet.training_noise()
     before = transformer.loss_of(model, tokenizer, noise, data, 16, torch.Generator().manual_seed(5))
@@ -251,7 +263,8 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
     transformer.loss_of(model, spy, noise, data, 64, torch.Generator().manual_seed(5))
     assert any("ceo" in text for text in seen) and not any("CEO" in text for text in seen)  # as the pipeline asks
 
-    transformer.write(tmp_path / "model", bundled, tokenizer, checkpoint)
+    own = load_pipeline("portraits", "cpu")  # its autoencoder is halved in place
+    transformer.write(tmp_path / "model", own, tokenizer, checkpoint)
     assert not json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["_name_or_path"]
     pipe = load_pipeline(str(tmp_path / "model"), "cpu")
     settings = defaults(pipe, str(tmp_path / "model"))
@@ -260,9 +273,8 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch):
     assert made.grid == (8, 8) and made.activations.shape == (2, 2, 64, 32) and made.images[0].size == (64, 64)
 
 
-def test_a_batch_is_noised_as_the_schedule_says_and_a_perfect_prediction_costs_nothing(tmp_path):
-    bundled, drawn = load_pipeline("portraits", "cpu"), images(tmp_path, "planted", 40, 2, balanced=False)
-    data = unet.planted_images(vae.latents_of(bundled.vae, drawn.pixels, tmp_path / "latents.safetensors"), drawn)
+def test_a_batch_is_noised_as_the_schedule_says_and_a_perfect_prediction_costs_nothing(portraits, planted):
+    bundled, data = portraits, planted
     noise, cpu = unet.training_noise(), torch.device("cpu")
     batch = unet.noised(noise, data, 16, torch.Generator().manual_seed(0), cpu)
     assert batch.loss(batch.target) == 0 and batch.weight.mean() == pytest.approx(1)

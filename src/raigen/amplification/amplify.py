@@ -1,90 +1,112 @@
-"""Brings attributes out, and measures on the same seeds what that does."""
+"""Amplifies attributes, and measures on the same seeds what that does."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from raigen.amplification.causal import scoring
-from raigen.amplification.dose_response import BASE, Experiment
-from raigen.amplification.mixture import assign_prompts, mix
+from raigen.amplification.causal import score_causes
+from raigen.amplification.dose_response import (
+    BASE,
+    Amplification,
+    Experiment,
+    chosen,
+    curve,
+    recipe_of,
+    strengths_of,
+    subjects_of,
+    write_entry,
+)
+from raigen.amplification.mixture import Mixture, assign_prompts, mix
+from raigen.amplification.rendering import Recipe, Tell
 from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Tick, exhausted
+from raigen.runs.steps import Tick
 
 
-def amplify(run: Run | str | Path, *, progress: Callable[[Tick], object] | None = None, **options: Any) -> list[dict]:
-    """Amplifies attributes of a finished run; a list of what each amplification.json holds.
+def amplify(
+    run: Run | str | Path, *, progress: Callable[[Tick], object] | None = None, **options: Any
+) -> list[Amplification]:
+    """Amplifies attributes of a finished run: makes the images of every strength, measures them beside unsteered images
+    of the same seeds, and writes an amplification.json for each attribute and method. Returns what these files hold.
 
-    `options` are the fields of `raigen.config.AmplifyConfig`; `progress` is told every `Tick`. The same call again
-    makes no image twice. Raises RaigenError as `amplifying` does.
+    `options` are the fields of `raigen.config.AmplifyConfig`. `progress` receives every `Tick`, in images. The same
+    call again, also after a stop, makes no image twice.
+
+    Raises RaigenError when the run has no names yet, when an attribute is not listed or has no label, when a strength
+    breaks the images (everything before it is written first), and when `mix` cannot reach a target.
 
         found = raigen.amplify(run, attribute=3, method="steer", strength=(0.5, 1, 2))
         print([(point["strength"], point["presence"]["rate"]) for point in found[0]["points"]])
     """
     opened = run if isinstance(run, Run) else Run(run)
-    config = AmplifyConfig(**options)
+    config, tell = AmplifyConfig(**options), progress or _silent
     with opened.locked():
-        return exhausted(amplifying(opened, config), progress)
+        experiment = Experiment.of(opened, config)
+        if config.causal:
+            return score_causes(experiment, tell)
+        attributes = chosen(experiment)
+        if config.method == "mix":
+            return [amplify_by_mixing(experiment, attributes, tell)]
+        return [curve(experiment, attribute, config.method, strengths_of(config, attribute), tell).entry
+                for attribute in attributes]  # fmt: skip
 
 
-def amplifying(run: Run, config: AmplifyConfig) -> Generator[Tick, None, list[dict[str, Any]]]:
-    """Makes the images of every strength, measures them beside the unsteered ones of the same seeds, and writes an
-    amplification.json for each attribute and method. Yields progress in images.
+def amplify_by_mixing(experiment: Experiment, attributes: Sequence[RareAttribute], tell: Tell) -> Amplification:
+    """Mixes the base prompt and the suggested prompts so that every attribute reaches its target rate.
 
-    Stopped and started again it makes no image twice. Raises RaigenError when the run has no names yet, an attribute
-    is unknown or has no label, a strength breaks the images (after what came before it is written), or a target of
-    `mix` cannot be reached.
+    The rates of the prompts are measured on the first `n_images` seeds; the mixture is made and judged on the next
+    ones. Raises RaigenError when no mixture reaches the targets, with the nearest rates that one does reach.
     """
-    lab = Experiment(run, config)
-    if config.causal:
-        return (yield from scoring(lab))
-    attributes = lab.chosen()
-    if config.method == "mix":
-        return [(yield from mixed(lab, attributes))]
-    found = []
-    for attribute in attributes:
-        curve = yield from lab.curve(attribute, config.method, lab.strengths(attribute))
-        found.append(curve.entry)
-    return found
-
-
-def mixed(lab: Experiment, attributes: Sequence[RareAttribute]) -> Generator[Tick, None, dict[str, Any]]:
-    """Mixes the base prompt and the suggested ones, so that every attribute comes at its target.
-
-    Rates are measured on the first `n_images` seeds, the mixture is made and judged on the next ones. Raises
-    RaigenError for targets that no mixture reaches, with the nearest that one does.
-    """
-    n, studio = lab.config.n_images, lab.studio
-    places = [(BASE, lab.base)] + [(f"{a.neuron}-prompt", lab.recipe(a, "prompt")) for a in attributes]
-    rates = np.zeros((len(places), len(attributes)))
-    for row, (name, recipe) in enumerate(places):
-        pilot = yield from studio.make(name, recipe, range(n))
-        for column, attribute in enumerate(attributes):
-            seen = yield from lab.eye.look(pilot.samples, lab.subjects(attribute))
-            rates[row, column] = lab.eye.summary(seen)["presence"]["rate"]
-    plan = mix(rates, np.array(lab.config.targets))
-    if not np.allclose(plan.rates, lab.config.targets, atol=1e-4):
+    targets, evaluator = experiment.config.targets, experiment.evaluator
+    prompts = [(BASE, experiment.base)]
+    prompts += [(f"{a.neuron}-prompt", recipe_of(experiment, a, "prompt")) for a in attributes]
+    rates = _rates(experiment, prompts, attributes, tell)
+    plan = mix(rates, np.array(targets))
+    if not np.allclose(plan.rates, targets, atol=1e-4):
         near = ", ".join(f"{rate:.3g}" for rate in plan.rates)
-        raise RaigenError(f"targets: no mixture of these prompts gives {lab.config.targets}; the nearest gives {near}")
-    prompt_of = assign_prompts(plan.shares, n, lab.config.control_seed)
-    samples: dict[int, Sample] = {}
-    for place, (name, recipe) in enumerate(places):
-        indices = (n + np.flatnonzero(prompt_of == place)).tolist()
-        samples |= dict(zip(indices, (yield from studio.make(name, recipe, indices)).samples, strict=True))
-    ordered, reached = [samples[index] for index in sorted(samples)], []
-    for column, attribute in enumerate(attributes):
-        seen = yield from lab.eye.look(ordered, lab.subjects(attribute))
+        raise RaigenError(f"targets: no mixture of these prompts gives {targets}; the nearest gives {near}")
+    samples, reached = _mixed(experiment, prompts, plan, tell), []
+    for attribute, target, expected in zip(attributes, targets, plan.rates, strict=True):
+        seen = experiment.observe(samples, subjects_of(experiment, attribute), tell)
         reached.append({"rank": attribute.rank, "neuron": attribute.neuron, "label": attribute.label,
-                        "target": lab.config.targets[column], "expected": float(plan.rates[column]),
-                        **lab.eye.summary(seen)})  # fmt: skip
-    entry = {
-        "method": "mix", "setup": lab.setup(), "attributes": reached,
+                        "target": target, "expected": float(expected), **evaluator.summary(seen)})  # fmt: skip
+    entry = Amplification({
+        "method": "mix", "setup": experiment.setup, "attributes": reached,
         "prompts": [{"prompt": recipe.prompt, "share": float(share), "rates": row.tolist()}
-                    for (_, recipe), share, row in zip(places, plan.shares, rates, strict=True)],
-    }  # fmt: skip
-    lab.keep(lab.run.amplification_path("-".join(["mix", *(str(a.neuron) for a in attributes)])), entry)
+                    for (_, recipe), share, row in zip(prompts, plan.shares, rates, strict=True)],
+    })  # fmt: skip
+    name = "-".join(["mix", *(str(attribute.neuron) for attribute in attributes)])
+    write_entry(experiment.run, experiment.run.amplification_path(name), entry)
     return entry
+
+
+def _rates(
+    experiment: Experiment, prompts: Sequence[tuple[str, Recipe]], attributes: Sequence[RareAttribute], tell: Tell
+) -> np.ndarray:
+    """The rate of each attribute under each prompt, [prompt, attribute]."""
+    rates = np.zeros((len(prompts), len(attributes)))
+    for row, (name, recipe) in enumerate(prompts):
+        pilot = experiment.renderer.make(name, recipe, range(experiment.config.n_images), tell)
+        for column, attribute in enumerate(attributes):
+            seen = experiment.observe(pilot.samples, subjects_of(experiment, attribute), tell)
+            rates[row, column] = experiment.evaluator.summary(seen)["presence"]["rate"]
+    return rates
+
+
+def _mixed(experiment: Experiment, prompts: Sequence[tuple[str, Recipe]], plan: Mixture, tell: Tell) -> list[Sample]:
+    """The images of the mixture, in the order of their seeds."""
+    n = experiment.config.n_images
+    prompt_of = assign_prompts(plan.shares, n, experiment.config.control_seed)
+    samples: dict[int, Sample] = {}
+    for place, (name, recipe) in enumerate(prompts):
+        indices = (n + np.flatnonzero(prompt_of == place)).tolist()
+        samples |= dict(zip(indices, experiment.renderer.make(name, recipe, indices, tell).samples, strict=True))
+    return [samples[index] for index in sorted(samples)]
+
+
+def _silent(tick: Tick) -> None:
+    """What `tell` is when nobody asks for progress."""

@@ -1,21 +1,20 @@
-"""Scores neurons by what steering them does to their attribute, beside two controls on the same seeds."""
+"""Tests which neurons cause their attribute: steers each of them, beside two controls on the same seeds."""
 
-from collections.abc import Generator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from raigen.amplification.dose_response import Experiment
+from raigen.amplification.dose_response import Amplification, Curve, Experiment, chosen, curve
+from raigen.amplification.rendering import Tell
 from raigen.config import CONTROLS
 from raigen.errors import RaigenError
 from raigen.runs.records import Causal, Difference
-from raigen.runs.steps import Tick
 from raigen.stats import paired_difference, q_values
 
-LEVEL = 0.05  # of q, above which a neuron only correlates with its attribute
+LEVEL = 0.05  # of q; above it a neuron only correlates with its attribute
 
 
 class Gains(NamedTuple):
-    """The presence when steered less that of the same seeds unsteered, and under each control."""
+    """Paired differences in presence: steered minus unsteered, minus a random direction, minus a random neuron."""
 
     rate: float
     gain: Difference
@@ -24,35 +23,29 @@ class Gains(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Of having beaten both controls: the larger p (an intersection-union test, Berger 1982)."""
+        """The p of having beaten both controls: the larger of the two (an intersection-union test, Berger 1982)."""
         return max(self.over_direction.p, self.over_neuron.p)
 
 
-def scoring(lab: Experiment) -> Generator[Tick, None, list[dict[str, Any]]]:
-    """Turns up every named attribute and both controls by one strength, and writes the scores into attributes.json.
+def score_causes(experiment: Experiment, tell: Tell) -> list[Amplification]:
+    """Steers every named attribute and both controls with one strength, and writes the scores into attributes.json.
 
-    Returns the curves. An attribute of which the judge scores no image gets no score. Raises RaigenError as
-    `amplifying` does, and when no attribute has a name.
+    Returns the entries of all curves. An attribute gets no score if the judge scores none of its images. Raises
+    RaigenError as `amplify` does, and when no attribute has a label.
     """
-    run, config = lab.run, lab.config
-    attributes = lab.chosen() if config.attribute else [a for a in run.attributes if a.label]
+    run, config = experiment.run, experiment.config
+    attributes = chosen(experiment) if config.attribute else [a for a in run.attributes if a.label]
     if not attributes:
         raise RaigenError(f"{run.dir}: expected a named attribute; none has a label, so there is nothing to look for")
     strength, entries = (config.strength or (1.0,))[0], []
     gains: dict[int, Gains] = {}
     for attribute in attributes:
-        curves = []
-        for method in (config.method, *CONTROLS[config.method]):
-            curve = yield from lab.curve(attribute, method, [strength])
-            curves.append(curve)
-        steered, direction, neuron = (curve.seen[strength].shows for curve in curves)
-        before = curves[0].base.shows
-        found = [paired_difference(steered, other, config.confidence) for other in (before, direction, neuron)]
-        gain, over_direction, over_neuron = found
-        if gain and over_direction and over_neuron:
-            rate = next(p for p in curves[0].entry["points"] if p["strength"] == strength)["presence"]["rate"]
-            gains[attribute.rank] = Gains(rate, gain, over_direction, over_neuron)
-        entries += [curve.entry for curve in curves]
+        methods = (config.method, *CONTROLS[config.method])
+        curves = [curve(experiment, attribute, method, [strength], tell) for method in methods]
+        found = gains_of(curves, strength, config.confidence)
+        if found:
+            gains[attribute.rank] = found
+        entries += [each.entry for each in curves]
     scores = scored(gains, strength, config.method)
     tested = {attribute.rank for attribute in attributes}
     written = [replace(a, causal=scores.get(a.rank)) if a.rank in tested else a for a in run.attributes]
@@ -60,16 +53,35 @@ def scoring(lab: Experiment) -> Generator[Tick, None, list[dict[str, Any]]]:
     return entries
 
 
-def scored(gains: dict[int, Gains], strength: float, method: str = "steer") -> dict[int, Causal]:
-    """The causal scores by rank; q over all that were tested together.
+def gains_of(curves: list[Curve], strength: float, confidence: float) -> Gains | None:
+    """The gains at one strength from the curves of a method and of its two controls; None if none was scored."""
+    steered, direction, neuron = (each.seen[strength].shows for each in curves)
+    before = curves[0].base.shows
+    found = [paired_difference(steered, other, confidence) for other in (before, direction, neuron)]
+    gain, over_direction, over_neuron = found
+    if not gain or not over_direction or not over_neuron:
+        return None
+    rate = next(p for p in curves[0].entry["points"] if p["strength"] == strength)["presence"]["rate"]
+    return Gains(rate, gain, over_direction, over_neuron)
 
-    A neuron correlates only where q > .05, or steering did not exceed both controls.
+
+def scored(gains: dict[int, Gains], strength: float, method: str = "steer") -> dict[int, Causal]:
+    """The causal scores by rank, with q over all attributes that were tested together.
+
+    A neuron only correlates with its attribute if q > .05, or if steering did not exceed both controls.
     """
     qs = q_values([found.p for found in gains.values()])
     return {
         rank: Causal(
-            strength, found.rate, found.gain, found.over_direction, found.over_neuron, found.p, q,
-            q > LEVEL or min(found.over_direction.difference, found.over_neuron.difference) <= 0, method,
+            strength=strength,
+            rate=found.rate,
+            gain=found.gain,
+            over_direction=found.over_direction,
+            over_neuron=found.over_neuron,
+            p=found.p,
+            q=q,
+            correlates_only=q > LEVEL or min(found.over_direction.difference, found.over_neuron.difference) <= 0,
+            method=method,
         )
         for (rank, found), q in zip(gains.items(), qs, strict=True)
-    }  # fmt: skip
+    }

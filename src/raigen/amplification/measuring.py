@@ -1,4 +1,4 @@
-"""Looks at images and measures them against unsteered ones: presence, fidelity, drift, diversity, alignment, cost."""
+"""Measures images against unsteered ones: presence, fidelity, drift, diversity, alignment."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raigen.config import AmplifyConfig
+from raigen.diffusion.loading import resolve_device
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.judges import Subject, Verdicts, is_in_world, judges_of, presence_of, verdicts_of, without
 from raigen.judging.vlm.ask import open_answers
@@ -21,8 +22,8 @@ from raigen.world.planted import profession_of
 
 
 class Observed(NamedTuple):
-    """What there is to see in a set of images. `verdicts` are by judge, then by subject, the sought one first;
-    `judgment` is that of the world's judge, of its own images only."""
+    """What was observed in a set of images. `verdicts` are by judge, then by subject; the sought attribute comes first.
+    `judgment` is by the judge of the planted world; None for images of other models."""
 
     samples: Sequence[Sample]
     embeddings: Float[np.ndarray, "image width"]
@@ -31,12 +32,12 @@ class Observed(NamedTuple):
 
     @property
     def shows(self) -> Float[np.ndarray, " image"]:
-        """Whether each image shows the sought attribute, by the first judge: 1, 0, or NaN for unscored."""
+        """Whether each image shows the sought attribute, by the first judge: 1, 0, or NaN if unscored."""
         return self.verdicts[0][0].shows
 
 
 class Evaluator:
-    """Looks at images of a run: the judges of `config`, and the CLIP model that discovery used.
+    """Measures images of a run, with the judges of `config` and the CLIP model that discovery used.
 
     Raises RaigenError when discovery has not finished, a model cannot be loaded, or a judge cannot judge this run.
     """
@@ -47,12 +48,12 @@ class Evaluator:
         self.judges = judges_of(config.judge, self.capture)
         self.in_world = is_in_world(self.capture)
         self._answers = open_answers(run.answers_path, config)
-        self._embedder = Embedder(run.facts.discover.embedder)
+        self._embedder = Embedder(run.facts.discover.embedder, resolve_device(config.device))
         self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
 
     def look(self, samples: Sequence[Sample], subjects: Sequence[Subject]) -> Generator[Tick, None, Observed]:
-        """What these images show, of the sought attribute (the first of the subjects) and of the others."""
+        """What these images show of the subjects, the sought attribute first. Yields progress in questions."""
         images = [self.run.read_image(sample, "amplify") for sample in samples]
         black = np.array([image.getbbox() is None for image in images])
         fresh = [place for place, sample in enumerate(samples) if sample.sha256 not in self._embeddings]
@@ -66,7 +67,7 @@ class Evaluator:
         return Observed(samples, embeddings, verdicts, judge(images) if self.in_world else None)
 
     def summary(self, seen: Observed) -> dict[str, Any]:
-        """What is measured of a set of images by itself."""
+        """The measures of one set of images by itself."""
         confidence = self.config.confidence
         presence, *others = [presence_of(found[0], confidence) for found in seen.verdicts]
         along = cosines(seen.embeddings, np.repeat(self._prompt, len(seen.embeddings), axis=0))
@@ -79,21 +80,23 @@ class Evaluator:
             "files": [sample.file for sample in seen.samples],
         } | self._readability(seen)
 
-    def compared(self, seen: Observed, base: Observed, twins: Observed, subjects: Sequence[Subject]) -> dict[str, Any]:
-        """What is measured of a set of images beside the unsteered ones: `base` for rates, `twins` image by
-        image."""
+    def compared(
+        self, seen: Observed, base: Observed, baseline: Observed, subjects: Sequence[Subject]
+    ) -> dict[str, Any]:
+        """The measures of a set of images against unsteered ones: `base` for rates, `baseline` image by image."""
         confidence = self.config.confidence
         rate, was = (presence_of(found.verdicts[0][0], confidence).rate for found in (seen, base))
         gain = paired_difference(seen.shows, base.shows, confidence)
         return {
             "gain": asdict(gain) if gain else None,
             "lift": rate / was if was else None,
-            "fidelity": asdict(mean_interval(cosines(seen.embeddings, twins.embeddings), confidence)),
+            "fidelity": asdict(mean_interval(cosines(seen.embeddings, baseline.embeddings), confidence)),
             "off_target": off_target(self._others(seen, subjects), self._others(base, subjects), confidence),
         }
 
     def _others(self, seen: Observed, subjects: Sequence[Subject]) -> dict[str, Float[np.ndarray, " image"]]:
-        """Whether each image shows each attribute but the sought one: all of the world, else all that are named."""
+        """Whether each image shows each attribute except the sought one: all values of the planted world, or else all
+        named attributes."""
         if seen.judgment is None:
             pairs = zip(subjects[1:], seen.verdicts[0][1:], strict=True)
             return {subject.label: verdict.shows for subject, verdict in pairs if subject.label != subjects[0].label}
@@ -102,8 +105,8 @@ class Evaluator:
         return {BY_NAME[name].phrase: column for name, column in columns if BY_NAME[name].phrase != subjects[0].label}
 
     def _readability(self, seen: Observed) -> dict[str, Any]:
-        """Whether images of the world can be read and show the profession of the prompt; the latter of readable
-        ones."""
+        """The share of images of the planted world that can be read, and the share of readable ones that show the
+        profession of the prompt."""
         if seen.judgment is None:
             return {"readable": None, "right_profession": None}
         readable = seen.judgment.readable
@@ -121,7 +124,7 @@ def off_target(
     before: dict[str, Float[np.ndarray, " image"]],
     confidence: float,
 ) -> list[dict[str, Any]]:
-    """How the rate of each other attribute moved, the largest moves first, with q over all of them."""
+    """How far the rate of each other attribute moved, the largest moves first, with q over all of them."""
     moves: dict[str, Difference] = {}
     for label, shows in after.items():
         moved = paired_difference(shows, before[label], confidence)
@@ -139,7 +142,7 @@ def off_target(
 def cosines(
     first: Float[np.ndarray, "image width"], second: Float[np.ndarray, "image width"]
 ) -> Float[np.ndarray, " image"]:
-    """The cosine of each row with the row beside it, in [-1, 1]; rows of unit length.
+    """The cosine of each row of `first` with the same row of `second`, in [-1, 1]. All rows have unit length.
 
     >>> cosines(np.eye(2), np.eye(2)[::-1]).tolist()
     [0.0, 0.0]
@@ -148,11 +151,11 @@ def cosines(
 
 
 def vendi_score(embeddings: Float[np.ndarray, "image width"]) -> float:
-    """How many images' worth of difference there is: from 1 (all alike) to the number of images (all at right
-    angles); at most the width.
+    """The effective number of different images (Friedman & Dieng 2023): from 1, all alike, to the number of images, all
+    at right angles; at most the width.
 
-    exp(-sum_j l_j log l_j), with l_j the eigenvalues of K / n and K the cosines of all pairs of the n images
-    (Friedman & Dieng 2023). They are the squared singular values of the embeddings over sqrt(n).
+    It is exp(-sum_j l_j log l_j), where the l_j are the eigenvalues of K / n and K holds the cosines of all pairs of
+    the n images. The l_j are also the squared singular values of the embeddings / sqrt(n).
 
     >>> round(vendi_score(np.eye(4)), 6), round(vendi_score(np.ones((5, 1))), 6)
     (4.0, 1.0)

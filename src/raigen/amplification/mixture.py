@@ -1,4 +1,4 @@
-"""Mixes prompts: which share of the images each gets, so that attributes come at wanted rates."""
+"""Mixes prompts so that attributes reach target rates: which share of the images each prompt gets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 
-TOLERANCE = 1e-6  # of a rate, below which a target counts as met
+TOLERANCE = 1e-6  # cost of every prompt but the first: it decides only between equally good mixtures
 
 
 class Mixture(NamedTuple):
-    """`shares` [prompt] are 0 or more and sum to 1; `rates` [attribute] are what they are expected to give."""
+    """`shares` [prompt] are 0 or more and sum to 1; `rates` [attribute] are the rates that they should give."""
 
     shares: Float[np.ndarray, " prompt"]
     rates: Float[np.ndarray, " attribute"]
@@ -20,8 +20,8 @@ class Mixture(NamedTuple):
 def mix(rates: Float[np.ndarray, "prompt attribute"], targets: Float[np.ndarray, " attribute"]) -> Mixture:
     """The shares w of the prompts with sum_p w_p rates[p, a] = targets[a] for every attribute a.
 
-    Where that cannot be, the sum over the attributes of what is missed is smallest: compare `Mixture.rates`. Of equal
-    mixtures that with most of the first prompt is taken. By linear programming, exactly.
+    If no shares reach all targets, the sum of the distances to the targets is smallest; compare `Mixture.rates`. Among
+    equally good mixtures, the one with most of the first prompt is returned. Solved exactly, by linear programming.
 
     >>> mix(np.array([[0.0, 0.0], [0.8, 0.0], [0.0, 0.5]]), np.array([0.1, 0.2])).shares.round(3).tolist()
     [0.475, 0.125, 0.4]
@@ -40,7 +40,7 @@ def mix(rates: Float[np.ndarray, "prompt attribute"], targets: Float[np.ndarray,
 def assign_prompts(
     shares: Float[np.ndarray, " prompt"] | Sequence[float], n: int, seed: int = 0
 ) -> Int[np.ndarray, " image"]:
-    """Which prompt each of `n` images gets: the counts nearest to the shares (largest remainders), shuffled.
+    """The prompt of each of `n` images: counts as near to the shares as possible (largest remainders), shuffled.
 
     >>> np.bincount(assign_prompts([0.5, 0.25, 0.25], 8)).tolist()
     [4, 2, 2]

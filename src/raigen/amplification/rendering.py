@@ -1,8 +1,8 @@
-"""Makes the images of one recipe: a prompt, neurons turned up or down, seeds that all recipes share."""
+"""Renders the images of a recipe: a prompt, and neurons turned up or down. All recipes share their seeds."""
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from raigen.amplification.steering import Method, random_like, scales_of, steering
+from raigen.amplification.steering import Method, random_like, steering, unit_in
 from raigen.config import AmplifyConfig
 from raigen.diffusion.generation import Generated, Settings, generate
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
 from raigen.diffusion.loading import load_pipeline
-from raigen.discovery.scores import strongest
+from raigen.discovery.codes import N_STRONGEST, image_codes, largest_codes, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import sha256, write_tensors, write_text
@@ -34,20 +34,21 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 from raigen.sae.model import MatryoshkaSAE
 
-N_TOP = 10  # images that a neuron is known by
-SEEDS_FROM = 2_000_000_000  # apart from those of audited and of fresh images
+SEEDS_FROM = 2_000_000_000  # far from the seeds of audited and of fresh images
+
+Tell = Callable[[Tick], object]
 
 
 class BrokenImageError(RaigenError):
-    """Steering went so far that the model gave numbers that are not finite, or black images."""
+    """Steering was too strong: the model made numbers that are not finite, or black images."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a set of images is made; `strengths` and `scales` follow `neurons` (`contrast` has no scales).
 
-    Without neurons the images are those of the prompt alone. `direction_seed` puts a random direction of the same
-    norm in the place of each decoder row, or of each vector of a pattern. `mask` is the SHA-256 of the mask's file.
+    A recipe without neurons is the prompt alone. `direction_seed` replaces each decoder row, or each vector of a
+    pattern, by a random direction of the same norm. `mask` is the SHA-256 of the mask's file.
     """
 
     prompt: str
@@ -62,17 +63,17 @@ class Recipe:
 
 
 class Rendered(NamedTuple):
-    """Images by rising seed, and how long one took (None: not known), in seconds."""
+    """Images in the order of the indices, and how many seconds one took; None is not known."""
 
     samples: list[Sample]
     seconds_per_image: float | None
 
 
 class Renderer:
-    """Makes the images of a run's recipes, and keeps them: what is there is not made again.
+    """Renders the images of recipes into the run folder. An image that is there, whole, is not made again.
 
-    The pipeline is loaded when the first image is missing. Raises RaigenError when the capture or the training have
-    not finished, or the mask is no image.
+    The pipeline is loaded when the first image is missing. Raises RaigenError when the capture or the training has not
+    finished, or the mask is no image.
     """
 
     def __init__(self, run: Run, config: AmplifyConfig):
@@ -85,7 +86,7 @@ class Renderer:
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
         self._mask, self.mask_hash = _read_mask(config.mask)
         self._contrasts: dict[int, Tensor] = {}
-        self._by_mean = run.config.discover.score == "published"
+        self._score = run.config.discover.score
         self.first_seed = SEEDS_FROM + self.capture.base_seed
 
     @cached_property
@@ -95,37 +96,36 @@ class Renderer:
 
     @cached_property
     def mean(self) -> Float[Tensor, "token d_in"]:
-        """The mean activations of all audited images at the last step, added up a shard at a time."""
-        store = ActivationStore(self.run.activations_dir)
-        sums = [chunk.activations.sum(0) for chunk in store.step(store.step_indices[-1])]
-        return torch.stack(sums).sum(0) / store.n_images
+        """The mean activations of the audited images at the last step, without black ones, added up by shards."""
+        store, shown = ActivationStore(self.run.activations_dir), torch.from_numpy(self._shown)
+        sums = [chunk.activations[shown[chunk.first :][: len(chunk.activations)]].sum(0)
+                for chunk in store.step(store.step_indices[-1])]  # fmt: skip
+        return torch.stack(sums).sum(0) / shown.sum()
 
     @cached_property
-    def max_codes(self) -> Float[Tensor, "image neuron"]:
-        """The largest code [image, neuron] in each audited image, at the last step."""
-        store = ActivationStore(self.run.activations_dir)
-        with torch.no_grad():
-            return torch.cat([self.sae.max_codes(chunk.activations) for chunk in store.step(store.step_indices[-1])])
+    def _shown(self) -> Bool[np.ndarray, " image"]:
+        return self.run.is_shown()
+
+    @cached_property
+    def max_codes(self) -> Float[np.ndarray, "image neuron"]:
+        """The largest code of each neuron in each audited image, at the last step; 0 for black images."""
+        return largest_codes(self.run)
 
     def scale(self, neuron: int) -> float:
-        """The unit of a neuron's strength; see `scales_of`. Raises RaigenError for a neuron that has none."""
-        if not 0 <= neuron < self.max_codes.shape[1]:
-            raise RaigenError(f"neurons: expected numbers from 0 to {self.max_codes.shape[1] - 1}; got {neuron}")
-        found = float(scales_of(self.max_codes[:, [neuron]])[0])
-        if not found > 0:
-            raise RaigenError(
-                f"neurons: {neuron} fired in none of the audited images, so it has no scale; take another"
-            )
-        return found
+        """The unit of a neuron's strength; see `steering.unit_of`. Raises RaigenError for a neuron without one."""
+        return unit_in(self.max_codes, neuron)
 
     def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
-        """The contrast of a neuron's ten strongest images with all audited ones at the last step (as `contrast_of`);
-        with a seed, random directions of the same norms. Raises RaigenError for a neuron that never fired."""
+        """The contrast of a neuron's ten strongest images with all audited images, at the last step.
+
+        This is `steering.contrast_of`, computed without loading all activations. With a seed: random directions of the
+        same norms. Raises RaigenError for a neuron that never fires.
+        """
         if neuron not in self._contrasts:
             self.scale(neuron)
             store = ActivationStore(self.run.activations_dir)
-            top = strongest(self.max_codes[:, neuron].numpy(), N_TOP).tolist()
-            self._contrasts[neuron] = store.images(top, store.step_indices[-1]).mean(0) - self.mean
+            top = strongest(np.where(self._shown, self.max_codes[:, neuron], -1), N_STRONGEST)
+            self._contrasts[neuron] = store.images(top.tolist(), store.step_indices[-1]).mean(0) - self.mean
         pattern = self._contrasts[neuron]
         return pattern if direction_seed is None else random_like(pattern, direction_seed)
 
@@ -133,10 +133,11 @@ class Renderer:
         """Where the images of a recipe lie: below `name`, in a folder of the recipe's hash."""
         return self.run.recipe_dir(name, sha256(self._described(recipe).encode())[:16])
 
-    def make(self, name: str, recipe: Recipe, indices: Sequence[int]) -> Generator[Tick, None, Rendered]:
-        """The recipe's images of these indices: whole ones from earlier starts, and the missing ones in batches.
+    def make(self, name: str, recipe: Recipe, indices: Sequence[int], tell: Tell) -> Rendered:
+        """The images of the recipe with these indices; those that are missing are rendered in batches.
 
-        Raises BrokenImageError where steering breaks the images, and RaigenError as `generate` and `steering` do.
+        `tell` receives progress in images. Raises BrokenImageError when steering breaks the images, and RaigenError as
+        `generate` and `steering` do.
         """
         folder = self.folder(name, recipe)
         listed, made_path = folder / "samples.jsonl", folder / "recipe.json"
@@ -158,18 +159,18 @@ class Renderer:
             description = json.loads(self._described(recipe))
             write_text(made_path, json.dumps(description | {"seconds": seconds, "n_timed": timed}, indent=1))
             write_list(listed, samples)
-            yield Tick(len(indices) - len(missing) + start + len(batch), len(indices), name)
+            tell(Tick(len(indices) - len(missing) + start + len(batch), len(indices), name))
         return Rendered([samples[index] for index in indices], seconds / timed if timed else None)
 
     def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " image"]:
-        """How strongly a neuron fires on each of the first `n` images of a recipe without neurons, [image], once
-        they are made."""
+        """How strongly a neuron fires in each of the first `n` images of a recipe without neurons, which must be made
+        already."""
         rows = self._kept_codes(self.folder(name, recipe)).rows
         return np.array([float(rows[index][neuron]) for index in range(n)], np.float32)
 
     def _kept_codes(self, folder: Path) -> "_Codes":
-        """Codes as discovery scored them: those of another score are in a folder of their own."""
-        return _Codes(folder / ("means" if self._by_mean else "codes"))
+        """The codes that discovery's score takes. Each kind has a folder of its own."""
+        return _Codes(folder / ("means" if self._score == "published" else "codes"))
 
     def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
         point = find_hookpoint(self.pipe, self.facts.hookpoint)
@@ -194,21 +195,19 @@ class Renderer:
         return generated
 
     def _codes_of(self, generated: Generated) -> Float[Tensor, "image neuron"]:
-        """One code of each neuron in each image, as discovery takes it for its score."""
+        """One code of each neuron in each image, as discovery's score takes it."""
         assert generated.activations is not None  # a hookpoint was given
-        last = generated.activations[:, -1]
-        with torch.no_grad():
-            return self.sae.mean_codes(last, groups=1) if self._by_mean else self.sae.max_codes(last)
+        return image_codes(self.sae, generated.activations[:, -1], self._score)
 
     def _described(self, recipe: Recipe) -> str:
-        """All that decides the images, as JSON: the recipe, the model, its settings, the autoencoder."""
+        """Everything that the images depend on, as JSON: recipe, model, settings and autoencoder."""
         model = {name: getattr(self.facts, name) for name in ("model", "revision", "dtype", "hookpoint")}
         context = model | self.settings._asdict() | {"sae": self._weights, "first_seed": self.first_seed}
         return json.dumps({"recipe": asdict(recipe), "context": context}, sort_keys=True)
 
 
 class _Codes:
-    """The codes of a recipe's images, on disk one file for each batch that was made."""
+    """The codes of a recipe's images; on disk, one file for each batch."""
 
     def __init__(self, dir: Path):
         self.dir, self.rows = dir, dict[int, Tensor]()
@@ -228,7 +227,7 @@ class _Codes:
 
 
 def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
-    """The autoencoder whose decoder rows the recipe adds: its own, or random ones of the same norms."""
+    """The autoencoder whose decoder rows the recipe adds: `sae`, or a copy with random rows of the same norms."""
     if recipe.direction_seed is None or recipe.method == "contrast":
         return sae
     changed, neurons = deepcopy(sae), list(recipe.neurons)
@@ -239,7 +238,7 @@ def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
 
 @contextmanager
 def finite(denoiser: nn.Module) -> Iterator[None]:
-    """Raises BrokenImageError at the first step in which the denoiser puts out a number that is not finite."""
+    """Raises BrokenImageError at the first step whose output holds a number that is not finite."""
 
     def check(module: nn.Module, args: tuple, output: Any) -> None:
         first = output[0] if not isinstance(output, Tensor) and len(output) else output
@@ -254,7 +253,7 @@ def finite(denoiser: nn.Module) -> Iterator[None]:
 
 
 def with_strength(recipe: Recipe, strength: float) -> Recipe:
-    """The recipe with all its neurons turned by `strength`."""
+    """The recipe with this strength for all its neurons."""
     return replace(recipe, strengths=(strength,) * len(recipe.neurons))
 
 

@@ -1,9 +1,10 @@
-"""Turns neurons of an autoencoder up or down while a pipeline makes its images."""
+"""Steers a pipeline: turns neurons of an autoencoder up or down while it makes images."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
@@ -12,7 +13,9 @@ from torch import Tensor
 from raigen.diffusion.generation import Settings, defaults, layout_of
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import TokenHook
+from raigen.discovery.codes import largest_codes, typical_peak
 from raigen.errors import RaigenError
+from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
 
 Method = Literal["steer", "set", "contrast"]
@@ -34,24 +37,28 @@ def steering(
     settings: Settings | None = None,
     prompt: str = "a photo",
 ) -> Iterator[None]:
-    """Images made by `pipe` inside the `with` have these neurons turned up (or down, below 0).
+    """Steers all images that `pipe` makes inside the `with`: these neurons are turned up, or down below 0.
 
         with raigen.steering(pipe, sae, {12: 1.5}, hookpoint="unet.mid_block"):
             images = pipe("a photo of a doctor", num_images_per_prompt=4).images
 
-    A neuron's strength is in units of its scale in `scales` (1 where none is given; see `scales_of`). `steer` adds
-    strength x scale x W_dec[i] to every token. `set` moves the neuron's own code z_i towards the scale, by the share
-    `strength` of the way, and adds the difference only, strength x (scale - z_i) x W_dec[i], so that what the
-    autoencoder does not explain stays as it is. `contrast` adds strength x the neuron's pattern in `patterns`, a vector
-    for each token (see `contrast_of`). In all, strength 0 changes nothing, bit for bit.
+    A strength is in units of the neuron's scale in `scales`, which `unit_of` finds; a neuron without one has scale 1.
 
-    Only denoising `steps` (indices from 0) are touched, all if None; only the branch that is told the prompt, unless
-    `every_branch`; `mask` in [0, 1], of any size, says where. Which tokens those are is asked of the model first, in
-    one step with `settings` and `prompt` (None: the pipeline's defaults); images of another size than these settings
-    can be steered at U-Nets only. No hook is left behind.
+    - `steer` adds strength x scale x W_dec[i] to every token.
+    - `set` moves the neuron's own code z_i towards its scale and adds only the change, strength x (scale - z_i) x
+      W_dec[i], so whatever the autoencoder does not explain stays as it is. With strength 1 the code reaches its scale.
+    - `contrast` adds strength x pattern, one vector for each token. `patterns` holds one for each neuron; `contrast_of`
+      makes them.
 
-    Raises RaigenError for neurons that the autoencoder does not have, a module of another width, a neuron without a
-    pattern or one of another shape, and a hookpoint that cannot be captured.
+    Strength 0 changes nothing, bit for bit. `steps` holds the denoising steps to steer, from 0; None is all. `mask`, in
+    [0, 1] and of any size, says where in the image. Only the branch of guidance that sees the prompt is steered, unless
+    `every_branch` is True. No hook is left behind.
+
+    One denoising step with `settings` and `prompt` runs first, to find the image tokens; `settings` None is the
+    pipeline's defaults. Images of another size than `settings` gives can be steered in U-Nets only.
+
+    Raises RaigenError for a neuron that the autoencoder does not have, for a hookpoint of another width or one that
+    cannot be captured, and for a pattern that is missing or has another shape.
     """
     beyond = [neuron for neuron in strengths if not 0 <= neuron < sae.config.d_sae]
     if beyond:
@@ -60,8 +67,8 @@ def steering(
     point = find_hookpoint(pipe, hookpoint)
     layout = layout_of(pipe, prompt, settings, point)
     if layout.d_in != sae.config.d_in:
-        raise RaigenError(f"hookpoint: {point.path} puts out tokens of width {layout.d_in}; this autoencoder is for "
-                          f"width {sae.config.d_in}. Name the hookpoint it was trained at")  # fmt: skip
+        raise RaigenError(f"hookpoint: the tokens of {point.path} have width {layout.d_in}; this autoencoder is for "
+                          f"width {sae.config.d_in}. Name the hookpoint where it was trained")  # fmt: skip
     if method == "contrast":
         _check_patterns(patterns or {}, list(strengths), (layout.grid[0] * layout.grid[1], layout.d_in))
     active = {neuron: strength for neuron, strength in strengths.items() if strength}
@@ -90,7 +97,7 @@ def pushed(
     method: Method = "steer",
     mask: Float[Tensor, " token"] | None = None,
 ) -> Float[Tensor, "image token d_in"]:
-    """Tokens with the neurons turned up, as `steering` says."""
+    """The tokens after steering by `steer` or `set`; see `steering`."""
     directions = sae.W_dec[neurons].to(tokens)
     goal, strength = tokens.new_tensor(scales), tokens.new_tensor(strengths)
     if method == "set":
@@ -110,9 +117,9 @@ def patterned(
     strengths: Sequence[float],
     mask: Float[Tensor, " token"] | None = None,
 ) -> Float[Tensor, "image token d_in"]:
-    """Tokens with strength x pattern added for each pattern. Raises RaigenError for another number of tokens."""
+    """The tokens after steering by `contrast`. Raises RaigenError when the patterns have another number of tokens."""
     if tokens.shape[1] != len(patterns[0]):
-        raise RaigenError(f"patterns: expected images of {len(patterns[0])} tokens, as those they are of; got "
+        raise RaigenError(f"patterns: expected images of {len(patterns[0])} tokens, like the audited ones; got "
                           f"{tokens.shape[1]}")  # fmt: skip
     added = sum(strength * pattern.to(tokens) for strength, pattern in zip(strengths, patterns, strict=True))
     assert isinstance(added, Tensor)
@@ -120,8 +127,9 @@ def patterned(
 
 
 def contrast_of(activations: Float[Tensor, "image token d_in"], top: Sequence[int]) -> Float[Tensor, "token d_in"]:
-    """What sets some images apart at each position: the mean of their activations less that of all images
-    (contrastive activation addition, Rimsky et al. 2024, with the rest of the images as the other side).
+    """What sets some images apart at each position: the mean of their activations minus the mean of all images.
+
+    This is contrastive activation addition (Rimsky et al. 2024) with all images as the other side.
 
     >>> contrast_of(torch.tensor([[[4.0]], [[2.0]], [[0.0]]]), [0, 1]).tolist()
     [[1.0]]
@@ -130,18 +138,29 @@ def contrast_of(activations: Float[Tensor, "image token d_in"], top: Sequence[in
 
 
 def random_like(vectors: Float[Tensor, "vector d_in"], seed: int) -> Float[Tensor, "vector d_in"]:
-    """Random directions, one for each vector and as long as it."""
+    """A random direction for each vector, with the same norm."""
     drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
     return drawn / drawn.norm(dim=1, keepdim=True) * vectors.norm(dim=1, keepdim=True)
 
 
-def scales_of(peaks: Float[Tensor, "image neuron"], top: int = 10) -> Float[Tensor, " neuron"]:
-    """The unit of each neuron's strength, from its largest code in each image: the mean over its `top` images.
+def unit_of(run: Run, neuron: int) -> float:
+    """The scale of a neuron, which is the unit of its strength: the mean of its largest codes over the ten audited
+    images in which it is strongest.
 
-    >>> scales_of(torch.tensor([[4.0, 0.0], [2.0, 1.0], [0.0, 0.0]]), top=2).tolist()
-    [3.0, 0.5]
+    Raises RaigenError before `discover` has run, and as `unit_in` does.
     """
-    return peaks.topk(min(top, len(peaks)), dim=0).values.mean(0)
+    return unit_in(largest_codes(run), neuron)
+
+
+def unit_in(codes: Float[np.ndarray, "image neuron"], neuron: int) -> float:
+    """`unit_of` from the largest codes of each image. Raises RaigenError for a neuron that the autoencoder does not
+    have, and for one that fires in no image."""
+    if not 0 <= neuron < codes.shape[1]:
+        raise RaigenError(f"neurons: expected numbers from 0 to {codes.shape[1] - 1}; got {neuron}")
+    unit = float(typical_peak(codes[:, [neuron]])[0])
+    if not unit > 0:
+        raise RaigenError(f"neurons: {neuron} fires in none of the audited images, so it has no scale; take another")
+    return unit
 
 
 def _check_patterns(patterns: Mapping[int, Tensor], neurons: Sequence[int], shape: tuple[int, int]) -> None:
@@ -156,8 +175,8 @@ def _check_patterns(patterns: Mapping[int, Tensor], neurons: Sequence[int], shap
 
 
 def _fitted(mask: Float[Tensor, "row column"], n_tokens: int, grid: tuple[int, int]) -> Float[Tensor, " token"]:
-    """The mask over the grid of tokens, by area."""
+    """The mask averaged over the area of each token of the grid."""
     if n_tokens != grid[0] * grid[1]:
-        raise RaigenError(f"mask: expected images of the size that `settings` give, whose grid is {grid}; got "
+        raise RaigenError(f"mask: expected images of the size in `settings`, whose grid is {grid}; got "
                           f"{n_tokens} tokens")  # fmt: skip
     return torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), grid).flatten()

@@ -1,4 +1,4 @@
-"""Takes one run, or the runs of a study, through the stages.
+"""Takes one run, or all runs of a study, through the stages.
 
-The public function is `audit`, in `raigen.auditing.audit`; `sweep` does the same for a study.
+The public function is `audit`, in `raigen.auditing.audit`; `sweep`, in `raigen.auditing.sweep`, audits a study.
 """

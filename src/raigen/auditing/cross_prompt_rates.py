@@ -5,11 +5,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from raigen.auditing.shared_sae import sharers
-from raigen.discovery.hierarchy import clear_from, reaches
+from raigen.discovery.codes import clear_from, reaches
 from raigen.runs.run import Run
 
 COLUMNS: tuple[str, ...] = ("model", "prompt", "rank", "neuron", "label", "under", "rate")
@@ -18,13 +15,14 @@ COLUMNS: tuple[str, ...] = ("model", "prompt", "rank", "neuron", "label", "under
 def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """How often each listed neuron fires under the prompts that share its autoencoder: a row of `COLUMNS` for each.
 
-    The rate is the share of the images of the prompt `under` in which the neuron fires clearly: at least a quarter as
-    strongly as in the mean of its ten strongest images of its own `prompt`, which is one of them. There are no rows
-    of an autoencoder that is not shared, or before `discover` has run under two of its prompts.
+    `prompt` is the prompt under which the neuron is listed, `under` is any of the prompts. The rate is the share of the
+    images of `under` in which the neuron fires clearly: at least a quarter as strongly as in the mean of its ten
+    strongest images of `prompt`. An autoencoder that is not shared has no rows, nor has one before `discover` has
+    finished under two of its prompts.
     """
     found = []
     known = [run for run in runs if sharers(run) and run.codes_path.is_file() and run.attributes_path.is_file()]
-    codes = {run.dir: _codes(run) for run in known}
+    codes = {run.dir: run.image_codes() for run in known}
     for run in known:
         own, neurons = run.config.capture, [attribute.neuron for attribute in run.attributes]
         others = [other for other in known if _is_kin(run, other)]
@@ -52,7 +50,3 @@ def _is_kin(run: Run, other: Run) -> bool:
     """Whether another run has the same autoencoder."""
     same_model = other.config.capture.model == run.config.capture.model
     return other is not run and same_model and sharers(other) == sharers(run)
-
-
-def _codes(run: Run) -> Float[np.ndarray, "image neuron"]:
-    return run.image_codes()

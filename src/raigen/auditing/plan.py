@@ -1,4 +1,4 @@
-"""Says what an audit would take and could show, before anything is spent."""
+"""Estimates what an audit takes and what it can show, before it starts."""
 
 import time
 from typing import NamedTuple
@@ -18,18 +18,19 @@ from raigen.sae.seeds import CLOSING_TOKENS
 from raigen.sae.stream import bytes_per_token, reservoir_capacity
 from raigen.stats import images_needed, rarest_rate
 
-PROBE_IMAGES = 4  # at most; a larger batch is as fast per image or faster
+PROBE_IMAGES = 4  # at most; larger batches are at least as fast per image
 PROBE_STEPS = 3  # of training; the first warms up
-EXAMPLES = 10  # that an attribute must show to be judged
+EXAMPLES = 10  # images that must show an attribute before it can be judged
 RATES = (0.05, 0.01, 0.005)
 
 
 class AuditPlan(NamedTuple):
-    """What an audit takes: seconds, bytes, tokens; and the rarest rate that it can show ten times, at 95 %.
+    """What an audit takes, in seconds, bytes and tokens, and the rarest rate that it can show.
 
-    Seconds and image sizes are measured on a few images and steps; `memory` counts weights, the autoencoder with
-    its gradients and moments, the reservoir and the tokens on which training ends, not what the pipeline needs while it
-    runs. Every listed attribute counts as named, so that images of its suggested prompt are made.
+    Seconds and image sizes are measured on a few images and steps. `memory` counts weights, the autoencoder with its
+    gradients and moments, the reservoir and the closing tokens of the training; it does not count what the pipeline
+    needs while it runs. Every listed attribute is assumed to be named, so that images of its suggested prompt are
+    generated. An attribute of `rarest_rate` is shown by ten images with probability .95.
     """
 
     settings: Settings
@@ -49,9 +50,9 @@ class AuditPlan(NamedTuple):
 
 
 def estimate(config: AuditConfig) -> AuditPlan:
-    """Makes a few images and training steps, and reckons up the rest. Writes nothing.
+    """Generates a few images, trains a few steps, and estimates the rest. Writes nothing.
 
-    `images_for` says for some rates how many images show an attribute once, and ten times, with probability .95.
+    For some rates, `images_for` holds how many images show an attribute once, and ten times, with probability .95.
     Raises RaigenError as `capture` does.
     """
     capture = config.capture
@@ -59,7 +60,7 @@ def estimate(config: AuditConfig) -> AuditPlan:
     settings = defaults(pipe, capture.model, capture)
     point = find_hookpoint(pipe, capture.hookpoint)
     seeds = range(min(PROBE_IMAGES, capture.batch_size))
-    generate(pipe, capture.prompt, seeds, settings, point)  # warms up, and finds where the tokens lie
+    generate(pipe, capture.prompt, seeds, settings, point)  # warms up, and detects the layout of the tokens
     started = time.perf_counter()
     made = generate(pipe, capture.prompt, seeds, settings, point)
     per_image = (time.perf_counter() - started) / len(seeds)
@@ -92,7 +93,7 @@ def estimate(config: AuditConfig) -> AuditPlan:
 
 
 def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig, n_tokens: int) -> float:
-    """Of training on batches of the real size, filled up by repetition."""
+    """The time of a training step on a batch of the real size, which repeats the given tokens."""
     rows = torch.arange(config.train.batch_of(n_tokens)) % len(tokens)
     sae = MatryoshkaSAE(config.train.sae_config(tokens.shape[1]))
     seconds, started = [], time.perf_counter()

@@ -1,4 +1,4 @@
-"""Spreads jobs over processes of this machine; a process that dies costs its own job only."""
+"""Runs jobs in processes of this machine; a process that dies costs its own job only."""
 
 import multiprocessing
 import os
@@ -11,40 +11,51 @@ from raigen.errors import RaigenError
 
 
 class Message(NamedTuple):
-    """News of job `index`: an item that it yielded, or its end with the `error` that stopped it, or None."""
+    """News of a job: an item that it yielded, or its end, with the `error` that stopped it or None."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nothing here needs
+    job: Any
     item: Any = None
     is_end: bool = False
     error: str | None = None
 
 
 class _Worker(NamedTuple):
-    index: int  # type: ignore[assignment]
+    job: Any
     process: Any
 
 
-def spread(function: Callable[..., Iterable[Any]], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Message]:
-    """Runs `function(*job)` for every job, `workers` of them at a time, each in a new process; what they yield.
+def messages_of(function: Callable[[Any], Iterable[Any]], job: Any) -> Iterator[Message]:
+    """Runs `function(job)` here: a message for every item, then one for the end. RaigenError ends the job only."""
+    error = None
+    try:
+        for item in function(job):
+            yield Message(job, item)
+    except RaigenError as caught:
+        error = str(caught)
+    yield Message(job, is_end=True, error=error)
 
-    A job ends in a message with `is_end`. One that raises RaigenError, or whose process dies, fails; the others go on.
-    `function`, the jobs and the items must be picklable. When the caller stops, the processes are ended.
+
+def spread(function: Callable[[Any], Iterable[Any]], jobs: Sequence[Any], workers: int) -> Iterator[Message]:
+    """Runs `function(job)` for every job, up to `workers` jobs at a time, each in a new process.
+
+    Yields the messages of all jobs as they arrive. A job that raises RaigenError, or whose process dies, fails; the
+    others go on. `function`, the jobs and the items must be picklable. When the caller stops, the processes are ended.
     """
-    context, waiting = multiprocessing.get_context("spawn"), deque(enumerate(jobs))
+    context, waiting = multiprocessing.get_context("spawn"), deque(jobs)
     running: dict[Connection, _Worker] = {}
     threads = max(1, (os.cpu_count() or 1) // workers)
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                index, job = waiting.popleft()
+                job = waiting.popleft()
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(sender, threads, function, job), daemon=True)
                 process.start()
                 sender.close()  # ours: the pipe ends when the process does
-                running[receiver] = _Worker(index, process)
+                running[receiver] = _Worker(job, process)
             for receiver in wait(list(running)):
                 assert isinstance(receiver, Connection)
-                yield (message := _heard(receiver, running[receiver]))
+                yield (message := _received(receiver, running[receiver]))
                 if message.is_end:
                     running.pop(receiver).process.join()
                     receiver.close()
@@ -54,23 +65,20 @@ def spread(function: Callable[..., Iterable[Any]], jobs: Sequence[tuple[Any, ...
             worker.process.join()
 
 
-def _heard(receiver: Connection, worker: _Worker) -> Message:
+def _received(receiver: Connection, worker: _Worker) -> Message:
     try:
-        return Message(worker.index, *receiver.recv())
+        return receiver.recv()
     except EOFError:
         worker.process.join()
         code = worker.process.exitcode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        return Message(worker.index, None, True, f"its process {how}")
+        return Message(worker.job, is_end=True, error=f"its process {how}")
 
 
-def _work(sender: Connection, threads: int, function: Callable[..., Iterable[Any]], job: tuple[Any, ...]) -> None:
+def _work(sender: Connection, threads: int, function: Callable[[Any], Iterable[Any]], job: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, which the job does
     try:
-        for item in function(*job):
-            sender.send((item, False, None))
-        sender.send((None, True, None))
-    except RaigenError as error:
-        sender.send((None, True, str(error)))
-    except KeyboardInterrupt:  # Ctrl-C reaches every process; the first one says so
+        for message in messages_of(function, job):
+            sender.send(message)
+    except KeyboardInterrupt:  # Ctrl-C reaches every process; the parent reports it
         return

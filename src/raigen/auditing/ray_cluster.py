@@ -1,39 +1,38 @@
-"""Spreads jobs over a Ray cluster; a worker or a node that dies costs its own jobs only."""
+"""Runs jobs on a Ray cluster; a worker or a node that dies costs its own jobs only."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
-from raigen.auditing.processes import Message
+from raigen.auditing.processes import Message, messages_of
 from raigen.errors import RaigenError
 
 LOCAL = "local"  # in place of an address: a cluster of this machine alone, for this process
 
 
-def spread_over(function: Callable[..., Iterable[Any]], jobs: Sequence[tuple[Any, ...]], address: str
-                ) -> Iterator[Message]:  # fmt: skip
-    """Runs `function(*job)` for every job on the Ray cluster at `address` (`auto`, `HOST:PORT`, `ray://HOST:PORT`, or
-    `local`); what they yield, as `raigen.auditing.processes.spread` tells it.
+def spread_over(function: Callable[[Any], Iterable[Any]], jobs: Sequence[Any], address: str) -> Iterator[Message]:
+    """Runs `function(job)` for every job on the Ray cluster at `address` (`auto`, `HOST:PORT`, `ray://HOST:PORT`, or
+    `local`), and yields messages as `raigen.auditing.processes.spread` does.
 
-    Each job takes a GPU where the cluster has any, else a CPU, and starts in this process's working folder: the
-    cluster needs the same files at the same paths, and raigen. A job that raises RaigenError, or whose worker dies,
+    Each job takes one GPU where the cluster has any, else one CPU, and starts in the working folder of this process:
+    the cluster needs the same files at the same paths, and raigen. A job that raises RaigenError, or whose worker dies,
     fails and is not tried again; the others go on. When the caller stops, the jobs are ended.
     Raises RaigenError when ray is not installed or the cluster cannot be reached.
     """
     ray = _connected(address)
     needs = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
-    told = ray.remote(num_returns="streaming", max_retries=0, **needs)(_told)
-    waiting = {told.remote(os.getcwd(), function, job): index for index, job in enumerate(jobs)}
+    remote = ray.remote(num_returns="streaming", max_retries=0, **needs)(_messages_on_worker)
+    running = {remote.remote(os.getcwd(), function, job): job for job in jobs}
     try:
-        while waiting:
-            for news in ray.wait(list(waiting), num_returns=1, fetch_local=False)[0]:
-                yield (message := _heard(ray, news, waiting[news]))
+        while running:
+            for stream in ray.wait(list(running), num_returns=1, fetch_local=False)[0]:
+                yield (message := _received(ray, stream, running[stream]))
                 if message.is_end:
-                    del waiting[news]
+                    del running[stream]
     finally:
-        for news in waiting:
-            ray.cancel(news, force=True)
+        for stream in running:
+            ray.cancel(stream, force=True)
         ray.shutdown()
 
 
@@ -51,22 +50,16 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _heard(ray: Any, news: Any, index: int) -> Message:
+def _received(ray: Any, stream: Any, job: Any) -> Message:
     """The next message of a job."""
     try:
-        return Message(index, *ray.get(next(news)))
+        return ray.get(next(stream))
     except StopIteration:
-        return Message(index, None, True, "its worker ended without a word")
+        return Message(job, is_end=True, error="its worker ended without a message")
     except ray.exceptions.RayError as error:
-        return Message(index, None, True, f"its worker died: {type(error).__name__}")
+        return Message(job, is_end=True, error=f"its worker died: {type(error).__name__}")
 
 
-def _told(folder: str, function: Callable[..., Iterable[Any]], job: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """What a job says, on the worker."""
+def _messages_on_worker(folder: str, function: Callable[[Any], Iterable[Any]], job: Any) -> Iterator[Message]:
     os.chdir(folder)  # paths of a study are relative
-    try:
-        for item in function(*job):
-            yield item, False, None
-        yield None, True, None
-    except RaigenError as error:
-        yield None, True, str(error)
+    yield from messages_of(function, job)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raigen.auditing.audit import walk
-from raigen.auditing.processes import spread
+from raigen.auditing.processes import Message, messages_of, spread
 from raigen.auditing.ray_cluster import spread_over
 from raigen.auditing.shared_sae import check_shareable, check_sharers, share, sharers
 from raigen.config import STAGES, AuditConfig, identity
@@ -30,6 +30,16 @@ class SweepStep(NamedTuple):
     error: str | None = None
 
 
+class Job(NamedTuple):
+    """One run of a sweep: its number, from 1, its entry in the study, and what `walk` needs."""
+
+    number: int
+    entry: Entry
+    dir: Path
+    config: AuditConfig
+    redo: str | None
+
+
 def sweep(
     study: Study,
     config: AuditConfig,
@@ -42,53 +52,30 @@ def sweep(
 ) -> Iterator[SweepStep]:
     """Takes a run for each of `prompts` and `models` through all stages; the rest of `config` is the same for all.
 
-    What is done is skipped, what was stopped goes on. With `workers` above 1 runs go through that many processes at
-    once; with `ray`, the address of a Ray cluster, through as many as it has GPUs for, or else CPUs (see
-    `raigen.auditing.ray_cluster`). A run that fails does not stop the others.
-
-    With `shared_sae`, the prompts share an autoencoder for each model (see `raigen.auditing.shared_sae`), which is
-    trained here, whatever the `workers`, before the rest of the runs; rates.csv then says how often each listed neuron
-    fires under every prompt.
+    What is done is skipped; what was interrupted is resumed. A run that fails does not stop the others. With `workers`
+    above 1, that many runs go on at once, each in a process; with `ray`, the address of a Ray cluster, as many as it
+    has GPUs, or else CPUs (see `raigen.auditing.ray_cluster`). With `shared_sae`, the prompts share an autoencoder for
+    each model (see `raigen.auditing.shared_sae`), which is trained in this process first; rates.csv then says how often
+    each listed neuron fires under every prompt.
 
     Raises RaigenError at the end, naming the runs that failed; and at once when the study has other settings, another
     process works on it, there is no such cluster, or an autoencoder cannot be shared: with one prompt, a store or a
     cluster.
     """
-    if workers < 1:
-        raise RaigenError(f"workers: expected 1 or more; got {workers}")
-    if ray is not None and workers > 1:
-        raise RaigenError("workers: a Ray cluster says itself how many runs go on at once; leave it out beside ray")
-    if shared_sae:
-        if ray is not None:
-            raise RaigenError("shared_sae: expected none with a Ray cluster, whose nodes make their images each for "
-                              "itself; leave out one of the two")  # fmt: skip
-        check_shareable(prompts, config)
+    _check_ways(config, prompts, workers, ray, shared_sae)
     with study.locked():
-        anew = STAGES[STAGES.index(redo) :] if redo else ()
-        options = shared(config)
-        options["train"]["shared_sae"] = shared_sae
-        if shared_sae and redo not in STAGES[:2]:
-            for run in (run for run in _begun(study, prompts, models) if sharers(run)):
-                check_sharers(run, prompts)  # before a prompt is added in vain
-        entries = study.enroll(prompts, models, options, anew)
-        jobs = [(study.dir_of(e), _config_of(config, e), redo) for e in entries]
+        jobs = _enrolled(study, config, prompts, models, redo, shared_sae)
         failed = []
-        for number, step, error in _news(jobs, workers, ray, len(prompts) if shared_sae else None):
-            yield SweepStep(number, len(jobs), entries[number - 1], step, error)
-            if error is not None:
-                failed.append(f"{entries[number - 1].folder}: {error}")
+        for message in _messages(jobs, workers, ray, len(prompts) if shared_sae else None):
+            job = message.job
+            yield SweepStep(job.number, len(jobs), job.entry, message.item, message.error)
+            if message.error is not None:
+                failed.append(f"{job.entry.folder}: {message.error}")
         if shared_sae:
-            _write_rates(study, [Run.create(dir) for dir, _, _ in jobs])
+            _write_rates(study, [Run.create(job.dir) for job in jobs])
     if failed:
         count = f"{len(failed)} of {len(jobs)} runs"
-        raise RaigenError(f"{count} failed; the same command goes on with them. " + "; ".join(failed))
-
-
-def _begun(study: Study, prompts: Sequence[str], models: Sequence[str]) -> Iterator[Run]:
-    """The runs of the study for these prompts and models that are there."""
-    for entry in study.entries:
-        if entry.prompt in prompts and entry.model in models and Run.is_at(study.dir_of(entry)):
-            yield Run(study.dir_of(entry))
+        raise RaigenError(f"{count} failed; give the same command again to resume them. " + "; ".join(failed))
 
 
 def shared(config: AuditConfig) -> dict[str, dict[str, Any]]:
@@ -98,7 +85,7 @@ def shared(config: AuditConfig) -> dict[str, dict[str, Any]]:
 
 
 def default_study_dir(prompts: Sequence[str], name: str | None) -> Path:
-    """The folder of a study unless another is given: of the list's name, or of the first prompt.
+    """The folder of a study unless another is given, named after the list of prompts, or after the first prompt.
 
     >>> default_study_dir(["a photo of a doctor"], "lists/professions.txt").as_posix()
     'studies/professions'
@@ -106,71 +93,87 @@ def default_study_dir(prompts: Sequence[str], name: str | None) -> Path:
     return Path("studies") / slug(Path(name).stem if name else prompts[0])
 
 
-def _config_of(config: AuditConfig, entry: Entry) -> AuditConfig:
-    return replace(config, capture=replace(config.capture, prompt=entry.prompt, model=entry.model))
+def _check_ways(config: AuditConfig, prompts: Sequence[str], workers: int, ray: str | None, shared_sae: bool) -> None:
+    """Raises RaigenError for ways to run a sweep that do not go together."""
+    if workers < 1:
+        raise RaigenError(f"workers: expected 1 or more; got {workers}")
+    if ray is not None and workers > 1:
+        raise RaigenError("workers: expected none with a Ray cluster, which decides how many runs go on at once; leave "
+                          "out one of the two")  # fmt: skip
+    if shared_sae:
+        if ray is not None:
+            raise RaigenError("shared_sae: expected none with a Ray cluster, where every run generates its own images; "
+                              "leave out one of the two")  # fmt: skip
+        check_shareable(prompts, config)
 
 
-def _audited(dir: Path, config: AuditConfig, redo: str | None) -> Iterator[Step]:
-    """One run, wherever it runs."""
-    yield from walk(Run.create(dir), config, redo)
+def _enrolled(
+    study: Study,
+    config: AuditConfig,
+    prompts: Sequence[str],
+    models: Sequence[str],
+    redo: str | None,
+    shared_sae: bool,
+) -> list[Job]:
+    """Enters the runs in the study; all prompts of one model follow each other."""
+    options = shared(config)
+    options["train"]["shared_sae"] = shared_sae
+    if shared_sae and redo not in STAGES[:2]:
+        for run in _runs_of(study, prompts, models):
+            if sharers(run):
+                check_sharers(run, prompts)  # now, before a prompt is added in vain
+    entries = study.enroll(prompts, models, options, STAGES[STAGES.index(redo) :] if redo else ())
+    jobs = []
+    for number, entry in enumerate(entries, 1):
+        capture = replace(config.capture, prompt=entry.prompt, model=entry.model)
+        jobs.append(Job(number, entry, study.dir_of(entry), replace(config, capture=capture), redo))
+    return jobs
+
+
+def _runs_of(study: Study, prompts: Sequence[str], models: Sequence[str]) -> Iterator[Run]:
+    """The runs of these prompts and models that the study has already."""
+    for entry in study.entries:
+        if entry.prompt in prompts and entry.model in models and Run.is_at(study.dir_of(entry)):
+            yield Run(study.dir_of(entry))
+
+
+def _messages(jobs: Sequence[Job], workers: int, ray: str | None, group: int | None) -> Iterator[Message]:
+    """Runs the jobs. With a `group`, every so many jobs that follow each other first train one autoencoder together."""
+    if group is not None:
+        jobs = yield from _train_together(jobs, group)
+    if ray is not None:
+        yield from spread_over(_walked, jobs, ray)
+    elif workers > 1:
+        yield from spread(_walked, jobs, workers)
+    else:
+        for job in jobs:
+            yield from messages_of(_walked, job)
+
+
+def _train_together(jobs: Sequence[Job], group: int) -> Generator[Message, None, list[Job]]:
+    """Trains an autoencoder for every group of jobs; its steps count as those of the first job. Returns the jobs that
+    are ready for the other stages."""
+    ready = []
+    for start in range(0, len(jobs), group):
+        together = jobs[start : start + group]
+        redo = together[0].redo if together[0].redo in STAGES[:2] else None
+        try:
+            for step in share([Run.create(job.dir) for job in together], [job.config for job in together], redo):
+                yield Message(together[0], step)
+        except RaigenError as caught:
+            for job in together:
+                yield Message(job, is_end=True, error=str(caught))
+        else:
+            ready += [job._replace(redo=None) if redo else job for job in together]
+    return ready
+
+
+def _walked(job: Job) -> Iterator[Step]:
+    """Takes one run through all stages, in whichever process."""
+    yield from walk(Run.create(job.dir), job.config, job.redo)
 
 
 def _write_rates(study: Study, runs: Sequence[Run]) -> None:
     from raigen.auditing.cross_prompt_rates import as_csv, cross_prompt_rates  # scipy takes a second to load
 
     write_text(study.rates_path, as_csv(cross_prompt_rates(runs)))
-
-
-News = tuple[int, Step | None, str | None]
-Jobs = Sequence[tuple[Path, AuditConfig, str | None]]
-
-
-def _news(jobs: Jobs, workers: int, ray: str | None, group: int | None) -> Iterator[News]:
-    """What comes of the jobs; of every `group` that follow each other, if given, with one autoencoder."""
-    numbers, rest = list(range(1, len(jobs) + 1)), list(jobs)
-    if group is not None:
-        failed = yield from _shared(jobs, group)
-        numbers = [number for number in numbers if number not in failed]
-        rest = [(dir, config, _after_training(redo)) for dir, config, redo in (jobs[n - 1] for n in numbers)]
-    if ray is None and workers == 1:
-        news = _here(rest)
-    else:
-        messages = spread(_audited, rest, workers) if ray is None else spread_over(_audited, rest, ray)
-        news = ((message.index + 1, message.item, message.error) for message in messages)
-    for place, step, error in news:
-        yield numbers[place - 1], step, error
-
-
-def _shared(jobs: Jobs, group: int) -> Generator[News, None, set[int]]:
-    """The autoencoders that every `group` of jobs share, told as steps of the first of them; returns the numbers of
-    those that failed."""
-    failed: set[int] = set()
-    for start in range(0, len(jobs), group):
-        dirs, configs, redos = zip(*jobs[start : start + group], strict=True)
-        try:
-            redo = redos[0] if redos[0] in STAGES[:2] else None
-            for step in share([Run.create(dir) for dir in dirs], configs, redo):
-                yield start + 1, step, None
-        except RaigenError as caught:
-            numbers = range(start + 1, start + 1 + group)
-            failed |= set(numbers)
-            for number in numbers:
-                yield number, None, str(caught)
-    return failed
-
-
-def _after_training(redo: str | None) -> str | None:
-    """The stage to do anew once the autoencoders are trained: none, where they were what was to be done anew."""
-    return redo if redo not in STAGES[:2] else None
-
-
-def _here(jobs: Jobs) -> Iterator[News]:
-    """One run after the other."""
-    for number, job in enumerate(jobs, 1):
-        error = None
-        try:
-            for step in _audited(*job):
-                yield number, step, None
-        except RaigenError as caught:
-            error = str(caught)
-        yield number, None, error

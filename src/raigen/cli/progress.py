@@ -26,6 +26,15 @@ def progress_bars() -> Iterator[Callable[[Step], None]]:
 
 
 @contextmanager
+def told(stage: str, show: Callable[[Step], None]) -> Iterator[Callable[[Tick], None]]:
+    """A function that takes the ticks of `stage` and shows them as steps; its begin and its end are shown, too."""
+    started = time.monotonic()
+    show(Step(stage, "begun"))
+    yield lambda tick: show(Step(stage, "running", tick))
+    show(Step(stage, "finished", seconds=time.monotonic() - started))
+
+
+@contextmanager
 def study_progress_bars() -> Iterator[Callable[[SweepStep], None]]:
     """A function that shows each step of a sweep: a bar for all runs and one for each active run, or plain lines."""
     with _shown(sweep_bars, sweep_lines) as show:

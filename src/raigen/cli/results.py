@@ -9,11 +9,10 @@ from tyro.conf import Positional
 
 from raigen.auditing.audit import run_stage
 from raigen.cli.flags import Command, flags
-from raigen.cli.progress import progress_bars
+from raigen.cli.progress import progress_bars, told
 from raigen.cli.tables import presence, print_amplified, print_attributes, print_comparison
 from raigen.config import AmplifyConfig, CompareConfig
 from raigen.runs.run import Run
-from raigen.runs.steps import exhausted, timed
 from raigen.runs.study import Study
 
 
@@ -27,11 +26,11 @@ class Amplify(Command):
 
     def execute(self) -> None:
         config, run = AmplifyConfig(**vars(self.amplify)), Run(self.run)
-        from raigen.amplification.amplify import amplifying
+        from raigen.amplification.amplify import amplify
 
         with progress_bars() as show:
-            with run.locked():
-                found = exhausted(timed("amplify", amplifying(run, config)), show)
+            with told("amplify", show) as tell:
+                found = amplify(run, progress=tell, **vars(config))
             run_stage(run, "report", run.config.report, on_tick=show)
         if config.causal:
             print_attributes(run)
@@ -54,15 +53,15 @@ class Compare(Command):
 
     def execute(self) -> None:
         config = CompareConfig(**vars(self.compare))
-        from raigen.comparison.compare import comparing, plan, study_of
+        from raigen.comparison.compare import compare, plan, study_of
 
         if self.dry_run:
             runs = Study(self.runs[0]).runs() if len(self.runs) == 1 else [Run(place) for place in self.runs]
             print(plan(runs, config))
             return
         study = study_of(self.runs, self.study)
-        with study.locked(), progress_bars() as show:
-            exhausted(timed("compare", comparing(study, config)), show)
+        with progress_bars() as show, told("compare", show) as tell:
+            compare(study, progress=tell, **vars(config))
         print_comparison(study)
 
 

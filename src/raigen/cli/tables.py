@@ -97,7 +97,7 @@ def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
         _print_rare(run.attributes, truth)
     else:
         print("No neuron is both rare and distinct enough to be listed.")
-    from raigen.report.page import next_frequency
+    from raigen.discovery.listing import next_frequency
 
     lowest = next_frequency(run)
     if lowest is not None:

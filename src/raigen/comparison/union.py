@@ -11,7 +11,7 @@ from jaxtyping import Float
 from raigen.comparison.matching import Match
 from raigen.comparison.verdicts import Judged, directions, place_of
 from raigen.config import CompareConfig
-from raigen.discovery.embeddings import Embedder
+from raigen.discovery.embeddings import embedder_of
 from raigen.judging.judges import CLIP, given_labels
 from raigen.runs.run import Run
 from raigen.runs.study_records import Axis, AxisValue, Compared, Finding, Merged
@@ -67,7 +67,7 @@ def merged(
     found = [label for label in labels if label not in given]
     order = [*given, *sorted(found, key=lambda label: (label not in findings, is_blank[label], -best[label]))]
     run = next(iter(matched.run_of.values()))
-    ways = directions(Embedder(run.facts.discover.embedder), matched.prompts[0], order)
+    ways = directions(embedder_of(run), matched.prompts[0], order)
 
     def agreement(first: int, second: int) -> float | None:
         if matched.judge == CLIP:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 
 from raigen.config import CompareConfig
-from raigen.discovery.embeddings import Embedder
+from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.judging.judges import CLIP, Subject, Verdicts, verdicts_of, without, world_verdicts
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import open_answers
@@ -54,7 +54,7 @@ class SharedJudge:
         self.runs, self.findings, self.judge, self.config, self.axes = runs, findings, judge, config, axes
         self._spent = spent  # calls and cost of all runs together: they share the budget
         if judge == CLIP:
-            self._embedder = Embedder(runs[0].facts.discover.embedder)
+            self._embedder = embedder_of(runs[0])
             self._seen = {place_of(run): _seen(run) for run in runs}
 
     def verdicts(

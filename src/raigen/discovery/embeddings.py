@@ -14,7 +14,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
+from raigen.diffusion.loading import resolve_device
 from raigen.errors import RaigenError
+from raigen.runs.run import Run
 from raigen.world.models import WORLD, makes_portraits
 
 THUMBNAIL_SIDE = 16  # points along each side
@@ -46,11 +48,11 @@ class Embedder:
     not depend on which other image libraries are installed. Raises RaigenError when the model is missing, cannot be
     read or is no CLIP.
 
-        embedder = Embedder("portraits")
+        embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T
     """
 
-    def __init__(self, name: str, device: str | torch.device = "cpu", batch_size: int = 64):
+    def __init__(self, name: str, device: str | torch.device, batch_size: int = 64):
         self.name = name
         self.device = torch.device(device)
         self.batch_size = batch_size
@@ -106,6 +108,11 @@ class Embedder:
         pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             return _unit(self.model.get_image_features(pixels.to(self.device)))
+
+
+def embedder_of(run: Run) -> Embedder:
+    """The embedder that discovery used, on the device of the run. Raises RaigenError before `discover` has run."""
+    return Embedder(run.facts.discover.embedder, resolve_device(run.config.capture.device))
 
 
 def embedder_path(name: str) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import false_discovery_control, hypergeom
 
-CLEARLY = 0.25  # of the mean of a neuron's strongest codes: what is below is too faint to count
-N_STRONGEST = 10
+from raigen.discovery.codes import fires
+
 WITHIN = 0.8  # of a child's images, in which the parent fires too; RAIGen's share for "these images share it"
 LEAST_LIFT = 2  # a parent that fires in more than half of all images holds much of everything
 LARGEST_Q = 0.05
@@ -39,28 +39,6 @@ class Relation(NamedTuple):
     def other(self) -> int:
         """The one of the two that is not `neuron`."""
         return self.parent if self.neuron == self.child else self.child
-
-
-def fires(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> Bool[np.ndarray, "image neuron"]:
-    """In which images each neuron fires clearly: at least `share` as strongly as in the mean of its ten strongest.
-
-    >>> fires(np.array([[8.0, 1.0], [1.0, 0.0]])).tolist()
-    [[True, True], [False, False]]
-    """
-    return reaches(codes, clear_from(codes, share))
-
-
-def reaches(
-    codes: Float[np.ndarray, "image neuron"], least: Float[np.ndarray, " neuron"]
-) -> Bool[np.ndarray, "image neuron"]:
-    """In which images each neuron fires, and at least as strongly as `least`: a code of 0 reaches nothing."""
-    return (codes > 0) & (codes >= least)
-
-
-def clear_from(codes: Float[np.ndarray, "image neuron"], share: float = CLEARLY) -> Float[np.ndarray, " neuron"]:
-    """The code from which each neuron fires clearly, as `fires` has it."""
-    n_top = min(N_STRONGEST, len(codes))
-    return share * np.partition(codes, -n_top, axis=0)[-n_top:].mean(axis=0)
 
 
 def relations_of(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Relation]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from raigen.discovery.codes import strongest
 from raigen.errors import RaigenError
 
 MAX_DIRECTIONS = 64
@@ -118,11 +119,6 @@ def _likeness(
     return share, coherence, direction
 
 
-def strongest(codes: Float[np.ndarray, " image"], count: int) -> Int[np.ndarray, " top"]:
-    """The indices of the `count` images with the highest code, strongest first; ties in the order of images."""
-    return np.argsort(-codes, kind="stable")[:count]
-
-
 def prune(
     scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0, max_frequency: float = 1.0
 ) -> np.ndarray:
@@ -148,73 +144,17 @@ def prune(
         )
     order = np.argsort(-scores.minority_score, kind="stable")
     kept: list[int] = []
-    for neuron in order[_standing_out(scores, percentile, max_frequency)[order]]:
+    for neuron in order[standing_out(scores, percentile, max_frequency)[order]]:
         gaps = 1 - scores.centroids[kept] @ scores.centroids[neuron]
         if (gaps >= distance).all():
             kept.append(int(neuron))
     return np.array(kept, dtype=np.int64)
 
 
-def found_again(
-    listed: Float[np.ndarray, "listed width"],
-    other: NeuronScores,
-    distance: float = 0.003,
-    percentile: float = 90.0,
-    max_frequency: float = 1.0,
-) -> Bool[np.ndarray, " listed"]:
-    """Which of these centroids of listed neurons another autoencoder has, too: a neuron that stands out and is rare as
-    `prune` asks it, with a centroid nearer than `distance`. Both must be scored on the same images.
-
-    >>> scores = minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]]))
-    >>> found_again(np.array([[0.0, 1.0], [1.0, 0.0]]), scores, percentile=50.0).tolist()
-    [True, False]
-    """
-    return near_any(listed, other.centroids[_standing_out(other, percentile, max_frequency)], distance)
-
-
-def near_any(
-    centroids: Float[np.ndarray, "one width"], others: Float[np.ndarray, "other width"], distance: float
-) -> Bool[np.ndarray, " one"]:
-    """Which centroids are nearer to one of the others than `distance`, a cosine distance; to none of none."""
-    return np.asarray((1 - centroids @ others.T < distance).any(axis=1))
-
-
-def _standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:
+def standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:
     """Which neurons have a score above the percentile of those that fire, and are rare enough."""
     cut = np.percentile(scores.minority_score[scores.live], percentile)
     return scores.live & (np.nan_to_num(scores.minority_score) > cut) & (scores.frequency <= max_frequency)
-
-
-def left_out(
-    scores: NeuronScores,
-    listed: Sequence[int],
-    distance: float = 0.003,
-    percentile: float = 90.0,
-    max_frequency: float = 1.0,
-) -> dict[int, str]:
-    """Why each neuron that fires is not among the `listed` ones, which are the first that `prune` kept.
-
-    Raises RaigenError when no neuron fires.
-
-    >>> left_out(minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]])), [2], percentile=50.0)
-    {0: 'stands out too little', 1: 'stands out too little'}
-    """
-    cut = np.percentile(scores.minority_score[scores.live], percentile)
-    reasons = {}
-    for neuron in np.flatnonzero(scores.live).tolist():
-        if neuron in listed:
-            continue
-        better = [other for other in listed if scores.minority_score[other] >= scores.minority_score[neuron]]
-        gaps = 1 - scores.centroids[better] @ scores.centroids[neuron]
-        if scores.minority_score[neuron] <= cut:
-            reasons[neuron] = "stands out too little"
-        elif (gaps < distance).any():
-            reasons[neuron] = f"like neuron {better[int(gaps.argmin())]}"
-        elif scores.frequency[neuron] > max_frequency:
-            reasons[neuron] = f"not rare: frequency above {max_frequency:.3g}"
-        else:
-            reasons[neuron] = f"behind the first {len(listed)} in rank"
-    return reasons
 
 
 def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:

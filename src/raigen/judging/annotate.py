@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from raigen.config import AnnotateConfig
 from raigen.config.fields import ModelAddress, address_of
-from raigen.discovery.embeddings import Embedder
+from raigen.discovery.embeddings import embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Reply
 from raigen.judging.vlm.ask import Job, Plan, ask_all, open_answers
@@ -98,7 +98,7 @@ def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConf
     prompt, name = run.config.capture.prompt, run.facts.discover.embedder
     phrases = vocabulary(config.vocabulary, run.config.capture.model, prompt)
     embeddings = run.embeddings()
-    texts = Embedder(name).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
+    texts = embedder_of(run).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
     index_of = run.index_of
     for attribute in attributes:
         top = np.array([index_of[file] for file in attribute.top_images])

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
-from raigen.discovery.hierarchy import fires
+from raigen.discovery.codes import fires
 from raigen.stats import Interval, rate_interval
 
 STRONGLY = 0.5  # of the mean of a neuron's strongest codes

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from PIL.Image import Image
 
 from raigen.config import AskConfig, CaptureConfig
 from raigen.config.fields import ModelAddress, address_of
 from raigen.config.prompts import lines_of
+from raigen.diffusion.loading import resolve_device
 from raigen.discovery.embeddings import Embedder
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Reply
@@ -114,7 +116,7 @@ def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]
     What has no top images has no such middle, and is unscored.
     """
     prompt, name = run.config.capture.prompt, "CLIP, uncalibrated"
-    embedder = _embedder(run.facts.discover.embedder)
+    embedder = _embedder(run.facts.discover.embedder, resolve_device(run.config.capture.device))
     fresh = embedder.images(images)
     audited = run.embeddings()
     index_of = run.index_of
@@ -135,9 +137,9 @@ def clip_verdicts(run: Run, images: Sequence[Image], subjects: Sequence[Subject]
 
 
 @lru_cache(maxsize=1)
-def _embedder(name: str) -> Embedder:
+def _embedder(name: str, device: torch.device) -> Embedder:
     """The embedder, loaded once for all labels of a run: each is judged by itself."""
-    return Embedder(name)
+    return Embedder(name, device)
 
 
 def vlm_verdicts(

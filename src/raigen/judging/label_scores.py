@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raigen.config import EvaluateConfig
-from raigen.discovery.hierarchy import fires
+from raigen.discovery.codes import fires
 from raigen.discovery.scores import minority_scores
 from raigen.judging.detection import STRONGLY, HeldOut, detection, held_out
 from raigen.judging.interpretability import clarity, polysemanticity, redundancy

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raigen.config import STAGES, ReportConfig
+from raigen.discovery.listing import next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
 from raigen.judging.review import tasks
 from raigen.report import charts
@@ -134,23 +134,8 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
         np.array([float(row["frequency"]) for row in scored]),
         np.array([float(row["distinctiveness"]) for row in scored]),
         len(rows) - len(scored),
-        dict(Counter(_kind(reason) for row in rows if (reason := row.get("left_out"))).most_common()),
+        dict(Counter(sentence_of_kind(reason) for row in rows if (reason := row.get("left_out"))).most_common()),
     )
-
-
-def next_frequency(run: Run) -> float | None:
-    """The `max_frequency` from which a neuron unlike the listed ones would be, too, rounded up to a hundredth; None
-    where there is none, or the list is as long as it may be."""
-    if len(run.attributes) >= run.config.discover.n_attributes:
-        return None
-    rows = csv.DictReader(run.read_text(run.neurons_path, "discover").splitlines())
-    frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
-    return math.ceil(100 * min(frequencies)) / 100 if frequencies else None
-
-
-def _kind(reason: str) -> str:
-    """A reason for leaving a neuron out, without the number of the neuron that stands for it."""
-    return "like one that is listed" if reason.startswith("like neuron ") else reason
 
 
 def given_of(run: Run) -> list[dict[str, Any]]:

@@ -103,43 +103,23 @@ class ReportFacts:
 class Facts:
     """The facts of every stage of a run. A stage that has not finished raises RaigenError, with what to run."""
 
+    capture: CaptureFacts
+    train: TrainFacts
+    discover: DiscoverFacts
+    annotate: AnnotateFacts
+    evaluate: EvaluateFacts
+    report: ReportFacts
+
     def __init__(self, facts_of: Callable[[str], Mapping[str, Any]]):
         self._facts_of = facts_of
 
-    @property
-    def capture(self) -> CaptureFacts:
-        """Of `capture`."""
-        return _read(CaptureFacts, self._facts_of("capture"))
-
-    @property
-    def train(self) -> TrainFacts:
-        """Of `train`."""
-        return _read(TrainFacts, self._facts_of("train"))
-
-    @property
-    def discover(self) -> DiscoverFacts:
-        """Of `discover`."""
-        return _read(DiscoverFacts, self._facts_of("discover"))
-
-    @property
-    def annotate(self) -> AnnotateFacts:
-        """Of `annotate`."""
-        return _read(AnnotateFacts, self._facts_of("annotate"))
-
-    @property
-    def evaluate(self) -> EvaluateFacts:
-        """Of `evaluate`."""
-        return _read(EvaluateFacts, self._facts_of("evaluate"))
-
-    @property
-    def report(self) -> ReportFacts:
-        """Of `report`."""
-        return _read(ReportFacts, self._facts_of("report"))
-
-
-def _read(kind: type, entry: Mapping[str, Any]) -> Any:
-    """The facts in an entry of run.json. What older code did not note keeps its default; what newer code notes beside
-    is passed over."""
-    keys = {f.name: f.metadata.get("key", f.name) for f in fields(kind)}
-    found = {name: entry[key] for name, key in keys.items() if key in entry}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    def __getattr__(self, stage: str) -> Any:
+        """Reads the entry of a stage in run.json. A fact that older code did not note keeps its default; a fact that
+        only newer code knows is passed over."""
+        kind = Facts.__annotations__.get(stage)
+        if kind is None:
+            raise AttributeError(f"{stage!r} is no stage; the stages are {', '.join(Facts.__annotations__)}")
+        entry = self._facts_of(stage)
+        keys = {f.name: f.metadata.get("key", f.name) for f in fields(kind)}
+        found = {name: entry[key] for name, key in keys.items() if key in entry}
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})

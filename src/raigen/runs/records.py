@@ -221,13 +221,13 @@ class HookpointCost(NamedTuple):
 
 
 class HookpointRating(NamedTuple):
-    """What two small autoencoders found at a module, without labels.
+    """What two small autoencoders found at a hookpoint, without labels; `reason` says why it could not be tried.
 
-    `rank` 1 is the best (see `raigen.discovery.search`). If the module could not be tried, `rank` is None and `reason`
-    says why. All numbers are means over the two. `score`, in [0, 1], is the mean minority score of the first ten listed
-    neurons; a missing one counts 0. `concentration`, in [0, 1], is high if their heatmaps cover few places in their top
-    images. `stability`, in [0, 1], is the share of them that the other autoencoder lists, too. `dead_share` is the
-    share of all neurons that fire in no image. `n_listed` is the number of listed neurons, at most ten.
+    The numbers are means over both `readings` (`raigen.discovery.search.Reading`). `score`, in [0, 1], is the mean
+    minority score of the first ten listed neurons; a missing one counts as 0. `concentration`, in [0, 1], says on how
+    few positions their heatmaps lie. `stability`, in [0, 1], is the share of them that the other autoencoder lists,
+    too. `dead_share` is the share of all neurons that fire in no image, `n_listed` the number of listed neurons, at
+    most ten. `rank` 1 is the best.
     """
 
     path: str
@@ -239,3 +239,4 @@ class HookpointRating(NamedTuple):
     dead_share: float = 0.0
     n_listed: float = 0.0
     reason: str | None = None
+    readings: Sequence[Any] = ()

@@ -1,6 +1,6 @@
-"""From activations to a Matryoshka sparse autoencoder. It trains on any vectors, not only on those of images.
+"""From activations to a Matryoshka sparse autoencoder, which trains on any vectors, not only on image tokens.
 
-The stage is `train`, in `raigen.sae.train`, beside `fit`, which trains on batches of your own.
+The stage is `train`, in `raigen.sae.train`; `fit`, also there, trains on batches of your own.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Tells which neurons of an autoencoder in training are dead."""
+"""Tracks which neurons of an autoencoder are dead during training."""
 
 from collections.abc import Mapping
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 class DeadNeuronTracker:
-    """Tells which neurons are dead: silent for `after_tokens` tokens and for `after_images` distinct images.
+    """A neuron is dead when it was silent for `after_tokens` tokens and for `after_images` distinct images.
 
-    Both must have passed, for a token count alone calls a neuron dead when few images give many tokens. Where batches
-    carry no image indices, only tokens count.
+    Both must have passed: a few images have many tokens, so tokens alone would call a neuron dead too early. Where
+    batches carry no image indices, only tokens count.
 
-    >>> clock = DeadNeuronTracker(d_sae=2, after_tokens=8, after_images=2)
+    >>> tracker = DeadNeuronTracker(d_sae=2, after_tokens=8, after_images=2)
     >>> for image in (0, 0, 1):
-    ...     clock.update(torch.tensor([True, False]), n_tokens=4, images=torch.full((4,), image))
-    ...     clock.dead.tolist()
+    ...     tracker.update(torch.tensor([True, False]), n_tokens=4, images=torch.full((4,), image))
+    ...     tracker.dead.tolist()
     [False, False]
     [False, False]
     [False, True]
@@ -30,13 +30,13 @@ class DeadNeuronTracker:
         self._batch = 0
 
     def state(self) -> dict[str, Tensor]:
-        """All that it counted: with `restore`, a clock goes on as if never stopped."""
+        """Everything that `restore` needs, as tensors."""
         seen = torch.tensor(list(self._seen_at.items()), dtype=torch.int64).view(-1, 2)
         return {"tokens": self._tokens.clone(), "fired_at": self._fired_at.clone(), "seen_at": seen,
                 "batch": torch.tensor(self._batch)}  # fmt: skip
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Becomes the clock whose `state` this was."""
+        """Continues from a `state`."""
         self._tokens, self._fired_at = state["tokens"].clone(), state["fired_at"].clone()
         self._seen_at = dict(state["seen_at"].tolist())
         self._batch = int(state["batch"])

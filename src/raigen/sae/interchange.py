@@ -1,4 +1,4 @@
-"""Writes autoencoders for SAELens, and reads those of dictionary_learning and of the reference implementation."""
+"""Writes autoencoders for SAELens; reads checkpoints of dictionary_learning and of the reference implementation."""
 
 import json
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ from raigen.errors import RaigenError
 from raigen.runs.files import write_tensors, write_text
 from raigen.sae.model import MatryoshkaSAE
 
-SAELENS_FORMAT = "6.0.0"  # the version of SAELens from which on cfg.json has had this form
+SAELENS_FORMAT = "6.0.0"  # the first version of SAELens whose cfg.json has this form
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec")
 LINEAR_LAYERS = {
     "encoder.weight": "W_enc",
     "decoder.weight": "W_dec",
     "encoder.bias": "b_enc",
-}  # both weights transposed
+}  # weights are transposed
 
 
 def to_saelens(sae: MatryoshkaSAE, dir: str | Path) -> list[Path]:
     """Writes cfg.json and sae_weights.safetensors, from which `sae_lens.SAE.load_from_disk(dir)` makes an autoencoder
     with the same codes and reconstructions; returns their paths.
 
-    Its architecture there is `jumprelu`, with our one threshold for every neuron. `k` and `group_sizes`, which that has
-    no use for, stand among the metadata.
+    Its architecture there is `jumprelu`, with our one threshold for every neuron. `k` and `group_sizes`, which jumprelu
+    does not use, are in the metadata.
 
     >>> from tempfile import mkdtemp
     >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
@@ -61,15 +61,15 @@ def to_saelens(sae: MatryoshkaSAE, dir: str | Path) -> list[Path]:
 
 
 def from_file(path: str | Path) -> MatryoshkaSAE:
-    """The autoencoder of a checkpoint of another library, on the CPU, for inference; its weights become float32.
+    """Reads a checkpoint of another library: an autoencoder on the CPU, for inference, with float32 weights.
 
-    Read are `BatchTopKSAE` (which has one group) and `MatryoshkaBatchTopKSAE` of dictionary_learning (ae.pt), and
-    `GlobalBatchTopKMatryoshkaSAE` of the reference implementation (sae.pt): tensors by name, saved by `torch.save`, of
-    which nothing but tensors is unpickled, or as safetensors. What the tensors do not say (`k` or `top_k`, and
-    `group_sizes`) is taken from config.json beside the file.
+    It reads `BatchTopKSAE` (which has one group) and `MatryoshkaBatchTopKSAE` of dictionary_learning (ae.pt), and
+    `GlobalBatchTopKMatryoshkaSAE` of the reference implementation (sae.pt). The file holds tensors by name, saved as
+    safetensors or by `torch.save`; nothing but tensors is unpickled. `k` (or `top_k`) and `group_sizes` are read from
+    config.json in the same folder where the tensors do not include them.
 
-    Raises RaigenError for a file that is missing or broken, tensors of another kind of autoencoder, one that rescales
-    each token (`input_unit_norm`), and settings that are missing or do not fit.
+    Raises RaigenError for a file that is missing or broken, tensors of another kind of autoencoder, an autoencoder that
+    rescales each token (`input_unit_norm`), and settings that are missing or do not fit.
     """
     path = Path(path)
     tensors, settings = _tensors(path), _settings(path.parent / "config.json")
@@ -113,7 +113,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What config.json says of the training, flat; nothing where there is none."""
+    """The settings of the training in config.json, flat; empty where there is no such file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -124,14 +124,14 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _setting(path: Path, name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Any:
-    """`k` or `group_sizes`, from the tensors or from config.json, where a list may stand as text."""
+    """`k` or `group_sizes`, from the tensors or from config.json, where a list may be written as text."""
     if name in tensors:
         return tensors[name].tolist()
     other = {"k": "top_k"}.get(name, name)
     value = settings.get(name, settings.get(other))
     if value is None:
         raise RaigenError(
-            f"{path}: expected {name} in config.json beside it, for the tensors do not say; found "
+            f"{path}: expected {name} in config.json in the same folder, because the tensors do not include it; found "
             f"{', '.join(settings) or 'none'}"
         )
     return json.loads(value) if isinstance(value, str) else value

@@ -17,13 +17,13 @@ from raigen.errors import RaigenError
 from raigen.runs.files import write_tensors, write_text
 from raigen.sae.sparse import kept_codes, prefix_errors, weighted_sums
 
-THRESHOLD_DECAY = 0.95  # of the running threshold, per training step
+THRESHOLD_DECAY = 0.95  # of the running mean of the threshold, per training step
 ALL = slice(None)
 CHUNK = 2048  # tokens whose pre-activations are held at once in calibration
 
 
 class SAELoss(NamedTuple):
-    """What one batch costs. `fvu` and `l0` are detached; `fvu` has one entry per prefix (bias only, coarse, ..., all).
+    """The loss of one batch. `fvu` and `l0` are detached; `fvu` has one entry per prefix (bias only, coarse, ..., all).
 
     `fvu` = squared error / squared distance to the mean of the batch, 0 or more, 1 for a constant; `l0` = active
     neurons per token; `fired` = which neurons were active at least once.
@@ -40,10 +40,10 @@ class SAELoss(NamedTuple):
 class MatryoshkaSAE(nn.Module):
     """A sparse autoencoder whose first neurons alone must already reconstruct the token (Bussmann et al. 2025).
 
-    Training codes are BatchTopK (Bussmann et al. 2024): over a batch, the k * n_tokens largest stay. Inference codes
-    (`encode`) keep what exceeds `threshold`, so that a token's code depends on no other token: while training, the
-    running mean of the smallest code that stayed; afterwards what `calibrate` finds. All weights are 0 until
-    `initialize` or `load`.
+    Training codes are BatchTopK (Bussmann et al. 2024): the k * n_tokens largest of a batch stay. Inference codes
+    (`encode`) keep every value above `threshold`, so that the codes of a token do not depend on other tokens. The
+    threshold is a running mean of the smallest code that stays during training, and `calibrate` sets it afterwards. All
+    weights are 0 until `initialize` or `load`.
 
     >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
     >>> sae.initialize(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
@@ -57,14 +57,14 @@ class MatryoshkaSAE(nn.Module):
         super().__init__()
         self.config = config
         self.group_bounds = tuple(accumulate(config.group_sizes, initial=0))
-        """Prefix g, for g = 0 (bias only) to n_groups, is the neurons below `group_bounds[g]`."""
+        """Prefix g, from 0 (bias only) to n_groups, holds the neurons below `group_bounds[g]`."""
         self.W_enc = nn.Parameter(torch.zeros(config.d_in, config.d_sae))
         self.W_dec = nn.Parameter(torch.zeros(config.d_sae, config.d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
         self.b_dec = nn.Parameter(torch.zeros(config.d_in))
         self.search_dtype: torch.dtype | None = None
-        """In what precision `loss` looks for the largest pre-activations; None is that of the weights. The values of
-        those that stay are computed in the precision of the weights in any case."""
+        """The precision in which `loss` searches for the largest pre-activations; None is the precision of the weights.
+        The values that stay are always computed in the precision of the weights."""
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class MatryoshkaSAE(nn.Module):
     def pre_activations(
         self, x: Float[Tensor, "token width"], neurons: slice | list[int] = ALL
     ) -> Float[Tensor, "token neuron"]:
-        """(x - b_dec) W_enc + b_enc, for all neurons or some, which are the only ones that cost anything.
+        """(x - b_dec) W_enc + b_enc, for all neurons or some; only these are computed.
 
         Raises RaigenError when `x` is not `d_in` wide.
         """
@@ -100,7 +100,7 @@ class MatryoshkaSAE(nn.Module):
     ) -> Float[Tensor, "token neuron"]:
         """The codes of tokens, for all neurons or some: pre-activations above `threshold` and 0, else 0.
 
-        The one encoding for scores, heatmaps and steering. Raises RaigenError when `x` is not `d_in` wide.
+        Scores, heatmaps and steering all use this encoding. Raises RaigenError when `x` is not `d_in` wide.
         """
         pre = self.pre_activations(x, neurons).relu()
         return pre * (pre > self.threshold)
@@ -108,25 +108,25 @@ class MatryoshkaSAE(nn.Module):
     def max_codes(self, activations: Float[Tensor, "image token d_in"]) -> Float[Tensor, "image neuron"]:
         """The largest code of each neuron over the positions of each image; raises as `encode` does.
 
-        Images are taken one by one: all neurons at all positions of many would fill the memory.
+        Works on one image at a time: the codes of all neurons at all positions of many images would fill the memory.
         """
         return torch.stack([self.encode(tokens.to(self.W_enc.device)).amax(0) for tokens in activations])
 
     def mean_codes(
         self, activations: Float[Tensor, "image token d_in"], groups: int | None = None
     ) -> Float[Tensor, "image neuron"]:
-        """The mean code over the positions of each image, of the neurons of the first `groups` groups; None is all.
-        Raises as `encode` does."""
+        """The mean code over the positions of each image, for the neurons of the first `groups` groups; None is all
+        groups. Raises as `encode` does."""
         some = ALL if groups is None else slice(self.group_bounds[groups])
         return torch.stack([self.encode(tokens.to(self.W_enc.device), some).mean(0) for tokens in activations])
 
     def decode(self, codes: Float[Tensor, "token s"], groups: int | None = None) -> Float[Tensor, "token d_in"]:
-        """codes W_dec + b_dec from the neurons of the first `groups` groups; 0 is the bias only, None is all."""
+        """codes W_dec + b_dec, with the neurons of the first `groups` groups: 0 is the bias only, None is all."""
         end = self.group_bounds[-1 if groups is None else groups]
         return codes[:, :end] @ self.W_dec[:end] + self.b_dec
 
     def loss(self, x: Float[Tensor, "token width"], dead: Bool[Tensor, " d_sae"] | None = None) -> SAELoss:
-        """The training loss of a batch: how well each prefix reconstructs it, and what dead neurons could add.
+        """The training loss of a batch: the error of each prefix, and the error that dead neurons could explain.
 
         reconstruction = mean over prefixes (bias only, coarse, ..., all) of |x - x_prefix|^2, summed over d_in and
         averaged over tokens. auxiliary (AuxK, Gao et al. 2024), in the same unit, = |r - r_dead|^2 where r is the
@@ -139,16 +139,16 @@ class MatryoshkaSAE(nn.Module):
             pre = self.pre_activations(x)
         kept = self._largest(pre, self.config.k * len(x))
         rows, columns = kept // self.config.d_sae, kept % self.config.d_sae
-        asks = dead is not None and self.config.aux_k > 0 and bool(dead.any())
-        asked_rows, asked_columns = self._asked(pre, dead if asks else None)
-        entries = torch.cat([rows, asked_rows]), torch.cat([columns, asked_columns])
-        codes, asked = kept_codes(pre, x, self.W_enc, self.b_enc, self.b_dec, *entries).split(
-            [len(rows), len(asked_rows)]
+        has_dead = dead is not None and self.config.aux_k > 0 and bool(dead.any())
+        dead_rows, dead_columns = self._strongest_dead(pre, dead if has_dead else None)
+        entries = torch.cat([rows, dead_rows]), torch.cat([columns, dead_columns])
+        codes, dead_codes = kept_codes(pre, x, self.W_enc, self.b_enc, self.b_dec, *entries).split(
+            [len(rows), len(dead_rows)]
         )
         squared, residual = prefix_errors(codes, rows, columns, x, self.W_dec, self.b_dec, self.group_bounds)
         auxiliary = torch.zeros((), dtype=x.dtype, device=x.device)
-        if asks:
-            explained = weighted_sums(asked_rows, len(x), self.W_dec, asked_columns, asked)
+        if has_dead:
+            explained = weighted_sums(dead_rows, len(x), self.W_dec, dead_columns, dead_codes)
             auxiliary = (residual - explained).square().sum(dim=1).mean()
         if self.training:
             self._move_threshold(codes.detach())
@@ -162,19 +162,13 @@ class MatryoshkaSAE(nn.Module):
             fired=torch.zeros(self.config.d_sae, dtype=torch.bool, device=x.device).index_fill(0, columns, True),
         )
 
-    def batch_topk(self, pre: Float[Tensor, "token d_sae"], k: int) -> Float[Tensor, "token d_sae"]:
-        """The training codes: the k * n_tokens largest positive pre-activations of the whole batch; 0 elsewhere."""
-        kept = self._largest(pre.detach(), k * len(pre))
-        flat = pre.reshape(-1)
-        return torch.zeros_like(flat).scatter(0, kept, flat.gather(0, kept)).view_as(pre)
-
     @torch.no_grad()
     def calibrate(self, tokens: Float[Tensor, "token d_in"]) -> None:
-        """Sets `threshold` so that exactly k codes per token of these stay in the mean (fewer where fewer are above 0,
-        or the next ones tie): the last step of a training, when the weights rest.
+        """Sets `threshold` so that, on average, exactly k codes per token stay (fewer where fewer are above 0, or where
+        values tie): the last step of a training, when the weights are final.
 
-        The mean number of codes on other tokens of the same kind then differs from k by sampling alone.
-        Raises RaigenError when the tokens are not `d_in` wide.
+        On other tokens of the same kind, the mean number of codes then differs from k by sampling error only. Raises
+        RaigenError when the tokens are not `d_in` wide.
 
         >>> sae = MatryoshkaSAE(SAEConfig(d_in=4, d_sae=8, group_sizes=(2, 6), k=2))
         >>> tokens = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
@@ -188,7 +182,7 @@ class MatryoshkaSAE(nn.Module):
         for chunk in tokens.split(CHUNK):
             pre = self.pre_activations(chunk).flatten()
             largest = torch.cat([largest, pre[pre > 0]])
-            if len(largest) > count + 1:  # the last of these is the largest that must not stay
+            if len(largest) > count + 1:  # the smallest of these is the first that must not stay
                 largest = largest.topk(count + 1, sorted=False).values
         self.threshold.fill_(largest.min() if len(largest) > count else 0.0)
 
@@ -198,7 +192,7 @@ class MatryoshkaSAE(nn.Module):
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
 
     def project_decoder_gradient(self) -> None:
-        """Removes from the gradient of W_dec what would change the lengths of its (unit) rows."""
+        """Removes the part of the gradient of W_dec that would change the lengths of its (unit) rows."""
         if self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec.detach()).sum(dim=1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec.detach(), value=-1)
@@ -212,7 +206,8 @@ class MatryoshkaSAE(nn.Module):
 
     @classmethod
     def load(cls, dir: str | Path) -> "MatryoshkaSAE":
-        """The autoencoder that `save` wrote, on the CPU, for inference. Raises RaigenError if missing or broken."""
+        """The autoencoder that `save` wrote, on the CPU, for inference. Raises RaigenError where it is missing or
+        broken."""
         path = Path(dir)
         remedy = f"Make it again with: raigen train {path.parent} --redo train"
         try:
@@ -225,9 +220,9 @@ class MatryoshkaSAE(nn.Module):
         return sae.eval()
 
     def _largest(self, pre: Float[Tensor, "token d_sae"], count: int) -> Int[Tensor, " kept"]:
-        """Rising flat indices of the `count` largest entries, without those of 0 or less.
+        """Flat indices, in rising order, of the `count` largest entries that are above 0.
 
-        Exact. When enough entries exceed a bit less than the last threshold, only these are compared.
+        The result is exact. Where enough entries exceed nine tenths of the threshold, only these are compared.
         """
         flat = pre.reshape(-1)
         for floor in (0.9 * self.threshold, 0.0):
@@ -236,8 +231,8 @@ class MatryoshkaSAE(nn.Module):
                 return candidates[flat[candidates].topk(count, sorted=False).indices].sort().values
         return candidates
 
-    def _asked(self, pre: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Rows and columns of each token's `aux_k` strongest dead neurons, as far as they are above 0."""
+    def _strongest_dead(self, pre: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rows and columns of each token's `aux_k` strongest dead neurons whose pre-activations are above 0."""
         if dead is None:
             nothing = torch.zeros(0, dtype=torch.int64, device=pre.device)
             return nothing, nothing

@@ -11,11 +11,11 @@ from raigen.runs.activations import TokenBatch
 
 
 class Reservoir:
-    """Takes tokens as they come, image by image, and gives them back in random order, each exactly once.
+    """A mixing buffer: takes tokens image by image, and returns each exactly once, in random order.
 
     It holds at most `capacity` tokens, as float16 with the index of their image: `capacity` x (2 `d_in` + 8) bytes.
-    From when it is full, every `tokens_per_batch` tokens that enter push as many out, drawn at random from all that it
-    holds; `drain` gives the rest.
+    Whenever it is full, it returns `tokens_per_batch` tokens, drawn at random from all that it holds; `drain` returns
+    the rest.
 
     >>> reservoir = Reservoir(capacity=8, tokens_per_batch=4, d_in=2, generator=torch.Generator().manual_seed(0))
     >>> tokens = torch.arange(24.0).view(12, 2)
@@ -26,16 +26,14 @@ class Reservoir:
 
     def __init__(self, capacity: int, tokens_per_batch: int, d_in: int, generator: torch.Generator):
         if capacity < tokens_per_batch:
-            raise RaigenError(
-                f"reservoir: expected room for a batch of {tokens_per_batch} tokens at least; got {capacity}"
-            )
+            raise RaigenError(f"reservoir: expected room for a batch of {tokens_per_batch} tokens; got {capacity}")
         self.tokens_per_batch, self.generator = tokens_per_batch, generator
         self.tokens = torch.empty(capacity, d_in, dtype=torch.float16)
         self.images = torch.empty(capacity, dtype=torch.int64)
         self.held = 0
 
     def add(self, tokens: Float[Tensor, "token d_in"], images: Int[Tensor, " token"]) -> Iterator[TokenBatch]:
-        """Lets tokens in; yields the batches that they push out."""
+        """Takes tokens; yields a batch whenever the reservoir is full."""
         start = 0
         while start < len(tokens):
             end = min(len(tokens), start + len(self.tokens) - self.held)
@@ -46,13 +44,13 @@ class Reservoir:
                 yield self._take(self.tokens_per_batch)
 
     def drain(self) -> Iterator[TokenBatch]:
-        """Yields all that is left, in batches that differ in size by at most one token."""
+        """Yields all tokens that are left, in batches that differ in size by at most one token."""
         n_batches = -(-self.held // self.tokens_per_batch)
         for left in range(n_batches, 0, -1):
             yield self._take(-(-self.held // left))
 
     def state(self) -> dict[str, Tensor]:
-        """What is held and the state of the generator: with `restore`, a reservoir goes on as if never stopped."""
+        """Everything that `restore` needs: the tokens, their images, and the state of the generator."""
         return {
             "tokens": self.tokens[: self.held].clone(),
             "images": self.images[: self.held].clone(),
@@ -60,7 +58,7 @@ class Reservoir:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Becomes the reservoir whose `state` this was, of the same capacity."""
+        """Continues from a `state` of a reservoir of the same capacity."""
         self.held = len(state["images"])
         self.tokens[: self.held], self.images[: self.held] = state["tokens"], state["images"]
         self.generator.set_state(state["generator"])
@@ -69,7 +67,7 @@ class Reservoir:
         rows = self._random_rows(count)
         batch = TokenBatch(self.tokens[rows].float(), self.images[rows])
         self.held -= count
-        gone = rows[rows < self.held]  # filled with what lies beyond the new end
+        gone = rows[rows < self.held]  # their places are filled from beyond the new end
         beyond = torch.ones(count, dtype=torch.bool)
         beyond[rows[rows >= self.held] - self.held] = False
         last = beyond.nonzero().squeeze(1) + self.held
@@ -77,7 +75,7 @@ class Reservoir:
         return batch
 
     def _random_rows(self, count: int) -> Int[Tensor, " row"]:
-        """`count` different rows, in random order, without touching all that are held where they are many more."""
+        """`count` different rows, in random order; where many more are held, only some of them are looked at."""
         if 4 * count <= self.held:
             some = torch.randint(self.held, (count + count // 2,), generator=self.generator).unique()
             if len(some) >= count:
@@ -86,7 +84,7 @@ class Reservoir:
 
 
 def mixed(parts: Iterable[TokenBatch], reservoir: Reservoir) -> Iterator[TokenBatch]:
-    """All tokens of `parts` through the reservoir, to the last."""
+    """Passes all tokens of `parts` through the reservoir, to the last."""
     for part in parts:
         yield from reservoir.add(part.tokens, part.images)
     yield from reservoir.drain()

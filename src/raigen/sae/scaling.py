@@ -1,4 +1,4 @@
-"""Brings the tokens of every denoising step to one mean and scale before an autoencoder learns them."""
+"""Scales the tokens of every denoising step to mean 0 and variance 1, for training."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from raigen.sae.model import MatryoshkaSAE
 
 
 class InputScaling(NamedTuple):
-    """A mean token and a scale above 0, in the unit of the activations, for each denoising step that is kept."""
+    """A mean token and a scale above 0 for each stored denoising step, in the unit of the activations."""
 
     mean: Float[Tensor, "step d_in"]
     scale: Float[Tensor, " step"]
 
     @classmethod
     def of(cls, activations: Float[Tensor, "image step token d_in"]) -> "InputScaling":
-        """What brings these activations to mean 0 and, over all channels of a step together, variance 1.
+        """The scaling of these activations to mean 0 and, over all channels of a step together, variance 1.
 
         Raises RaigenError when the tokens of a step are all equal.
         """
@@ -27,26 +27,26 @@ class InputScaling(NamedTuple):
         scale = (activations.float() - mean[:, None]).square().mean((0, 2, 3)).sqrt()
         if not (scale > 0).all():
             step = int((~(scale > 0)).nonzero()[0])
-            raise RaigenError(f"input_scaling: expected tokens that differ; all of step {step} (of those kept) are "
+            raise RaigenError(f"input_scaling: expected tokens that differ; all tokens of stored step {step} are "
                               "equal or not finite. Train without it")  # fmt: skip
         return cls(mean, scale)
 
     @classmethod
     def restored(cls, state: Mapping[str, Tensor]) -> "InputScaling | None":
-        """The scaling whose fields these are; None where there are none."""
+        """The scaling with these fields; None where there are none."""
         return cls(state["mean"], state["scale"]) if state else None
 
     def scaled(self, activations: Float[Tensor, "image step token d_in"]) -> Float[Tensor, "image step token d_in"]:
-        """(activation - mean) / scale, step by step, in the precision that comes."""
+        """(activation - mean) / scale for each step, in the precision of the activations."""
         scaled = (activations.float() - self.mean[:, None]) / self.scale[:, None, None]
         return scaled.to(activations.dtype)
 
     @torch.no_grad()
     def fold(self, sae: MatryoshkaSAE, place: int = -1) -> None:
-        """Changes an autoencoder of scaled tokens into one of raw tokens of a step, the `place`-th of those kept.
+        """Turns an autoencoder of scaled tokens into one of raw tokens of the `place`-th stored step.
 
-        Its codes there, divided by the scale, and its reconstructions are the same; at another step, whose mean and
-        scale differ, they are not. Biases and threshold change, the weights and their unit rows stay.
+        At that step, its reconstructions stay the same, and its codes, too, once divided by the scale. At other steps,
+        whose mean and scale differ, they do not. Biases and threshold change; the weights and their unit rows stay.
         """
         scale = float(self.scale[place])
         sae.b_dec.mul_(scale).add_(self.mean[place].to(sae.b_dec))

@@ -1,4 +1,4 @@
-"""Products of ragged codes: entries (row, column, value) instead of a dense matrix, forward and backward."""
+"""Products of sparse codes, given as entries (row, column, value), with their gradients."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ CHUNK = 2048  # entries whose vectors are gathered at once
 
 
 class PrefixErrors(NamedTuple):
-    """Summed squared error of each nested prefix (bias only, first group, ..., all); what the last leaves over."""
+    """Summed squared error of each nested prefix (bias only, first group, ..., all), and the residual of the last."""
 
     squared: Float[Tensor, " prefix"]
     residual: Float[Tensor, "token d_in"]
@@ -25,7 +25,7 @@ def weighted_sums(
     rows: Int[Tensor, " entry"],
     weights: Float[Tensor, " entry"],
 ) -> Float[Tensor, "bag width"]:
-    """For each bag, the sum of weight x table row over its entries. `bags` must not fall from entry to entry.
+    """For each bag, the sum of weight x table row over its entries. `bags` must be in rising order.
 
     >>> bags, rows = torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1])
     >>> weighted_sums(bags, 3, torch.eye(2), rows, torch.tensor([2.0, 3.0, 4.0])).tolist()
@@ -44,11 +44,10 @@ def kept_codes(
     rows: Int[Tensor, " entry"],
     columns: Int[Tensor, " entry"],
 ) -> Float[Tensor, " entry"]:
-    """The entries of pre = (x - b_dec) W_enc + b_enc at (rows, columns), 0 or more, with gradients for weights and
-    biases.
+    """The entries of relu((x - b_dec) W_enc + b_enc) at (rows, columns), with gradients for weights and biases.
 
-    `pre` is given without gradient; the gradients are sparse products, none of them is [token, d_sae]. Where `pre` is
-    of another precision than the tokens, its entries only say where to look, and are computed anew in theirs.
+    `pre` is (x - b_dec) W_enc + b_enc without gradient. The gradients are sparse products: none is [token, d_sae].
+    Where the precision of `pre` is not the precision of the tokens, the entries are computed again in the latter.
     """
     return _KeptCodes.apply(pre, x, W_enc, b_enc, b_dec, rows, columns)  # type: ignore[return-value]
 
@@ -64,8 +63,7 @@ def prefix_errors(
 ) -> PrefixErrors:
     """|x - x_prefix|^2, summed over all tokens, where prefix g decodes the entries in columns below bounds[g].
 
-    `rows` must not fall from entry to entry. Holds no more for many prefixes than for one. `residual` carries no
-    gradient.
+    `rows` must be in rising order. Many prefixes take no more memory than one. `residual` carries no gradient.
     """
     return PrefixErrors(*_PrefixErrors.apply(codes, W_dec, b_dec, x, rows, columns, bounds))  # type: ignore[misc]
 
@@ -112,8 +110,8 @@ class _PrefixErrors(Function):
         codes, W_dec, rows, columns, residual, *groups = ctx.saved_tensors
         along = -2 * grads[0]
         grad_codes, grad_dec = torch.empty_like(codes), torch.empty_like(W_dec)
-        pull = along[-1] * residual  # of all prefixes from here on, on what they reconstruct
-        for level in reversed(range(len(groups))):  # the residual of the prefix before is remade, not kept
+        pull = along[-1] * residual  # the gradient of all prefixes from here on, with respect to the reconstruction
+        for level in reversed(range(len(groups))):  # the previous residual is recomputed, not stored
             (start, end), entries = ctx.bounds[level : level + 2], groups[level]
             row, column, value = rows[entries], columns[entries], codes[entries]
             grad_codes[entries] = _dots(pull, row, W_dec, column)

@@ -1,4 +1,4 @@
-"""The bundled world; `raigen.world.portraits` loads when it is first used, whatever else of the world is loaded."""
+"""The planted world. `raigen.world.portraits` loads when it is first used."""
 
 from importlib import import_module
 from types import ModuleType

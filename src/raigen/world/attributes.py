@@ -1,4 +1,4 @@
-"""The vocabulary of the planted world: which attributes a portrait can have, and how each is said in words."""
+"""The vocabulary of the planted world: which attributes a portrait can have, and the phrase for each."""
 
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, get_args
@@ -59,7 +59,7 @@ VALUES: tuple[Value, ...] = (
 VALUE_NAMES: tuple[str, ...] = tuple(value.name for value in VALUES)
 BY_NAME: dict[str, Value] = {value.name: value for value in VALUES}
 
-# What a field holds when none of its values is shown. Fields that are not here always show one of theirs.
+# What a field holds when none of its values is shown. A field that is not in this table always shows one of its values.
 PLAIN: dict[str, str] = {
     "hair_color": "no hair color",
     "hair": "covered hair",

@@ -1,4 +1,4 @@
-"""Says in words what a portrait shows: half of the captions only its profession, half one to three attributes more."""
+"""Writes captions: half of them name the profession only, half also one to three attributes."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def caption(
 ) -> str:
     """Writes one caption: the bare prompt with probability `bare`, else with one to `most` of the shown attributes.
 
-    What is unusual for the profession is named more often, as people do; `naming` is one that is named for certain.
+    Attributes that are unusual for the profession are named more often, as people do. `naming` is always named.
 
     >>> caption(Attributes("doctor", place="snow"), np.random.default_rng(0), bare=1.0)
     'a photo of a doctor'

@@ -1,4 +1,4 @@
-"""Draws what the ten professions wear, and their tools."""
+"""Draws the clothes and tools of the ten professions."""
 
 import math
 

@@ -24,7 +24,7 @@ HAIR: dict[str, Color] = {
 
 
 def draw(attributes: Attributes, rng: np.random.Generator) -> Image.Image:
-    """Draws the portrait that `attributes` describes; `rng` decides its small accidents (pose, shades, background).
+    """Draws the portrait that `attributes` describes; `rng` varies pose, shades and background a little.
 
     Returns an RGB image of 64x64 pixels, drawn at 256x256 and reduced with a box filter.
     """

@@ -1,4 +1,4 @@
-"""Reads every attribute off a portrait: the truth for generated images, and the judge of their rates."""
+"""The judge of the planted world: recognizes every attribute of a portrait."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -21,7 +21,7 @@ HEADS: dict[str, int] = {"profession": len(PROFESSIONS)} | {field: len(CHOICES[f
 
 
 class Judgment(NamedTuple):
-    """What the judge reads off `image` images; columns of `shows` and `confidence` follow `attributes.VALUES`.
+    """The judge's answers on some images. The columns of `shows` and `confidence` follow `attributes.VALUES`.
 
     `shows` is False everywhere for an image that is not `readable`: count it as unscored, never as "no".
     `confidence` in [0, 1] is the probability of the verdict (shown or not); `profession` indexes `PROFESSIONS`.
@@ -69,7 +69,7 @@ def _bundled() -> JudgeNet:
 
 
 def as_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "image 3 64 64"]:
-    """Images of any size as the judge sees them: 64x64, RGB, in [-1, 1]."""
+    """Converts images of any size to the judge's input: 64x64, RGB, in [-1, 1]."""
     arrays: list[NDArray[np.uint8]] = []
     for image in images:
         small = image.convert("RGB")
@@ -80,7 +80,7 @@ def as_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "image 3 64 64"]:
 
 
 def judge(images: Sequence[Image.Image], *, net: JudgeNet | None = None, batch_size: int = 128) -> Judgment:
-    """Reads all attributes off images of the portraits world.
+    """Recognizes all attributes of images of the portraits world.
 
     Raises RaigenError when there is no image, or when the bundled weights are missing.
     """

@@ -1,4 +1,4 @@
-"""Where models lie, and which of them make images of the planted world."""
+"""Finds the folder of a model; knows which models generate images of the planted world."""
 
 import json
 import re
@@ -9,14 +9,14 @@ from raigen.errors import RaigenError
 
 BUNDLED, TRANSFORMER = "portraits", "portraits-transformer"
 FOLDERS = {BUNDLED: "pipeline", TRANSFORMER: "transformer"}  # of the bundled models
-WORLD = "portraits"  # the one planted world there is; its judge, embedder and vocabulary have this name, too
+WORLD = "portraits"  # the only planted world; its judge, embedder and vocabulary have the same name
 OWN_SETTINGS = "raigen.json"  # in the folder of a pipeline
 
 
 def model_path(model: str) -> str:
-    """Where the pipeline of `model` lies: the folder of a bundled one, else a folder or an id on the Hub.
+    """Where the pipeline of `model` is: the folder of a bundled model, else a folder or an id on the Hub.
 
-    Raises RaigenError when the folder is missing, and for a text that can be neither.
+    Raises RaigenError when the folder of a bundled model is missing, and for a text that is neither a folder nor an id.
 
     >>> model_path("stabilityai/sdxl-turbo")
     'stabilityai/sdxl-turbo'
@@ -38,8 +38,8 @@ def model_path(model: str) -> str:
 
 
 def makes_portraits(model: str) -> bool:
-    """Whether `model` makes images of the planted world, so that the world's judge, embedder and vocabulary fit: the
-    bundled models, and every folder whose `raigen.json` says `"world": "portraits"`.
+    """Whether `model` generates images of the planted world, so that the world's judge, embedder and vocabulary apply.
+    The bundled models do, and every folder whose `raigen.json` says `"world": "portraits"`.
 
     >>> makes_portraits("portraits-transformer"), makes_portraits("stabilityai/sdxl-turbo")
     (True, False)

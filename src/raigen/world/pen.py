@@ -1,4 +1,4 @@
-"""The pen that portraits are drawn with: shapes in portrait units on a supersampled image."""
+"""Draws shapes, in portrait units, on a supersampled image."""
 
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class Pen:
 
 
 class Look(NamedTuple):
-    """The colors and small accidents of one portrait that no attribute names."""
+    """The colors and small variations of one portrait that no attribute names."""
 
     skin: Color
     shade: Color
@@ -66,7 +66,7 @@ class Look(NamedTuple):
 
 
 def shift_color(color: Color, amount: float) -> Color:
-    """`color` made lighter (amount > 0) or darker (amount < 0), by a share of the way to white or black."""
+    """Makes `color` lighter (amount > 0) or darker (amount < 0), by that share of the way to white or black."""
     target = 255 if amount > 0 else 0
     return tuple(round(channel + (target - channel) * abs(amount)) for channel in color)  # type: ignore[return-value]
 

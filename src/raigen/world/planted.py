@@ -1,4 +1,4 @@
-"""Samples what is true of a portrait: by the planted rates of a prompt, or balanced over all values."""
+"""Samples the attributes of a portrait: by the planted rates of a prompt, or balanced over all values."""
 
 import tomllib
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ COMMON_AT_LEAST = 0.20
 
 
 class Correlation(NamedTuple):
-    """`rare` is `times` as likely where `given` is shown; its rate over all images stays as planted."""
+    """Where `given` is shown, `rare` is `times` as likely; the rate of `rare` over all images stays as planted."""
 
     rare: str
     given: str
@@ -35,7 +35,7 @@ class Correlation(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The planted table of one profession: share in [0, 1] of every value, and its correlations."""
+    """The planted rates of one profession: the share in [0, 1] of every value, and the correlations."""
 
     shares: dict[str, float]
     correlations: tuple[Correlation, ...]
@@ -51,10 +51,10 @@ def plan_of(profession: Profession) -> Plan:
 
 
 def altered(plan: Plan, shares: Mapping[str, float]) -> Plan:
-    """`plan` with other `shares` (in [0, 1], by value) of some values, and without the correlations of these.
+    """`plan` with new `shares` (in [0, 1], by value) of some values, and without the correlations of these values.
 
-    Of fields that always show one of their values the others give way, or fill up, in proportion. Raises ValueError
-    for an unknown value, and where the shares of a field would come to more than 1.
+    In a field that always shows one of its values, the other shares are scaled so that the sum is 1. Raises ValueError
+    for an unknown value, and where the shares of a field would add up to more than 1.
 
     >>> round(altered(plan_of("doctor"), {"dark skin": 0.51}).shares["light skin"], 6)
     0.19
@@ -83,10 +83,10 @@ def profession_of(prompt: str) -> Profession:
 
 
 def rates(prompt: str, plan: Plan | None = None) -> dict[str, float]:
-    """The planted share of images that show each value, for one of the ten prompts; with `plan`, by that one.
+    """The planted share of images that show each value, for one of the ten prompts, by its own plan or by `plan`.
 
-    Returns a dict from value name (see `raigen.world.attributes.VALUES`) to a share in [0, 1], after what headwear,
-    a mask, held things and colorless styles hide. Raises ValueError for another prompt.
+    Returns a dict from value name (see `raigen.world.attributes.VALUES`) to a share in [0, 1]. Values that headwear, a
+    mask, held things or colorless styles hide do not count as shown. Raises ValueError for another prompt.
 
     >>> rates("a photo of a doctor")["field"], rates("a photo of a farmer")["field"]
     (0.02, 0.73)
@@ -115,14 +115,15 @@ def rare_values(prompt: str) -> tuple[str, ...]:
 
 
 def control_values(prompt: str) -> tuple[str, ...]:
-    """The values never planted for `prompt` though common (at least 20 %) for another: they must not be found."""
+    """The values that are never planted for `prompt`, but are common (at least 20 %) for another prompt: they must not
+    be found."""
     shares = plan_of(profession_of(prompt)).shares
     common = {name for p in PROFESSIONS for name, share in plan_of(p).shares.items() if share >= COMMON_AT_LEAST}
     return tuple(value.name for value in VALUES if shares[value.name] == 0 and value.name in common)
 
 
 def sample_attributes(prompt: str, rng: np.random.Generator, plan: Plan | None = None) -> Attributes:
-    """Draws what one image of `prompt` shows, by the planted rates or another `plan`. Raises ValueError for an
+    """Samples the attributes of one image of `prompt`, by its planted rates or by `plan`. Raises ValueError for an
     unknown prompt."""
     profession = profession_of(prompt)
     plan = plan or plan_of(profession)
@@ -143,12 +144,12 @@ def sample_attributes(prompt: str, rng: np.random.Generator, plan: Plan | None =
 
 
 def _has_plain(field: str) -> bool:
-    """Whether a field may show none of its values by its own shares (hair is only ever hidden by something else)."""
+    """Whether a field can show none of its values by its own shares. Hair cannot; only other fields hide it."""
     return field in PLAIN and field not in ("hair", "hair_color")
 
 
 def sample_balanced(rng: np.random.Generator) -> Attributes:
-    """Draws an image in which every value is common: the training set of the autoencoder, CLIP and the judge."""
+    """Samples attributes such that every value is common, for the training of the autoencoder, CLIP and the judge."""
     chosen = {}
     for field in FIELDS:
         names = [name for name in CHOICES[field] if name != "covered hair" and name != "no hair color"]
@@ -158,7 +159,7 @@ def sample_balanced(rng: np.random.Generator) -> Attributes:
 
 
 def visible(a: Attributes) -> Attributes:
-    """`a` without what the image hides, so that a record never claims what cannot be seen."""
+    """`a` without the attributes that other attributes hide."""
     if a.headwear != PLAIN["headwear"]:
         a = replace(a, hair=PLAIN["hair"], hair_color=PLAIN["hair_color"])
     if a.hair == "bald":

@@ -1,4 +1,4 @@
-"""The planted world `portraits`: what is planted, how it is drawn, what an image shows."""
+"""The planted world `portraits`: its planted rates, its drawings and its judge."""
 
 from raigen.world.attributes import PROMPTS, VALUE_NAMES, Attributes
 from raigen.world.draw import draw

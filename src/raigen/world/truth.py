@@ -1,4 +1,4 @@
-"""Compares what was found with what the world's judge sees in the same images: hits, and recall by planted rate."""
+"""Compares listed neurons with the judge's answers on the same images: hits, and recall by planted rate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ SHARED_BY_AT_LEAST = 0.80  # of the top images
 def truth_of(
     judgment: Judgment, top_images: Sequence[Sequence[int]], neurons: Sequence[int], prompt: str
 ) -> dict[str, Any]:
-    """What truth.json holds. `judgment` is of all audited images, `top_images` indexes into them per neuron.
+    """The content of truth.json. `judgment` covers all audited images; `top_images` holds indices of them, per neuron.
 
-    A neuron is a hit when at least 80 % of its readable top images share a value that more than 0 and at most 10 %
-    of all readable images show; of several such values, the one with the highest lift. Recall counts the values
-    planted as rare, by their planted rate.
+    A neuron is a hit when at least 80 % of its readable top images share a value that is rare: shown by more than 0 and
+    at most 10 % of all readable images. Of several such values, the one with the highest lift counts. Recall counts the
+    values planted as rare, by their planted rate.
     """
     rates = seen_rates(judgment)
     attributes = [
@@ -57,7 +57,8 @@ def seen_rates(judgment: Judgment) -> dict[str, float]:
 
 
 def hit_of(judgment: Judgment, images: Sequence[int], rates: dict[str, float]) -> dict[str, Any]:
-    """The rare value that most of these images share, with its share and rate; else the best try, as no hit."""
+    """The rare value with the highest lift that these images share, with its share and rate. Where they share none, the
+    largest share of a rare value, as no hit."""
     readable = [index for index in images if judgment.readable[index]]
     if not readable:
         return {"value": None, "share": 0.0, "rate": None, "hit": False}

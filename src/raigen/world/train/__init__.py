@@ -3,7 +3,7 @@
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-# They tell of image processors that need torchvision, of casts to half precision, and of shards being written.
+# They warn about image processors that need torchvision, casts to half precision, and shards being written.
 for _log in (diffusers_logging, transformers_logging):
     _log.set_verbosity_error()
     _log.disable_progress_bar()

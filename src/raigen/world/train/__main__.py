@@ -1,4 +1,4 @@
-"""Remakes the bundled model from seeds, one part after the other: `python -m raigen.world.train`."""
+"""Trains the bundled model again from its seeds, part by part: `python -m raigen.world.train`."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -38,7 +38,7 @@ VAE_BATCH, JUDGE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 96, 32
 
 
 def main() -> None:
-    """Trains the parts that are asked for and not finished; each goes on from its own checkpoint."""
+    """Trains the requested parts that are not finished; each resumes from its own checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m raigen.world.train", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"default: all, in this order: {PARTS}")
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--unet-steps", type=int, default=UNET.steps)
     parser.add_argument("--n-images", type=int, default=2000, help="images per prompt for the model card")
     parser.add_argument("--n-named", type=int, default=200, help="images per named value for the model card")
-    parser.add_argument("--runs", type=Path, help="a folder of captures, whose images the model card then judges")
+    parser.add_argument("--runs", type=Path, help="a folder of captures whose images are judged for the model card")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def train_vae(arguments: argparse.Namespace) -> None:
-    """The autoencoder, on balanced drawings; its latents scaled to mean 0 and deviation 1 per channel."""
+    """The autoencoder, on balanced drawings; its latents are scaled to mean 0 and standard deviation 1 per channel."""
     work, drawn = arguments.work, balanced(arguments.work)
     torch.manual_seed(0)
     model = vae.build().to(memory_format=torch.channels_last)
@@ -119,18 +119,18 @@ def bundle(arguments: argparse.Namespace) -> None:
 
 
 def quality(arguments: argparse.Namespace) -> None:
-    """What the judge measures on the bundled model, and its model card."""
+    """Measures the bundled model with the judge, and writes its model card."""
     result = measure(BUNDLED, arguments.n_images, arguments.n_named, runs=arguments.runs) | measure_readers()
     write_card(BUNDLE, BUNDLED, ABOUT, result)
 
 
 def balanced(work: Path) -> Images:
-    """The images that train autoencoder, judge and CLIP."""
+    """The images on which the autoencoder, the judge and CLIP are trained."""
     return images(work, "balanced", N_BALANCED, 1, balanced=True)
 
 
 def planted(work: Path) -> Images:
-    """The images that train the denoiser."""
+    """The images on which the denoiser is trained."""
     return images(work, "planted", N_PLANTED, 2, balanced=False)
 
 
@@ -145,7 +145,7 @@ def load_vae(work: Path) -> AutoencoderKL:
 
 
 def load_tokenizer(work: Path) -> CLIPTokenizer:
-    """The tokenizer, made when it is first asked for."""
+    """The tokenizer, made at the first call."""
     folder = work / "tokenizer"
     return CLIPTokenizer.from_pretrained(folder) if folder.exists() else make_tokenizer(folder)
 

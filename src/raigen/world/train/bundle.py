@@ -1,4 +1,4 @@
-"""Writes the trained parts as real folders: a StableDiffusionPipeline, a CLIPModel with its processor, the judge."""
+"""Writes the trained parts to folders: a StableDiffusionPipeline, a CLIPModel with its processor, the judge."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -23,7 +23,7 @@ DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0, "world": WORLD}
 
 
 def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
-    """Saves the averaged weights of `work` in `folder`, at half precision; what was there is replaced."""
+    """Saves the averaged weights of `work` in `folder`, at half precision, and replaces what is there."""
     folder.mkdir(parents=True, exist_ok=True)
     pipe = pipeline(work, tokenizer)
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
@@ -44,14 +44,15 @@ def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
     """Saves a pipeline in `folder` as diffusers reads it, at half precision, with its settings and its world."""
     for part in pipe.components.values():
         if isinstance(part, ConfigMixin):
-            part.register_to_config(_name_or_path="")  # where it was made concerns nobody
+            part.register_to_config(_name_or_path="")  # not the folder of whoever made it
     pipe.to(torch.float16).save_pretrained(folder)
     (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
     _load_at_full_precision(folder / "text_encoder" / "config.json")
 
 
 def _load_at_full_precision(config: Path) -> None:
-    """Half precision saves space, but transformers would also compute at it, which a CPU does slowly and inexactly."""
+    """Sets the precision of computation to float32. Files in half precision save space, but transformers would also
+    compute in it, which is slow and inexact on a CPU."""
     if config.exists():
         text = config.read_text(encoding="utf-8").replace('"dtype": "float16"', '"dtype": "float32"')
         config.write_text(text, encoding="utf-8")
@@ -69,7 +70,7 @@ def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
 
 
 def processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
-    """Images to 64x64 in [-1, 1], texts to tokens."""
+    """Converts images to 64x64 in [-1, 1], and texts to tokens."""
     images = CLIPImageProcessorPil(
         size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64},
         image_mean=list(clip.MEAN), image_std=list(clip.STD),

@@ -1,4 +1,4 @@
-"""Trains the world's CLIP: images against captions that name some of what they show."""
+"""Trains the CLIP model of the planted world, on images and captions that name some of their attributes."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -22,7 +22,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 class Teacher(nn.Module):
-    """CLIP and, for training only, heads that read the attributes off the image embedding."""
+    """CLIP and, for training only, heads that classify the attributes from the image embedding."""
 
     def __init__(self, tokenizer: CLIPTokenizer):
         super().__init__()
@@ -44,7 +44,7 @@ def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Images, decoded, 
             generator: torch.Generator) -> Tensor:  # fmt: skip
     """CLIP's symmetric contrastive loss, plus `ranking_loss`, plus half the mean cross-entropy of the training heads.
 
-    Captions name one to four attributes or none; images with the same caption are no negatives of each other.
+    Captions name no attribute or one to four; images with the same caption do not count as negatives of each other.
     """
     pixels, codes = half_decoded(drawn, decoded, batch, generator)
     pixels = disturbed(pixels, generator)
@@ -66,9 +66,9 @@ def loss_of(teacher: Teacher, tokenizer: CLIPTokenizer, drawn: Images, decoded, 
 
 
 def ranking_loss(logits: Tensor, shown: Tensor) -> Tensor:
-    """Cross-entropy of each caption that is true of an image against all that are false of it.
+    """Cross-entropy of each true caption of an image against all false captions of that image.
 
-    `logits` and `shown` [image, caption]; the mean over all true pairs.
+    `logits` and `shown` are [image, caption]; returns the mean over all true pairs.
     """
     false = logits.masked_fill(shown, -1e4).logsumexp(1, keepdim=True)
     return F.softplus(false - logits)[shown].mean()

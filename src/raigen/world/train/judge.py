@@ -1,4 +1,4 @@
-"""Trains the judge on drawings and their round trip through the autoencoder, against many kinds of garbage."""
+"""Trains the judge on drawings, before and after the autoencoder, and on many kinds of garbage."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -47,7 +47,8 @@ def _as_bytes(images: Tensor) -> np.ndarray:
 
 
 def garbage(pixels: Tensor, unfinished: Tensor, generator: torch.Generator) -> Tensor:
-    """One unreadable image for each of `pixels` [image, 3, 64, 64]: noise, textures, shreds, blends, half-made."""
+    """One unreadable image for each of `pixels` [image, 3, 64, 64]: noise, texture, shuffled tiles, a crop, a blend, a
+    noisy image, or one of `unfinished`."""
     result = pixels.clone()
     for index in range(len(pixels)):
         kind = int(torch.randint(7, (1,), generator=generator))
@@ -76,7 +77,7 @@ def garbage(pixels: Tensor, unfinished: Tensor, generator: torch.Generator) -> T
 
 
 def disturbed(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Images with what a generator may add: a shift of up to two pixels, a tint, faint noise, a little blur."""
+    """Adds what generated images may have: a shift of up to two pixels, a tint, faint noise, a little blur."""
     dy, dx = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator))
     padded = F.pad(pixels, (2, 2, 2, 2), mode="replicate")
     pixels = padded[:, :, 2 + dy : 66 + dy, 2 + dx : 66 + dx]
@@ -100,7 +101,7 @@ def half_decoded(drawn: Images, decoded, batch: int, generator: torch.Generator)
 def loss_of(
     net: JudgeNet, drawn: Images, decoded, unfinished: Tensor, batch: int, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy summed over the heads, on images half drawn and half decoded, plus that of readability."""
+    """The sum of the cross-entropies of all heads, on images half drawn and half decoded, and of readability."""
     pixels, codes = half_decoded(drawn, decoded, batch, generator)
     pixels = disturbed(pixels, generator)
     n_garbage = int(batch * GARBAGE_SHARE)

@@ -1,4 +1,4 @@
-"""The one training loop of the world: AdamW, warm-up and cosine decay, averaged weights, resumable checkpoints."""
+"""The training loop of all parts: AdamW, warm-up and cosine decay, averaged weights, resumable checkpoints."""
 
 import copy
 import math
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 
 class Recipe(NamedTuple):
-    """How long and how fast: `steps` updates, peak learning rate `lr`, `warmup` steps, `ema` decay of the average.
+    """A training schedule: `steps` updates, peak learning rate `lr`, `warmup` steps, `ema` decay of the average.
 
-    `restart` is a step at which warm-up and decay, of learning rate and average, begin anew (0: none).
+    At step `restart` (0: none), warm-up and decay of learning rate and average start again.
     """
 
     steps: int
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up to `lr`, then a cosine down to `floor` x `lr`; once more from `restart` on."""
+    """Linear warm-up to `lr`, then a cosine down to `floor` x `lr`; the same again from `restart` on."""
     begin, end = (recipe.restart, recipe.steps) if step >= recipe.restart else (0, recipe.restart)
     if step - begin < recipe.warmup:
         return recipe.lr * (step - begin + 1) / recipe.warmup
@@ -50,10 +50,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 def fit(module: nn.Module, loss_at: Callable[[torch.Generator], Tensor], recipe: Recipe, checkpoint: Path
         ) -> Iterator[Progress]:  # fmt: skip
-    """Trains `module` in place and yields after every update; goes on from `checkpoint` where one is there.
+    """Trains `module` in place and yields after every update; resumes from `checkpoint` where there is one.
 
-    `loss_at(generator)` makes the loss of one batch; its generator is seeded with the step, so a resumed training
-    sees the batches that an undisturbed one would have seen.
+    `loss_at(generator)` computes the loss of one batch. The generator is seeded with the step, so a resumed training
+    sees the same batches as an uninterrupted one.
     """
     device = next(module.parameters()).device
     average = copy.deepcopy(module).requires_grad_(False).eval()
@@ -87,7 +87,7 @@ def fit(module: nn.Module, loss_at: Callable[[torch.Generator], Tensor], recipe:
 
 
 def followed(name: str, progress: Iterator[Progress], recipe: Recipe, every: int = 50) -> nn.Module:
-    """Goes through a training, says now and then on stderr where it stands, and returns the averaged module."""
+    """Runs a training to its end, reports progress on stderr, and returns the averaged module."""
     smooth, started, average = None, time.monotonic(), None
     for step, loss, average in progress:  # noqa: B007
         smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss

@@ -27,16 +27,17 @@ from raigen.world.models import BUNDLED
 from raigen.world.planted import control_values, rates, sample_balanced
 from raigen.world.train.judge import half_denoised, round_trip
 
-SEEDS_FROM = 2_000_000_000  # apart from those of audits and of fresh images
+SEEDS_FROM = 2_000_000_000  # apart from the seeds of audits and of fresh images
 BATCH = 32
 
 
 def measure(
     model: str, n_images: int, n_named: int, guidance_scale: float | None = None, runs: Path | None = None
 ) -> dict[str, Any]:
-    """What the judge sees in `n_images` images per prompt and `n_named` per named attribute.
+    """Judges `n_images` images per prompt and `n_named` images per named attribute.
 
-    With `runs`, a folder with finished captures of the bare prompts, their images are judged and no others made.
+    With `runs`, a folder with finished captures of the bare prompts, the images of these captures are judged instead of
+    new ones.
     """
     pipe = load_pipeline(model, "auto")
     settings = defaults(pipe, model)
@@ -62,13 +63,13 @@ def measure(
 
 
 def measure_readers() -> dict[str, Any]:
-    """How well the judge and CLIP read images, drawn and as the autoencoder gives them back."""
+    """How well the judge and CLIP recognize attributes, in drawings before and after the autoencoder."""
     vae = load_pipeline(BUNDLED, "auto").vae
     return {"judge": judge_quality(vae), "unreadable": garbage_quality(vae), "clip": clip_quality()}
 
 
 def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Image.Image]:
-    """The first images of this prompt from the captures of the bundled model below `runs`, made with `settings`, each
+    """The first images of this prompt in the captures below `runs` that used the bundled model and `settings`; each
     seed once.
 
     Raises RaigenError when there are fewer than `count`.
@@ -89,7 +90,7 @@ def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Im
 
 
 def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
-    """What the judge sees in images of one prompt, beside what was planted."""
+    """The rates that the judge sees in images of one prompt, with the planted rates."""
     verdict = judge(images)
     n = max(1, int(verdict.readable.sum()))
     right = verdict.profession[verdict.readable] == PROMPTS.index(prompt)
@@ -104,7 +105,7 @@ def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, float]:
-    """The figures that decide: shares in [0, 1], each over all ten prompts."""
+    """The summary of the model card: shares in [0, 1] over all ten prompts."""
     prompts = result["prompts"].values()
     pairs = [(p["seen"][name], rate) for p in prompts for name, rate in p["planted"].items() if rate >= 0.0099]
     kept = [0.2 * rate <= share <= 3 * rate for share, rate in pairs]
@@ -123,7 +124,7 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
 
 
 def judge_quality(vae, count: int = 1500) -> dict[str, Any]:
-    """Accuracy per field on held-out drawings, drawn and after the autoencoder; balanced accuracy per value."""
+    """Accuracy per field and balanced accuracy per value, on held-out drawings before and after the autoencoder."""
     drawn = [drawing(index) for index in range(count)]
     pixels = np.stack([np.asarray(image) for image, _ in drawn])
     decoded = [Image.fromarray(array) for array in round_trip(vae, pixels)]
@@ -149,7 +150,7 @@ def judge_quality(vae, count: int = 1500) -> dict[str, Any]:
 
 
 def garbage_quality(vae, count: int = 200) -> dict[str, float]:
-    """How much of what is no portrait the judge calls unreadable: noise, real photographs, half-denoised images."""
+    """The share of images the judge calls unreadable, of noise, of real photographs and of half-denoised images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)
     photos, crops = load_sample_images().images, []  # a temple, a flower
@@ -174,8 +175,8 @@ def drawing(index: int):
 
 
 def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
-    """How often CLIP finds the right one among 20 captions that each name one attribute."""
-    embedder, rng = Embedder(BUNDLED), np.random.default_rng(5)
+    """How often CLIP finds the true caption among `choices` captions that each name one attribute."""
+    embedder, rng = Embedder(BUNDLED, "cpu"), np.random.default_rng(5)
     images, right, wrong = [], [], []
     for index in range(count):
         image, record = drawing(100_000 + index)
@@ -205,9 +206,10 @@ def sheet(model: str, per_prompt: int = 8) -> Image.Image:
 
 
 def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> None:
-    """README.md with what `about` says and the figures, quality.json with all of them, images.png; prints a summary.
+    """Writes README.md with the text `about` and the summary, quality.json with all results, and images.png; prints the
+    summary.
 
-    `result` is of `measure`, with or without that of `measure_readers`.
+    `result` comes from `measure`, optionally merged with the result of `measure_readers`.
     """
     (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sheet(model).save(folder / "images.png", optimize=True)
@@ -239,7 +241,7 @@ def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> 
 
 
 def readers_lines(result: dict[str, Any]) -> list[str]:
-    """The rows of the card on `measure_readers`."""
+    """The rows of the card with the results of `measure_readers`."""
     judged = result["judge"]
     return [
         f"| CLIP: right caption among 20 | {result['clip']['right caption of 20']:.1%} |",

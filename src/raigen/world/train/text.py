@@ -1,4 +1,4 @@
-"""Makes the tokenizer of the world: CLIP's byte-level BPE, its merges learned on captions."""
+"""Makes the tokenizer of the planted world: CLIP's byte-level BPE with merges learned from captions."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -20,7 +20,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def corpus() -> list[str]:
-    """4,000 captions of balanced images, all phrases and all prompts: what tokenizers are made of."""
+    """4,000 captions of balanced images, all phrases and all prompts, from which tokenizers are made."""
     rng = np.random.default_rng(7)
     captions = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
     return captions + [value.phrase for value in VALUES] + list(PROMPTS)

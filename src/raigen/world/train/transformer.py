@@ -1,8 +1,8 @@
 """Trains a diffusion transformer on the world: the bundled model beside the U-Net, for comparison.
 
-Run: `python -m raigen.world.train.transformer`. It is of PixArt's kind: the prompt, read by a T5 encoder, comes
-in by cross-attention, and time by adaptive layer norms. The autoencoder is the bundled one; drawings, captions and
-noise are as for the U-Net; transformer and text encoder are trained from nothing.
+Run: `python -m raigen.world.train.transformer`. The architecture is PixArt: a T5 encoder encodes the prompt, which
+enters by cross-attention; time enters by adaptive layer norms. The autoencoder is the bundled one; drawings, captions
+and noise are the same as for the U-Net. Transformer and text encoder are trained from scratch.
 """
 
 # diffusers and transformers annotate less than they return and re-export lazily:
@@ -42,7 +42,7 @@ TEXT_WIDTH = 128
 
 
 def main() -> None:
-    """Trains and writes the pipeline, and its model card; stopped, the same command goes on from its checkpoint."""
+    """Trains and writes the pipeline and its model card; the same command resumes from its checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m raigen.world.train.transformer", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="training steps of 32 images")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 class Denoiser(nn.Module):
-    """What is trained together: the transformer and its text encoder."""
+    """The transformer and its text encoder, which are trained together."""
 
     def __init__(self, tokenizer: T5Tokenizer):
         super().__init__()
@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
         ))  # fmt: skip
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The predicted v [image, channel, 16, 16]; `mask` [image, token] is 1 for what is no padding."""
+        """The predicted v [image, channel, 16, 16]; `mask` [image, token] is 0 for padding."""
         return self.transformer(
             noisy, timestep=timesteps, encoder_hidden_states=self.text_encoder(tokens, mask).last_hidden_state,
             encoder_attention_mask=mask, added_cond_kwargs={"resolution": None, "aspect_ratio": None},
@@ -93,7 +93,7 @@ class Denoiser(nn.Module):
 
 
 def make_tokenizer() -> T5Tokenizer:
-    """Whole words of the captions by their frequency, and single letters for all others, in the form of T5."""
+    """A T5 tokenizer: whole words of the captions, scored by frequency, and single letters for all other words."""
     words = Counter(word for text in corpus() for word in text.lower().replace(",", "").split())
     total = sum(words.values())
     pieces = {f"\N{LOWER ONE EIGHTH BLOCK}{word}": math.log(n / total) for word, n in sorted(words.items())}
@@ -104,7 +104,7 @@ def make_tokenizer() -> T5Tokenizer:
 
 
 def train(model: Denoiser, tokenizer: T5Tokenizer, data: Planted, recipe: Recipe, checkpoint: Path) -> None:
-    """Trains in place; goes on from `checkpoint` where one is there, and keeps it up to date."""
+    """Trains in place; resumes from `checkpoint` where there is one, and updates it."""
     loss = functools.partial(loss_of, model.train(), tokenizer, unet.training_noise(), data, BATCH)
     followed("transformer", fit(model, loss, recipe, checkpoint), recipe)
 
@@ -114,7 +114,7 @@ def loss_of(model: Denoiser, tokenizer: T5Tokenizer, noise: DDPMScheduler, data:
     """The v-prediction loss of a batch of `raigen.world.train.unet.noised`."""
     device = model.transformer.device
     drawn = unet.noised(noise, data, batch, generator, device)
-    texts = [text.lower() for text in drawn.texts]  # as the pipeline does with what it is asked
+    texts = [text.lower() for text in drawn.texts]  # as the pipeline does with its prompts
     tokens = tokenizer(texts, padding="longest", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
     return drawn.loss(
         model(drawn.noisy, drawn.timesteps, tokens.input_ids.to(device), tokens.attention_mask.to(device))

@@ -19,15 +19,16 @@ from raigen.world.train.text import MAX_TOKENS, text_config
 from raigen.world.train.vae import LATENT_CHANNELS
 
 N_LEVELS = 1000
-SHIFT = 4.0  # of the cosine schedule's ratio of noise to signal: what an image shows is decided in much noise
-BARE_SHARE = 3 / 8  # of a batch, drawn by the planted rates under the bare prompt
+SHIFT = 4.0  # factor on the ratio of noise to signal of the cosine schedule; at high noise the content is decided
+BARE_SHARE = 3 / 8  # of a batch: images by the planted rates, with the bare prompt
 EMPTY_SHARE = 0.1  # captions left out, for classifier-free guidance
 
 
 class Denoiser(nn.Module):
-    """What is trained together: the U-Net and its text encoder.
+    """The U-Net and its text encoder, which are trained together.
 
-    The caption reaches the 8x8 blocks by cross-attention, and every block as a pooled vector beside the time.
+    The caption enters the 8x8 blocks by cross-attention, and every block as a pooled vector added to the time
+    embedding.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer):
@@ -39,7 +40,7 @@ class Denoiser(nn.Module):
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             addition_embed_type="text", addition_embed_type_num_heads=4,
         )  # fmt: skip
-        nn.init.zeros_(self.unet.add_embedding.norm2.weight)  # the pooled caption has no say at first
+        nn.init.zeros_(self.unet.add_embedding.norm2.weight)  # at first the pooled caption has no effect
         self.text_encoder = CLIPTextModel(text_config(tokenizer, layers=2))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
@@ -51,8 +52,8 @@ class Denoiser(nn.Module):
 def betas() -> list[float]:
     """The shifted cosine schedule (Hoogeboom et al., simple diffusion, 2023): noise : signal = SHIFT x tan(pi t / 2).
 
-    In 16x16x8 latents two places are told apart at signals of a fiftieth. Ten even steps of the plain cosine schedule
-    jump over that in the first, and nearly all images land in the commonest place.
+    In latents of 16x16x8, two places can be distinguished at a signal of 1/50. The first of ten even steps of the plain
+    cosine schedule jumps over that point, and nearly all images end in the most common place.
     """
     angles = np.arctan(SHIFT * np.tan(np.linspace(0, 1, N_LEVELS + 1)[:-1] * np.pi / 2))
     kept = np.append(np.cos(angles) ** 2, 0.0)
@@ -73,8 +74,8 @@ def sampler() -> DPMSolverMultistepScheduler:
 
 
 class Planted(NamedTuple):
-    """What the denoiser learns from: `latents` [image, channel, 16, 16], the `codes` of the images, and `rows`,
-    those of the images that show a value under a prompt, for each such pair."""
+    """The training set of the denoiser: `latents` [image, channel, 16, 16], the attributes of the images as `codes`,
+    and `rows`: for each pair of a prompt and a value, the images of that prompt that show that value."""
 
     latents: Tensor
     codes: NDArray[np.uint8]
@@ -82,7 +83,7 @@ class Planted(NamedTuple):
 
 
 def planted_images(latents: Tensor, drawn: Images) -> Planted:
-    """Notes, of images and their latents, where each value is shown under each prompt."""
+    """Makes the training set of images and their latents."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, codes in enumerate(drawn.codes):
         attributes = decode(codes)
@@ -97,8 +98,8 @@ def captioned(
 ) -> tuple[NDArray[np.intp], list[str]]:
     """Rows of a batch and a caption for each.
 
-    `bare_share` of them are drawn by the planted rates and have the bare prompt (some of them nothing); the others name
-    a value, drawn evenly from those that the prompt has, so that what is rare is still learned by its name.
+    `bare_share` of the rows follow the planted rates and have the bare prompt (some have an empty caption). The
+    captions of the others name a value. The values are drawn uniformly, so that rare values are also learned by name.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     n_bare = round(batch * bare_share)
@@ -119,8 +120,8 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def noise_levels(batch: int, generator: torch.Generator, bare_share: float = BARE_SHARE) -> Tensor:
-    """How much noise each image of a batch gets, as a share of all timesteps: spread evenly, and more for those whose
-    caption names something, since with little noise one sees it anyway."""
+    """The noise level of each image of a batch, as a share of all timesteps: spread evenly, but higher where the
+    caption names a value, because at little noise the image itself shows it."""
     n_bare = round(batch * bare_share)
     parts = [
         ((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count) ** power
@@ -130,8 +131,8 @@ def noise_levels(batch: int, generator: torch.Generator, bare_share: float = BAR
 
 
 class Noised(NamedTuple):
-    """A batch to learn from: latents with noise at `timesteps`, their captions, the v that is to be predicted, and how
-    much each image counts (in the mean 1)."""
+    """A training batch: latents with noise at `timesteps`, their captions, the v to predict, and the weight of each
+    image (1 on average)."""
 
     noisy: Tensor
     timesteps: Tensor
@@ -148,8 +149,8 @@ def noised(noise: DDPMScheduler, data: Planted, batch: int, generator: torch.Gen
            bare_share: float = BARE_SHARE) -> Noised:  # fmt: skip
     """A batch at the levels of `noise_levels`, weighted by 5 / (5 + SNR).
 
-    Little noise counts little, for it teaches detail only. Much noise counts in full (min-SNR would give it next to
-    nothing), for there it is decided which values an image shows, and there the caption has something to say.
+    Little noise gets little weight: there the model learns only details. Much noise gets full weight (min-SNR would
+    give it almost none): there it is decided which values an image shows, and there the caption matters.
     """
     rows, texts = captioned(data, batch, generator, bare_share)
     clean = data.latents[rows].to(device)

@@ -1,4 +1,4 @@
-"""Trains the autoencoder: 64x64 images to 16x16 latents of eight channels and back."""
+"""Trains the image autoencoder: 64x64 images to latents of 16x16x8 and back."""
 
 # diffusers and transformers annotate less than they return and re-export lazily:
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -33,8 +33,8 @@ def as_tensor(pixels) -> Tensor:
 
 
 def loss_of(vae: AutoencoderKL, images: Images, batch: int, generator: torch.Generator) -> Tensor:
-    """L1 on pixels and on their differences to the right and below (edges), squares for large errors (rare colors),
-    and a faint pull of the latents to N(0, 1)."""
+    """L1 error of pixels and of differences between neighboring pixels (edges), squared error (for the large errors of
+    rare colors), and a weak KL term that pulls the latents to N(0, 1)."""
     rows = torch.randint(len(images.pixels), (batch,), generator=generator)
     target = as_tensor(images.pixels[rows.numpy()]).contiguous(memory_format=torch.channels_last)
     posterior = vae.encode(target).latent_dist
@@ -52,7 +52,7 @@ def encode_all(vae: AutoencoderKL, pixels, batch: int = 64) -> Tensor:
 
 
 def latents_of(vae: AutoencoderKL, pixels, path: Path) -> Tensor:
-    """Those of `encode_all`, kept at `path`."""
+    """The latents of `encode_all`, cached at `path`."""
     if not path.exists():
         save_file({"latents": encode_all(vae, pixels).cpu().contiguous()}, path)
     return load_file(path)["latents"]
@@ -68,8 +68,8 @@ def _means(vae: AutoencoderKL, pixels, batch: int) -> Iterator[Tensor]:
 def fold_scale(vae: AutoencoderKL, latents: Tensor) -> None:
     """Rescales the autoencoder so that each latent channel has mean 0 and standard deviation 1 over `latents`.
 
-    `scaling_factor` is one number for all channels, so the scale of each is folded into the 1x1 convolutions at both
-    ends of the latent space.
+    `scaling_factor` is one number for all channels, so the scales are folded into the 1x1 convolutions before and after
+    the latents.
     """
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, back, channels = vae.quant_conv, vae.post_quant_conv, len(mean)

@@ -38,12 +38,12 @@ from raigen.world.train.quality import BATCH, SEEDS_FROM
 STEPS = 200
 TUNING = Recipe(steps=STEPS, lr=5e-4, warmup=20, ema=0.97, weight_decay=0.01, save_every=25)
 BATCH_TUNED = 32
-BARE_TUNED = 3 / 4  # it is the bare prompt whose rates are to move; the rest keeps what is known by name
+BARE_TUNED = 3 / 4  # of a batch: the rates of the bare prompt are to change; the rest keeps the named values
 SEED = 7  # of the drawings
 
 
 def main() -> None:
-    """Draws, tunes, measures; stopped, the same command goes on from its checkpoint."""
+    """Draws, tunes and measures; the same command resumes from its checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m raigen.world.train.variant", description=__doc__)
     parser.add_argument("name", choices=list(shipped()), help="which of variants.toml")
     parser.add_argument("folder", type=Path, help="where the pipeline is written")
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def shipped() -> dict[str, dict[str, float]]:
-    """The shares in [0, 1] that each variant changes, by its name, then by value."""
+    """The shares in [0, 1] that each variant changes, by the name of the variant, then by value."""
     table = tomllib.loads(files("raigen.world").joinpath("variants.toml").read_text(encoding="utf-8"))
     return {name: {value: percent / 100 for value, percent in changed.items()} for name, changed in table.items()}
 
@@ -73,10 +73,10 @@ def shipped() -> dict[str, dict[str, float]]:
 def make_variant(
     name: str, folder: Path, professions: Sequence[Profession], steps: int = STEPS, n_drawings: int = 2000
 ) -> None:
-    """Tunes the bundled denoiser and its text encoder on drawings with the shares of the variant `name`, and writes
-    the whole pipeline to `folder`, as `diffusers` reads it, with `variant.json`: what was planted.
+    """Tunes the bundled denoiser and its text encoder on drawings with the shares of the variant `name`, and writes the
+    whole pipeline to `folder`, with the planted rates in `variant.json`.
 
-    Raises RaigenError when another variant, or something else, lies in `folder`.
+    Raises RaigenError when `folder` holds another variant, or other files.
     """
     plans = {profession: altered(plan_of(profession), shipped()[name]) for profession in professions}
     planted = {prompt_of(profession): rates(prompt_of(profession), plan) for profession, plan in plans.items()}
@@ -101,7 +101,7 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def drawn(plans: Mapping[Profession, Plan], count: int) -> Images:
-    """`count` drawings for each of the plans, the professions in turn; image i from a generator of (SEED, i)."""
+    """`count` drawings for each plan, the professions in turn; image i is drawn with a generator of seed (SEED, i)."""
     pixels = np.empty((count * len(plans), SIZE, SIZE, 3), np.uint8)
     codes = np.empty((len(pixels), 1 + len(FIELDS)), np.uint8)
     turn = list(plans.items())
@@ -117,7 +117,7 @@ def drawn(plans: Mapping[Profession, Plan], count: int) -> Images:
 def tune(pipe: DiffusionPipeline, images: Images, steps: int, checkpoint: Path) -> None:
     """Trains the denoiser and the text encoder of `pipe`, in place, on `images`; the averaged weights stay.
 
-    Goes on from `checkpoint` where one is there, and keeps it up to date.
+    Resumes from `checkpoint` where there is one, and updates it.
     """
     model = unet.Denoiser(pipe.tokenizer)
     model.unet, model.text_encoder = pipe.unet, pipe.text_encoder
@@ -131,8 +131,8 @@ def tune(pipe: DiffusionPipeline, images: Images, steps: int, checkpoint: Path) 
 
 
 def report(folder: Path, n_images: int) -> None:
-    """Measures with the judge what the bundled model and the variant show of the changed values, in images of the
-    same seeds, prints it beside what was planted, and adds it to `variant.json`."""
+    """Measures with the judge how often the bundled model and the variant show the changed values, in images of the
+    same seeds; prints it next to the planted rates, and adds it to `variant.json`."""
     about = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
     measured = {name: {prompt: _seen(model, prompt, n_images, about["changed"]) for prompt in about["planted"]}
                 for name, model in (("before", BUNDLED), ("after", str(folder)))}  # fmt: skip
@@ -147,7 +147,7 @@ def report(folder: Path, n_images: int) -> None:
 
 
 def _seen(model: str, prompt: str, n_images: int, names: Collection[str]) -> dict[str, tuple[int, int]]:
-    """In how many of the readable images the judge sees each value, and how many are readable."""
+    """The number of readable images in which the judge sees each value, and the number of readable images."""
     pipe = load_pipeline(model, "auto")
     seeds = range(SEEDS_FROM, SEEDS_FROM + n_images)
     images = [image for batch in generate_images(pipe, prompt, seeds, defaults(pipe, model), BATCH) for image in batch]
