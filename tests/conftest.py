@@ -54,7 +54,7 @@ def _one_torch_thread() -> None:
 
 @pytest.fixture(scope="session")
 def portraits():
-    """The bundled pipeline, for tests that leave it as it is."""
+    """The bundled pipeline, for tests that do not change it."""
     from raigen.diffusion.loading import load_pipeline
 
     return load_pipeline("portraits", "cpu")
@@ -62,7 +62,7 @@ def portraits():
 
 @pytest.fixture
 def page(browser, whole):  # noqa: F811
-    """The report of `whole`, wide open; both are fixtures of the module that asks."""
+    """The report of `whole`, in a wide window. The test's module defines `whole`."""
     from tests.support.run_folder import view
 
     view(browser, width=1280)
@@ -72,7 +72,7 @@ def page(browser, whole):  # noqa: F811
 
 @pytest.fixture
 def stages(monkeypatch):
-    """Stand-ins for the stages, for what only walks through them."""
+    """Stand-ins for the stages, for tests that only go through them."""
     from tests.support.stages import Stages
 
     stages = Stages()

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from raigen.world.truth import RARE_SEEN_AT_MOST as RARE_AT_MOST
 from raigen.world.truth import SHARED_BY_AT_LEAST as SHARED_BY
 
-BANDS = ((0.0, 0.005), (0.005, 0.01), (0.01, 0.02), (0.02, 0.05), (0.05, 0.10))  # rates, above the first, to the second
+BANDS = ((0.0, 0.005), (0.005, 0.01), (0.01, 0.02), (0.02, 0.05), (0.05, 0.10))  # of rates: above, and up to
 N_TOP = 10
 LIFT = 2.0  # a value must be this much more frequent in the top images than in all images
 

@@ -209,7 +209,7 @@ def measured(bench: Bench, options: Options) -> dict[str, Any]:
 
     def capture() -> None:
         collector = ActivationCollector(bench.hookpoint.path, [0], None)
-        with TokenHook(bench.hookpoint, layout, collector, 1).listening(bench.denoiser):
+        with TokenHook(bench.hookpoint, layout, collector, 1).registered(bench.denoiser):
             bench.image("a")
         collected[:] = [collector.collected()[0].half()]
 

@@ -11,7 +11,7 @@ from scipy.stats import beta, binom, binomtest, false_discovery_control, nbinom,
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference, Mean
 
-LEVEL = 0.05  # of q: up to here a finding is called one
+LEVEL = 0.05  # a finding holds if its q is at most this
 FEW = 10  # with fewer hits, or fewer misses, the interval is Clopper-Pearson
 
 

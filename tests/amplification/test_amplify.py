@@ -298,7 +298,7 @@ def test_the_command_line_prints_the_curve(run, made, capsys):
     out, err = capsys.readouterr()
     assert "holding a cat (neuron" in out and "unsteered" in out and out.count("│") == 30
     assert err.startswith("amplify: done in ") and "report: done in " in err
-    assert out.splitlines()[-1] == f"report: {run.report_path}" and "Brought out" in run.report().read_text()
+    assert out.splitlines()[-1] == f"report: {run.report_path}" and "Amplified" in run.report().read_text()
 
 
 def gone(run, stage):
@@ -335,7 +335,7 @@ def test_the_report_is_outdated_by_what_it_does_not_show_yet(run, made):
     (entry,) = raigen.amplify(run, attribute=1, strength=(1,), n_images=2)
     assert entry["method"] == "contrast"  # which is what brings attributes
     assert not run.is_done("report", run.config.report)
-    assert main(["report", str(run.dir)]) == 0 and "Brought out" in run.report().read_text()
+    assert main(["report", str(run.dir)]) == 0 and "Amplified" in run.report().read_text()
 
 
 def test_a_strength_that_breaks_the_images_stops_after_what_was_good(run, made):

@@ -1,4 +1,4 @@
-"""The walk through the stages: what is skipped, resumed, done anew. With stand-ins that write files, then for real."""
+"""An audit skips, resumes and repeats stages: with stand-ins that write files, then with the real stages."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""The plan: what it counts is what the audit then does; and it writes nothing."""
+"""The plan predicts what the audit then does, and writes nothing."""
 
 import pytest
 

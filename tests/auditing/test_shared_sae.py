@@ -1,4 +1,4 @@
-"""One autoencoder for several prompts: the same images as single runs, resumable, of use to the later stages."""
+"""One autoencoder for several prompts: the images are those of single runs, it resumes, and later stages can use it."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def configs(sd_folder):
 
 
 def shared(configs, folder, stop_after: int | None = None, **more) -> list[Run]:
-    """Two runs that share, or what there is of them after so many steps."""
+    """Two runs that share an autoencoder, finished or interrupted after some steps."""
     runs = [Run.create(folder / name) for name in ("one", "two")]
     for n, _ in enumerate(share(runs, configs, **more), 1):
         if n == stop_after:

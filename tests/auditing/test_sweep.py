@@ -1,4 +1,4 @@
-"""Many prompts and models in one folder: which runs there are, what is resumed, what one failure costs."""
+"""Studies: which runs a sweep makes, what it resumes, and that a failure costs one run only."""
 
 import json
 import os
@@ -182,7 +182,7 @@ def test_who_stops_listening_ends_the_processes(tmp_path):
 
 
 def test_a_node_that_dies_costs_its_own_job_only(tmp_path, monkeypatch):
-    """A cluster of two nodes; the one that holds the job that marks its place is taken away."""
+    """A cluster of two nodes; one is removed while its job runs."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

@@ -21,7 +21,7 @@ N = 40
 
 
 def seen(share: float, readable: float = 1.0, right: float = 1.0) -> Seen:
-    """N images of which the first so many show the attribute; others cannot be read, or are of another profession."""
+    """N images. The first ones show the attribute; others are unreadable, or of another profession."""
     place = np.arange(N)
     return Seen(place < share * N, place < readable * N, place < right * N)
 

@@ -63,7 +63,7 @@ def test_the_license_is_that_of_the_card(sd_folder, tmp_path):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (GatedRepoError, r"someone/model: the Hub gives it out only to those who accepted its license; do so at "),
+        (GatedRepoError, r"someone/model: the Hub requires you to accept the license of this model; do so at "),
         (RepositoryNotFoundError, "someone/model: the Hub has no such model, or it is private"),
         (RevisionNotFoundError, "someone/model: the Hub has no revision 'v9' of it"),
         (RemoteEntryNotFoundError, r"someone/model: .* the Hub has no model_index\.json"),

@@ -86,12 +86,12 @@ def test_neurons_that_fire_too_seldom_are_neither_scored_nor_in_anyones_way():
     assert scores.live.tolist() == [True, True, True, False]
     np.testing.assert_allclose(scores.minority_score[:3], minority_scores(codes[:, :3], embeddings).minority_score)
     assert eligible_scores(codes, [embeddings], 1, "published").live.all()
-    reasons = {0: "stands out too little", 1: "like neuron 2"}
-    listing = NeuronList(scores, np.array([2]), np.arange(10)[None])
-    lines = neurons_csv(listing, (codes > 0).mean(0), 10, reasons).splitlines()
+    ranked = scores._replace(minority_score=np.array([0, 0.4, 0.9, np.nan]))
+    listing = NeuronList(ranked, np.array([2]), np.arange(10)[None])
+    lines = neurons_csv(listing, codes, DiscoverConfig("published", distance=2.0, percentile=0.0)).splitlines()
     assert lines[0] == "neuron,frequency,distinctiveness,minority_score,listed,left_out"
     assert lines[4] == "3,0.025,,,0,fires in fewer than 10 pictures"
-    assert lines[2].endswith(",0,like neuron 2")
+    assert lines[1].endswith(",0,stands out too little") and lines[2].endswith(",0,like neuron 2")
     assert lines[3].startswith("2,0.25,") and lines[3].endswith(",1,")
     with pytest.raises(RaigenError, match="no neuron fires in 21 images or more, of 40: capture more"):
         eligible_scores(codes, [embeddings], 21, "published")

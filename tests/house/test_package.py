@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where nothing else of ours is."""
+"""The wheel holds the right files, and works in an environment without our checkout."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clean(wheel, tmp_path_factory):
-    """The folder of commands of an environment that has the wheel, and our dependencies but not our checkout."""
+    """The commands of an environment with the wheel and our dependencies, but without our checkout."""
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder / "venv", with_pip=False)
     site = next((folder / "venv" / "lib").glob("python*/site-packages"))

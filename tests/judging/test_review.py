@@ -79,7 +79,9 @@ def test_ticks_become_a_checked_rate_beside_the_raw_one(run: Run) -> None:
     assert read_ticks(run, run.review_path) == {found.neuron: frozenset([*fresh, *seen])}
     write(run)
     text = text_of(run)
-    assert "portraits judge raw" in text and re.search(r"portraits judge checked .* a person confirmed 1, of 300", text)
+    assert "portraits judge raw" in text and re.search(
+        r"portraits judge checked .* a person confirmed it in 1 of 300", text
+    )
 
 
 def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys) -> None:
@@ -87,7 +89,7 @@ def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys
     assert main(["review", str(run.dir), str(ticked(run))]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^a doctor in a turban|raw, \d", out) and "checked" in out and "report.html" in out
-    assert "a person confirmed 2" in text_of(run)
+    assert "a person confirmed it in 2 of" in text_of(run)
     assert main(["review", str(run.dir), str(run.dir / "gone.json")]) == 2
     assert "expected the file that review.html downloads; No such file" in capsys.readouterr().err
 

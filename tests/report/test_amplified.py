@@ -109,17 +109,24 @@ def test_drift_stands_at_the_point_that_brings_most_and_controls_at_that_strengt
 
 def test_the_page_says_cost_controls_drift_and_the_verdict(whole: Run) -> None:
     text = text_of(whole).replace("\xa0", " ")
-    assert "Brought out" in text and "random direction control" in text
+    assert "Amplified" in text and "random direction control" in text
     points = [point for entry in entries_of(whole, 1) for point in entry["points"] if point["strength"] == 1]
     cost = next(point["cost"] for point in points if point["presence"]["rate"] > 0.8)
-    assert re.search(rf"Cheapest is suggested prompt, 100 %: .* takes {cost:.1f} images for each wanted one", text)
+    assert re.search(
+        rf"The cheapest method is suggested prompt, 100 %: .* It takes {cost:.1f} images for each wanted one", text
+    )
     first, third = (whole.attributes[place].causal for place in (0, 2))
     assert first and third and not first.correlates_only and third.correlates_only
-    assert "causal Turned up by 2, the neuron brings it more often than both controls" in text
-    assert re.search(rf"than unsteered\s*\+{100 * first.gain.difference:.0f}\s+points", text) and "q < 0.0001" in text
-    assert "correlates only Turned up by 2, the neuron did not surely bring it" in text and "not tried" in text
+    assert re.search(r"\bcausal Steering at strength 2: .* show it, significantly more than under both", text)
+    assert (
+        re.search(rf"against unsteered\s*\+{100 * first.gain.difference:.0f}\s+points", text) and "q < 0.0001" in text
+    )
+    assert (
+        re.search("correlates only Steering at strength 2: .* show it, not significantly more", text)
+        and "not tried" in text
+    )
     assert "a photo of a doctor, wearing a turban 30 %" in text
-    assert "moved surely" in text and "unless it passed the test by steering" in text
+    assert "changed significantly" in text and "unless it passed the steering test" in text
 
 
 def test_results_of_another_name_are_counted_not_shown(tmp_path: Path) -> None:
@@ -131,14 +138,14 @@ def test_results_of_another_name_are_counted_not_shown(tmp_path: Path) -> None:
     write(run)
     text = text_of(run)
     assert "4 results are not shown" in text and "A mixture" not in text
-    assert run.report().read_text().count('aria-labelledby="brought-') == 1
+    assert len(re.findall(r'aria-labelledby="amplified-\d', run.report().read_text())) == 1
 
 
 def test_a_run_without_amplification_has_no_such_part(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1)
     write(run)
     text = text_of(run)
-    assert "Brought out" not in text and "steered" not in text and "A neuron that fires for something has" in text
+    assert "Amplified" not in text and "steered" not in text and "A neuron that fires for something has" in text
     assert not list(run.figures_dir.glob("pareto-*"))
 
 
@@ -151,10 +158,8 @@ def test_where_a_strength_broke_and_what_a_recipe_had_is_said(tmp_path: Path) ->
     entry["recipe"] |= {"neurons": [21, 4, 7], "steps": [2, 5], "every_branch": True, "mask": "0" * 64}
     path.write_text(json.dumps(entry))
     write(run)
-    said = (
-        "with neurons 4, 7 turned by the same strength; in steps 2 to 5 only; in every branch of the guidance; within a"
-    )
-    assert f"steering: {said} mask; strength 8 makes black images, the last good one is 2." in text_of(run)
+    said = "with neurons 4, 7 steered by the same strength; in steps 2 to 5 only; in every branch of the guidance"
+    assert f"steering: {said}; within a mask; strength 8 makes black images, the last good one is 2." in text_of(run)
 
 
 def test_a_damaged_image_is_told_with_what_to_do(tmp_path: Path) -> None:

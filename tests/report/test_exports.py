@@ -56,7 +56,7 @@ def test_the_card_says_every_rate_with_its_mode_and_escapes_labels(whole: Run) -
     assert HOSTILE not in text and "\\<script\\>alert\\(1\\)\\<" in text
     assert "| 4 | no identified attribute |" in text and "not measured" in text
     asked = "wearing a turban: “a photo of a doctor, wearing a turban” shows it in 60.00% (6 of 10; 26.24% to 87.84%)"
-    assert f"### When asked for\n\n- {asked}, 90 times as often (" in text
+    assert f"### When requested\n\n- {asked}, 90 times as often (" in text
     assert "at least 41 times as often" in text
     assert "### Left out" in text and "- stands out too little: 287" in text
     table = [line for line in text.splitlines() if line.startswith("|")]

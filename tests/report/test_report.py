@@ -87,7 +87,7 @@ def test_ten_attributes_fit_in_three_megabytes(whole: Run) -> None:
 
 
 def test_what_is_seen_neither_unasked_nor_asked_for_is_said_and_counted(whole: Run, tmp_path: Path) -> None:
-    assert "Seen neither unasked nor when asked for" not in text_of(whole)
+    assert "Never seen, requested or not" not in text_of(whole)
     shutil.copytree(whole.dir, tmp_path / "run")
     run = Run(tmp_path / "run")
     cat = next(a for a in run.attributes if a.label == "holding a cat")
@@ -96,19 +96,19 @@ def test_what_is_seen_neither_unasked_nor_asked_for_is_said_and_counted(whole: R
     run.write_attributes([first, *run.attributes[1:]])
     write(run)
     text = text_of(run)
-    assert "interval 0\N{EN DASH}1.2 %), as was one other." in text
-    assert text.count("Seen neither unasked nor when asked for") == 1
+    assert "interval 0\N{EN DASH}1.2 %). One other was not seen either." in text
+    assert text.count("Never seen, requested or not") == 1
 
 
 def test_the_summary_says_the_numbers_in_words(whole: Run) -> None:
     text = text_of(whole)
     assert (
-        "In 60 images that the model “portraits” made for this prompt, raigen found 4 candidates for a rare "
-        "attribute; 3 could be named. Of these, fresh images least often show “holding a cat”: it was seen in none "
+        "In 60 images that the model “portraits” generated for this prompt, raigen found 4 candidates for a rare "
+        "attribute and could name 3. The rarest in fresh images is “holding a cat”: it was seen in none "
         "of 300 fresh images (95 % "
         "interval 0\N{EN DASH}1.2 %). Of 3 attributes that were measured, 3 are shown to be under 5 %."
     ) in text
-    assert "test model of a drawn world: 3 of 4 candidates are hits, " in text
+    assert "a small test model, trained on drawn images. 3 of 4 candidates are hits, " in text
 
 
 def test_a_run_without_names_and_rates_has_a_report(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_run_without_names_and_rates_has_a_report(tmp_path: Path) -> None:
     outcome = write(run)
     text = text_of(run)
     assert outcome.outputs[:2] == [run.report_path, run.sheet_path]
-    assert "1 candidate for a rare attribute; they have not been named yet. How often" in text
+    assert "1 candidate for a rare attribute, not named yet. How often" in text
     assert "Not named yet" in text and "Presence not measured" in text and "planted" not in text
 
 
@@ -151,7 +151,7 @@ def test_every_judge_has_its_rate_and_no_vote_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("by", "words"),
-    [("m at h", "m at h found nothing that these images share"), (None, "asked gave no answer that can be read")],
+    [("m at h", "m at h found nothing that these images share"), (None, "asked for a name gave no readable answer")],
 )
 def test_no_answer_and_nothing_found_are_told_apart(tmp_path: Path, by: str | None, words: str) -> None:
     run = make_run(tmp_path, n_attributes=1)
@@ -166,7 +166,7 @@ def test_a_card_shows_the_middle_of_the_range_the_histogram_and_the_neighbors(wh
     codes = whole.read_tensors(whole.codes_path, "discover")["image_codes"].numpy()
     embeddings = whole.read_tensors(whole.embeddings_path, "discover")["embeddings"].numpy()
     for card, a in zip(re.findall(r"<article.*?</article>", html, re.S), whole.attributes, strict=True):
-        middle = [int(seed) - 5000 for seed in re.findall(r"middling image, seed (\d+)", card)]
+        middle = [int(seed) - 5000 for seed in re.findall(r"moderate image, seed (\d+)", card)]
         found = codes[middle, a.neuron]
         assert len(middle) == 5 and (np.diff(found) < 0).all() and 0.2 < found[-1] < found[0] < 0.5
         assert "fires in 26 of 60 images" in card and '<path d="M' in card
@@ -183,12 +183,12 @@ def test_a_card_shows_the_fine_neurons_within_its_own(whole: Run, tmp_path: Path
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", first))  # \s takes hard spaces, too
     assert "Finer neurons within it, 3 of 4" in text and "neuron 402, " in text and "403, " not in text
     clause = (
-        "neuron 400, not listed: fires clearly in 10 % of images; 90 % of these are this .*, 5.4 times .* cover 40 %"
+        "neuron 400, not listed: fires clearly in 10 % of images; this neuron also fires in 90 % of these, 5.4 times"
     )
-    assert re.search(clause, text)
+    assert re.search(f"{clause} .* That is 40 %", text)
     seeds = re.findall(r"strongest image of related neuron 400, seed (\d+)", first)
     assert seeds == [str(5000 + i) for i in range(5)]
-    assert "No finer neuron surely fires within this one." in third
+    assert "No finer neuron clearly lies within this one." in third
     older = make_run(tmp_path, n_attributes=1, until="discover")
     older.kin_path.unlink()
     write(older)
@@ -208,8 +208,10 @@ def test_a_listed_fine_neuron_and_its_listed_parent_lead_to_each_other(tmp_path:
     first, second, third = re.findall(r"<article.*?</article>", run.report().read_text(), re.S)
     assert f'<a href="#neuron-{fine}">rank 2</a>: fires clearly' in first and "Finer neurons within it" in first
     assert f'<a href="#neuron-{coarse}">rank 1</a>: fires clearly' in second and "The coarse neuron around it" in second
-    assert "of this neuron\N{RIGHT SINGLE QUOTATION MARK}s are among these, 12 times as many" in second
-    assert "This is a fine neuron, which adds detail to what coarse ones give; none of these surely holds it." in third
+    assert "of this neuron\N{RIGHT SINGLE QUOTATION MARK}s images, 12 times as many" in second
+    assert (
+        "This is a fine neuron: it adds detail to the coarse ones. It does not clearly lie within any of them." in third
+    )
 
 
 def test_what_was_left_out_and_what_failed_is_counted(whole: Run) -> None:
@@ -242,12 +244,9 @@ def test_a_label_has_its_score_or_the_reason_why_not(whole: Run) -> None:
     score = f"balanced accuracy 0.86 (0.70{DASH}0.95), AUROC 0.90 (0.77{DASH}0.97)."
     assert "portraits judge sees it in 9 of 11 other images" in text and f"; 1 unscored: {score}" in text
     assert re.search(rf"control, .* of neuron 55: balanced accuracy 0\.47 \(0\.30{DASH}0\.60\), AUROC 0\.45", text)
-    assert text.count("For control, the same label") == 3
-    assert (
-        "Not scored: it has no label." in text
-        and "clarity 0.61 (1: all alike), redundancy 0.72 (1: it has a twin), polysemanticity 0.13 (0: of one kind)"
-        in text
-    )
+    assert text.count("As a control, the same label") == 3
+    assert "Not scored: it has no label." in text
+    assert "clarity 0.61 (1: all alike), redundancy 0.72 (1: it has a duplicate), polysemanticity 0.13 (0: of" in text
 
 
 def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole: Run, tmp_path: Path) -> None:
@@ -255,28 +254,29 @@ def test_what_shows_when_it_is_asked_for_stands_beside_what_shows_unasked(whole:
     first, _, third, fourth = re.findall(r"<article.*?</article>", html, re.S)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", first))
     assert re.search("“a photo of a doctor, wearing a turban”: 90 times as often \\(19.753\\)", text)
-    assert re.search("unasked 0.7 %.*; 2 of 300, none unscored asked for 60 %.*; 6 of 10, none unscored", text)
-    circles = re.findall(r'<circle[^>]*cx="([\d.]+)%"', first.split('class="judged asked"')[1].split("</table>")[0])
+    assert re.search("not requested 0.7 %.*; 2 of 300, none unscored requested 60 %.*; 6 of 10, none unscored", text)
+    circles = re.findall(r'<circle[^>]*cx="([\d.]+)%"', first.split('class="judged requested"')[1].split("</table>")[0])
     assert circles == ["0.667", "60.0"]  # both on one axis that ends at 100 %
-    assert "at least 41 times as often" in third and "When the prompt asks" not in fourth
+    assert "at least 41 times as often" in third and "When the prompt requests" not in fourth
     row = re.search(r"<tr data-words=\"wearing a turban.*?</tr>", html, re.S)
     assert row and 'data-value="0.6"' in row[0] and re.search("&nbsp;90<", row[0])
     older = make_run(tmp_path, n_attributes=1)
     write_text(older.attributes_path, json.dumps([asdict(replace(older.attributes[0], suggested=None, ratio=None))]))
     write(older)
-    assert "asked for" not in text_of(older) and "When the prompt asks" not in text_of(older)
+    assert "requested" not in text_of(older) and "When the prompt requests" not in text_of(older)
 
 
 def test_given_attributes_have_a_section_with_rates_of_every_judge(tmp_path: Path) -> None:
     run = make_run(tmp_path, n_attributes=1)
-    assert "not found but asked for" not in (write(run), text_of(run))[1]
+    assert "The audit did not find" not in (write(run), text_of(run))[1]
     rows = ["rank,neuron,label,rate,low,high,hits,n,unscored,judge,interval,judges_alpha"]
     rows += [",,wearing a hat,0.3,0.25,0.35,90,300,0,one,95 % Wilson,0.5"]
     rows += [",,wearing a hat,0.2,0.16,0.25,60,299,1,two,95 % Wilson,0.5"]
     write_text(run.presence_path, "".join(row + "\n" for row in rows))
     write(run)
     text = text_of(run)
-    assert re.search(r"1 attribute of a list.* wearing a hat .*one raw 30\s%, interval 25.35\s% \(95 % Wilson\)", text)
+    assert "1 attribute from a list. The audit did not find it" in text
+    assert re.search(r"wearing a hat .*one raw 30\s%, interval 25.35\s% \(95 % Wilson\)", text)
     assert re.search(r"two raw 20\s%, .*; 60 of 299, 1 unscored and not counted .*alpha 0\.50", text)
 
 
@@ -309,12 +309,12 @@ def test_every_word_of_the_trade_is_explained(whole: Run) -> None:
     body, reading = re.split("How to read this page", text_of(whole))[-2:]
     for word in ("AUROC", "Clopper-Pearson", "q"):
         assert re.search(rf"\b{word}\b", body), f"{word} is not on the page"
-    for word in ("AUROC", "Clopper-Pearson", "Wilson", "q says how surely", "two-sided detection score", "raw,",
-                 "Rare and distinct (minority score)", "Images like it", "When asked for"):  # fmt: skip
+    for word in ("AUROC", "Clopper-Pearson", "Wilson", "q says how strong", "two-sided detection score", "raw,",
+                 "Rare and distinct (minority score)", "Similar images", "When requested"):  # fmt: skip
         assert word in reading
     first = body.index("AUROC")
-    assert body[first:].startswith("AUROC: how well two kinds of images are told apart")
-    assert "estimated from likeness among the 60 audited images" in body and "The rate to quote" in body
+    assert body[first:].startswith("AUROC: how well two kinds of images are separated")
+    assert "Estimated from similarity among the 60 audited images" in body and "the rate to quote" in body
 
 
 @pytest.mark.parametrize("noise", [0, 40])

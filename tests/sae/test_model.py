@@ -218,7 +218,7 @@ def test_the_threshold_starts_at_the_first_batch_and_follows(sae):
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 60), chunk=st.integers(1, 30))
 @settings(max_examples=60, deadline=None)
 def test_calibration_leaves_exactly_k_codes_a_token(seed, n, chunk):
-    """In however many parts the tokens are looked at."""
+    """The number of chunks makes no difference."""
     made = MatryoshkaSAE(CONFIG)
     made.initialize(tokens(), generator(seed))
     x = tokens(n, seed + 1)

@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def numbered(sizes: list[int]) -> list[TokenBatch]:
-    """Images of so many tokens each; a token says its own number."""
+    """Images of as many tokens each; a token holds its own number."""
     parts, first = [], 0
     for image, size in enumerate(sizes):
         numbers = torch.arange(first, first + size)

@@ -1,4 +1,4 @@
-"""Training while the images are made: nothing stored, resumable to the bit, the same by replay."""
+"""Training while images are generated: nothing is stored, it resumes bit for bit, and a second pass gives the same."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Training: planted dictionaries come back, the dead clock keeps time, the stage leaves its files."""
+"""Training recovers planted dictionaries, tracks dead neurons, and writes its files."""
 
 import json
 
@@ -113,7 +113,7 @@ def neurons(*fired: int) -> Tensor:
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights():
-    """Kept as a file between two steps: weights, Adam, threshold and dead clock."""
+    """The state goes through a file between two steps: weights, Adam, threshold and dead neurons."""
     _, tokens = planted(6_000)
     config = TrainConfig(d_sae=64, k=2, dead_after_tokens=400, dead_after_images=2)
     batches = [TokenBatch(part, torch.arange(len(part)) // 100 + 5 * i) for i, part in enumerate(tokens.split(500))]
@@ -161,7 +161,7 @@ def test_without_image_indices_only_tokens_count():
 
 
 def test_a_dead_neuron_is_brought_back():
-    """A neuron that fires on nothing learns the feature that the residual holds, if the auxiliary loss asks it."""
+    """The auxiliary loss teaches a silent neuron the feature that is left in the residual."""
     _, tokens = planted(40_000)
 
     def n_dead(after_tokens):
@@ -169,11 +169,11 @@ def test_a_dead_neuron_is_brought_back():
         sae = MatryoshkaSAE(config.sae_config(32))
         sae.initialize(tokens, torch.Generator().manual_seed(0))
         with torch.no_grad():
-            sae.W_enc[:, :16] *= 0.02  # the coarse group whispers: never among the largest
+            sae.W_enc[:, :16] *= 0.02  # the coarse group is too weak to be among the largest
         last = list(fit(sae, tokens.split(512), config))[-1]
         return last.n_dead, int((sae.encode(tokens)[:, :16] > 0).any(dim=0).logical_not().sum())
 
-    assert n_dead(10**9) == (0, 16)  # never told that they are dead
+    assert n_dead(10**9) == (0, 16)  # they never count as dead
     assert n_dead(2_000)[1] <= 4
 
 

@@ -18,8 +18,7 @@ from raigen.amplification.dose_response import (
     subjects_of,
     write_entry,
 )
-from raigen.amplification.mixture import Mixture, assign_prompts, mix
-from raigen.amplification.rendering import Recipe
+from raigen.amplification.mixture import assign_prompts, mix
 from raigen.config import AmplifyConfig
 from raigen.errors import RaigenError
 from raigen.runs.records import RareAttribute, Sample
@@ -61,19 +60,31 @@ def amplify_by_mixing(experiment: Experiment, attributes: Sequence[RareAttribute
     The rates of the prompts are measured on the first `n_images` seeds; the mixture is made and judged on the next
     ones. Raises RaigenError when no mixture reaches the targets, with the nearest rates that one does reach.
     """
-    targets, evaluator = experiment.config.targets, experiment.evaluator
+    config, renderer, evaluator = experiment.config, experiment.renderer, experiment.evaluator
+    n = config.n_images
+    subjects = [subjects_of(experiment, attribute) for attribute in attributes]
     prompts = [(BASE, experiment.base)]
     prompts += [(f"{a.neuron}-prompt", recipe_of(experiment, a, "prompt")) for a in attributes]
-    rates = _rates(experiment, prompts, attributes, tell)
-    plan = mix(rates, np.array(targets))
-    if not np.allclose(plan.rates, targets, atol=1e-4):
+    rates = np.zeros((len(prompts), len(attributes)))
+    for row, (name, recipe) in enumerate(prompts):
+        pilot = renderer.make(name, recipe, range(n), tell).samples
+        for column, sought in enumerate(subjects):
+            seen = experiment.observe(pilot, sought, tell)
+            rates[row, column] = evaluator.summary(seen)["presence"]["rate"]
+    plan = mix(rates, np.array(config.targets))
+    if not np.allclose(plan.rates, config.targets, atol=1e-4):
         near = ", ".join(f"{rate:.3g}" for rate in plan.rates)
-        raise RaigenError(f"targets: no mixture of these prompts gives {targets}; the nearest gives {near}")
-    samples, reached = _mixed(experiment, prompts, plan, tell), []
-    for attribute, target, expected in zip(attributes, targets, plan.rates, strict=True):
-        seen = experiment.observe(samples, subjects_of(experiment, attribute), tell)
-        reached.append({"rank": attribute.rank, "neuron": attribute.neuron, "label": attribute.label,
-                        "target": target, "expected": float(expected), **evaluator.summary(seen)})  # fmt: skip
+        raise RaigenError(f"targets: no mixture of these prompts gives {config.targets}; the nearest gives {near}")
+    prompt_of = assign_prompts(plan.shares, n, config.control_seed)
+    samples: dict[int, Sample] = {}
+    for place, (name, recipe) in enumerate(prompts):
+        indices = (n + np.flatnonzero(prompt_of == place)).tolist()
+        samples |= dict(zip(indices, renderer.make(name, recipe, indices, tell).samples, strict=True))
+    ordered, reached = [samples[index] for index in sorted(samples)], []
+    for a, sought, target, expected in zip(attributes, subjects, config.targets, plan.rates, strict=True):
+        found = evaluator.summary(experiment.observe(ordered, sought, tell))
+        reached.append({"rank": a.rank, "neuron": a.neuron, "label": a.label, "target": target,
+                        "expected": float(expected), **found})  # fmt: skip
     entry = Amplification({
         "method": "mix", "setup": experiment.setup, "attributes": reached,
         "prompts": [{"prompt": recipe.prompt, "share": float(share), "rates": row.tolist()}
@@ -82,30 +93,6 @@ def amplify_by_mixing(experiment: Experiment, attributes: Sequence[RareAttribute
     name = "-".join(["mix", *(str(attribute.neuron) for attribute in attributes)])
     write_entry(experiment.run, experiment.run.amplification_path(name), entry)
     return entry
-
-
-def _rates(
-    experiment: Experiment, prompts: Sequence[tuple[str, Recipe]], attributes: Sequence[RareAttribute], tell: Tell
-) -> np.ndarray:
-    """The rate of each attribute under each prompt, [prompt, attribute]."""
-    rates = np.zeros((len(prompts), len(attributes)))
-    for row, (name, recipe) in enumerate(prompts):
-        pilot = experiment.renderer.make(name, recipe, range(experiment.config.n_images), tell)
-        for column, attribute in enumerate(attributes):
-            seen = experiment.observe(pilot.samples, subjects_of(experiment, attribute), tell)
-            rates[row, column] = experiment.evaluator.summary(seen)["presence"]["rate"]
-    return rates
-
-
-def _mixed(experiment: Experiment, prompts: Sequence[tuple[str, Recipe]], plan: Mixture, tell: Tell) -> list[Sample]:
-    """The images of the mixture, in the order of their seeds."""
-    n = experiment.config.n_images
-    prompt_of = assign_prompts(plan.shares, n, experiment.config.control_seed)
-    samples: dict[int, Sample] = {}
-    for place, (name, recipe) in enumerate(prompts):
-        indices = (n + np.flatnonzero(prompt_of == place)).tolist()
-        samples |= dict(zip(indices, experiment.renderer.make(name, recipe, indices, tell).samples, strict=True))
-    return [samples[index] for index in sorted(samples)]
 
 
 def _silent(tick: Tick) -> None:

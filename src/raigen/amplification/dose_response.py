@@ -172,16 +172,11 @@ def recipe_of(experiment: Experiment, attribute: RareAttribute, method: str) -> 
     random_direction, random_neuron = CONTROLS.get(does, (None, None))
     if method == random_neuron:
         neurons = (_random_neuron(experiment, attribute),)
+    seed = config.control_seed + attribute.neuron if method == random_direction else None
     return replace(
-        experiment.base,
-        neurons=neurons,
-        scales=tuple(map(renderer.scale, neurons)) if does != "contrast" else (),
-        method=does,
-        direction_seed=config.control_seed + attribute.neuron if method == random_direction else None,
-        steps=config.steps,
-        every_branch=config.every_branch,
-        mask=renderer.mask_hash,
-    )
+        experiment.base, neurons=neurons, scales=tuple(map(renderer.scale, neurons)) if does != "contrast" else (),
+        method=does, direction_seed=seed, steps=config.steps, every_branch=config.every_branch, mask=renderer.mask_hash,
+    )  # fmt: skip
 
 
 def write_curve(run: Run, name: str, entry: dict[str, Any]) -> Amplification:

@@ -83,7 +83,7 @@ def steering(
             return patterned(tokens, [patterns[neuron] for neuron in active], list(active.values()), where)
         return pushed(tokens, sae, list(active), list(active.values()), units, method, where)
 
-    with TokenHook(point, layout, visit, exact=True, every_branch=every_branch).listening(denoiser_of(pipe, point)):
+    with TokenHook(point, layout, visit, exact=True, every_branch=every_branch).registered(denoiser_of(pipe, point)):
         yield
 
 

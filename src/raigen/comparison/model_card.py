@@ -1,4 +1,4 @@
-"""Writes what other programs read of a study: its tables as parquet, and a model card for each model."""
+"""Exports a study for other programs: its tables as parquet, and a model card for each model."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ TASK = "text-to-image"
 
 
 def export(study: Study, page: Mapping[str, Any], runs: Mapping[str, Run]) -> list[Path]:
-    """Writes `cards/MODEL.md` for each model and, where pyarrow is installed, the tables as parquet; the paths.
+    """Writes `cards/MODEL.md` for each model and, if pyarrow is installed, the tables as parquet. Returns the paths.
 
     `page` is the dict of the report, `runs` holds a run of each model.
     """
@@ -33,7 +33,7 @@ def export(study: Study, page: Mapping[str, Any], runs: Mapping[str, Run]) -> li
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """The name of a file for each model, none twice.
+    """A file name for each model; no two are equal.
 
     >>> file_names(["a/x", "a x", "B"])
     ['a-x', 'a-x-2', 'b']
@@ -45,10 +45,10 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def card_of(page: Mapping[str, Any], model: str, facts: CaptureFacts) -> str:
-    """A model card in Markdown: a block of metadata as the Hub reads it, then every rate of the model for each prompt.
+    """A model card in Markdown: a block of metadata that the Hub reads, then every rate of the model for each prompt.
 
-    `facts` are those of a capture: the license and the place on the Hub go into the block where they are known. The
-    rates of attributes and the discrepancies of closed axes stand in its `model-index`.
+    The license and the place on the Hub come from `facts`, the facts of a capture, if they are known. The `model-index`
+    of the block has the rates of attributes and the discrepancies of closed axes.
     """
     name = page["names"][model]
     parts = [{"prompt": prompt, "cells": _cells(page, prompt, model), "axes": _axes(page, prompt, model)}
@@ -70,13 +70,13 @@ def _cells(page: Mapping[str, Any], prompt: str, model: str) -> list[tuple[Mappi
 
 
 def _axes(page: Mapping[str, Any], prompt: str, model: str) -> list[Mapping[str, Any]]:
-    """How the images of a model for a prompt spread over each axis, closed and open."""
+    """How the images of a model for a prompt are distributed over each axis, closed and open."""
     return [rate for rival in page["rivals"] for rate in rival["rates"]
             if (rate["prompt"], rate["model"]) == (prompt, model)]  # fmt: skip
 
 
 def _found_by(row: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
-    """Who asks for an attribute: an audit, the user, sets of axes."""
+    """Where an attribute comes from: audits, the user, sets of axes."""
     audits = ["this audit" if cell["is_listed"] else "another audit"] if row["findings"] else []
     sets = dict.fromkeys(f"{axis['approach']} set" for axis in row["axes"])
     return [*audits, *(["given"] if row["given"] else []), *sets]

@@ -1,4 +1,4 @@
-"""Gathers what the report of a study says, as one dict."""
+"""Gathers everything that the report of a study says, as one dict."""
 
 import math
 from collections import Counter
@@ -19,19 +19,19 @@ from raigen.runs.study import Study
 from raigen.runs.study_records import CLOSED, KINDS, OPEN
 from raigen.stats import LEVEL
 
-MAX_STRIPS = 60  # attributes with images; those that differ most
-HEAT = 70  # percent of color at a rate of 1: the text on it stays readable
-N_TOLD = 5  # changes that the summary tells
+MAX_STRIPS = 60  # attributes with images: those in which the models differ most
+HEAT = 70  # percent of color at a rate of 1, so that the text on it stays readable
+N_IN_SUMMARY = 5  # changes that the summary names
 
 Places = Mapping[tuple[str, str], Judged]  # by prompt and model
 
 
 def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: CompareConfig) -> dict[str, Any]:
-    """Everything that the page says. `entry` is what comparison.json holds."""
+    """Everything that the page says. `entry` is the content of comparison.json."""
     cells = _cells(entry)
     kinds = Counter((change["model"], change["kind"]) for change in entry["changes"])
-    told = [change for change in entry["changes"] if change["kind"] not in ("same", "unmeasured")]
-    told.sort(key=lambda change: (change["q"], -abs(change["difference"]["difference"])))
+    moved = [change for change in entry["changes"] if change["kind"] not in ("same", "unmeasured")]
+    moved.sort(key=lambda change: (change["q"], -abs(change["difference"]["difference"])))
     return {
         **{name: value for name, value in entry.items() if name not in ("cells", "attributes")},
         "names": short_names(entry["models"]),
@@ -39,10 +39,10 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
         "rivals": [rival for approach in (CLOSED, OPEN) if (rival := _rival(approach, entry, cells))],
         "kinds": KINDS,
         "counts": {model: {kind: kinds[model, kind] for kind in KINDS} for model in entry["models"][1:]},
-        "told": [change | {"before": cells[change["label"], change["prompt"], change["baseline"]]["presence"],
+        "moved_most": [change | {"before": cells[change["label"], change["prompt"], change["baseline"]]["presence"],
                            "after": cells[change["label"], change["prompt"], change["model"]]["presence"]}
-                 for change in told[:N_TOLD]],
-        "n_told": len(told),
+                 for change in moved[:N_IN_SUMMARY]],
+        "n_moved": len(moved),
         "axis": charts.rate_axis([cell["presence"]["high"] for cell in cells.values() if cell["presence"]["n"]]),
         "strips": _strips(entry, judged, config),
         "shared": _shared(study),
@@ -57,7 +57,7 @@ def page_of(study: Study, entry: Mapping[str, Any], judged: Places, config: Comp
 
 
 def short_names(models: Sequence[str]) -> dict[str, str]:
-    """What each model is called on the page: the last part of its name where that tells them apart.
+    """The name of each model on the page: the last part of its name if these parts differ, else all of it.
 
     >>> short_names(["portraits", "/models/fair"]), short_names(["a/x", "b/x"])
     ({'portraits': 'portraits', '/models/fair': 'fair'}, {'a/x': 'a/x', 'b/x': 'b/x'})
@@ -67,7 +67,7 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
 
 
 def _shared(study: Study) -> list[dict[str, Any]]:
-    """For each model whose prompts share an autoencoder, how often every listed neuron fires under each of them."""
+    """How often every listed neuron fires for each prompt, for each model whose prompts share an autoencoder."""
     tables: dict[str, dict[str, Any]] = {}
     for row in study.neuron_rates():
         table = tables.setdefault(row["model"], {"model": row["model"], "under": [], "rows": {}})
@@ -79,7 +79,7 @@ def _shared(study: Study) -> list[dict[str, Any]]:
 
 
 def _cells(entry: Mapping[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """The cells of the matrix with the change and what came when asked, by label, prompt and model."""
+    """The cells of the matrix by label, prompt and model, each with its change and its rate when requested."""
     found = {}
     changes, lone = ({(e["label"], e["prompt"], e["model"]): e for e in entry[name]} for name in ("changes", "lone"))
     for cell in entry["cells"]:
@@ -102,14 +102,14 @@ def _rows(entry: Mapping[str, Any], cells: Mapping[tuple[str, str, str], Mapping
 
 
 def _rival(approach: str, entry: Mapping[str, Any], cells: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What an approach with axes and raigen have in common and what each finds alone; None where it was not asked.
+    """What a set of axes and raigen both found, and what only one of them found; None without a set of this approach.
 
-    Values that were only given belong to neither. Each value stands with its lowest and highest rate.
+    Values that were only given belong to neither. Each value comes with its lowest and highest rate.
     """
     rates = [rate for rate in entry["axes"] if rate["approach"] == approach]
     if not rates:
         return None
-    lists: dict[str, list[dict[str, Any]]] = {"both": [], "only_found": [], "only_asked": []}
+    lists: dict[str, list[dict[str, Any]]] = {"both": [], "only_found": [], "only_axes": []}
     for attribute in entry["attributes"]:
         asked = [axis for axis in attribute["axes"] if axis["approach"] == approach]
         seen = [cells[attribute["label"], prompt, model]["presence"]
@@ -118,12 +118,12 @@ def _rival(approach: str, entry: Mapping[str, Any], cells: Mapping[Any, Mapping[
         value = {"label": attribute["label"], "axis": asked[0]["axis"] if asked else None,
                  "low": min(spread, default=None), "high": max(spread, default=None)}  # fmt: skip
         if attribute["findings"] or asked:
-            lists["only_asked" if not attribute["findings"] else "both" if asked else "only_found"].append(value)
+            lists["only_axes" if not attribute["findings"] else "both" if asked else "only_found"].append(value)
     return {"approach": approach, "rates": rates, "n_axes": len({rate["axis"] for rate in rates}), **lists}
 
 
 def _strips(entry: Mapping[str, Any], judged: Places, config: CompareConfig) -> dict[str, dict[str, Any]]:
-    """By label, images of all models with the same seeds, of the prompt in which the models differ most."""
+    """Images of all models with the same seeds, by label, for the prompt in which the models differ most."""
     chosen = sorted((_prompt_of(attribute, entry) for attribute in entry["attributes"]), key=lambda one: one[0])
     runs, count = list(judged.values()), config.n_strip_images
     n_shown = min(MAX_STRIPS, len(chosen)) * len(entry["models"]) * count
@@ -139,8 +139,8 @@ def _strips(entry: Mapping[str, Any], judged: Places, config: CompareConfig) -> 
 
 
 def _prompt_of(attribute: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[tuple[float, float], str, str]:
-    """How much the models differ at most (small is much), the label, and the prompt in which they do; else the one for
-    which it was found."""
+    """A sort key (small if the models differ much), the label, and the prompt in which they differ most. Without a
+    difference it is the first prompt for which the attribute was found."""
     label = attribute["label"]
     moved = [((c["q"], -abs(c["difference"]["difference"])), label, c["prompt"])
              for c in entry["changes"] if c["label"] == label and c["difference"]]  # fmt: skip
@@ -149,8 +149,7 @@ def _prompt_of(attribute: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[
 
 
 def seeds_to_show(shows: Float[np.ndarray, "model image"], count: int) -> list[int]:
-    """Up to `count` images by index: the first that some model shows the attribute in, filled up with the first of
-    the others.
+    """The indices of up to `count` images: first those in which some model shows the attribute, then others.
 
     >>> seeds_to_show(np.array([[0.0, 0, 0, 1], [0, 0, np.nan, 0]]), 2)
     [0, 3]
@@ -171,7 +170,7 @@ def _strip(one: Judged, label: str, places: Sequence[int], thumbs: Thumbs) -> li
 
 
 def _unscored(judged: Places) -> list[tuple[str, int]]:
-    """Why verdicts are missing, and how many."""
+    """How many verdicts are missing, for each reason."""
     found: Counter[str] = Counter()
     for one in judged.values():
         for verdict in one.verdicts.values():

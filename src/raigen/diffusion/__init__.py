@@ -1,4 +1,4 @@
-"""From a prompt to images and activations: loads any diffusers pipeline and listens to one of its modules.
+"""From a prompt to images and activations: loads any diffusers pipeline and hooks one of its modules.
 
 The stage is `capture`, in `raigen.diffusion.capture`.
 """

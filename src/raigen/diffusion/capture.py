@@ -1,4 +1,4 @@
-"""Generates the images of a run, and keeps what the hookpoint put out for each."""
+"""Generates the images of a run, and keeps the activations of its hookpoint."""
 
 import itertools
 import time
@@ -25,17 +25,17 @@ from raigen.runs.steps import Outcome, Tick, mapped
 
 
 def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
-    """Makes image i from seed `base_seed + i` and keeps the activations of its last denoising step, or of all.
+    """Makes image i from seed `base_seed + i` and keeps the activations of its last denoising step, or of all steps.
 
-    Each batch is written whole: its images, one shard of activations, then its lines in samples.jsonl. Stopped at
-    any time and started again, it keeps every batch whose images have the hashes in samples.jsonl and whose shard
-    is whole, and makes the others again, to the same images. Yields progress in images.
+    Each batch is written whole: its images, one shard of activations, then its lines in samples.jsonl. After a stop,
+    the next start keeps every batch whose images have the hashes in samples.jsonl and whose shard is whole. It makes
+    the other batches again, with the same images. Yields progress in images.
 
-    Wholly black images, the work of a safety checker or of a decoder that broke down, are listed in the facts as
-    `black_images`; later stages leave them out.
+    A safety checker, or a decoder that breaks down, makes wholly black images. The facts list them as `black_images`,
+    and later stages leave them out.
 
     Raises RaigenError when the model cannot be loaded, the hookpoint does not exist or cannot be captured, an
-    activation is not finite, a batch is black although nothing checks for safety, or the disk is full.
+    activation is not finite, a whole batch is black without a safety checker, or the disk is full.
     """
     return mapped(capture_batches(run, config), lambda part: part.tick)
 
@@ -43,21 +43,20 @@ def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
 def capture_batches(
     run: Run, config: CaptureConfig, again_from: int | None = None, pipe: DiffusionPipeline | None = None
 ) -> Generator[CapturedBatch, None, Outcome]:
-    """`capture`, yielding the activations of every batch as it is made, at all steps.
+    """`capture` that yields the activations of every batch as it is made, at all steps.
 
-    With `again_from`, all images from that one on are made, also those that are there: their activations are wanted
-    again. What is there is not written again. `pipe` is the pipeline of `config`, where it is loaded already.
+    With `again_from`, all images from that index on are made, even if they are there already, since their activations
+    are needed again; they are not written again. `pipe` is the pipeline of `config`, if it is loaded already.
     """
     pipe = pipe or load_pipeline(config.model, config.device, config)
     settings = defaults(pipe, config.model, config)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
     model_facts = _model_facts(pipe, config, hookpoint)
     samples = _whole_batches(run, config)
-    if run.samples_path.exists():  # what it lists beyond the whole batches is gone
+    if run.samples_path.exists():  # it may list images of broken batches, which are deleted now
         write_list(run.samples_path, samples)
     n_made, seconds = 0, 0.0
-    license = model_facts["licence"]
-    note = f"the model's license: {license}" if license else ""
+    note = f"the model's license: {model_facts['licence']}" if model_facts["licence"] else ""
     yield CapturedBatch([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
     for indices in _batches(config, samples, again_from):
         started = time.perf_counter()
@@ -89,7 +88,7 @@ def capture_batches(
 
 
 def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
-    """Which model it was, exactly, and by what means it ran."""
+    """Which model made the images, exactly, and how it ran."""
     source = find_source(config.model, config)
     return {
         "model": config.model,
@@ -105,18 +104,14 @@ def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hook
 
 
 def _whole_batches(run: Run, config: CaptureConfig) -> dict[int, Sample]:
-    """The samples of the batches that an earlier start left whole; the files of all others are deleted."""
+    """The samples of the batches that an earlier start finished. The files of all other batches are deleted."""
     listed = whole_samples(run, run.samples_path, run.images_dir, config.prompt, config.base_seed)
     whole: dict[int, Sample] = {}
     files = set()
     for path in sorted(run.activations_dir.glob("*.safetensors")):
         indices = _images_of(path)
-        if (
-            indices
-            and indices[-1] < config.n_images
-            and whole.keys().isdisjoint(indices)
-            and listed.keys() >= set(indices)
-        ):
+        is_new = whole.keys().isdisjoint(indices)
+        if indices and indices[-1] < config.n_images and is_new and listed.keys() >= set(indices):
             whole |= {index: listed[index] for index in indices}
             files |= {path, *(run.dir / listed[index].file for index in indices)}
     for folder in (run.images_dir, run.activations_dir):
@@ -126,7 +121,7 @@ def _whole_batches(run: Run, config: CaptureConfig) -> dict[int, Sample]:
 
 
 def _images_of(shard: Path) -> range:
-    """The indices of the images in a shard; empty when it is broken."""
+    """The indices of the images in a shard; empty if it is broken."""
     try:
         with safe_open(shard, "pt") as file:
             first = int(file.metadata()["first"])
@@ -136,7 +131,7 @@ def _images_of(shard: Path) -> range:
 
 
 def _batches(config: CaptureConfig, samples: Mapping[int, Sample], again_from: int | None) -> Iterator[list[int]]:
-    """The indices to make, in batches of consecutive ones: those without a sample, or all from `again_from` on."""
+    """The indices to make, in batches of consecutive ones: indices without a sample, or all from `again_from` on."""
     first = 0 if again_from is None else again_from
     wanted = [index for index in range(first, config.n_images) if again_from is not None or index not in samples]
     for indices in _consecutive(wanted):
@@ -145,7 +140,7 @@ def _batches(config: CaptureConfig, samples: Mapping[int, Sample], again_from: i
 
 
 def _consecutive(indices: list[int]) -> Iterator[list[int]]:
-    """Rising indices cut where one is left out."""
+    """Rising indices, split at every gap."""
     for _, group in itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
         yield [index for _, index in group]
 
@@ -153,7 +148,7 @@ def _consecutive(indices: list[int]) -> Iterator[list[int]]:
 def _write_batch(
     run: Run, config: CaptureConfig, indices: list[int], rows: slice, generated: Generated
 ) -> dict[int, Sample]:
-    """Writes the images of `rows` under `indices`, with their activations."""
+    """Writes the images of `rows` with these indices, and their activations."""
     assert generated.activations is not None and generated.grid is not None  # a hookpoint was given
     samples = {}
     for index, image in zip(indices, generated.images[rows], strict=True):
@@ -173,5 +168,5 @@ def _black(samples: Mapping[int, Sample], settings: Settings) -> list[int]:
 
 def _check_not_black(pipe: DiffusionPipeline, config: CaptureConfig, generated: Generated) -> None:
     if pipe.components.get("safety_checker") is None and not any(image.getbbox() for image in generated.images):
-        raise RaigenError(f"{config.model}: a whole batch of images came out black; its decoder breaks down with "
-                          f"these numbers. Try --dtype float32 or bfloat16 (now: {config.dtype})")  # fmt: skip
+        raise RaigenError(f"{config.model}: a whole batch of images came out black; its decoder breaks down with this "
+                          f"dtype. Try --dtype float32 or bfloat16 (now: {config.dtype})")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Runs text-to-image pipelines: images of a prompt, one seed each, beside what one module put out at every step."""
+"""Runs text-to-image pipelines: images of a prompt, one seed each, and the activations of one module at each step."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,17 @@ from raigen.diffusion.loading import arguments_of
 from raigen.errors import RaigenError
 from raigen.world.models import OWN_SETTINGS, model_path
 
-PIXEL_MULTIPLE = 8  # what pipelines ask of height and width at least
+PIXEL_MULTIPLE = 8  # every pipeline requires at least this of height and width
 
-# What pipelines do unless told not to: make another size than is asked for and crop it; rewrite the prompt, where
-# packages that they do not ask for are installed.
+# Pipeline options that we switch off: one generates at another size and crops, one rewrites the prompt.
 UNWANTED_DEFAULTS = ("use_resolution_binning", "clean_caption")
 
-# What probing found, so that it is done once for all batches of a run.
+# What the layout probe found, so that it runs once for all batches of a run.
 _layouts: WeakKeyDictionary[DiffusionPipeline, dict[tuple, TokenLayout]] = WeakKeyDictionary()
 
 
 class Settings(NamedTuple):
-    """How images are made; None is what the pipeline does not take. `height` and `width` are pixels."""
+    """How images are made; None if the pipeline does not take the setting. `height` and `width` are pixels."""
 
     num_inference_steps: int
     guidance_scale: float | None
@@ -43,14 +42,14 @@ class Settings(NamedTuple):
 
 
 WHOLE_NUMBERS = ("num_inference_steps", "height", "width")
-FILED = (*WHOLE_NUMBERS, "guidance_scale")  # what raigen.json may hold
+FILED = (*WHOLE_NUMBERS, "guidance_scale")  # the settings that raigen.json may hold
 
 
 class Generated(NamedTuple):
-    """Images, and what the hookpoint put out for each.
+    """Images, and the activations of the hookpoint for each.
 
-    Tokens run row by row over a `grid` of (rows, columns); `step_indices` are the denoising steps kept, from 0 (pure
-    noise) up. Without a hookpoint `activations` and `grid` are None and `step_indices` is empty.
+    Tokens run row by row over a `grid` of (rows, columns). `step_indices` are the denoising steps that were kept; 0
+    starts from pure noise. Without a hookpoint `activations` and `grid` are None and `step_indices` is empty.
     """
 
     images: list[Image]
@@ -60,11 +59,11 @@ class Generated(NamedTuple):
 
 
 def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig | None = None) -> Settings:
-    """What `config` asks for; where it leaves a setting open, the model's own.
+    """The settings of `config`. Where it leaves one open, the model's own default applies.
 
-    The model's own are those of `raigen.json` in its folder (keys `num_inference_steps`, `guidance_scale`, `height`,
-    `width`, all optional), else the defaults of the pipeline's call; the size is that of the denoiser's training.
-    Raises RaigenError when a setting is known nowhere, is no number, or does not fit the pipeline.
+    The model's own defaults are in `raigen.json` in its folder (keys `num_inference_steps`, `guidance_scale`, `height`,
+    `width`, all optional), or else in the signature of the pipeline's call. The default size is that of the
+    denoiser's training. Raises RaigenError when a setting is known nowhere, is no number, or does not fit the pipeline.
     """
     accepted = arguments_of(type(pipe))
     values: dict[str, Any] = {name: getattr(accepted.get(name), "default", None) for name in Settings._fields}
@@ -94,17 +93,17 @@ def generate(
     hookpoint: Hookpoint | None = None,
     step_indices: Sequence[int] | None = None,
 ) -> Generated:
-    """Makes one image of `prompt` per seed, and collects what the hookpoint puts out at every denoising step.
+    """Makes one image of `prompt` per seed, and collects the outputs of the hookpoint at every denoising step.
 
-    Each image has a random generator of its own, on the CPU, so the other seeds of a call change nothing but the
-    last bits. A step is one evaluation of the denoiser on the noisy images (some schedulers take more than
-    `num_inference_steps`); `step_indices` None keeps them all. Under classifier-free guidance what saw the prompt is
-    kept, as published (RAIGen, arXiv 2602.06806); without, everything is. An output [image, channel, row, column]
-    becomes one token per position; of a transformer's block the image tokens are taken, not those of the text. Where
-    they lie is found out before the first batch, by some calls of the denoiser for one image (see `LayoutProbe`).
+    Each image has its own random generator, on the CPU, so the other seeds of a call change only the last bits. A step
+    is one evaluation of the denoiser on the noisy images; some schedulers need more than `num_inference_steps`.
+    `step_indices` None keeps all steps. Under classifier-free guidance the branch that sees the prompt is kept, as
+    published (RAIGen, arXiv 2602.06806). An output [image, channel, row, column] becomes one token per position. From a
+    transformer's block the image tokens are taken, not the text tokens. A few calls of the denoiser for one image find
+    out where they lie, before the first batch (see `LayoutProbe`).
 
-    Raises RaigenError when the module does not run exactly once per step, puts out something that is no grid of
-    tokens, or a number that is not finite; and when the memory does not suffice.
+    Raises RaigenError when the module does not run exactly once per step, when its output is no grid of tokens or holds
+    a number that is not finite, and when the memory does not suffice.
     """
     if not seeds:
         raise RaigenError("seeds: expected at least one; got none")
@@ -118,25 +117,25 @@ def generate(
 
 
 def generate_with_hooks(
-    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, listeners: Sequence[TokenHook]
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, hooks: Sequence[TokenHook]
 ) -> list[Image]:
-    """Makes one image of `prompt` per seed while all `listeners`, new ones, visit what their modules put out.
+    """Makes one image of `prompt` per seed while all `hooks`, which must be new, visit the outputs of their modules.
 
     Raises RaigenError as `generate` does.
     """
-    with _memory(pipe, len(seeds)), ExitStack() as ears:
-        for listener in listeners:
-            ears.enter_context(listener.listening(denoiser_of(pipe, listener.hookpoint)))
+    with _memory(pipe, len(seeds)), ExitStack() as registered:
+        for hook in hooks:
+            registered.enter_context(hook.registered(denoiser_of(pipe, hook.hookpoint)))
         images = _call(pipe, prompt, seeds, settings)
-    for listener in listeners:
-        listener.end_step()
+    for hook in hooks:
+        hook.end_step()
     return images
 
 
 def generate_images(
     pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, batch_size: int
 ) -> Iterator[list[Image]]:
-    """Makes the images of `seeds` in their order, `batch_size` at a time, without looking inside."""
+    """Makes the images of `seeds` in their order, `batch_size` at a time, without any hook."""
     for start in range(0, len(seeds), batch_size):
         yield generate(pipe, prompt, seeds[start : start + batch_size], settings).images
 
@@ -144,9 +143,9 @@ def generate_images(
 def layouts(
     pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoints: Sequence[Hookpoint]
 ) -> list[TokenLayout | RaigenError]:
-    """Where modules of one denoiser put the image tokens of `prompt`, or why they cannot be captured.
+    """Where the outputs of modules of one denoiser hold the image tokens of `prompt`, or why they cannot be captured.
 
-    Takes the first denoising step of one image, for all of them at once. Raises RaigenError when the memory does not
+    Runs the first denoising step of one image, once for all modules. Raises RaigenError when the memory does not
     suffice.
     """
     found: list[TokenLayout | RaigenError] = []
@@ -165,14 +164,14 @@ def layouts(
                 except RaigenError as error:
                     found.append(error)
     finally:
-        pipe.maybe_free_model_hooks()  # the pipeline was stopped midway, with its parts where they were
+        pipe.maybe_free_model_hooks()  # the pipeline was stopped midway, and offloaded parts are still on the GPU
     return found
 
 
 def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoint: Hookpoint) -> TokenLayout:
-    """Where one module puts the image tokens of `prompt`; asked once per pipeline and settings.
+    """Where the outputs of one module hold the image tokens of `prompt`; found once per pipeline and settings.
 
-    Raises RaigenError when it cannot be captured.
+    Raises RaigenError when the module cannot be captured.
     """
     known = _layouts.setdefault(pipe, {})
     key = (hookpoint, prompt, settings)
@@ -195,7 +194,7 @@ def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: 
 
 @contextmanager
 def _memory(pipe: DiffusionPipeline, n_images: int) -> Iterator[None]:
-    """Says what to lower where the memory does not suffice. (On a CPU, torch raises it as a plain RuntimeError.)"""
+    """Says what to lower if the memory does not suffice. (On a CPU, torch raises a plain RuntimeError.)"""
     try:
         yield
     except RuntimeError as error:

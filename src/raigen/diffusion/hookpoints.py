@@ -1,4 +1,4 @@
-"""Finds the modules of a pipeline's denoiser that can be looked into."""
+"""Finds the modules of a pipeline's denoiser that can be hooked."""
 
 import difflib
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from torch import nn
 
 from raigen.errors import RaigenError
 
-COMPILED = "_orig_mod"  # where `torch.compile` keeps the module that it wraps
-MAX_LISTED = 5  # candidates from one list of blocks: its neighbors differ little
+COMPILED = "_orig_mod"  # the attribute in which `torch.compile` keeps the module that it wraps
+MAX_LISTED = 5  # candidates from one list of blocks, since neighboring blocks differ little
 
 
 class Hookpoint(NamedTuple):
@@ -25,9 +25,10 @@ class Hookpoint(NamedTuple):
 def find_hookpoint(pipe: DiffusionPipeline, path: str | None = None) -> Hookpoint:
     """The module at a dotted `path` below the pipeline, such as `unet.mid_block`, compiled or not.
 
-    None is the middle block of a U-Net; of a transformer the middle one of `transformer_blocks`, or of its longest list
-    of blocks; and the last of the joint blocks where `single_transformer_blocks` follow them, as published for FLUX.1
-    (RAIGen, arXiv 2602.06806). Raises RaigenError, listing the nearest paths, when there is no such module.
+    None is the default: the middle block of a U-Net. In a transformer it is the middle one of `transformer_blocks`, or
+    of its longest list of blocks. If `single_transformer_blocks` follow the joint `transformer_blocks`, it is the last
+    joint block, as published for FLUX.1 (RAIGen, arXiv 2602.06806). Raises RaigenError, listing the nearest paths, when
+    there is no such module.
     """
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     path = path or _default_path(pipe)
@@ -43,12 +44,12 @@ def find_hookpoint(pipe: DiffusionPipeline, path: str | None = None) -> Hookpoin
 
 
 def denoiser_of(pipe: DiffusionPipeline, hookpoint: Hookpoint) -> nn.Module:
-    """The component that the hookpoint is a part of."""
+    """The component of the pipeline that contains the hookpoint."""
     return pipe.components[hookpoint.path.split(".")[0]]
 
 
 def candidates(pipe: DiffusionPipeline) -> list[Hookpoint]:
-    """The blocks of the denoiser, at most five from each of its lists of blocks; the default one is among them."""
+    """The blocks of the denoiser, at most five from each list of blocks; the default hookpoint is among them."""
     default = find_hookpoint(pipe)
     name = default.path.split(".")[0]
     found = {}
@@ -69,7 +70,7 @@ def _default_path(pipe: DiffusionPipeline) -> str:
     lists = _lists(pipe.components.get("transformer"))
     if not lists:
         raise RaigenError(f"hookpoint: {type(pipe).__name__} has neither a U-Net nor a transformer with a list of "
-                          "blocks; name the module to look into, such as prior.blocks.4")  # fmt: skip
+                          "blocks; name the module to hook, such as prior.blocks.4")  # fmt: skip
     longest = max(lists, key=lambda name: len(lists[name]))
     name = "transformer_blocks" if "transformer_blocks" in lists else longest
     n_blocks = len(lists[name])
@@ -88,7 +89,7 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 
 def calling_hooks(denoiser: nn.Module) -> AbstractContextManager[Any]:
-    """Within it a denoiser that `torch.compile` has seen runs uncompiled: what was compiled before a hook was
-    registered need not call it (torch, "nn.Module hooks support")."""
+    """Runs a compiled denoiser eagerly: code compiled before a hook was registered may not call it (torch, "nn.Module
+    hooks support")."""
     compiled = any(hasattr(part, COMPILED) or part._compiled_call_impl is not None for part in denoiser.modules())
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

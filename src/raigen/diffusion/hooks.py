@@ -1,4 +1,4 @@
-"""Visits the image tokens that one module puts out for the prompt, step by step, by the denoiser's calls alone."""
+"""Visits the image tokens in the outputs of one module, step by step, from the calls of the denoiser alone."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks
 from raigen.errors import RaigenError
 
-NoisyInput = Tensor | list[Tensor]  # the noisy images a denoiser is given: one row, or one item, for each
+NoisyInput = Tensor | list[Tensor]  # the noisy images that a denoiser gets: one row, or one item, for each
 
 
 class TokenLayout(NamedTuple):
     """Where a module's outputs hold the image tokens of the prompt.
 
-    In a step the denoiser sees each image once or more: once for each *branch*, as in classifier-free guidance, where
-    one is told the prompt and one is not. Branches are counted through the rows of a call and on through the calls of
-    the step. `part` is the place among the tensors of an output, `start` that of the first image token in it; the
-    tokens then run row by row over the `grid` of (rows, columns), each of width `d_in`.
+    In a step the denoiser sees each image once for each *branch*: classifier-free guidance has a branch with the prompt
+    and one without. Branches are counted through the rows of a call, and on through the calls of the step. An output
+    can hold several tensors: `part` is the index of the right one, `start` the index of the first image token in it.
+    From there the tokens, of width `d_in`, run row by row over the `grid` of (rows, columns).
     """
 
     branch: int
@@ -31,16 +31,16 @@ class TokenLayout(NamedTuple):
     d_in: int
 
     def tokens(self, states: Tensor) -> Float[Tensor, "image token d_in"]:
-        """The image tokens in rows of the chosen tensor, [row, token, d_in] or [row, channel, row, column].
+        """The image tokens in rows of the right tensor, [row, token, d_in] or [row, channel, row, column].
 
-        A map holds nothing else, whatever its size.
+        A map of any size holds image tokens only.
         """
         rows, columns = self.grid
         return as_tokens(states) if states.dim() == 4 else states[:, self.start : self.start + rows * columns]
 
 
 def as_tokens(states: Tensor) -> Float[Tensor, "image token d_in"]:
-    """[row, channel, row, column] as one token per position; what is tokens already stays."""
+    """[row, channel, row, column] as one token per position. Tokens stay as they are."""
     return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
 
 
@@ -51,7 +51,10 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def noisy_input_of(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> NoisyInput:
-    """The noisy sample in a call of the denoiser: its first argument, whatever that is called."""
+    """The noisy images in a call of the denoiser: its first argument, whatever its name.
+
+    Raises RaigenError when that is no tensor of numbers.
+    """
     sample = args[0] if args else kwargs.get(_first_argument(denoiser))
     rows = [sample] if isinstance(sample, Tensor) else sample if isinstance(sample, list) else []
     if not rows or not all(isinstance(row, Tensor) and row.is_floating_point() for row in rows):
@@ -63,7 +66,7 @@ def noisy_input_of(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
 def with_noisy_input(
     denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], sample: NoisyInput
 ) -> tuple[tuple, dict[str, Any]]:
-    """The same call of the denoiser with another sample."""
+    """The arguments of a call of the denoiser, with other noisy images."""
     return ((sample, *args[1:]), kwargs) if args else (args, kwargs | {_first_argument(denoiser): sample})
 
 
@@ -72,12 +75,12 @@ def _first_argument(denoiser: nn.Module) -> str:
 
 
 def same_rows(rows: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether two samples hold the same noisy images."""
+    """Whether both hold the same noisy images."""
     return len(rows) == len(others) and all(torch.equal(row, other) for row, other in zip(rows, others, strict=True))
 
 
 def put_tokens(states: Tensor, layout: TokenLayout, tokens: Float[Tensor, "image token d_in"]) -> Tensor:
-    """A copy of states with these image tokens in place of their own: the reverse of `Layout.tokens`."""
+    """A copy of `states` with other image tokens; the reverse of `TokenLayout.tokens`."""
     if states.dim() == 4:
         return tokens.transpose(1, 2).unflatten(2, states.shape[2:])
     changed = states.clone()
@@ -86,7 +89,7 @@ def put_tokens(states: Tensor, layout: TokenLayout, tokens: Float[Tensor, "image
 
 
 def n_images_in(sample: NoisyInput) -> int:
-    """How many images a call of the denoiser makes: guidance gives it each of them two or three times."""
+    """How many images a call of the denoiser makes: with guidance it gets each of them two or three times."""
     for branches in (3, 2):
         n, rest = divmod(len(sample), branches)
         if not rest and all(same_rows(list(sample[:n]), list(sample[n * b : n * (b + 1)])) for b in range(1, branches)):
@@ -98,16 +101,16 @@ Visit = Callable[[int, Float[Tensor, "image token d_in"]], Tensor | None]
 
 
 class TokenHook:
-    """Visits the image tokens that one module puts out for the prompt, in every denoising step of a pipeline.
+    """Visits the image tokens of the prompt in the outputs of one module, in every denoising step of a pipeline.
 
-    A step lasts as long as the denoiser's calls are given the same noisy images: the branches of guidance are, be
-    they one call or several, while a scheduler that evaluates the model twice (Heun, PNDM) has moved the sample in
-    between. So no pipeline has to tell its steps, and each evaluation counts as a step.
+    A step lasts as long as the denoiser gets the same noisy images. All branches of guidance get the same ones, in one
+    call or in several. A scheduler that evaluates the model twice (Heun, PNDM) changes the images in between, so each
+    evaluation counts as a step. Therefore no pipeline has to announce its steps.
 
-    `visit(step, tokens)` may return other tokens, which then take their place. Where a step leaves guidance out, its
-    last branch is the prompt's; and where the prompt comes in a later call, the step is visited twice, the second time
-    rightly. Not so with `exact`. `n_images` is the number of images per call; None finds out (they must not start
-    from equal noise). With `every_branch`, all branches are visited.
+    `visit(step, tokens)` may return other tokens, which then replace these. If a step has no guidance, its last branch
+    is the prompt's. If the prompt comes in a later call, the step is visited twice, and the second visit is the right
+    one. With `exact`, the prompt's own branch is visited only, or nothing. With `every_branch`, all branches are
+    visited. `n_images` is the number of images per call; None finds it out, if no two images start from equal noise.
     """
 
     def __init__(self, hookpoint: Hookpoint, layout: TokenLayout, visit: Visit, n_images: int | None = None, *,
@@ -115,19 +118,19 @@ class TokenHook:
         self.hookpoint, self.layout, self.visit = hookpoint, layout, visit
         self.n_images, self.exact, self.every_branch = n_images, exact, every_branch
         self.step = -1
-        self.n_branches = 0  # heard in this step
-        self.n_rows = 0  # of the call that runs; 0 between calls
-        self.n = 0  # images of the call that runs
-        self.heard = False  # in the call that runs
-        self.sample: list[Tensor] = []
+        self.n_branches = 0  # branches seen in this step
+        self.n_rows = 0  # rows of the current call; 0 between calls
+        self.n = 0  # images of the current call
+        self.has_run = False  # whether the module ran in the current call
+        self.noisy: list[Tensor] = []
 
     @contextmanager
-    def listening(self, denoiser: nn.Module) -> Iterator[None]:
-        """Listens to the denoiser and to the module in it; leaves no hook behind. A compiled denoiser runs uncompiled
-        meanwhile."""
+    def registered(self, denoiser: nn.Module) -> Iterator[None]:
+        """Registers hooks at the denoiser and at the module, and removes them in the end. A compiled denoiser runs
+        eagerly meanwhile."""
         handles = [
             denoiser.register_forward_pre_hook(self._begin_call, with_kwargs=True),
-            self.hookpoint.module.register_forward_hook(self._hear),
+            self.hookpoint.module.register_forward_hook(self._visit_output),
             denoiser.register_forward_hook(self._end_call),
         ]
         try:
@@ -138,7 +141,7 @@ class TokenHook:
                 handle.remove()
 
     def end_step(self) -> None:
-        """Raises RaigenError when the module has not run in the step that ends."""
+        """Raises RaigenError if the module has not run in the step that ends."""
         if self.n_branches == 0:
             raise RaigenError(f"hookpoint: {self.hookpoint.path} did not run in step {max(self.step, 0)}; name a "
                               "module of the denoiser")  # fmt: skip
@@ -149,33 +152,32 @@ class TokenHook:
         blocks = [list(sample[start : start + n]) for start in range(0, len(sample), n)]
         rows = blocks[-1]
         if not all(same_rows(block, rows) for block in blocks):
-            raise RaigenError(f"hookpoint: {type(denoiser).__name__} is given the branches of guidance in an order "
-                              "that cannot be told; set batch_size to 1, or guidance off")  # fmt: skip
-        if not same_rows(rows, self.sample):
+            raise RaigenError(f"hookpoint: {type(denoiser).__name__} gets the branches of guidance in an unknown "
+                              "order; set batch_size to 1, or turn guidance off")  # fmt: skip
+        if not same_rows(rows, self.noisy):
             if self.step >= 0:
                 self.end_step()
             self.step, self.n_branches = self.step + 1, 0
-            self.sample = [row.clone() for row in rows]  # a scheduler may move it in place
-        self.n_rows, self.heard = len(sample), False
+            self.noisy = [row.clone() for row in rows]  # a scheduler may change it in place
+        self.n_rows, self.has_run = len(sample), False
 
     def _end_call(self, denoiser: nn.Module, args: tuple, output: Any) -> None:
         self.n_rows = 0
 
-    def _hear(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        if self.heard:
+    def _visit_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        if self.has_run:
             raise RaigenError(f"hookpoint: {self.hookpoint.path} ran more than once in step {self.step}; choose a "
                               "module that runs once per step")  # fmt: skip
         if not self.n_rows:
             return None  # not part of a denoising step
-        self.heard = True
+        self.has_run = True
         states, n = tensors_of(output)[self.layout.part], self.n
         if len(states) != self.n_rows or len(states) % n:
             raise RaigenError(f"hookpoint: {self.hookpoint.path} puts out {len(states)} rows for {n} images; choose "
                               "a module that puts out one per image")  # fmt: skip
         blocks = list(states.split(n))
-        visited = [
-            (block, self.visit(self.step, self.layout.tokens(blocks[block]))) for block in self._theirs(len(blocks))
-        ]
+        chosen = self._chosen(len(blocks))
+        visited = [(block, self.visit(self.step, self.layout.tokens(blocks[block]))) for block in chosen]
         self.n_branches += len(blocks)
         if all(tokens is None for _, tokens in visited):
             return None
@@ -184,8 +186,8 @@ class TokenHook:
                 blocks[block] = put_tokens(blocks[block], self.layout, tokens)
         return _replaced(output, states, torch.cat(blocks))
 
-    def _theirs(self, count: int) -> Sequence[int]:
-        """Which of the `count` branches in this call are to be visited."""
+    def _chosen(self, count: int) -> Sequence[int]:
+        """Which of the `count` branches in this call to visit."""
         if self.every_branch:
             return range(count)
         place = self.layout.branch - self.n_branches
@@ -193,7 +195,7 @@ class TokenHook:
 
 
 class ActivationCollector:
-    """Keeps what a listener visits, on the CPU: of all steps, or of those in `step_indices`."""
+    """Keeps the tokens that a hook visits, on the CPU: of all steps, or of the steps in `step_indices`."""
 
     def __init__(self, path: str, seeds: Sequence[int], step_indices: Sequence[int] | None):
         self.path, self.seeds = path, seeds
@@ -215,7 +217,7 @@ class ActivationCollector:
         self.kept[step] = kept
 
     def collected(self) -> tuple[Float[Tensor, "image step token d_in"], tuple[int, ...]]:
-        """The activations and their steps. Raises RaigenError when a wanted step never came."""
+        """The activations and their steps. Raises RaigenError if one of `step_indices` never came."""
         missing = sorted((self.wanted or frozenset()) - self.kept.keys())
         if missing or not self.kept:
             raise RaigenError(f"step_indices: expected numbers from 0 to {self.n_steps - 1}; got {missing}")

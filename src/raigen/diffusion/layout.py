@@ -1,4 +1,4 @@
-"""Learns from one denoising step where the outputs of a module hold the image tokens of the prompt."""
+"""Finds out, in one denoising step, where the outputs of a module hold the image tokens of the prompt."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,13 +20,14 @@ from raigen.diffusion.hooks import (
 )
 from raigen.errors import RaigenError
 
-TOUCH = 5.0  # added to one place of the noise, whose deviation is about 1: far out, yet no number breaks
-LEAST_ANSWER = 0.01  # to another prompt, of the difference between branches; below it is noise
+TOUCH = 5.0  # added to one position of the noise, whose deviation is about 1: far out, yet no number overflows
+# Smallest response to a changed prompt, relative to the difference between branches, that is not noise.
+LEAST_RESPONSE = 0.01
 OTHER_PROMPTS = ("two gray elephants", "a red bicycle")  # one of them is not the prompt
 
 
 class _Output(NamedTuple):
-    """What a module put out: the tensors that may hold tokens, in 32-bit floats on the CPU, and its shape in words."""
+    """The output of a module: the tensors that may hold tokens, as 32-bit floats on the CPU, and its shape as text."""
 
     parts: list[Tensor]
     shape: str
@@ -34,7 +35,7 @@ class _Output(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """A call of the denoiser, and what each module put out in it, by path."""
+    """A call of the denoiser, and the output of each module in it, by path."""
 
     args: tuple
     kwargs: dict[str, Any]
@@ -47,7 +48,7 @@ class _Call(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """Tokens in one tensor of an output; none where nothing answers to the noise."""
+    """Tokens in one tensor of an output; none if nothing responds to the noise."""
 
     part: int
     first: int
@@ -59,12 +60,12 @@ class _EnoughError(Exception):
 
 
 class LayoutProbe:
-    """What one denoising step of one image tells about some modules.
+    """Probes modules in one denoising step of one image.
 
-    It asks the model and assumes nothing: the branch that answers to another prompt is the prompt's; of a module's
-    tokens, the one that answers most to the first place of the noise is the first image token, and the one that answers
-    most to the last place the last. So neither the class of the pipeline nor the order of its texts and images has to
-    be known.
+    It tries what the model does and assumes nothing. The branch that responds to another prompt is the prompt's. The
+    token that responds most to the first position of the noise is the first image token, and the one that responds most
+    to the last position is the last. So it needs to know neither the class of the pipeline nor the order of texts and
+    images.
 
     `run(prompt)` runs the pipeline for one image, always with the same seed; `image` is its (height, width).
     """
@@ -81,8 +82,8 @@ class LayoutProbe:
     def layout(self, hookpoint: Hookpoint) -> TokenLayout:
         """Where the module's outputs hold the image tokens of the prompt.
 
-        Raises RaigenError when it does not run in each call of the denoiser, puts out another number of rows than the
-        denoiser is given, or no grid of image tokens.
+        Raises RaigenError when the module does not run once in each call of the denoiser, when its output has another
+        number of rows than the denoiser gets, and when that is no grid of image tokens.
         """
         path = hookpoint.path
         if not self.calls or any(path not in call.outputs for call in self.calls):
@@ -95,7 +96,7 @@ class LayoutProbe:
             if not parts:
                 raise _no_grid(path, shape)
             if any(len(part) != call.n_rows for part in parts):
-                raise RaigenError(f"hookpoint: {path} puts out {len(parts[0])} rows where the denoiser is given "
+                raise RaigenError(f"hookpoint: {path} puts out {len(parts[0])} rows where the denoiser gets "
                                   f"{call.n_rows}; choose a module that puts out one per image")  # fmt: skip
             if not all(part.isfinite().all() for part in parts):
                 raise RaigenError(f"{path} put out a number that is not finite in step 0; the model breaks down there: "
@@ -105,7 +106,7 @@ class LayoutProbe:
         return self._image_tokens(path, *places[branch])._replace(branch=branch)
 
     def _branch(self, path: str) -> int:
-        """The branch in which the module answers most to another prompt; any where all branches are alike."""
+        """The branch in which the module responds most to another prompt; any branch if all are alike."""
         branches, others = (
             [[part[row : row + 1] for part in call.outputs[path].parts] for call in calls for row in range(call.n_rows)]
             for calls in (self.calls, self.others)
@@ -113,7 +114,7 @@ class LayoutProbe:
         answers = [_greatest_change(branch, other) for branch, other in zip(branches, others, strict=True)]
         best = answers.index(max(answers))
         apart = [change for change in (_greatest_change(branches[best], other) for other in branches) if change < 2]
-        if answers.count(math.inf) > 1 or answers[best] < LEAST_ANSWER * max(apart):
+        if answers.count(math.inf) > 1 or answers[best] < LEAST_RESPONSE * max(apart):
             raise RaigenError(f"hookpoint: which branch of guidance saw the prompt cannot be told from {path}; choose "
                               "another module")  # fmt: skip
         return best
@@ -130,7 +131,8 @@ class LayoutProbe:
         return TokenLayout(0, span.part, span.first, grid, as_tokens(parts[span.part]).shape[2])
 
     def _span(self, path: str, index: int, row: int) -> _Span:
-        """Which tokens are the image's: from the one that answers most to the first place to that for the last."""
+        """The image tokens: from the one that responds most to the first position of the noise to the one that responds
+        most to the last."""
         parts = self.calls[index].outputs[path].parts
         starts, ends = (
             [
@@ -145,18 +147,19 @@ class LayoutProbe:
             return _Span(part, 0, 0)
         whole = parts[part].shape[1]
         if len(parts) == 1 and any(self._grids(self.calls[index].sample[row], whole)):
-            return _Span(part, 0, whole)  # no token is left over
+            return _Span(part, 0, whole)  # all tokens are image tokens
         first = int(starts[part].argmax())
         return _Span(part, first, int(ends[part].argmax()) - first + 1)
 
     def _grids(self, noise: Tensor, n_tokens: int) -> Iterator[tuple[int, int]]:
-        """The grids of `n_tokens` that patches of the noise can form: [..., row, column], or tokens packed already."""
+        """The grids of `n_tokens` tokens that patches of the noise can form. The noise is a map, [..., row, column], or
+        packed into tokens already."""
         if noise.dim() > 2:
             height, width = noise.shape[-2:]
             sizes = range(1, max(height, width) + 1)
             grids = ((-(-height // size), -(-width // size)) for size in sizes)  # a stride rounds up
         else:
-            # Packed tokens: squares of some size, of which as many as fit lie along each side of the image.
+            # Packed tokens are squares of one size; as many as fit lie along each side of the image.
             height, width = self.image
             shapes = ((rows, n_tokens // rows) for rows in range(1, n_tokens + 1) if len(noise) % n_tokens == 0)
             grids = (
@@ -167,7 +170,7 @@ class LayoutProbe:
         return (grid for grid in grids if math.prod(grid) == n_tokens)
 
     def _touch(self, index: int, place: int) -> Mapping[str, _Output]:
-        """What the modules put out in a call when the first (0) or last (-1) place of the noise is another."""
+        """The outputs of the modules in a call, after a change at the first (0) or last (-1) position of the noise."""
         if (index, place) not in self._touched:
             args, kwargs, sample, _ = self.calls[index]
             rows = [row.clone() for row in sample]
@@ -176,7 +179,7 @@ class LayoutProbe:
             touched = torch.stack(rows) if isinstance(sample, Tensor) else rows
             found = [_Call(args, kwargs, touched, {})]
             args, kwargs = with_noisy_input(self.denoiser, args, kwargs, touched)
-            with torch.no_grad(), self._hearing(found):
+            with torch.no_grad(), self._recording(found):
                 self.denoiser(*args, **kwargs)
             self._touched[index, place] = found[0].outputs
         return self._touched[index, place]
@@ -193,7 +196,7 @@ class LayoutProbe:
 
         handle = self.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
         try:
-            with self._hearing(calls):
+            with self._recording(calls):
                 run(prompt)
         except _EnoughError:
             pass
@@ -202,11 +205,11 @@ class LayoutProbe:
         return calls
 
     @contextmanager
-    def _hearing(self, calls: list[_Call]) -> Iterator[None]:
-        """Notes in the latest of `calls` what each module puts out."""
+    def _recording(self, calls: list[_Call]) -> Iterator[None]:
+        """Notes the output of each module in the latest of `calls`."""
 
         def hook(path: str) -> Callable[[nn.Module, tuple, Any], None]:
-            def hear(module: nn.Module, args: tuple, output: Any) -> None:
+            def record(module: nn.Module, args: tuple, output: Any) -> None:
                 if not calls:
                     return  # not part of a denoising step
                 earlier = calls[-1].outputs.get(path)
@@ -214,7 +217,7 @@ class LayoutProbe:
                 shape = str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
                 calls[-1].outputs[path] = _Output(parts, shape, earlier.n_runs + 1 if earlier else 1)
 
-            return hear
+            return record
 
         handles = [point.module.register_forward_hook(hook(point.path)) for point in self.hookpoints]
         try:
@@ -225,10 +228,10 @@ class LayoutProbe:
 
 
 def _change(before: Tensor, after: Tensor) -> Tensor:
-    """How far each token [row, token] moved: 0 not at all, 1 as far as it can without a common direction.
+    """How far each token [row, token] moved: 0 is not at all, 1 as far as it can without a common direction.
 
-    Infinite where the number of tokens is another. Relative, for a few tokens of large norm move in absolute terms
-    whenever anything does.
+    Infinite if the number of tokens changed. The measure is relative, because a few tokens of large norm move in
+    absolute terms whenever anything does.
     """
     before, after = as_tokens(before), as_tokens(after)
     if before.shape != after.shape:
@@ -238,7 +241,7 @@ def _change(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _greatest_change(parts: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """The mean change of the tokens, in the tensor in which it is greatest."""
+    """The largest mean change of the tokens, over all tensors of an output."""
     return max(float(_change(part, other).mean()) for part, other in zip(parts, others, strict=True))
 
 

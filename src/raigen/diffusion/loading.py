@@ -35,7 +35,8 @@ FOREIGN_ARGUMENTS = {"strength": "images to start from", "mask_image": "an image
 
 
 class Source(NamedTuple):
-    """Where a pipeline lies: folder or Hub id, its model_index.json here, its commit on the Hub (None: a folder)."""
+    """Where a pipeline is: its folder or Hub id, the local path of its model_index.json, and its commit on the Hub.
+    A folder has no commit."""
 
     path: str
     index_path: Path
@@ -43,10 +44,10 @@ class Source(NamedTuple):
 
 
 def find_source(model: str, config: LoadConfig | None = None) -> Source:
-    """Finds the pipeline of `model`; of one on the Hub, fetches the first file unless `config.offline`.
+    """Finds the pipeline of `model`. From the Hub it fetches model_index.json, unless `config.offline`.
 
-    Raises RaigenError, saying which, when it is missing, gated, has no such revision or cannot be reached, and when
-    there is no diffusers pipeline in it.
+    Raises RaigenError when the model is missing, gated, has no such revision or cannot be reached, and when it is no
+    diffusers pipeline; the message says which.
     """
     config = config or LoadConfig()
     path = model_path(model)
@@ -60,7 +61,7 @@ def find_source(model: str, config: LoadConfig | None = None) -> Source:
     try:
         index = Path(_fetched(path, "model_index.json", config))
     except GatedRepoError as error:  # before its parent class, RepositoryNotFoundError
-        raise RaigenError(f"{path}: the Hub gives it out only to those who accepted its license; do so at "
+        raise RaigenError(f"{path}: the Hub requires you to accept the license of this model; do so at "
                           f"https://huggingface.co/{path}, then run: hf auth login") from error  # fmt: skip
     except RepositoryNotFoundError as error:
         raise RaigenError(f"{path}: the Hub has no such model, or it is private; check the spelling, or run: "
@@ -75,12 +76,12 @@ def find_source(model: str, config: LoadConfig | None = None) -> Source:
     except EntryNotFoundError as error:
         raise RaigenError(f"{path}: expected a diffusers pipeline; the Hub has no model_index.json for it") from error
     except (OSError, HFValidationError) as error:
-        raise RaigenError(f"{path}: no such folder, and the Hub does not give it out: {error}") from error
+        raise RaigenError(f"{path}: no such folder, and the Hub does not have it: {error}") from error
     return Source(path, index, index.parent.name)
 
 
 def license_of(source: Source, config: LoadConfig | None = None) -> str | None:
-    """The license that the model's card (its README.md) names, such as `openrail++`; None where it names none."""
+    """The license in the model's card (its README.md), for example `openrail++`; None if the card names none."""
     card = source.index_path.parent / "README.md"
     if source.commit is not None and not card.is_file():
         pinned = LoadConfig(revision=source.commit, offline=(config or LoadConfig()).offline)
@@ -96,11 +97,11 @@ def license_of(source: Source, config: LoadConfig | None = None) -> str | None:
 
 
 def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = None) -> DiffusionPipeline:
-    """The text-to-image pipeline of `model`, ready to run, by the means of `config`.
+    """Loads the text-to-image pipeline of `model`, ready to run, with the settings of `config`.
 
-    A U-Net is laid out channels-last, which measured 5 % faster on a CPU. A safety checker that comes with the model
-    stays. Raises RaigenError when the model cannot be found, reached or read, or makes no images from texts alone,
-    and for a device that is not there.
+    A U-Net is laid out channels-last, which measured 5 % faster on a CPU. A safety checker of the model is kept. Raises
+    RaigenError when the model cannot be found, reached or read, when it does not make images from text alone, and for a
+    device that is not there.
     """
     config = config or LoadConfig()
     target = resolve_device(device)
@@ -139,7 +140,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def arguments_of(pipeline_class: type) -> Mapping[str, inspect.Parameter]:
-    """What a call of the pipeline takes."""
+    """The parameters of a call of the pipeline, by name."""
     return inspect.signature(pipeline_class.__call__).parameters
 
 
@@ -193,7 +194,7 @@ def _check_text_to_image(source: Source) -> None:
 
 
 def _imported(name: str) -> type | None:
-    """A class of diffusers, loaded on demand; without the advice to install torchvision, which nothing here needs."""
+    """A class of diffusers, loaded without its advice to install torchvision, which nothing here needs."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -204,7 +205,7 @@ def _imported(name: str) -> type | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars that loading draws."""
+    """Hides the progress bars of loading."""
     loggers = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
     for log in loggers:
         log.disable_progress_bar()

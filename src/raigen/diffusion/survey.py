@@ -1,4 +1,4 @@
-"""Lists the modules of a model that can be looked into, with what each would cost."""
+"""Lists the modules of a model that can be hooked, with the cost of each."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from raigen.diffusion.loading import find_source, license_of, load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.records import HookpointCost
 
-PROMPT = "a photo of a person"  # any will do: shapes do not depend on it
-BYTES = 2  # of a stored number
+PROMPT = "a photo of a person"  # any prompt will do: shapes do not depend on it
+BYTES = 2  # per stored number
 
 
 class Survey(NamedTuple):
-    """What was found of a model: its pipeline's class, commit on the Hub and license where known, and hookpoints."""
+    """What a survey of a model found: the class of its pipeline, its commit on the Hub, its license and hookpoints."""
 
     pipeline: str
     commit: str | None
@@ -27,9 +27,9 @@ class Survey(NamedTuple):
 
 
 def list_hookpoints(model: str, config: HookpointsConfig | None = None) -> Survey:
-    """Loads `model` and looks at its blocks in one denoising step of one image.
+    """Loads `model` and probes its blocks in one denoising step of one image.
 
-    Raises RaigenError when it cannot be loaded or run.
+    Raises RaigenError when the model cannot be loaded or run.
     """
     config = config or HookpointsConfig()
     pipe = load_pipeline(model, config.device, config)
@@ -41,8 +41,9 @@ def list_hookpoints(model: str, config: HookpointsConfig | None = None) -> Surve
         _cost(point.path, layout, settings.num_inference_steps, point == default)
         for point, layout in zip(points, layouts(pipe, PROMPT, settings, points), strict=True)
     ]
-    return Survey(type(pipe).__name__, source.commit, license_of(source, config), settings.num_inference_steps,
-                  settings.height, settings.width, costs)  # fmt: skip
+    return Survey(pipeline=type(pipe).__name__, commit=source.commit, license=license_of(source, config),
+                  n_steps=settings.num_inference_steps, height=settings.height, width=settings.width,
+                  hookpoints=costs)  # fmt: skip
 
 
 def _cost(path: str, layout: TokenLayout | RaigenError, n_steps: int, is_default: bool) -> HookpointCost:

@@ -1,4 +1,4 @@
-"""From an autoencoder to the listed neurons: those whose images are alike, and few others like them.
+"""From an autoencoder to the listed neurons: neurons whose images are alike, and unlike most other images.
 
 The stage is `discover`, in `raigen.discovery.discover`; `scores` ranks the neurons of any dictionary.
 """

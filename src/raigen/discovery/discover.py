@@ -11,15 +11,7 @@ from raigen.config import DiscoverConfig
 from raigen.discovery.codes import heatmaps, stored_codes, strongest
 from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
 from raigen.discovery.hierarchy import Relation, relations_of
-from raigen.discovery.listing import (
-    NeuronList,
-    eligible_scores,
-    found_again,
-    left_out,
-    list_neurons,
-    neurons_csv,
-    sentence,
-)
+from raigen.discovery.listing import NeuronList, eligible_scores, found_again, list_neurons, neurons_csv
 from raigen.runs.activations import ActivationStore
 from raigen.runs.device import resolve_device
 from raigen.runs.files import write_tensors, write_text
@@ -60,7 +52,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(views[0])}, {"embedder": embedder.name})
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps_of(listing, store, sae)})
-    write_text(run.neurons_path, _neurons_csv(listing, codes[shown], config))
+    write_text(run.neurons_path, neurons_csv(listing, codes[shown], config))
     outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
     if codes.shape[1] > sae.group_bounds[1]:
         kin = relations_of(codes[shown], sae.group_bounds[1], listing.neurons.tolist())
@@ -143,11 +135,3 @@ def _found_by(
     """1 for each listed neuron that another autoencoder, which has these codes, has too; else 0."""
     scores = eligible_scores(codes[shown], [view[shown] for view in views], config.min_images, config.score)
     return found_again(listing.centroids, scores, *config.pruning(int(shown.sum()))).astype(int)
-
-
-def _neurons_csv(listing: NeuronList, codes: Float[np.ndarray, "image neuron"], config: DiscoverConfig) -> str:
-    """neurons.csv, from the codes of the images that show anything."""
-    pruning = config.pruning(len(codes))
-    reasons = left_out(listing.scores, listing.neurons.tolist(), *pruning)
-    texts = {neuron: sentence(why, len(listing.neurons), pruning.max_frequency) for neuron, why in reasons.items()}
-    return neurons_csv(listing, (codes > 0).mean(0), config.min_images, texts)

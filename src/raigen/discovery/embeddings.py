@@ -1,4 +1,4 @@
-"""Turns images and texts into vectors: what they mean to CLIP, how they look."""
+"""Turns images and texts into vectors: CLIP embeddings, and thumbnails."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -19,12 +19,12 @@ from raigen.errors import RaigenError
 from raigen.runs.run import Run
 from raigen.world.models import WORLD, makes_portraits
 
-THUMBNAIL_SIDE = 16  # points along each side
-PUBLISHED = "openai/clip-vit-large-patch14"  # what RAIGen (arXiv 2602.06806) measures distinctiveness with
+THUMBNAIL_SIDE = 16  # pixels along each side
+PUBLISHED = "openai/clip-vit-large-patch14"  # with which RAIGen (arXiv 2602.06806) measures distinctiveness
 
 
 def default_embedder(model: str) -> str:
-    """The embedder for the images of `model`: the bundled CLIP for the planted world, else the published one.
+    """The embedder for the images of `model`: the bundled CLIP for the planted world, or else the published one.
 
     >>> default_embedder("stabilityai/sdxl-turbo")
     'openai/clip-vit-large-patch14'
@@ -33,7 +33,7 @@ def default_embedder(model: str) -> str:
 
 
 def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
-    """How images look from afar: their colors at 16 x 16 points, from 0 to 255, row by row.
+    """How images look from afar: their colors at 16 x 16 pixels, from 0 to 255, row by row.
 
     Raises RaigenError for an image that cannot be read.
     """
@@ -42,11 +42,11 @@ def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
 
 
 class Embedder:
-    """A CLIP model with what prepares images and texts for it.
+    """A CLIP model, with its image processor and its tokenizer.
 
-    `name` is `portraits` (bundled), a folder, or an id on the Hub. Images are prepared by Pillow, so embeddings do
-    not depend on which other image libraries are installed. Raises RaigenError when the model is missing, cannot be
-    read or is no CLIP.
+    `name` is `portraits` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so embeddings do not
+    depend on which other image libraries are installed. Raises RaigenError when the model is missing, cannot be read
+    or is no CLIP model.
 
         embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T
@@ -91,7 +91,7 @@ class Embedder:
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
     def texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d_embed"]:
-        """One unit vector per text. What is beyond the model's longest text (77 tokens for published ones) is cut."""
+        """One unit vector per text. A longer text than the model takes (77 tokens in published ones) is cut."""
         longest = self.model.text_model.embeddings.position_embedding.num_embeddings
         batches = []
         for start in range(0, len(texts), self.batch_size):
@@ -116,7 +116,7 @@ def embedder_of(run: Run) -> Embedder:
 
 
 def embedder_path(name: str) -> str:
-    """Where the CLIP model lies: the bundled folder for `portraits`, else a folder or an id on the Hub.
+    """Where the CLIP model is: the bundled folder for `portraits`, or else a folder or an id on the Hub.
 
     Raises RaigenError when the bundled folder is missing.
     """

@@ -1,4 +1,4 @@
-"""Finds which fine neurons fire within which coarse ones: parents and children in the Matryoshka dictionary."""
+"""Finds which fine neurons fire within which coarse neurons: parents and children in the Matryoshka dictionary."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,21 +9,21 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from raigen.discovery.codes import fires
 
-WITHIN = 0.8  # of a child's images, in which the parent fires too; RAIGen's share for "these images share it"
+WITHIN = 0.8  # share of a child's images in which the parent fires, too; RAIGen's share for "these images share it"
 LEAST_LIFT = 2  # a parent that fires in more than half of all images holds much of everything
 LARGEST_Q = 0.05
-FEWEST = 5  # images in which a neuron fires; fewer say nothing about where it fires
-BLOCK = 1024  # neurons whose firing is held at once
+FEWEST = 5  # images in which a neuron fires; fewer say nothing about relations
+BLOCK = 1024  # neurons handled at once
 
 
 class Relation(NamedTuple):
-    """A fine neuron, the `child`, whose images are nearly all among those of a coarse one, its `parent`; one of the
-    two is the listed `neuron`.
+    """A coarse neuron, the `parent`, fires in nearly all images of a fine neuron, the `child`. One of the two is the
+    listed `neuron`.
 
-    `frequency` is the share of all images in which the other one fires, `within` that of the child's images in
-    which the parent fires, too, P(parent | child), and `covers` the other way round, P(child | parent); all in [0, 1].
-    `lift` is `within` over the frequency of the parent: 1 as by chance. `q` is that of so many common images by
-    chance, over all pairs of a listed and another neuron that were tried.
+    `frequency` is the share of all images in which the other neuron fires, `within` the share of the child's images in
+    which the parent fires, P(parent | child), and `covers` the reverse, P(child | parent); all in [0, 1]. `lift` is
+    `within` / the frequency of the parent; 1 is chance. `q` tests whether chance gives as many common images, over all
+    tried pairs of a listed and another neuron.
     """
 
     neuron: int
@@ -37,19 +37,19 @@ class Relation(NamedTuple):
 
     @property
     def other(self) -> int:
-        """The one of the two that is not `neuron`."""
+        """The relative of `neuron`."""
         return self.parent if self.neuron == self.child else self.child
 
 
 def relations_of(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed: Sequence[int]) -> list[Relation]:
-    """The children of each listed coarse neuron, those that cover most of it first, and the parent of each listed fine
-    one: of all that hold it the narrowest. In the order of `listed`; the first `n_coarse` neurons are the coarse ones.
+    """The children of each listed coarse neuron, the ones that cover most of it first, and the narrowest parent of each
+    listed fine neuron. In the order of `listed`; the first `n_coarse` neurons are the coarse ones.
 
-    A fine neuron is a child when at least 80 % of the images in which it fires are the parent's, at least twice the
-    parent's share of all images, and so many are not to be expected by chance: q <= 0.05 by Benjamini and Hochberg
-    over the hypergeometric tails of all pairs. `within` and `lift` are the confidence (Agrawal et al. 1993) and the
-    interest (Brin et al. 1997) of the rule "where the child fires, the parent does". They are about images: two
-    things that always come together count as one within the other, wherever they are.
+    A fine neuron is a child under three conditions. The parent fires in at least 80 % of the child's images. This share
+    is at least twice the parent's share of all images. And chance does not explain it: q <= 0.05 by Benjamini and
+    Hochberg over the hypergeometric tails of all pairs. `within` and `lift` are the confidence (Agrawal et al. 1993)
+    and the interest (Brin et al. 1997) of the rule "where the child fires, the parent does". They are about images: two
+    things that always come together count as one within the other, wherever in the image they are.
     """
     chosen, n_images = np.asarray(listed, dtype=int), len(codes)
     ours, counts, sizes = fires(codes[:, chosen]).T.astype(np.float32), [], []
@@ -73,7 +73,7 @@ def relations_of(codes: Float[np.ndarray, "image neuron"], n_coarse: int, listed
     holds = (within >= WITHIN) & (lift >= LEAST_LIFT) & (q <= LARGEST_Q)
     for at in order[holds[order]].tolist():
         neuron = int(chosen[rows[at]])
-        if of_coarse[at] or not any(kin.neuron == neuron for kin in found):  # of parents the narrowest will do
+        if of_coarse[at] or not any(kin.neuron == neuron for kin in found):  # only the narrowest parent
             shares = (size[others[at]] / n_images, within[at], covers[at], lift[at], q[at])
             found.append(Relation(neuron, int(parents[at]), int(kids[at]), *map(float, shares)))
     return found

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -154,25 +154,24 @@ def sentence_of_kind(text: str) -> str:
     return "like one that is listed" if text.startswith("like neuron ") else text
 
 
-def neurons_csv(
-    listing: NeuronList, frequency: Float[np.ndarray, " neuron"], min_images: int, reasons: Mapping[int, str]
-) -> str:
-    """neurons.csv: one line per neuron.
+def neurons_csv(listing: NeuronList, codes: Float[np.ndarray, "image neuron"], config: DiscoverConfig) -> str:
+    """neurons.csv: one line per neuron, from the codes of the images that show anything.
 
-    A neuron that fires in fewer than `min_images` images has no scores, and as frequency its `frequency` here, the
-    share of images in which it fires at all. `reasons` holds a text for each scored neuron that is not listed.
+    A neuron that fires in too few images has no scores; its frequency is the share of images in which it fires at all.
     """
-    buffer, scores = io.StringIO(), listing.scores
+    buffer, scores, listed = io.StringIO(), listing.scores, listing.neurons.tolist()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    listed = set(listing.neurons.tolist())
-    too_few = f"fires in fewer than {min_images} pictures"
+    pruning, fired = config.pruning(len(codes)), (codes > 0).mean(0)
+    reasons = left_out(scores, listed, *pruning)
     for neuron, scored in enumerate(scores.live):
-        numbers = [f"{values[neuron]:.6g}" for values in (scores.distinctiveness, scores.minority_score)]
-        shown = numbers if scored else ["", ""]
-        share = (scores.frequency if scored else frequency)[neuron]
-        reason = reasons.get(neuron, "") if scored else too_few if frequency[neuron] else "never fires"
-        writer.writerow([neuron, f"{share:.6g}", *shown, int(neuron in listed), reason])
+        if not scored:
+            why = f"fires in fewer than {config.min_images} pictures" if fired[neuron] else "never fires"
+            writer.writerow([neuron, f"{fired[neuron]:.6g}", "", "", 0, why])
+            continue
+        numbers = (scores.frequency, scores.distinctiveness, scores.minority_score)
+        why = sentence(reasons[neuron], len(listed), pruning.max_frequency) if neuron in reasons else ""
+        writer.writerow([neuron, *(f"{values[neuron]:.6g}" for values in numbers), int(neuron in listed), why])
     return buffer.getvalue()
 
 

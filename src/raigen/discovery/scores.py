@@ -1,4 +1,4 @@
-"""Scores of neurons: how rarely they fire, how special the images are on which they do."""
+"""Scores of neurons: how rarely they fire, and how special the images are in which they do."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ IMAGES_PER_DIRECTION = 16
 
 
 class NeuronScores(NamedTuple):
-    """What a score found, one row per neuron; float64. A neuron that never fires is NaN but for `frequency`.
+    """The scores of all neurons, one row each; float64. A neuron that never fires has frequency 0 and NaN elsewhere.
 
-    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1], `centroids` of length 1. What
-    frequency and distinctiveness mean is said by the score that made them.
+    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1], `centroids` of length 1. See the
+    function that made them for what frequency and distinctiveness mean.
     """
 
     frequency: Float[np.ndarray, " neuron"]
@@ -27,7 +27,7 @@ class NeuronScores(NamedTuple):
 
     @property
     def live(self) -> Bool[np.ndarray, " neuron"]:
-        """Which neurons fire on at least one image."""
+        """Which neurons fire in at least one image."""
         return self.frequency > 0
 
 
@@ -37,12 +37,11 @@ def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped
     With z_i(h) >= 0 the code of neuron i on image h and x(h) its embedding, here set to length 1:
     frequency nu_i = share of images with z_i(h) > 0; centroid mu_i = sum z_i(h) x(h) / sum z_i(h), set to length 1;
     distinctiveness d_i = 1 - <mu_i, mu_D>, with mu_D the mean of x set to length 1. Both are min-max normalized over
-    the neurons that fire at all, and minority_score = (1 - nu_i) d_i. A part that is the same for all of them counts as
-    0, for nothing stands out in it. Give the coarse neurons only: fine ones split one concept into parts.
+    the neurons that fire at all, and minority_score = (1 - nu_i) d_i. If all neurons have the same frequency, or the
+    same distinctiveness, it is normalized to 0. Pass the coarse neurons only: fine ones split one concept into parts.
 
-    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError for fewer than two images, for shapes that do
-    not match, for NaN, infinite or negative codes, for embeddings or centroids without direction, and when no neuron
-    fires.
+    Arrays may be of numpy or of torch on the CPU. Raises RaigenError for fewer than two images, for shapes that do not
+    match, for NaN, infinite or negative codes, for embeddings or centroids of length 0, and when no neuron fires.
 
     >>> scores = minority_scores(np.array([[1.0, 0], [1, 0], [1, 2]]), np.array([[1.0, 0], [1, 0], [0, 1]]))
     >>> scores.frequency.round(2).tolist(), scores.minority_score.tolist()
@@ -65,23 +64,25 @@ def coherence_scores(
     n_top: int = 10,
     reach: float = 0.3,
 ) -> NeuronScores:
-    """How much alike the images are in which a neuron is strongest, and how few others are like them.
+    """How alike the images are in which a neuron is strongest, and how few other images are like them.
 
-    `views` are embeddings of the images, one row each: what they mean (CLIP), how they look
-    (`raigen.discovery.embeddings.looks`). Each view is centerd, cut to its principal directions (one for every 16
-    images, at most 64), which are given equal variance, and set to length 1: a direction in which few images differ
-    counts as much as one in which all do. With T_i the `n_top` images of the highest code of neuron i and x(h) the
-    view of image h:
+    `views` are embeddings of the images, one row each: what they mean (CLIP), and how they look
+    (`raigen.discovery.embeddings.thumbnails`). Each view is centered and cut to its principal directions (one for every
+    16 images, at most 64). These get equal variance, so a direction in which few images differ counts as much as one
+    in which all do; then each row is set to length 1. With T_i the `n_top` images with the highest codes of neuron i
+    and x(h) the view of image h:
 
-    - an image's likeness to T_i is the cosine of x(h) and the mean of T_i, without h where h is one of T_i;
-    - distinctiveness is the coherence c_i, the mean likeness of T_i itself: 0 by chance (negative ones become 0);
-    - frequency r_i is the share of all images whose likeness is at least `reach` times c_i. A mixture of frequent
-      attributes reaches those who have one of them, and so counts as frequent; what is rare stands apart;
-    - minority_score = c_i x log(1 / r_i) / log(n_images), of all views the highest, with its c_i and r_i.
+    - an image's likeness to T_i is the cosine of x(h) and the mean of T_i; an image of T_i itself is left out of that
+      mean;
+    - distinctiveness is the coherence c_i, the mean likeness of T_i itself: 0 by chance, and at least 0;
+    - frequency r_i is the share of all images whose likeness is at least `reach` times c_i. So a mixture of frequent
+      attributes counts as frequent, because all images with one of them are like it;
+    - minority_score = c_i x log(1 / r_i) / log(n_images). The view with the highest score counts, with its c_i and r_i.
 
-    It depends on no other neuron. `centroids` are the mean directions of T_i in all views side by side.
+    The scores of a neuron depend on no other neuron. `centroids` are the mean directions of T_i in all views, side by
+    side.
 
-    Arrays of numpy or torch (on the CPU) will do. Raises RaigenError as `minority_scores` does.
+    Arrays may be of numpy or of torch on the CPU. Raises RaigenError as `minority_scores` does.
 
     >>> rng = np.random.default_rng(0)
     >>> looks, codes = rng.normal(size=(200, 12)), rng.random((200, 2))
@@ -109,27 +110,27 @@ def coherence_scores(
 def _likeness(
     rows: Float[np.ndarray, "image width"], top: Int[np.ndarray, " top"], reach: float
 ) -> tuple[float, float, Float[np.ndarray, " width"]]:
-    """Of one neuron in one view: the share of images like its top ones, their coherence, their mean direction."""
+    """For one neuron in one view: the share of images like its top images, their coherence, their mean direction."""
     total = rows[top].sum(axis=0)
     direction = _unit_or_zero(total)
     likeness = rows @ direction
     likeness[top] = (rows[top] * _unit_or_zero(total - rows[top])).sum(axis=1)
     coherence = max(0.0, float(likeness[top].mean()))
-    share = max(1 / len(rows), float((likeness >= reach * coherence).mean()))  # one is always like itself
+    share = max(1 / len(rows), float((likeness >= reach * coherence).mean()))  # an image is always like itself
     return share, coherence, direction
 
 
 def prune(
     scores: NeuronScores, distance: float = 0.003, percentile: float = 90.0, max_frequency: float = 1.0
 ) -> np.ndarray:
-    """The neurons worth listing, by falling minority score: those that stand out and are rare, one of each kind.
+    """The neurons worth listing, by falling minority score: they stand out, are rare, and differ from each other.
 
-    Only scores above the `percentile` of all neurons that fire are kept, and only frequencies of at most
-    `max_frequency`, in (0, 1]: there may be none. Of these, walking from the highest (the lower
-    index first among equals), one is dropped when its centroid is nearer than `distance`, a cosine distance in [0, 2],
-    to one kept before. The published values are 0.003, 90 and 1, for the published score.
+    A neuron is kept if its score is above the `percentile` of all neurons that fire, and its frequency at most
+    `max_frequency`, in (0, 1]. From the highest score on (the lower index first among equals), a neuron is dropped if
+    its centroid is nearer than `distance`, a cosine distance in [0, 2], to one kept before. There may be none left. The
+    published values, for the published score, are 0.003, 90 and 1.
 
-    Returns indices, int64. Raises RaigenError when no neuron fires, or when all that fire have the same score.
+    Returns indices, int64. Raises RaigenError when no neuron fires, and when all that fire have the same score.
 
     >>> prune(minority_scores(np.eye(3), np.array([[1.0, 0], [1, 0], [0, 1]])), percentile=50.0).tolist()
     [2]
@@ -152,7 +153,7 @@ def prune(
 
 
 def standing_out(scores: NeuronScores, percentile: float, max_frequency: float) -> Bool[np.ndarray, " neuron"]:
-    """Which neurons have a score above the percentile of those that fire, and are rare enough."""
+    """Which neurons score above the `percentile` of all that fire, with a frequency of at most `max_frequency`."""
     cut = np.percentile(scores.minority_score[scores.live], percentile)
     return scores.live & (np.nan_to_num(scores.minority_score) > cut) & (scores.frequency <= max_frequency)
 
@@ -190,7 +191,7 @@ def _check_numbers(name: str, array: np.ndarray, holds: np.ndarray, expected: st
 
 
 def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron"]:
-    """Which neurons fire on at least one image."""
+    """Which neurons fire in at least one image."""
     live = np.asarray((codes > 0).any(axis=0))
     if not live.any():
         raise RaigenError(
@@ -201,15 +202,15 @@ def _live(codes: Float[np.ndarray, "image neuron"]) -> Bool[np.ndarray, " neuron
 
 
 def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image direction"]:
-    """The principal directions, centerd, of equal variance; then every row of length 1, or 0 if it is the mean."""
-    centerd = rows - rows.mean(axis=0)
-    left, spread, _ = np.linalg.svd(centerd, full_matrices=False)
+    """The rows along their principal directions, centered, of equal variance; then of length 1, or 0 at the mean."""
+    centered = rows - rows.mean(axis=0)
+    left, spread, _ = np.linalg.svd(centered, full_matrices=False)
     count = min(MAX_DIRECTIONS, max(2, len(rows) // IMAGES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
     return _unit_or_zero(left[:, :count])
 
 
 def _unit_or_zero(vectors: Float[np.ndarray, "*row width"]) -> Float[np.ndarray, "*row width"]:
-    """Each vector divided by its length, unless that is 0."""
+    """Each vector divided by its length; a vector of length 0 stays."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > 0, length, 1.0)
 
@@ -218,7 +219,7 @@ def _unit(vectors: Float[np.ndarray, "*row width"], what: str) -> Float[np.ndarr
     """Each vector divided by its length."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not length.all():
-        raise RaigenError(f"{what} has length 0 (row {int(np.argmin(length))}), so no direction to compare")
+        raise RaigenError(f"{what} has length 0 (row {int(np.argmin(length))}), so it has no direction to compare")
     return vectors / length
 
 

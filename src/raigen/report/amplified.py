@@ -14,15 +14,15 @@ from raigen.runs.records import Difference, Mean, Presence, RareAttribute, Sampl
 from raigen.runs.run import Run
 from raigen.stats import LEVEL
 
-N_SEEDS = 5  # images of a strip: the first seeds, whatever they show
-N_STRIPS = 4  # strengths of a method that are shown as images, at most; of a control one
-N_MOVED = 5  # other attributes whose drift is shown at once, at least; the rest can be unfolded
+N_SEEDS = 5  # images of a strip: the first seeds, not selected
+N_STRIPS = 4  # strengths of a method that are shown as images, at most; a control has one
+N_MOVED = 5  # other attributes whose drift is shown at once, at least; the rest is folded
 
-Entry = Mapping[str, Any]  # what an amplification.json holds
+Entry = Mapping[str, Any]  # the content of an amplification.json
 
 
 class Strip(NamedTuple):
-    """Images of the first seeds made in one way, as files of the run folder."""
+    """Images of the first seeds, made by one method at one strength, as files of the run folder."""
 
     name: str
     is_control: bool
@@ -30,8 +30,8 @@ class Strip(NamedTuple):
 
 
 class Amplified(NamedTuple):
-    """What was amplified, by attribute in the order of the list, and mixtures; `n_others` entries are of attributes
-    that are no longer listed under that name."""
+    """What was amplified: the entries of each attribute in the order of the list, and mixtures. `n_others` counts the
+    entries of attributes that are no longer listed under the same name."""
 
     curves: list[tuple[RareAttribute, list[Entry]]]
     mixtures: list[Entry]
@@ -39,12 +39,12 @@ class Amplified(NamedTuple):
 
     @property
     def n_images(self) -> int:
-        """How many images the page will show of it."""
+        """How many images the page will show."""
         return sum(len(strip.files) for _, entries in self.curves for strip in strips_of(entries))
 
 
 def read_amplified(run: Run, attributes: Sequence[RareAttribute]) -> Amplified:
-    """All that was amplified in this run."""
+    """Everything that was amplified in this run."""
     entries = [json.loads(path.read_text(encoding="utf-8")) for path in run.amplifications()]
     names = {(attribute.neuron, attribute.label) for attribute in attributes}
     order = list(METHOD_NAMES)
@@ -58,9 +58,9 @@ def read_amplified(run: Run, attributes: Sequence[RareAttribute]) -> Amplified:
 
 
 def curves_of(run: Run, amplified: Amplified, thumbs: Thumbs) -> list[dict[str, Any]]:
-    """What the page says of each amplified attribute, as dicts for the template.
+    """Everything that the page says about each amplified attribute, as dicts for the template.
 
-    Raises RaigenError where an image is missing or damaged.
+    Raises RaigenError if an image is missing or damaged.
     """
     found = []
     for attribute, entries in amplified.curves:
@@ -82,7 +82,7 @@ def curves_of(run: Run, amplified: Amplified, thumbs: Thumbs) -> list[dict[str, 
 
 
 def mixtures_of(amplified: Amplified) -> list[dict[str, Any]]:
-    """What the page says of each mixture: its prompts with their shares, and each attribute's target and rate."""
+    """Everything that the page says about each mixture: the shares of its prompts, each attribute's target and rate."""
     return [
         {
             "n": entry["attributes"][0]["n"],
@@ -94,9 +94,9 @@ def mixtures_of(amplified: Amplified) -> list[dict[str, Any]]:
 
 
 def strips_of(entries: Sequence[Entry]) -> list[Strip]:
-    """The unsteered images, then of each method up to `N_STRIPS` strengths, evenly chosen, the strongest among them.
+    """The unsteered images, then up to `N_STRIPS` strengths of each method, evenly spaced and with the strongest.
 
-    `select` keeps other seeds and so has none; of a control the point of `point_of` stands for all.
+    `select` keeps other seeds, so it has no strip. A control has one, at the strength of `point_of`.
     """
     strips = [Strip("unsteered", False, tuple(_widest(entries)["base"]["files"][:N_SEEDS]))]
     for entry in entries:
@@ -114,8 +114,8 @@ def strips_of(entries: Sequence[Entry]) -> list[Strip]:
 
 
 def point_of(entry: Entry, entries: Sequence[Entry]) -> Mapping[str, Any]:
-    """The point that stands for a method: where the attribute shows most, the weakest such; of a control that of the
-    strength that stands for what it controls, else its strongest."""
+    """The strength that represents a method: the weakest one with the highest presence. A control is shown at the
+    strength of the method it controls, or else at its strongest."""
     points = sorted(entry["points"], key=lambda point: abs(point["strength"]))
     if entry["method"] not in CONTROLLED:
         return max(points, key=lambda point: point["presence"]["rate"])
@@ -125,8 +125,8 @@ def point_of(entry: Entry, entries: Sequence[Entry]) -> Mapping[str, Any]:
 
 
 def drift_of(entries: Sequence[Entry]) -> dict[str, Any]:
-    """How all other attributes moved, a column for each method (its `point_of`): those that moved surely or far, and
-    the rest."""
+    """How all other attributes changed under each method (at its `point_of`): those that changed significantly or far,
+    and the rest."""
     with_points = [entry for entry in entries if entry["points"]]
     columns, moves = [], []
     for entry in with_points:
@@ -155,7 +155,7 @@ def _widest(entries: Sequence[Entry]) -> Entry:
 
 
 def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A line of the table: a point of a method, or (None) the unsteered images."""
+    """A line of the table: one strength of a method, or the unsteered images if `point` is None."""
     found, method = point or entry["base"], entry["method"]
     presence, fidelity, gain = Presence(**found["presence"]), found.get("fidelity"), found.get("gain")
     off_target = found.get("off_target", [])
@@ -177,10 +177,10 @@ def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _note(entry: Entry) -> str:
-    """What the curve's recipe has beside its defaults, and where it broke."""
+    """The settings of a recipe that are not the defaults, and the strength that broke the images."""
     recipe, notes = entry["recipe"], []
     if len(recipe["neurons"]) > 1:
-        notes.append(f"with neurons {', '.join(map(str, recipe['neurons'][1:]))} turned by the same strength")
+        notes.append(f"with neurons {', '.join(map(str, recipe['neurons'][1:]))} steered by the same strength")
     if recipe["steps"]:
         notes.append(f"in steps {recipe['steps'][0]} to {recipe['steps'][1]} only")
     if recipe["every_branch"]:
@@ -199,7 +199,7 @@ def _images(run: Run, strip: Strip, thumbs: Thumbs) -> list[Any]:
 
 
 def _samples(run: Run, strip: Strip) -> list[Sample]:
-    """The images of a strip, which lie in as many folders as recipes made them; each list is read once."""
+    """The images of a strip. They lie in a folder for each recipe; each list is read once."""
     folders = dict.fromkeys(Path(file).parent for file in strip.files)
     listed = {sample.file: sample for folder in folders for sample in run.samples(run.dir / folder / "samples.jsonl")}
     return [listed[file] for file in strip.files]

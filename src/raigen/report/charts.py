@@ -1,4 +1,4 @@
-"""The geometry of charts: where marks, dots and bars lie."""
+"""The geometry of charts: the positions of marks, dots and bars."""
 
 import math
 from collections.abc import Sequence
@@ -8,27 +8,27 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 DOT_BOX = 1000  # the square in which the path of the scatter's dots is drawn
-LAYERS = 4  # of the dots of the scatter
-# How far apart two numbers stand in the scatter at least, in percent of its width and height: about their own size in a
-# narrow one (300 x 320 pixels).
+LAYERS = 4  # paths over which the dots of the scatter are spread
+# The smallest distance of two numbers in the scatter, in percent of its width and height: about their own size on a
+# narrow screen (300 x 320 pixels).
 APART = (5.5, 6.5)
-CLEAR = 0.7  # of that distance, between a number and a true place that was left
-ASIDE = 0.2  # of that distance: what was moved further has a line to its true place
-ROUNDS = 200  # of moving them apart, at most
-GOLDEN_ANGLE = math.pi * (3 - 5**0.5)  # turned by it again and again, no two directions are alike
+CLEAR = 0.7  # of that distance: the smallest between a number and a true place that another number left
+ASIDE = 0.2  # of that distance: a number that was moved further gets a line to its true place
+ROUNDS = 200  # steps in which numbers are moved apart, at most
+GOLDEN_ANGLE = math.pi * (3 - 5**0.5)  # its multiples give directions that are all different
 HALF_DECADES = (1, 3)  # the marks of a logarithmic axis: 1 %, 3 %, 10 %, 30 % ...
 
 
 class Mark(NamedTuple):
-    """A mark on an axis: where it is (percent of the axis, from its start) and what it says."""
+    """A mark on an axis: its position (percent of the axis, from its start) and its text."""
 
     at: float
     text: str
 
 
 class Pin(NamedTuple):
-    """One listed neuron, in percent of the chart from its left and from its top: where its number stands, and its true
-    place, from which the number was moved if it would hide another."""
+    """One listed neuron: the position of its number and its true place, in percent of the chart from its left and top.
+    The two differ if the number would hide another."""
 
     left: float
     top: float
@@ -44,9 +44,8 @@ class Pin(NamedTuple):
 class Scatter(NamedTuple):
     """Frequency (logarithmic, rare at the left) against distinctiveness (linear from 0, far at the top).
 
-    `dots` are SVG paths of zero-length strokes, one for each neuron that is not listed, in a square of `DOT_BOX`; in
-    several layers, for what one path draws twice is no darker. `pins` are the listed ones, in the order in which they
-    came.
+    `dots` are SVG paths in a square of `DOT_BOX`, with a zero-length stroke for each neuron that is not listed. There
+    are several, because dots that overlap in one path look no darker. `pins` are the listed neurons, in their order.
     """
 
     dots: tuple[str, ...]
@@ -70,7 +69,7 @@ class RateAxis(NamedTuple):
     marks: tuple[Mark, ...]
 
     def at(self, rate: float) -> float:
-        """Where `rate` lies on the axis, in percent of its length.
+        """The position of `rate` on the axis, in percent of its length.
 
         >>> rate_axis([0.07]).at(0.05)
         62.5
@@ -83,9 +82,9 @@ def scatter(
     distinctiveness: Float[np.ndarray, " neuron"],
     listed: Bool[np.ndarray, " neuron"],
 ) -> Scatter:
-    """Places live neurons (frequency above 0) in a chart; the listed ones become pins.
+    """Places neurons with a frequency above 0 in a chart; the listed ones become pins.
 
-    Raises ValueError when a frequency is not in (0, 1].
+    Raises ValueError if a frequency is not in (0, 1].
     """
     if frequency.size and not (frequency.min() > 0 and frequency.max() <= 1):
         raise ValueError(f"expected frequencies in (0, 1]; got {frequency.min():g} to {frequency.max():g}")
@@ -108,15 +107,15 @@ def scatter(
 
 
 def spread(places: Float[np.ndarray, "pin 2"]) -> Float[np.ndarray, "pin 2"]:
-    """Moves pins apart, until no two are nearer than `APART` and none hides a true place from which one was moved, or
-    `ROUNDS` are over. Places are percent from the left and from the top of the chart, which none leaves; what is alone
-    stays, and the same places always move alike.
+    """Moves pins apart until no two are closer than `APART` and none hides a true place that another one left, or until
+    `ROUNDS` are over. Places are percent from the left and top of the chart, and no pin leaves it. A pin without close
+    neighbors stays. The same places always give the same result.
 
     >>> spread(np.array([[50.0, 50.0], [50.0, 50.0], [90.0, 10.0]])).round(1).tolist()
     [[53.8, 49.6], [46.9, 52.7], [90.0, 10.0]]
     """
     turns, box, true = GOLDEN_ANGLE * np.arange(len(places)), 100 / np.array(APART), places / APART
-    # What coincides has no direction in which to part: every pin leans a hair towards one of its own.
+    # Pins at the same place have no direction in which to part, so each leans a hair toward a direction of its own.
     hair, at = 1e-9 * np.stack([np.cos(turns), np.sin(turns)], axis=1), true
     is_near = np.hypot(*np.moveaxis(true[:, None] - true, 2, 0)) < 1
     left = true[is_near.sum(axis=1) > 1]  # each is near itself
@@ -134,14 +133,14 @@ def spread(places: Float[np.ndarray, "pin 2"]) -> Float[np.ndarray, "pin 2"]:
 def _steps(
     at: Float[np.ndarray, "pin 2"], others: Float[np.ndarray, "other 2"], least: float
 ) -> Float[np.ndarray, "pin other 2"]:
-    """The step of each pin that would bring it `least` away from each of the others; 0 where it is."""
+    """The step that would bring each pin `least` away from each of the others; 0 if it is far enough."""
     gaps = at[:, None] - others
     far = np.maximum(np.hypot(gaps[..., 0], gaps[..., 1]), 1e-12)
     return (np.maximum(least - far, 0) / far)[..., None] * gaps
 
 
 def histogram(values: Float[np.ndarray, " value"], n_bins: int = 20) -> Histogram:
-    """How many of the `values` (above 0) fall into each of `n_bins` equal parts of an axis from 0 to beyond them all.
+    """How many of the `values` (above 0) fall into each of `n_bins` equal parts of an axis that holds them all.
 
     >>> histogram(np.array([0.1, 0.1, 0.9]), n_bins=2).bars
     'M0 1000v-1000h500v1000zM500 1000v-500h500v500z'
@@ -158,7 +157,7 @@ def histogram(values: Float[np.ndarray, " value"], n_bins: int = 20) -> Histogra
 
 
 def rate_axis(rates: Sequence[float]) -> RateAxis:
-    """An axis from 0 that ends at or a little above the greatest of `rates` (shares), marked in percent.
+    """An axis from 0 that ends at or just above the largest of `rates` (shares), with marks in percent.
 
     >>> rate_axis([0.004, 0.07]).end
     0.08
@@ -170,7 +169,7 @@ def rate_axis(rates: Sequence[float]) -> RateAxis:
 
 def linear_axis(greatest: float, n_steps: int = 5) -> tuple[float, list[float]]:
     """The round end of an axis that holds 0 to `greatest`, and round values on it, at most `n_steps` above 0."""
-    greatest = max(greatest, 1e-300)  # a fifth of the least numbers would be 0
+    greatest = max(greatest, 1e-300)  # a fifth of the smallest floats would be 0
     raw = greatest / n_steps
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * (1 - 1e-9))

@@ -1,4 +1,4 @@
-"""Writes what other programs read of a run: metadata beside its images, tables as parquet, a card in Markdown."""
+"""Exports a run for other programs: metadata beside its images, tables as parquet, a card in Markdown."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ CAUSAL = (
 
 
 def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
-    """Writes everything; the paths. `page` is the dict of the report.
+    """Writes all exports and returns their paths. `page` is the dict of the report.
 
-    `metadata.jsonl` beside the images makes each folder one that `datasets.load_dataset("imagefolder", data_dir=...)`
-    reads. Parquet is written where pyarrow is installed (`pip install 'raigen[export]'`).
+    With `metadata.jsonl` beside the images, `datasets.load_dataset("imagefolder", data_dir=...)` reads each folder.
+    Parquet is written if pyarrow is installed (`pip install 'raigen[export]'`).
     """
     attributes, samples = run.attributes, run.samples()
     paths = [run.card_path, run.images_dir / "metadata.jsonl"]
@@ -43,10 +43,10 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
 
 
 def table_of(attributes: Sequence[RareAttribute]) -> str:
-    """attributes.csv: a line per listed attribute with its scores, its raw rate, the rate when the prompt names it, and
-    what steering its neuron did.
+    """attributes.csv: for each listed attribute its scores, its raw rate, its rate when the prompt requests it, and the
+    effect of steering its neuron.
 
-    What was not measured is empty. A difference has its interval in the columns `_low` and `_high`.
+    A cell is empty if it was not measured. A difference has its interval in the columns `_low` and `_high`.
     """
     return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL], map(_row, attributes))
 
@@ -65,14 +65,14 @@ def _row(a: RareAttribute) -> dict[str, Any]:
 
 
 def _activations(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[str, Any]]:
-    """For each audited image, how strongly each listed neuron fires on it."""
+    """How strongly each listed neuron fires, for each audited image."""
     codes = run.image_codes()
     for row in codes:
         yield {f"neuron_{attribute.neuron}": round(float(row[attribute.neuron]), 6) for attribute in attributes}
 
 
 def _verdicts(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[dict[str, Any]]:
-    """For each fresh image, whether the first judge sees each attribute in it; null where it has no answer."""
+    """Whether the first judge sees each attribute, for each fresh image; None if it gave no answer."""
     judges = {attribute.neuron: attribute.presence.judge for attribute in attributes if attribute.presence}
     shows: dict[str, dict[str, Any]] = {}
     for line in run.read_lines(run.judgements_path, "evaluate"):
@@ -92,7 +92,7 @@ def _lines(samples: Sequence[Sample], more: Iterator[dict[str, Any]]) -> str:
 
 
 def as_parquet(path: Path) -> Path:
-    """Writes the CSV file as parquet, beside it; where pyarrow is installed."""
+    """Writes a CSV file as parquet beside it, and returns the path. Needs pyarrow."""
     pyarrow, csv, parquet = map(import_module, ("pyarrow", "pyarrow.csv", "pyarrow.parquet"))
     table, buffer = csv.read_csv(path), pyarrow.BufferOutputStream()
     parquet.write_table(table, buffer)

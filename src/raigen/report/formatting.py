@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Formats numbers for people: rates, differences, ratios, durations."""
 
 from raigen.runs.records import Presence, Ratio
 
 DASH = "\N{EN DASH}"  # from ... to
 MINUS = "\N{MINUS SIGN}"
-METHOD_NAMES = {  # of amplifying, in the order in which they are shown
+METHOD_NAMES = {  # of amplification, in the order in which they are shown
     "contrast": "contrast",
     "steer": "steering",
     "set": "setting the code",
@@ -18,7 +18,7 @@ METHOD_NAMES = {  # of amplifying, in the order in which they are shown
 
 
 def percent(share: float) -> str:
-    r"""A share in [0, 1] as percent, with the digits that a reader needs, kept on one line.
+    r"""A share in [0, 1] in percent, with two or three significant digits, kept on one line.
 
     >>> [percent(share) for share in (0.0004, 0.0067, 0.124, 0.9967, 0, 1)]
     ['0.04\xa0%', '0.7\xa0%', '12\xa0%', '99.7\xa0%', '0\xa0%', '100\xa0%']
@@ -78,7 +78,7 @@ def points(difference: float) -> str:
 
 
 def q_text(q: float) -> str:
-    """A q-value after the letter, no smaller than anyone needs.
+    """A q-value with its sign of comparison; below 0.0001 only that is said.
 
     >>> q_text(0.0123), q_text(1e-15)
     ('= 0.012', '< 0.0001')
@@ -87,7 +87,7 @@ def q_text(q: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio with the digits that a reader needs.
+    """A ratio with one or two significant digits below 100, else as a whole number.
 
     >>> times(0.0), times(7.21), times(33.3), times(1234.5)
     ('0', '7.2', '33', '1,234')

@@ -23,10 +23,10 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 
 def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
-    """The template of this name with what the dict holds.
+    """The text that a template makes of the dict `page`.
 
-    Texts are escaped for HTML. In Markdown (`.md.jinja`) they are not: there the filter `plain` does it.
-    Raises jinja2.UndefinedError when the dict lacks something that the template reads.
+    Texts are escaped for HTML. In Markdown (`.md.jinja`) the template escapes labels by the filter `plain`.
+    Raises jinja2.UndefinedError if the template reads something that the dict lacks.
     """
     is_markdown = template.endswith(".md.jinja")
     environment = Environment(
@@ -42,7 +42,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
 
 
 def plain(text: str) -> str:
-    r"""A text as Markdown that shows it as it is, on one line.
+    r"""A text with the signs of Markdown and HTML escaped, on one line.
 
     >>> plain("a|b <i> *c* [d](e)")
     'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'

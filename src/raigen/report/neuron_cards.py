@@ -1,4 +1,4 @@
-"""What a neuron's card shows: its images, how strongly it fires on all, its neighbors, what its name rests on."""
+"""The card of a neuron: its images, how strongly it fires, its neighbors, the evidence for its name."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 
-OVERLAY = 64  # pixels of an overlay's longer side: it holds no detail, the browser smooths it
-BUDGET = 7.5e6  # bytes of images in the page; with overlays and text it stays below 10 MB
-N_PHRASES = 3  # of CLIP's ranking that are shown as evidence
-N_KIN_IMAGES = 5  # of a relative, at most
-PLACES_OF_THE_FIRST = 2  # the strongest image stands at the top of the page and in the overview, too
+OVERLAY = 64  # pixels of an overlay's longer side: it has no detail, and the browser smooths it
+BUDGET = 7.5e6  # bytes of images in the page; with overlays and text the page stays below 10 MB
+N_PHRASES = 3  # phrases of CLIP's ranking that are shown as evidence
+N_KIN_IMAGES = 5  # images of a related neuron, at most
+PLACES_OF_THE_FIRST = 2  # the strongest image is also at the top of the page and in the overview
 
 
 class Thumbs(NamedTuple):
@@ -31,12 +31,12 @@ class Thumbs(NamedTuple):
     quality: int
 
 
-# The first that fits is taken. Images are shown at 128 pixels; 192 are sharp on dense screens.
+# The first that fits is taken. Images are shown at 128 pixels; 192 pixels are sharp on dense screens.
 THUMBS = (Thumbs(192, 90), Thumbs(160, 80), Thumbs(128, 75), Thumbs(112, 60), Thumbs(96, 45))
 
 
 class ShownImage(NamedTuple):
-    """An image in the page: data URI of it, of what lies over it (or None), and what it is in words."""
+    """An image in the page: its data URI, the data URI of its overlay (or None), and its description."""
 
     uri: str
     overlay: str | None
@@ -44,7 +44,7 @@ class ShownImage(NamedTuple):
 
 
 class Neighbor(NamedTuple):
-    """A neuron whose centroid lies near; `rank` is None where it is not listed. `distance` is a cosine's, in [0, 2]."""
+    """A neuron with a close centroid. `rank` is None if it is not listed; `distance` is a cosine distance in [0, 2]."""
 
     neuron: int
     rank: int | None
@@ -53,8 +53,8 @@ class Neighbor(NamedTuple):
 
 
 class Kin(NamedTuple):
-    """A fine neuron within the card's, or the coarse one around it: the shares that kin.jsonl holds, its strongest
-    images, and its rank, None where it is not listed."""
+    """A related neuron: a fine one within the neuron of the card, or the coarse one around it. The shares come from
+    kin.jsonl; `rank` is None if it is not listed; `images` are its strongest."""
 
     neuron: int
     rank: int | None
@@ -78,7 +78,7 @@ class Codes(NamedTuple):
 
 
 def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0) -> Thumbs:
-    """How the images of all cards, and `n_more` others, are put into the page."""
+    """The size and quality at which the images of all cards, and `n_more` others, fit the page."""
     shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
     shown += config.n_children * N_KIN_IMAGES
     return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
@@ -89,7 +89,7 @@ def cards(
 ) -> Iterator[dict[str, Any]]:
     """The card of each attribute, in order. `codes` holds every scored neuron.
 
-    Raises RaigenError when heatmaps or images do not fit the attributes.
+    Raises RaigenError if heatmaps or images do not fit the attributes.
     """
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
@@ -107,7 +107,7 @@ def cards(
             "peak": peak,
             "top": [image_of(run, s, "strongest image,", thumbs, m, peak)
                     for s, m in zip(top, maps[: len(top)], strict=True)],
-            "middle": [image_of(run, samples[index], "middling image,", thumbs) for index in middle],
+            "middle": [image_of(run, samples[index], "moderate image,", thumbs) for index in middle],
             "control": [image_of(run, sample, "random image,", thumbs) for sample in control],
             "is_pixel_art": max(run.read_image(top[0]).size) <= pixels.PIXEL_ART if top else False,
             "histogram": charts.histogram(strength[strength > 0]),
@@ -131,7 +131,7 @@ def kin_of(
     by_file: Mapping[str, Sample],
     thumbs: Thumbs,
 ) -> list[Kin]:
-    """The relatives of a listed neuron, from its lines of kin.jsonl."""
+    """The related neurons of a listed one, from its lines of kin.jsonl."""
     found = []
     for line in lines:
         other = line["parent"] if line["neuron"] == line["child"] else line["child"]
@@ -143,7 +143,7 @@ def kin_of(
 
 
 def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:
-    """The codes and centroids of the neurons `ids`. Raises RaigenError when the files lack them."""
+    """The codes and centroids of the neurons `ids`. Raises RaigenError if the files lack them."""
     image_codes = run.image_codes()
     embeddings = run.embeddings()
     if len(ids) and image_codes.shape[1] <= ids.max():
@@ -157,9 +157,9 @@ def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:
 
 
 def middle_of(codes: Float[np.ndarray, " image"], top: Sequence[int], count: int) -> list[int]:
-    """Up to `count` images from the middle half of those in which the neuron fires, strongest first, evenly apart.
+    """Up to `count` images from the middle half of those in which the neuron fires, evenly spaced, strongest first.
 
-    The `top` ones are left out. What a neuron stands for must show in these too, or its top images flatter it.
+    The `top` images are left out. If the middle images do not show the attribute, its name fits the top images only.
 
     >>> middle_of(np.array([9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0]), top=[0], count=3)
     [3, 5, 6]
@@ -171,7 +171,7 @@ def middle_of(codes: Float[np.ndarray, " image"], top: Sequence[int], count: int
 
 
 def nearest(codes: Codes, neuron: int, count: int) -> list[tuple[int, float]]:
-    """The `count` neurons whose centroids are nearest to that of `neuron`, with the cosine distance, nearest first."""
+    """The `count` neurons with the centroids closest to that of `neuron`, each with its cosine distance."""
     own = int(np.flatnonzero(codes.ids == neuron)[0])
     gaps = (1 - codes.centroids @ codes.centroids[own]).clip(0, 2)
     order = [index for index in np.argsort(gaps, kind="stable") if index != own]
@@ -179,7 +179,7 @@ def nearest(codes: Codes, neuron: int, count: int) -> list[tuple[int, float]]:
 
 
 def fitting(run: Run, samples: Sequence[Sample], n_images: int) -> Thumbs:
-    """The finest of `THUMBS` with which `n_images` like these fit the page, judged by every so many of them."""
+    """The finest of `THUMBS` with which `n_images` like `samples` fit the page, estimated from about twelve of them."""
     some = [run.read_image(sample) for sample in samples[:: max(1, len(samples) // 12)]]
     for thumbs in THUMBS:
         size = sum(len(data_uri(image, thumbs)) for image in some) / len(some)
@@ -189,7 +189,7 @@ def fitting(run: Run, samples: Sequence[Sample], n_images: int) -> Thumbs:
 
 
 def data_uri(image: Image.Image, thumbs: Thumbs) -> str:
-    """The image, made small, as the text that an `img` can hold."""
+    """A thumbnail of the image, as the data URI of an `img`."""
     data = pixels.webp(pixels.thumbnail(image, thumbs.side), thumbs.quality)
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
@@ -198,9 +198,9 @@ def image_of(
     run: Run, sample: Sample, what: str, thumbs: Thumbs, heatmap: np.ndarray | None = None, peak: float = 0.0,
     stage: str = "capture",
 ) -> ShownImage:  # fmt: skip
-    """An image that `stage` made, as the page holds it; with a heatmap that lies over it, in the colors up to `peak`.
+    """An image of `stage` for the page. A heatmap becomes its overlay, with colors that end at `peak`.
 
-    Raises RaigenError when its file is missing or damaged.
+    Raises RaigenError if its file is missing or damaged.
     """
     image = run.read_image(sample, stage)
     overlay = None
@@ -238,7 +238,7 @@ def _heatmaps(run: Run, attributes: Sequence[RareAttribute]) -> Float[np.ndarray
 
 
 def _evidence(run: Run) -> Mapping[int, dict[str, Any]]:
-    """By neuron, what its name rests on: the answer of a model, or the phrases that CLIP ranked first."""
+    """The evidence for each neuron's name: the answer of a model, or the phrases that CLIP ranked first."""
     if not run.annotations_path.is_file():
         return {}
     found: dict[int, dict[str, Any]] = {}
@@ -253,7 +253,7 @@ def _evidence(run: Run) -> Mapping[int, dict[str, Any]]:
 
 
 def _kin(run: Run) -> Mapping[int, list[dict[str, Any]]] | None:
-    """By listed neuron, its lines of kin.jsonl; None where discovery wrote none."""
+    """The lines of kin.jsonl for each listed neuron; None if discovery wrote no such file."""
     if not run.kin_path.is_file():
         return None
     found: dict[int, list[dict[str, Any]]] = {}
@@ -263,7 +263,7 @@ def _kin(run: Run) -> Mapping[int, list[dict[str, Any]]] | None:
 
 
 def _scores(run: Run) -> Mapping[int, dict[str, Any]]:
-    """By neuron, its line of label_scores.jsonl; empty before evaluation."""
+    """The line of label_scores.jsonl for each neuron; empty before evaluation."""
     if not run.label_scores_path.is_file():
         return {}
     return {line["neuron"]: line for line in run.read_lines(run.label_scores_path, "evaluate")}

@@ -1,4 +1,4 @@
-"""Gathers what the report says about a run, as one dict: folder -> dict."""
+"""Gathers everything that the report says about a run: folder -> dict."""
 
 import csv
 import io
@@ -24,17 +24,17 @@ from raigen.runs.run import Run
 from raigen.stats import LEVEL, q_rarer
 from raigen.world.attributes import BY_NAME
 
-# Of few marks, for the narrow screen.
+# With few marks, for narrow screens.
 FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
 EXAMPLES_FOR_A_ROW = 16  # an attribute of rate 16 / n shows at least ten times in n images with probability .95
 
-# What the frequency of a neuron counts, under each score.
-SHARE_OF = {"published": "images in which it fires", "coherent": "images that are like its own"}
+# What the frequency of a neuron counts, for each score.
+SHARE_OF = {"published": "images in which it fires", "coherent": "images that resemble its own"}
 
 
 class Neurons(NamedTuple):
-    """The columns of neurons.csv for the neurons that were scored, the number of the others, and how many were not
-    listed, by reason (empty in folders of an older raigen)."""
+    """The scored neurons of neurons.csv, the number of the others, and how many neurons were left out for each reason
+    (empty in folders of an older raigen)."""
 
     ids: np.ndarray
     frequency: np.ndarray
@@ -50,7 +50,7 @@ def page_of(
     cards: Sequence[Mapping[str, Any]],
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """Everything that the page says, as the dict that the template reads.
+    """Everything that the page says: the dict that the template reads.
 
     Raises RaigenError when files of the run do not fit each other.
     """
@@ -93,7 +93,7 @@ def _audit(run: Run) -> dict[str, Any]:
 
 
 def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_values: Mapping[int, float]) -> dict[str, Any]:
-    """The chart of all scored neurons, and the cards with their pin on it and their q."""
+    """The chart of all scored neurons, and the cards, each with its pin on the chart and its q."""
     is_listed = np.isin(neurons.ids, [card["attribute"].neuron for card in cards])
     chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
     # Pins come in the order of neurons.csv, cards in the order of the ranking.
@@ -107,12 +107,12 @@ def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_values: Ma
 
 
 def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What judges measured, and the axes on which it is drawn."""
+    """The rates that judges measured, and the axes on which they are drawn."""
     shown = chain(*(a.presences for a in attributes), *(entry["presences"] for entry in given))
     return {
         "rarest": rarest(attributes),
         "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
-        "was_asked": any(attribute.suggested for attribute in attributes),
+        "was_requested": any(attribute.suggested for attribute in attributes),
         "was_steered": any(attribute.causal for attribute in attributes),
         "given": given,
         "axis": charts.rate_axis([presence.high for presence in shown if presence.n]),
@@ -123,7 +123,7 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
 def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
     """What neurons.csv holds. Raises RaigenError when a listed neuron is not among the scored ones."""
     rows = list(csv.DictReader(io.StringIO(run.read_text(run.neurons_path, "discover"))))
-    scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few images, or in none
+    scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few images or in none
     missing = sorted({attribute.neuron for attribute in attributes} - {int(row["neuron"]) for row in scored})
     if missing:
         raise RaigenError(
@@ -140,13 +140,13 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
 
 
 def given_of(run: Run) -> list[dict[str, Any]]:
-    """The attributes that the user gave in a file, as presence.csv holds them: `label`, `presences`, `alpha`."""
+    """The given attributes, read from presence.csv: a dict of `label`, `presences` and `alpha` for each."""
     found = read_given(run) if run.presence_path.is_file() else {}
     return [{"label": label, **rates._asdict()} for label, rates in found.items()]
 
 
 def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, float]:
-    """By neuron, the q-value of "rarer than `rate`" from the first judge's counts; none where nothing was judged."""
+    """The q-value of "rarer than `rate`" for each neuron that the first judge measured."""
     measured = [(a.neuron, a.presence) for a in attributes if a.presence and a.presence.n]
     if not measured:
         return {}
@@ -155,12 +155,12 @@ def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, flo
 
 
 def _failures(run: Run) -> list[tuple[str, int]]:
-    """What has no answer: in words, and how often."""
+    """What failed, in words, and how often."""
     found: list[tuple[str, int]] = []
     if black := run.facts.capture.black_images:
         found.append(("audited images are wholly black and were left out", len(black)))
     if run.has_finished("annotate") and (unanswered := run.facts.annotate.n_unanswered):
-        found.append(("neurons: the model that was to name them gave no answer", unanswered))
+        found.append(("neurons have no name, because the model that was asked gave no answer", unanswered))
     if run.has_finished("evaluate"):
         unscored = run.facts.evaluate.n_unscored
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
@@ -172,7 +172,7 @@ def _failures(run: Run) -> list[tuple[str, int]]:
 
 
 def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | None:
-    """What the planted world knows about this run, or None elsewhere."""
+    """The planted truth about this run; None for a model without one."""
     if not run.truth_path.is_file():
         return None
     truth = json.loads(run.truth_path.read_text(encoding="utf-8"))
@@ -187,13 +187,13 @@ def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | No
 
 
 def _run_card(run: Run) -> list[dict[str, Any]]:
-    """For each stage that finished: its settings, what it noted, and its duration."""
+    """The settings, facts and duration of each stage that finished."""
     stages = []
     for stage in STAGES:
         if stage == "report" or not run.has_finished(stage):
             continue
         facts = run.facts_of(stage)
-        # A setting of None was left to the model: what the stage noted under the same name is what was used.
+        # None means that the model chose; the stage then noted the value that was used under the same name.
         settings = {name: value for name, value in asdict(run.config_of(stage)).items() if value is not None}
         lines = list(chain.from_iterable(_lines(name, value) for name, value in {**settings, **facts}.items()))
         if stage == "capture":

@@ -1,4 +1,4 @@
-"""Places what amplification did in a chart: how often the attribute shows against how near the images stayed."""
+"""A chart of amplification: how often the attribute appears, against how similar the images stay."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,12 +8,12 @@ from raigen.report.charts import Mark, linear_axis, rate_axis
 from raigen.report.formatting import DASH, METHOD_NAMES, interval, percent, strength_text
 from raigen.runs.records import Presence
 
-APART = (8.0, 6.0)  # percent of the chart, across and down: two texts that are nearer than both would overlap
+APART = (8.0, 6.0)  # percent of the chart, across and down: two texts overlap if they are closer in both
 
 
 class Dot(NamedTuple):
     """One strength, in percent of the chart from its left and top, with the ends of both intervals. `text` is its
-    strength, or empty where it would cover another's; `title` says all in words."""
+    strength, or empty where it would cover another text; `title` says everything in words."""
 
     left: float
     top: float
@@ -24,8 +24,8 @@ class Dot(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One method: its dots by rising strength, and the places that its line joins, the unsteered images' among
-    them. `n` says how many images were judged at each dot."""
+    """One method: its dots by rising strength, and the places that its line joins, with the place of the unsteered
+    images. `n` says how many images were judged at each dot."""
 
     method: str
     name: str
@@ -45,9 +45,9 @@ class Pareto(NamedTuple):
 
 
 def pareto(entries: Sequence[Mapping[str, Any]]) -> Pareto | None:
-    """The chart of one attribute from what its amplification.json hold; None where no image could be judged.
+    """The chart of one attribute from its amplification.json files; None if no image could be judged.
 
-    Points of which no image was judged are not in it. The unsteered images are those of the entry with the most.
+    A strength without a judged image is left out. The unsteered images come from the entry that judged most of them.
     """
     judged = [entry for entry in entries if entry["base"]["presence"]["n"]]
     if not judged:
@@ -97,7 +97,7 @@ def _title(found: Mapping[str, Any], method: str | None, text: str) -> str:
 
 
 def _thinned(lines: Sequence[Line], start: Dot) -> tuple[Line, ...]:
-    """The lines without the texts that would cover another: methods go before controls, far dots before near ones."""
+    """The lines without texts that would overlap. Methods keep theirs before controls, far dots before near ones."""
     taken = [(start.left, start.top)]
     kept: set[Dot] = set()
     for line in sorted(lines, key=lambda line: line.is_control):

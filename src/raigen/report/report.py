@@ -1,4 +1,4 @@
-"""Turns a run folder into one self-contained page: folder -> dict -> HTML."""
+"""Writes one self-contained page about a run: folder -> dict -> HTML."""
 
 import base64
 import hashlib
@@ -20,11 +20,11 @@ from raigen.runs.steps import Outcome, Tick
 
 
 def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
-    """Writes `report.html` into the run folder: images, charts, styles and scripts are all inside the file. Beside it
-    `review.html`, on which a person can check what the judge saw, every figure as SVG, and the exports (see
-    `raigen.report.exports`).
+    """Writes `report.html` into the run folder, with all images, charts, styles and scripts inside the file.
 
-    Needs what `capture`, `train` and `discover` made; names, rates and the planted truth are shown if they are there.
+    Also writes `review.html`, on which a person can check the judge, every figure as SVG, and the exports (see
+    `raigen.report.exports`). Needs the results of `capture`, `train` and `discover`; names, rates and the planted truth
+    are shown if they exist.
     Raises RaigenError when a needed file is missing or does not fit the others.
     """
     attributes = run.attributes
@@ -48,7 +48,7 @@ def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
 
 
 def sheet_of(run: Run) -> dict[str, Any]:
-    """Everything that the review sheet says, as the dict that its template reads."""
+    """Everything that the review sheet says: the dict that its template reads."""
     found = tasks(run)
     images = [sample for task in found for sample in task.images]
     thumbs = fitting(run, images, len(images)) if images else None
@@ -71,10 +71,10 @@ def sheet_of(run: Run) -> dict[str, Any]:
 
 
 def render(name: str, page: Mapping[str, Any]) -> str:
-    """The page `name` (report or review) as HTML. All texts are escaped; a content policy keeps the page from loading
-    or running anything else.
+    """The page `name` (report or review) as HTML. All texts are escaped. A content security policy lets the page load
+    nothing and run only its own script.
 
-    Raises jinja2.UndefinedError when the dict lacks something that the template reads.
+    Raises jinja2.UndefinedError if the template reads something that the dict lacks.
     """
     script = fill(f"{name}.js", {})
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

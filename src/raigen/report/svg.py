@@ -22,7 +22,7 @@ COLORS = {
 
 
 class Frame(NamedTuple):
-    """What surrounds a drawing: its title, the words at its axes, and its key (`method` and `text` each)."""
+    """The frame of a drawing: its title, the words at its axes, and its key (a `method` and a `text` each)."""
 
     title: str
     up: str
@@ -36,9 +36,9 @@ class Frame(NamedTuple):
 
 
 def draw(run: Run, page: Mapping[str, Any]) -> list[Path]:
-    """Writes the figures, and deletes those of an earlier report; the paths. `page` is the dict of the report.
+    """Writes the figures, deletes those of an earlier report, and returns the paths. `page` is the dict of the report.
 
-    PNG is written where vl-convert is installed (`pip install 'raigen[export]'`).
+    PNG is written if vl-convert is installed (`pip install 'raigen[export]'`).
     """
     paths, as_png = [], import_module("vl_convert").svg_to_png if find_spec("vl_convert") else None
     for name, kind, frame, content in _figures(page):
@@ -54,11 +54,11 @@ def draw(run: Run, page: Mapping[str, Any]) -> list[Path]:
 
 
 def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[str, Any]]]:
-    """The name, kind, frame and content of each."""
+    """The name, kind, frame and content of each figure."""
     prompt, box, scale = page["prompt"], {"dot_box": page["dot_box"]}, 100 / page["dot_box"]
     pins = [{"at": card["pin"], "rank": card["attribute"].rank} for card in page["cards"]]
     frame = Frame(f"Neurons for “{prompt}”", "more distinct ↑", f"share of {page['share_of']} (logarithmic)")
-    # Circles here: what turns SVG into PNG squeezes strokes with their box.
+    # Circles, not strokes: the converter to PNG would distort strokes together with their box.
     dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", "".join(page["chart"].dots))]
     yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, "dots": dots}
     rows = [
@@ -72,7 +72,7 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
         yield "presence", "presence", frame, {"axis": page["axis"], "rows": rows}
     for card in page["cards"]:
         neuron = card["attribute"].neuron
-        frame = Frame(f"How strongly neuron {neuron} fires", f"fullest bar: {card['histogram'].fullest} images",
+        frame = Frame(f"How strongly neuron {neuron} fires", f"tallest bar: {card['histogram'].fullest} images",
                       "activation", height=280)  # fmt: skip
         yield f"fires-{neuron}", "fires", frame, {"chart": card["histogram"], **box}
     for curve in page["curves"]:

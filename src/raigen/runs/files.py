@@ -71,7 +71,7 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: M
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """A table as CSV text: a line of column names, then a line for each row.
 
-    A cell that is missing or None is left empty. Raises ValueError when a row holds something that is no column.
+    A cell that is missing or None is left empty. Raises ValueError if a row has a key that is no column.
 
     >>> csv_text(["label", "rate"], [{"label": "a hat", "rate": 0.5}, {"label": "night, snow"}])
     'label,rate\\na hat,0.5\\n"night, snow",\\n'

@@ -1,4 +1,4 @@
-"""Writes generated images, and the lists of them, so that a stopped run knows which are whole."""
+"""Writes generated images and their lists, so that a stopped run knows which images are complete."""
 
 import io
 import json
@@ -13,23 +13,23 @@ from raigen.runs.run import Run
 
 
 def write_image(run: Run, folder: Path, index: int, prompt: str, seed: int, image: Image.Image) -> Sample:
-    """Writes image `index` as PNG in `folder` of the run; its line for the list."""
+    """Writes image `index` as PNG in `folder` of the run, and returns its entry for the list."""
     path, data = image_path(folder, index), as_png(image)
     write_bytes(path, data)
     return Sample(index, prompt, seed, path.relative_to(run.dir).as_posix(), sha256(data))
 
 
 def write_list(path: Path, samples: Mapping[int, Sample]) -> None:
-    """Writes all samples by rising index, as JSON lines."""
-    # The whole list, atomically: 5,000 lines are 1 MB, nothing beside a batch, and no line can be torn or out of order.
+    """Writes all samples as JSON lines, by rising index."""
+    # The whole list at once: 5,000 lines are 1 MB, little beside a batch, and no line can be torn or out of order.
     lines = [json.dumps(samples[index]._asdict(), ensure_ascii=False) for index in sorted(samples)]
     write_text(path, "".join(line + "\n" for line in lines))
 
 
 def whole_samples(run: Run, path: Path, folder: Path, prompt: str, base_seed: int) -> dict[int, Sample]:
-    """The samples of a list whose images are there with the listed hash, and of this prompt and seeds; by index.
+    """The complete samples of a list, by index: prompt and seed are right, and the image exists with the listed hash.
 
-    A list that is missing, or lines of it that cannot be read, count as nothing.
+    A missing list, and lines that cannot be read, count as nothing.
     """
     return {
         sample.index: sample
@@ -42,7 +42,7 @@ def whole_samples(run: Run, path: Path, folder: Path, prompt: str, base_seed: in
 
 
 def image_path(folder: Path, index: int) -> Path:
-    """Where image `index` lies in `folder`."""
+    """The path of image `index` in `folder`."""
     return folder / f"{index:06d}.png"
 
 

@@ -1,4 +1,4 @@
-"""How runs and studies show themselves in a notebook: small HTML of their own, with every text escaped."""
+"""Shows runs and studies in a notebook, as small HTML with every text escaped."""
 
 import base64
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def rate_of(presence: Presence | None) -> str:
 
 
 def run_html(run: "Run") -> str:
-    """The ranking of a run with the strongest images of each attribute and its rate."""
+    """The ranking of a run, with the strongest images and the rate of each attribute."""
     if not run.has_finished("discover"):
         return f"<p>{escape(repr(run))}</p>"
     samples = run.sample_of
@@ -69,7 +69,7 @@ def _image(run: "Run", sample: Any) -> str:
 
     try:
         data = base64.b64encode(webp(thumbnail(run.read_image(sample), SIDE))).decode()
-    except RaigenError:  # the ranking can be read without an image that is gone
+    except RaigenError:  # the ranking is readable without a missing image
         return f'<span title="{escape(sample.file)} is missing">∅</span>'
     return f'<img src="data:image/webp;base64,{data}" height="{SIDE}" title="seed {sample.seed}" alt="">'
 

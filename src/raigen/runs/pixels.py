@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-# Ember, in OKLab (lightness, green-red, blue-yellow): violet, fire, straw. Evenly spaced there, so that equal steps of
-# activation look like equal steps of color, and the lightness alone carries the order (for print and color blindness).
+# Colors in OKLab (lightness, green-red, blue-yellow), from violet over red and orange to straw. Equal steps of
+# activation look like equal steps of color. Lightness alone shows the order (for print and color blindness).
 EMBER = np.array([(0.36, 0.08, -0.10), (0.51, 0.17, 0.00), (0.68, 0.135, 0.11), (0.92, -0.01, 0.13)])
 PIXEL_ART = 96  # images up to this many pixels are enlarged by whole pixels, not smoothed
-SMALL, LARGE = 256, 1664  # pixels of the longer side: what a vision-language model is shown at least, and at most
+SMALL, LARGE = 256, 1664  # pixels of the longer side of an image for a vision-language model, at least and at most
 CAPTION = 28  # pixels of a line of text over a band of images
 
 
@@ -37,11 +37,11 @@ def color_map(levels: int = 256) -> UInt8[np.ndarray, "level 3"]:
 
 
 def heatmap_overlay(heatmap: Float[np.ndarray, "row column"], size: tuple[int, int], peak: float) -> Image.Image:
-    """Activations as an image to lay over another: RGBA, of `size` (width, height), clear where nothing fires.
+    """Activations as an overlay for an image: RGBA, of `size` (width, height), transparent where nothing fires.
 
-    Color rises with activation / `peak`, clipped to [0, 1]; opacity with its square root, so that weak activations can
-    be seen. One `peak` for several images makes them comparable. The values are interpolated, not the colors, and
-    never beyond the next cell. Without a peak (0) the image is clear throughout.
+    The color follows activation / `peak`, clipped to [0, 1]. The opacity follows its square root, so that weak
+    activations can be seen. Images with the same `peak` can be compared. Values are interpolated between neighboring
+    cells, not colors. With a `peak` of 0 the overlay is fully transparent.
     """
     share = np.clip(heatmap / peak, 0, 1) if peak > 0 else np.zeros_like(heatmap)
     smooth = Image.fromarray(np.ascontiguousarray(share, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -69,7 +69,7 @@ def image_grid(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Ima
 
 
 def thumbnail(image: Image.Image, max_side: int) -> Image.Image:
-    """`image` made to fit a square of `max_side` pixels; smaller images stay as they are."""
+    """`image` reduced to fit a square of `max_side` pixels; smaller images stay as they are."""
     if max(image.size) <= max_side:
         return image
     scale = max_side / max(image.size)
@@ -78,7 +78,7 @@ def thumbnail(image: Image.Image, max_side: int) -> Image.Image:
 
 
 def sized(image: Image.Image) -> Image.Image:
-    """`image` as a vision-language model is to see it: RGB, small ones enlarged by whole pixels, large ones reduced.
+    """`image` for a vision-language model: RGB, small images enlarged by a whole factor, large ones reduced.
 
     >>> sized(Image.new("L", (64, 48))).size, sized(Image.new("RGB", (3200, 800))).size
     ((256, 192), (1664, 416))
@@ -91,7 +91,7 @@ def sized(image: Image.Image) -> Image.Image:
 
 
 def sheet(bands: Sequence[tuple[str, Sequence[Image.Image]]], columns: int = 5) -> Image.Image:
-    """Bands of images below each other, each under a caption, every image in a square cell of `SMALL` pixels."""
+    """Bands of images, one below the other, each under its caption, with every image in a square of `SMALL` pixels."""
     font = ImageFont.load_default(CAPTION - 8)
     grids = [(text, image_grid([_cell(image) for image in images], columns)) for text, images in bands]
     width = max(grid.width for _, grid in grids)

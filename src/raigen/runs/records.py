@@ -1,4 +1,4 @@
-"""What the stages hand to each other: images, attributes, and their rates."""
+"""The records that stages exchange: images, attributes, and their rates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,10 +17,11 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Presence:
-    """How often fresh images show an attribute: `hits` of `n` judged, with an interval; `unscored` are not in `n`.
+    """How often fresh images show an attribute: `hits` of `n` judged images, with an interval. `n` does not include the
+    `unscored` images.
 
-    `mode` is `raw` for what the judge says; `calibrated` where its errors, known from images with known answers, are
-    taken out; `checked` where a person looked at every yes: then `hits` are those that were confirmed.
+    `mode` is `raw` for what the judge says. It is `calibrated` if the judge's errors, measured on images with known
+    answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones.
     """
 
     rate: float
@@ -35,7 +36,7 @@ class Presence:
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Presence":
-        """The presence that a row of presence.csv holds. Rows of early runs have no mode: they are raw."""
+        """The presence of one row of presence.csv. Rows of early runs have no mode; they are raw."""
         kinds = {"rate": float, "low": float, "high": float, "hits": int, "n": int, "unscored": int}
         values = {name: kind(row[name]) for name, kind in kinds.items()}
         return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
@@ -46,8 +47,8 @@ RATES = tuple(field.name for field in fields(Presence))  # the columns of a pres
 
 @dataclass(frozen=True)
 class Ratio:
-    """One rate over another, with its interval, all 0 or more. `ratio` is None where the other rate is 0, `high` where
-    the interval has no upper end."""
+    """One rate divided by another, with its interval, all 0 or more. `ratio` is None if the other rate is 0; `high` is
+    None if the interval has no upper end."""
 
     ratio: float | None
     low: float
@@ -56,7 +57,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Difference:
-    """A rate less another on the same `n` seeds, in [-1, 1], with its interval and the p of a paired test."""
+    """One rate minus another on the same `n` seeds, in [-1, 1], with its interval and the p of a paired test."""
 
     difference: float
     n: int
@@ -77,12 +78,12 @@ class Mean:
 
 @dataclass(frozen=True)
 class Causal:
-    """What turning a neuron up did to its attribute, beside two controls of the same `strength` on the same seeds.
+    """The effect of steering a neuron on its attribute, with two controls of the same `strength` on the same seeds.
 
-    `rate` is the presence when steered, the differences are to it unsteered (`gain`), to a random direction of the same
-    norm and to a random live neuron. `p` is the larger of those against the controls, `q` that of all attributes that
-    were tested together. `correlates_only` where q > .05 or either of these two differences is not above 0. `method` is
-    that of amplifying: `steer` or `contrast`.
+    `rate` is the presence when steered. The differences are steered minus unsteered (`gain`), minus a random direction
+    of the same norm, and minus a random live neuron. `p` is the larger of the two p against the controls, and `q` is
+    its adjustment over all attributes tested together. `correlates_only` is True if q > .05 or if one of these two
+    differences is not above 0. `method` is `steer` or `contrast`.
     """
 
     strength: float
@@ -97,7 +98,7 @@ class Causal:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Causal":
-        """The score that `attributes.json` holds in one entry."""
+        """The causal score of one entry of attributes.json."""
         paired = {name: Difference(**entry[name]) for name in ("gain", "over_direction", "over_neuron")}
         return cls(**{**entry, **paired})
 
@@ -106,14 +107,14 @@ class Causal:
 class RareAttribute:
     """One listed neuron: its scores, its name if one was found, how often fresh images show it.
 
-    `frequency` in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]; `top_images` are paths relative to
-    the run folder, strongest first. `label` is None before annotation and when no attribute was identified, and then
-    `labeled_by` is None too unless that was the answer. `presence` is by the first judge, `other_presences` by the
-    others; `judges_alpha` (Krippendorff) says how far they agree, 1 at best, 0 as by chance. `corrected` holds the rate
-    of the first judge without its errors, where these are known: calibrated, checked. `suggested` is the presence in
-    images of `suggested_prompt`, by the first judge, and `ratio` that over `presence`: how far the model can go.
-    `causal` says whether the neuron brings its attribute, where that was tried. `found_by` is the number of
-    autoencoders that have such a neuron, this one included; None where only one was trained.
+    `frequency` is in [0, 1], `distinctiveness` in [0, 2], `minority_score` in [0, 1]. `top_images` are paths in the run
+    folder, strongest first. `label` is None before annotation and if no attribute was identified; `labeled_by`
+    is then None too, unless an annotator gave that answer. `presence` comes from the first judge, `other_presences`
+    from the others; `judges_alpha` is Krippendorff's alpha between them (1 is agreement, 0 is chance). `corrected` has
+    the calibrated and the checked rate of the first judge, if they are known. `suggested` is the presence in images of
+    `suggested_prompt`, by the first judge, and `ratio` is `suggested` divided by `presence`. `causal` is the result of
+    steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
+    only one was trained.
     """
 
     rank: int
@@ -138,7 +139,7 @@ class RareAttribute:
 
     @property
     def presences(self) -> tuple[Presence, ...]:
-        """All rates that were measured without naming it: by the first judge, by the others, corrected."""
+        """All rates in fresh images: by the first judge, by the others, corrected."""
         return (*([self.presence] if self.presence else []), *self.other_presences, *self.corrected)
 
     def unnamed(self) -> "RareAttribute":
@@ -160,7 +161,7 @@ class RareAttribute:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
-        """The attribute that `attributes.json` holds as one entry."""
+        """The attribute of one entry of attributes.json."""
         presence, suggested = entry.get("presence"), entry.get("suggested")
         return cls(**{
             **entry,
@@ -212,15 +213,15 @@ SUGGESTED = ("suggested_rate", "suggested_low", "suggested_high", "suggested_hit
 
 
 def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
-    """Of an attribute the columns `SUGGESTED` of a table; None, an empty cell, for what is not known."""
+    """The values of an attribute in the columns `SUGGESTED`; None, an empty cell, if not measured."""
     names = [name.removeprefix("suggested_") for name in SUGGESTED[:6]]
     rates = [getattr(attribute.suggested, name, None) for name in names]
     return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]
 
 
 class HookpointCost(NamedTuple):
-    """What capturing a module would give: tokens of width `d_in` on a `grid` (None: it cannot be captured) and their
-    size on disk, over all steps."""
+    """What capturing a module would give: tokens of width `d_in` on a `grid` (None if it cannot be captured), and their
+    size on disk over all steps."""
 
     path: str
     grid: tuple[int, int] | None

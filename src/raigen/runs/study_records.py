@@ -1,4 +1,4 @@
-"""What a comparison of runs holds: attributes, rates, changes, axes; and its table."""
+"""The records of a comparison of runs: attributes, rates, changes, axes; and its table."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from typing import Any
 from raigen.runs.records import Difference, Presence
 
 CLOSED, OPEN = "closed", "open"
-NONE = "none"  # the category of images that show no other one of the axis
+NONE = "none"  # the category of images that show no other category of the axis
 
-# What may have become of an attribute: see `raigen.comparison.changes.kind_of`.
+# The kinds of change: see `raigen.comparison.changes.kind_of`.
 KINDS = {
     "new": "shown less often than by the baseline, which does not list it",
     "worse": "shown less often than by the baseline, which lists it too",
-    "fixed": "shown more often than by the baseline, which lists it, and no longer listed",
+    "fixed": "shown more often than by the baseline, which lists it; this model no longer does",
     "better": "shown more often than by the baseline",
     "same": "no difference was shown",
-    "unmeasured": "no image of both models has a verdict",
+    "unmeasured": "no seed has a verdict for both models",
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Which of two or more `categories` does an image show? `approach` is `closed` (a person set the axis) or `open`
-    (a language model proposed it for one `prompt`; None: for all). `reference` is the wanted share of each category;
-    the shares add up to 1."""
+    """A question with two or more `categories`: which one does an image show? `approach` is `closed` if a person wrote
+    the axis, or `open` if a language model proposed it for one `prompt` (None: for all prompts). `reference` is the
+    target share of each category; the shares add up to 1."""
 
     approach: str
     name: str
@@ -34,18 +34,18 @@ class Axis:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The categories that a judge is asked for: all but `none`."""
+        """The categories that a judge looks for: all but `none`."""
         return tuple(category for category in self.categories if category != NONE)
 
 
 @dataclass(frozen=True)
 class AxisRate:
-    """How the fresh images of a model for a prompt spread over the categories of an axis.
+    """How the fresh images of a model for a prompt are distributed over the categories of an axis.
 
-    `shares`, in the order of `categories`, are of the `n` images that show a category; `none` show none of them and
-    `unscored` have no verdict on one of them. `discrepancy` in [0, sqrt 2] is the distance of the shares from the
-    `reference`, `by_chance` what it would be on average if the model kept to the reference. `severity` in [0, 1] is 0
-    for even shares and 1 where all images show one category. Both are None where no image shows a category.
+    `shares`, in the order of `categories`, are shares of the `n` images that show a category. `none` images show no
+    category, and `unscored` images lack a verdict on at least one. `discrepancy`, in [0, sqrt 2], is the distance of
+    the shares from the `reference`; `by_chance` is its average for a model that meets the reference. `severity`, in
+    [0, 1], is 0 for equal shares and 1 if all images show one category. All three are None if no image shows any.
     """
 
     approach: str
@@ -65,7 +65,7 @@ class AxisRate:
 
 @dataclass(frozen=True)
 class Finding:
-    """An attribute as one run lists it: for a `prompt` and a `model`, at `rank`, as a `neuron`, under a `label`."""
+    """An attribute as one run lists it: the run's `prompt` and `model`, and the `rank`, `neuron` and `label` there."""
 
     prompt: str
     model: str
@@ -78,8 +78,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Merged:
-    """A label that was taken for the same attribute: the cosine of the texts, and how far the judge's verdicts on the
-    two agree (Krippendorff's alpha; None where the texts are the same but for case and spaces)."""
+    """A label that means the same attribute: the cosine of the two texts, and Krippendorff's alpha of the judge's
+    verdicts on them (None if the texts differ only in case and spaces)."""
 
     label: str
     similarity: float
@@ -88,8 +88,8 @@ class Merged:
 
 @dataclass(frozen=True)
 class AxisValue:
-    """That an axis of the `closed` or the `open` approach asks for an attribute, as one of its categories; `prompt` is
-    the one for which the axis was proposed (None: all)."""
+    """A category of a `closed` or `open` axis that is this attribute. `prompt` is the prompt for which the axis was
+    proposed (None: all prompts)."""
 
     approach: str
     axis: str
@@ -99,8 +99,8 @@ class AxisValue:
 
 @dataclass(frozen=True)
 class Compared:
-    """An attribute of the union: the label by which it was judged, whether it was `given` and not found, the labels
-    that were merged into it, where it was found, and the axes that ask for it."""
+    """One of the compared attributes: the label by which it was judged, whether it was `given`, the labels that
+    were merged into it, the runs that found it, and the axes that contain it."""
 
     label: str
     given: bool
@@ -126,8 +126,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Change:
-    """A model's rate less the baseline's for one attribute and prompt, on the same seeds (None: no image of both has
-    a verdict); `q` is Benjamini and Hochberg's over all changes of the comparison; `kind` is one of `KINDS`."""
+    """A model's rate minus the baseline's for one attribute and prompt, on the same seeds. `difference` is None if no
+    seed has a verdict for both. `q` is Benjamini and Hochberg's over all changes of the comparison; `kind` is one of
+    `KINDS`."""
 
     label: str
     prompt: str
@@ -140,8 +141,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """An attribute that a model does not list for a prompt although another does: how often the model draws it when
-    the prompt `asked` for it. `verdict` is `shown unasked`, `only not shown`, `not encoded` or `unclear`."""
+    """An attribute that a model does not list for a prompt although another model does, with its presence in images of
+    the prompt that requests it, `asked`. `verdict` is `shown unasked`, `only not shown`, `not encoded` or `unclear`."""
 
     label: str
     prompt: str
@@ -153,7 +154,7 @@ class Unlisted:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that came of comparing runs; comparison.json is this as JSON."""
+    """The result of comparing runs; comparison.json is this as JSON."""
 
     judge: str
     confidence: float
@@ -179,8 +180,8 @@ COLUMNS: tuple[str, ...] = (
 
 
 def rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The table of what comparison.json holds: for each attribute, prompt and model its rate and its change; what is
-    not known is None."""
+    """The rows of comparison.csv from the content of comparison.json: the rate and the change of each attribute, prompt
+    and model. What is not known is None."""
     attribute_of = {attribute["label"]: attribute for attribute in entry["attributes"]}
     changes = {_place(change): change for change in entry["changes"]}
     lone = {_place(asked): asked for asked in entry["lone"]}
@@ -200,7 +201,7 @@ def rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _sources(attribute: Mapping[str, Any], prompt: str) -> dict[str, Any]:
-    """Who asks for an attribute: whether it was given, whether any run found it, and the axes that ask for it."""
+    """Where an attribute comes from: whether it was given, whether a run found it, and the axes that contain it."""
     axes = [axis for axis in attribute["axes"] if axis["prompt"] in (None, prompt)]
     names = {approach: "; ".join(dict.fromkeys(a["axis"] for a in axes if a["approach"] == approach)) or None
              for approach in (CLOSED, OPEN)}  # fmt: skip

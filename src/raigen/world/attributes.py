@@ -1,14 +1,11 @@
 """The vocabulary of the planted world: which attributes a portrait can have, and the phrase for each."""
 
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-from raigen.config.prompts import photo_of
+from raigen.config.prompts import LISTS, PROFESSIONS
 
-Profession = Literal[
-    "doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "manager", "cleaner", "attendant", "assistant"
-]
-PROFESSIONS: tuple[Profession, ...] = get_args(Profession)
+PROMPTS: tuple[str, ...] = LISTS["professions"]  # the bare prompt of each profession
 
 
 class Value(NamedTuple):
@@ -82,7 +79,7 @@ class Attributes:
     ('light skin', 'brown hair', 'short hair', 'glasses', 'office')
     """
 
-    profession: Profession
+    profession: str
     skin: str = "light skin"
     hair_color: str = "brown hair"
     hair: str = "short hair"
@@ -113,15 +110,3 @@ CHOICES: dict[str, tuple[str, ...]] = {
     field: tuple(value.name for value in VALUES if value.field == field) + ((PLAIN[field],) if field in PLAIN else ())
     for field in FIELDS
 }
-
-
-def prompt_of(profession: Profession) -> str:
-    """The bare prompt of a profession, with the right article.
-
-    >>> prompt_of("doctor"), prompt_of("attendant")
-    ('a photo of a doctor', 'a photo of an attendant')
-    """
-    return photo_of(profession)
-
-
-PROMPTS: tuple[str, ...] = tuple(prompt_of(profession) for profession in PROFESSIONS)

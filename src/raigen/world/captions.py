@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from raigen.world.attributes import BY_NAME, Attributes, prompt_of
+from raigen.config.prompts import photo_of
+from raigen.world.attributes import BY_NAME, Attributes
 from raigen.world.planted import plan_of
 
 
@@ -16,7 +17,7 @@ def caption(
     >>> caption(Attributes("doctor", place="snow"), np.random.default_rng(0), bare=1.0)
     'a photo of a doctor'
     """
-    prompt = prompt_of(attributes.profession)
+    prompt = photo_of(attributes.profession)
     if rng.random() < bare:
         return prompt
     shown = attributes.shown()

@@ -18,8 +18,6 @@ from raigen.world.attributes import (
     PROMPTS,
     VALUES,
     Attributes,
-    Profession,
-    prompt_of,
 )
 
 RARE_AT_MOST = 0.05  # planted rates of (0, 0.05] are rare
@@ -42,7 +40,7 @@ class Plan(NamedTuple):
 
 
 @cache
-def plan_of(profession: Profession) -> Plan:
+def plan_of(profession: str) -> Plan:
     """Reads the column of `profession` in `rates.toml`."""
     table = tomllib.loads(files("raigen.world").joinpath("rates.toml").read_text(encoding="utf-8"))
     column = table["professions"].index(profession)
@@ -74,11 +72,10 @@ def altered(plan: Plan, shares: Mapping[str, float]) -> Plan:
     return Plan(found, tuple(correlations))
 
 
-def profession_of(prompt: str) -> Profession:
+def profession_of(prompt: str) -> str:
     """The profession that a bare prompt names. Raises ValueError for any other text."""
-    for profession in PROFESSIONS:
-        if prompt_of(profession) == prompt.strip():
-            return profession
+    if prompt.strip() in PROMPTS:
+        return PROFESSIONS[PROMPTS.index(prompt.strip())]
     raise ValueError(f"the portraits world has the prompts {', '.join(map(repr, PROMPTS))}; got {prompt!r}")
 
 

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from raigen.config.prompts import photo_of
 from raigen.diffusion.generation import defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.files import begin_folder
 from raigen.stats import rate_interval
-from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES, Profession, prompt_of
+from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES
 from raigen.world.draw import draw
 from raigen.world.judge import judge
 from raigen.world.models import BUNDLED
@@ -71,7 +72,7 @@ def shipped() -> dict[str, dict[str, float]]:
 
 
 def make_variant(
-    name: str, folder: Path, professions: Sequence[Profession], steps: int = STEPS, n_drawings: int = 2000
+    name: str, folder: Path, professions: Sequence[str], steps: int = STEPS, n_drawings: int = 2000
 ) -> None:
     """Tunes the bundled denoiser and its text encoder on drawings with the shares of the variant `name`, and writes the
     whole pipeline to `folder`, with the planted rates in `variant.json`.
@@ -79,7 +80,7 @@ def make_variant(
     Raises RaigenError when `folder` holds another variant, or other files.
     """
     plans = {profession: altered(plan_of(profession), shipped()[name]) for profession in professions}
-    planted = {prompt_of(profession): rates(prompt_of(profession), plan) for profession, plan in plans.items()}
+    planted = {photo_of(profession): rates(photo_of(profession), plan) for profession, plan in plans.items()}
     about = {"variant": name, "of": BUNDLED, "steps": steps, "n_drawings": n_drawings, "changed": shipped()[name],
              "planted": planted}  # fmt: skip
     _claim(folder, about)
@@ -100,7 +101,7 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
                           "choose another folder")  # fmt: skip
 
 
-def drawn(plans: Mapping[Profession, Plan], count: int) -> Images:
+def drawn(plans: Mapping[str, Plan], count: int) -> Images:
     """`count` drawings for each plan, the professions in turn; image i is drawn with a generator of seed (SEED, i)."""
     pixels = np.empty((count * len(plans), SIZE, SIZE, 3), np.uint8)
     codes = np.empty((len(pixels), 1 + len(FIELDS)), np.uint8)
@@ -108,7 +109,7 @@ def drawn(plans: Mapping[Profession, Plan], count: int) -> Images:
     for index in range(len(pixels)):
         rng = np.random.default_rng((SEED, index))
         profession, plan = turn[index % len(turn)]
-        attributes = sample_attributes(prompt_of(profession), rng, plan)
+        attributes = sample_attributes(photo_of(profession), rng, plan)
         pixels[index] = np.asarray(draw(attributes, rng))
         codes[index] = encode(attributes)
     return Images(pixels, codes)
