@@ -134,7 +134,7 @@ def test_a_study_is_shown_with_its_runs_and_nothing_beside_them(place: Path) -> 
     with served(study.dir) as port:
         status, text = get(port, "/")
         assert status == 200 and 'href="report.html"' in text and 'href="cards/x.md"' in text
-        assert 'href="b/report.html"' in text and "../runs/a doctor lies elsewhere" in text
+        assert 'href="b/report.html"' in text and "../runs/a doctor is outside this folder" in text
         assert get(port, "/report.html") == (200, "<!doctype html>the study")
         assert get(port, "/b/report.html")[0] == 200 and get(port, "/cards/x.md")[1] == "a card"
         for path in ("/secret.txt", "/study.json", "/b/link.txt", "/../runs/b/report.html", "/cards/../secret.txt"):
