@@ -54,7 +54,7 @@ def test_results_say_what_they_are(whole, study):
 def test_a_notebook_shows_the_ranking_with_images_and_nothing_live(whole, study):
     html = whole._repr_html_()
     assert html.count("<tr>") == 5 and html.count("data:image/webp;base64,") == 20
-    assert HOSTILE not in html and "&lt;script&gt;" in html and "0.7 % [0.1, 2.4]" in html
+    assert HOSTILE not in html and "&lt;script&gt;" in html and "0.7% [0.1%, 2.4%]" in html
     assert not re.search(r"(src|href)=\"(?!data:)", html)
     html = study._repr_html_()
     assert html.count("<tr>") == 2 and "a photo of a doctor" in html and HOSTILE not in html

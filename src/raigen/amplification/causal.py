@@ -8,9 +8,7 @@ from raigen.config import CONTROLS
 from raigen.errors import RaigenError
 from raigen.runs.records import Causal, Difference
 from raigen.runs.steps import Tell
-from raigen.stats import paired_difference, q_values
-
-LEVEL = 0.05  # of q; above it a neuron only correlates with its attribute
+from raigen.stats import LEVEL, paired_difference, q_values
 
 
 class Gains(NamedTuple):

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from raigen.errors import RaigenError
 from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
 from raigen.runs.folder import Folder
-from raigen.runs.notebook import frame, run_html
-from raigen.runs.records import RareAttribute, Sample
+from raigen.runs.notebook import N_IMAGES, frame, html_image, html_table
+from raigen.runs.records import RareAttribute, Sample, rate_text
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
@@ -132,7 +133,23 @@ class Run(Folder):
                 f"finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
 
     def _repr_html_(self) -> str:
-        return run_html(self)
+        if not self.has_finished("discover"):
+            return f"<p>{escape(repr(self))}</p>"
+        samples, rows = self.sample_of, []
+        for attribute in self.attributes:
+            images = "".join(self._shown(samples[file]) for file in attribute.top_images[:N_IMAGES])
+            label = escape(attribute.label or "no identified attribute")
+            presence = attribute.presence
+            rate = "not measured" if presence is None else rate_text(presence) if presence.n else "no usable answer"
+            rows.append([str(attribute.rank), label, images, rate])
+        return html_table(repr(self), ["rank", "attribute", "strongest images", "presence"], rows)
+
+    def _shown(self, sample: Sample) -> str:
+        """The image of a sample for a notebook, which can be read without an image that is gone."""
+        try:
+            return html_image(self.read_image(sample), f"seed {sample.seed}")
+        except RaigenError:
+            return html_image(None, f"{sample.file} is missing")
 
     def table(self) -> "pandas.DataFrame":
         """The listed attributes as a pandas DataFrame, one row each: rank, neuron, label, scores, and the rate with

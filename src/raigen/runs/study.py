@@ -5,14 +5,15 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
 from raigen.runs.folder import FORMAT, Folder
-from raigen.runs.notebook import frame, study_html
-from raigen.runs.records import RareAttribute
+from raigen.runs.notebook import frame, html_table
+from raigen.runs.records import RareAttribute, rarest, rate_text
 from raigen.runs.run import Run
 from raigen.runs.study_records import COLUMNS, rows
 
@@ -117,7 +118,13 @@ class Study(Folder):
                 f"{compared}")  # fmt: skip
 
     def _repr_html_(self) -> str:
-        return study_html(self)
+        rows = []
+        for entry in self.entries:
+            listed = self.attributes_of(entry)
+            first = rarest(listed)
+            found = [first.label, rate_text(first.presence)] if first and first.presence else ["", ""]
+            rows.append([escape(str(cell)) for cell in (entry.prompt, entry.model, len(listed), *found)])
+        return html_table(repr(self), ["prompt", "model", "listed", "rarest attribute", "presence"], rows)
 
     def attributes_of(self, entry: Entry) -> list[RareAttribute]:
         """The listed attributes of a run; empty where it has not come so far."""
