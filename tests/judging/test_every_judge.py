@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from raigen.comparison.verdicts import Pool, PooledClipJudge
-from raigen.config import AskConfig, CaptureConfig, EvaluateConfig
-from raigen.config.fields import CLIP, WORLD, address_of
+from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, EvaluateConfig, address_of
 from raigen.discovery import embeddings
 from raigen.discovery.embeddings import Embedder
 from raigen.judging import evaluate as evaluation

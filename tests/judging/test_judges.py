@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from raigen.cli.main import main
-from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig
-from raigen.config.fields import address_of
+from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig, address_of
 from raigen.errors import RaigenError
 from raigen.judging import fresh
 from raigen.judging.annotate import annotate, answered, evidence_sheet

@@ -2,8 +2,7 @@
 
 import pytest
 
-from raigen.config import AskConfig
-from raigen.config.fields import address_of
+from raigen.config import AskConfig, address_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all

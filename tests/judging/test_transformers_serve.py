@@ -14,8 +14,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from raigen.config import AskConfig
-from raigen.config.fields import ModelAddress, address_of
+from raigen.config import AskConfig, ModelAddress, address_of
 from raigen.errors import RaigenError
 from raigen.judging.judges import StoredImages, Subject, VlmJudge
 from raigen.judging.vlm.answers import Answers

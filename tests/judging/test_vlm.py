@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from raigen.config import AnnotateConfig, AskConfig
-from raigen.config.fields import address_of
+from raigen.config import AnnotateConfig, AskConfig, address_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply
 from raigen.judging.vlm.ask import Job, ask_all, hash_of, plan
@@ -375,7 +374,7 @@ def test_a_plan_asks_nothing(server, images, tmp_path):
 KILLED = """
 import sys
 from PIL import Image
-from raigen.config.fields import address_of
+from raigen.config import address_of
 from raigen.config import AskConfig
 from raigen.judging.vlm.questions import presence_question
 from raigen.judging.vlm.answers import Answers, Budget

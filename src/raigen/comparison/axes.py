@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from raigen.config import CompareConfig
-from raigen.config.fields import KINDS, WORLD, address_of
+from raigen.config import KINDS, WORLD, CompareConfig, address_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raigen.comparison.verdicts import place_of
-from raigen.config import CompareConfig
-from raigen.config.fields import WORLD
+from raigen.config import WORLD, CompareConfig
 from raigen.errors import RaigenError
 from raigen.judging.judges import judge_names, need_world_prompt
 from raigen.runs.run import Run

@@ -8,8 +8,7 @@ from jaxtyping import Float
 
 from raigen.comparison.matching import Match
 from raigen.comparison.verdicts import Judged, directions, place_of
-from raigen.config import CompareConfig
-from raigen.config.fields import CLIP
+from raigen.config import CLIP, CompareConfig
 from raigen.discovery.embeddings import embedder_of
 from raigen.judging.judges import given_labels
 from raigen.judging.presence_table import read_given

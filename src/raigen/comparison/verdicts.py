@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from raigen.config import CompareConfig
-from raigen.config.fields import CLIP
+from raigen.config import CLIP, CompareConfig
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.judging.judges import (
     ClipJudge,

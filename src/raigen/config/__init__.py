@@ -13,19 +13,23 @@ from raigen.config.diffusion import (
     SearchConfig,
 )
 from raigen.config.discovery import DiscoverConfig, Pruning
-from raigen.config.fields import identity
+from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
 
 __all__ = [
+    "CLIP",
     "CONTROLLED",
     "CONTROLS",
     "DTYPES",
+    "KINDS",
     "METHODS",
     "MIN_IMAGES",
     "OFFLOADS",
+    "OPENAI_URL",
     "STAGES",
     "STAGE_CONFIGS",
+    "WORLD",
     "AmplifyConfig",
     "AnnotateConfig",
     "AskConfig",
@@ -36,10 +40,12 @@ __all__ = [
     "EvaluateConfig",
     "HookpointsConfig",
     "LoadConfig",
+    "ModelAddress",
     "Pruning",
     "ReportConfig",
     "SAEConfig",
     "SearchConfig",
     "TrainConfig",
+    "address_of",
     "identity",
 ]

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from scipy.stats import mannwhitneyu
 
-from raigen.config import AnnotateConfig
-from raigen.config.fields import CLIP, WORLD, ModelAddress, address_of
+from raigen.config import CLIP, WORLD, AnnotateConfig, ModelAddress, address_of
 from raigen.discovery.embeddings import embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, Reply

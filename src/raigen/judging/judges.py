@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from PIL.Image import Image
 
-from raigen.config import AskConfig, CaptureConfig
-from raigen.config.fields import CLIP, WORLD, ModelAddress, address_of
+from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of
 from raigen.config.prompts import lines_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError

@@ -5,7 +5,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from raigen.config.fields import WORLD
+from raigen.config import WORLD
 from raigen.errors import RaigenError
 
 BUNDLED, TRANSFORMER = WORLD, "portraits-transformer"

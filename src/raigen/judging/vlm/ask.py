@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
 
-from raigen.config import AskConfig
-from raigen.config.fields import ModelAddress
+from raigen.config import AskConfig, ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, NoReplyError, Reply, key_of
 from raigen.judging.vlm.questions import Question

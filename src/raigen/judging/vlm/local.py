@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from raigen.config.fields import ModelAddress
+from raigen.config import ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import NoReplyError, Reply
 from raigen.judging.vlm.questions import Question, Token, yes_share

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from raigen.config.fields import OPENAI_URL, ModelAddress
+from raigen.config import OPENAI_URL, ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import NoReplyError, Reply
 from raigen.judging.vlm.questions import Question, Token, objects, yes_share
