@@ -123,7 +123,7 @@ def test_the_lines_of_python_in_the_readme(tmp_path, monkeypatch, capsys):
     assert len([line for line in example.splitlines() if line.strip()]) == 3
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert all(attribute.label in printed for attribute in run.attributes) and "rate=" in printed
+    assert all(attribute.label in printed for attribute in run.attributes) and "fresh images" in printed
     assert printed.endswith(f"{run.report_path}\n")
 
 
