@@ -95,10 +95,10 @@ def cards(
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
     kin, by_file = _kin(run), {sample.file: sample for sample in samples}
     n_coarse = run.facts.train.group_sizes[0] if kin is not None else 0
-    rank_of = {attribute.neuron: attribute.rank for attribute in attributes}
+    rank_of, base_seed = {attribute.neuron: attribute.rank for attribute in attributes}, run.config.capture.base_seed
     for attribute, maps in zip(attributes, heatmaps, strict=True):
         top = _top(run, attribute, samples)
-        control = control_samples(samples, attribute, run.config.capture.base_seed, config.n_control_images)
+        control = control_samples(samples, attribute, base_seed, config.n_control_images)
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
         lines = kin.get(attribute.neuron, []) if kin is not None else []

@@ -162,7 +162,8 @@ class Run(Folder):
     def config(self) -> AuditConfig:
         """The settings of every stage: those with which it was begun, or the defaults. Raises RaigenError before
         anything was captured."""
-        return AuditConfig(**{stage: self.config_of(stage) for stage in STAGES})
+        records = self.manifest["stages"]  # read once: it lists every image
+        return AuditConfig(**{stage: self._settings(records, stage) for stage in STAGES})
 
     @property
     def facts(self) -> Facts:
@@ -171,9 +172,11 @@ class Run(Folder):
 
     def config_of(self, stage: str) -> Any:
         """The settings of one stage, by its name."""
-        record = self.manifest["stages"].get(stage)
-        if record is not None:
-            return STAGE_CONFIGS[stage](**record["config"])
+        return self._settings(self.manifest["stages"], stage)
+
+    def _settings(self, records: Mapping[str, Any], stage: str) -> Any:
+        if stage in records:
+            return STAGE_CONFIGS[stage](**records[stage]["config"])
         if stage == "capture":
             raise RaigenError(f"{self.dir}: nothing was captured yet; run: raigen capture PROMPT --run-dir {self.dir}")
         return STAGE_CONFIGS[stage]()
