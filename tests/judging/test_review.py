@@ -91,7 +91,7 @@ def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys
     assert re.search(r"^a doctor in a turban|raw, \d", out) and "checked" in out and "report.html" in out
     assert "a person confirmed it in 2 of" in text_of(run)
     assert main(["review", str(run.dir), str(run.dir / "gone.json")]) == 2
-    assert "expected the file that review.html downloads; No such file" in capsys.readouterr().err
+    assert "expected the file that review.html downloads; there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys
         ({"neuron": 999}, "are of other images"),
         ({"sha256": "0" * 64}, "are of other images"),
         ({"shows": ["../../etc/passwd"]}, "are of other images"),
-        ({"shows": 3}, "it cannot be read"),
-        ({"neuron": []}, "it cannot be read"),
+        ({"shows": 3}, "expected the file that review.html downloads; 'int'"),
+        ({"neuron": []}, r"expected the file that review.html downloads; int\(\)"),
     ],
 )
 def test_ticks_of_something_else_are_refused(run: Run, changes, message) -> None:
@@ -110,9 +110,9 @@ def test_ticks_of_something_else_are_refused(run: Run, changes, message) -> None
     with pytest.raises(RaigenError, match=message):
         review(run, ticked(run, **changes))
     for text, why in (
-        ("{", "it cannot be read"),
+        ("{", "expected whole JSON"),
         ('{"format": 2, "reviewed": []}', "of format 1; got 2"),
-        ("[]", "read"),
+        ("[]", "expected the file that review.html downloads"),
     ):
         path = run.dir.parent / "ticks.json"
         path.write_text(text)
@@ -173,9 +173,9 @@ def test_without_known_positives_the_interval_says_that_misses_are_unknown() -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("judged\nyes", "lacks true"),
+        ("judged\nyes", "true is missing, found judged"),
         ("judged,true\nyes,maybe", "expected yes or no; .* in line 2"),
-        ("", "lacks judged"),
+        ("", "judged is missing, found none"),
     ],
 )
 def test_a_calibration_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -458,7 +458,7 @@ def test_a_script_of_another_form_is_refused(images, tmp_path, text):
     [
         ("gpt-4o", r"annotator: expected clip, openai:MODEL for OpenAI, .*; got 'gpt-4o'"),
         ("openai:", r"got 'openai:'"),
-        ("openai:m@http://me:secret@host/v1", r"annotator: expected a URL without a name and password"),
+        ("openai:m@http://me:secret@host/v1", r"annotator: expected a URL without a name, a password or a"),
     ],
 )
 def test_an_address_of_another_form_is_told(text, message):

@@ -23,11 +23,11 @@ from raigen.config import AmplifyConfig
 from raigen.diffusion.generation import Generated, Settings, generate
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
-from raigen.diffusion.loading import load_pipeline
+from raigen.diffusion.recorded import recorded_pipeline
 from raigen.discovery.codes import N_STRONGEST, image_codes, largest_codes, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
-from raigen.runs.files import sha256, write_tensors, write_text
+from raigen.runs.files import sha256, shards_in, write_tensors, write_text
 from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
@@ -79,6 +79,9 @@ class Renderer:
         self.capture = run.config.capture
         self.facts = run.facts.capture
         run.require("train")
+        last = self.facts.n_steps - 1
+        if config.steps and config.steps[1] > last:
+            raise RaigenError(f"steps: expected denoising steps from 0 to {last}; got {config.steps}")
         self.settings = Settings(**{name: getattr(self.facts, name) for name in Settings._fields})
         self.sae = MatryoshkaSAE.load(run.sae_dir)
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
@@ -90,7 +93,7 @@ class Renderer:
     @cached_property
     def pipe(self) -> DiffusionPipeline:
         """The audited pipeline."""
-        return load_pipeline(self.capture.model, self.config.device, self.capture)
+        return recorded_pipeline(self.run, device=self.config.device)
 
     @cached_property
     def mean(self) -> Float[Tensor, "token d_in"]:
@@ -209,7 +212,7 @@ class _Codes:
 
     def __init__(self, dir: Path):
         self.dir, self.rows = dir, dict[int, Tensor]()
-        for path in dir.glob("*.safetensors"):
+        for path in shards_in(dir):
             self._add(**load_file(path))
 
     def has(self, index: int) -> bool:

@@ -55,10 +55,12 @@ def steering(
     `every_branch` is True. No hook is left behind.
 
     One denoising step with `settings` and `prompt` runs first, to find the image tokens; `settings` None is the
-    pipeline's defaults. Images of another size than `settings` gives can be steered in U-Nets only.
+    pipeline's defaults. Give the settings of the very calls: images of another size can be steered in U-Nets only, and
+    with other branches of guidance the prompt's cannot be told from the others.
 
     Raises RaigenError for a neuron that the autoencoder does not have, for a hookpoint of another width or one that
-    cannot be captured, and for a pattern that is missing or has another shape.
+    cannot be captured, for a pattern that is missing or has another shape, and for a call with other branches of
+    guidance.
     """
     beyond = [neuron for neuron in strengths if not 0 <= neuron < sae.config.d_sae]
     if beyond:
@@ -83,8 +85,11 @@ def steering(
             return patterned(tokens, [patterns[neuron] for neuron in active], list(active.values()), where)
         return pushed(tokens, sae, list(active), list(active.values()), units, method, where)
 
-    with TokenHook(point, layout, visit, exact=True, every_branch=every_branch).registered(denoiser_of(pipe, point)):
+    hook = TokenHook(point, layout, visit, exact=True, every_branch=every_branch)
+    with hook.registered(denoiser_of(pipe, point)):
         yield
+        if hook.step >= 0:
+            hook.end_step()
 
 
 @torch.no_grad()

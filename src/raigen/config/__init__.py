@@ -16,6 +16,7 @@ from raigen.config.discovery import DiscoverConfig, Pruning
 from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
+from raigen.config.text_files import json_of, lines_of, object_of, parsed, rows_of, shaped, text_of
 
 __all__ = [
     "CLIP",
@@ -48,4 +49,11 @@ __all__ = [
     "TrainConfig",
     "address_of",
     "identity",
+    "json_of",
+    "lines_of",
+    "object_of",
+    "parsed",
+    "rows_of",
+    "shaped",
+    "text_of",
 ]

@@ -90,24 +90,39 @@ class ModelAddress(NamedTuple):
         return f"{self.model} at {urlsplit(self.endpoint).netloc if self.kind == 'openai' else 'this machine'}"
 
 
+def _check_url(url: str, name: str) -> None:
+    """Raises RaigenError unless this is the base URL of a server, without anything secret."""
+    try:
+        parts = urlsplit(url)
+        is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # brackets or a port that cannot be read
+        is_server = False
+    if not is_server:
+        raise RaigenError(f"{name}: expected http:// or https:// and a host after the @, such as "
+                          "openai:MODEL@http://localhost:8000/v1")  # fmt: skip  # what came may hold a password
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise RaigenError(
+            f"{name}: expected a URL without a name, a password or a query, because it is recorded in the run; put the "
+            "key into the environment variable RAIGEN_API_KEY"
+        )
+
+
 def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> ModelAddress:
     """The address that `text` spells out.
 
-    Raises RaigenError when `text` has none of the `FORMS`, or contains a password. The message calls the value `name`
-    and lists `others` as further legal values.
+    Raises RaigenError when `text` has none of the `FORMS`, or contains a password or a query. What follows an @ must be
+    the URL of a server, or the images would go to OpenAI. The message calls the value `name` and lists `others` as
+    further legal values.
 
     >>> address_of("openai:gpt-4o-mini").endpoint
     'https://api.openai.com/v1'
     """
-    server = re.fullmatch(r"openai:(?P<model>\S+?)(@(?P<url>https?://\S+))?", text)
+    server = re.fullmatch(r"openai:(?P<model>[^\s@]+)(@(?P<url>\S*))?", text)
     other = re.fullmatch(r"(?P<kind>transformers|scripted):(?P<model>.+)", text)
-    if server and "@" in urlsplit(server["url"] or OPENAI_URL).netloc:
-        raise RaigenError(
-            f"{name}: expected a URL without a name and password, because it is recorded in the run; put the key "
-            "into the environment variable RAIGEN_API_KEY"
-        )
     if server:
-        return ModelAddress("openai", server["model"], (server["url"] or OPENAI_URL).rstrip("/"))
+        url = OPENAI_URL if server["url"] is None else server["url"]
+        _check_url(url, name)
+        return ModelAddress("openai", server["model"], url.rstrip("/"))
     if other and other["kind"] == "transformers":
         return ModelAddress("transformers", other["model"], "here")
     if other:

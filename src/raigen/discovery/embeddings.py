@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
-from raigen.diffusion.loading import resolve_device
+from raigen.diffusion.loading import no_advice, resolve_device
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
 from raigen.world.models import WORLD, makes_portraits
@@ -90,13 +90,23 @@ class Embedder:
                    for start in range(0, len(images), self.batch_size)]  # fmt: skip
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
+    @property
+    def n_tokens(self) -> int:
+        """The most tokens that the model reads of a text, with the marks at its ends: 77 in published models."""
+        return self.model.text_model.embeddings.position_embedding.num_embeddings
+
+    def cut_texts(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts have more tokens than the model reads, so that `texts` would cut off their ends."""
+        with no_advice():
+            found = self.tokenizer(list(texts)).input_ids if texts else []
+        return [len(tokens) > self.n_tokens for tokens in found]
+
     def texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d_embed"]:
-        """One unit vector per text. A longer text than the model takes (77 tokens in published ones) is cut."""
-        longest = self.model.text_model.embeddings.position_embedding.num_embeddings
+        """One unit vector per text. A longer text than `n_tokens` is cut: ask `cut_texts` first."""
         batches = []
         for start in range(0, len(texts), self.batch_size):
             batch = list(texts[start : start + self.batch_size])
-            tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+            tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=self.n_tokens, return_tensors="pt")
             with torch.no_grad():
                 features = self.model.get_text_features(tokens.input_ids.to(self.device),
                                                         tokens.attention_mask.to(self.device))  # fmt: skip

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from PIL.Image import Image
 
-from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of
-from raigen.config.prompts import lines_of
+from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, lines_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Reply, Usage
@@ -254,7 +253,11 @@ class ClipJudge:
             if not subject.top_images:
                 found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
                 continue
-            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
+            prompt = self._run.config.capture.prompt
+            if why := too_long(self.embedder, prompt, [subject.label]):
+                found.append(unscored(self.name, len(images), why))
+                continue
+            direction = direction_of(self.embedder, prompt, subject.label)
             along = audited @ direction
             top, rest = means_of(along, [index_of[file] for file in subject.top_images])
             found.append(self.verdict(embeddings, Threshold(direction, (top + rest) / 2, float(along.std()))))
@@ -272,6 +275,13 @@ def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarra
     """Which way a label leads from the prompt: text(prompt, label) - text(prompt)."""
     plain, named = embedder.texts([prompt, f"{prompt}, {label}"])
     return named - plain
+
+
+def too_long(embedder: Embedder, prompt: str, labels: Sequence[str]) -> str | None:
+    """Why CLIP cannot judge one of these labels: the prompt leaves too little room for it. None where all fit."""
+    if not any(embedder.cut_texts([f"{prompt}, {label}" for label in labels])):
+        return None
+    return f"the prompt leaves no room for the label in the {embedder.n_tokens} tokens that CLIP reads"
 
 
 def means_of(along: Float[np.ndarray, " image"], top: Sequence[int]) -> tuple[float, float]:

@@ -1,11 +1,11 @@
 """The review by a person: which images are shown, and the checked rates that follow from what was ticked."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from raigen.config import json_of, shaped, text_of
 from raigen.errors import RaigenError
 from raigen.judging.calibration import checked
 from raigen.judging.presence_table import with_checked
@@ -76,7 +76,7 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
     run.write_attributes(attributes)
     write_text(run.presence_path, with_checked(run.read_text(run.presence_path, "evaluate"), list(found.values())))
     if path.resolve() != run.review_path.resolve():
-        write_text(run.review_path, path.read_text(encoding="utf-8"))
+        write_text(run.review_path, text_of(path))
     return list(found.values())
 
 
@@ -103,22 +103,17 @@ def read_ticks(run: Run, path: Path) -> dict[int, frozenset[str]]:
 
 
 def _reviewed(run: Run, path: Path) -> list[Reviewed]:
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+    wanted = f"the file that {run.sheet_path.name} downloads"
+    if not path.is_file():
+        raise RaigenError(f"{path}: expected {wanted}; there is no such file")
+    with shaped(path, wanted):
+        entry = json_of(path)
         version = entry["format"]
         found = [
             Reviewed(int(one["neuron"]), str(one["label"]), str(one["sha256"]), frozenset(one["shows"]),
                      frozenset(one["does_not"]))
             for one in entry["reviewed"]
         ]  # fmt: skip
-    except OSError as error:
-        raise RaigenError(
-            f"{path}: expected the file that {run.sheet_path.name} downloads; {error.strerror}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RaigenError(
-            f"{path}: expected the file that {run.sheet_path.name} downloads; it cannot be read ({error!r})"
-        ) from error
     if version != FORMAT:
         raise RaigenError(f"{path}: expected a review of format {FORMAT}; got {version!r}")
     return found
@@ -133,9 +128,11 @@ def _hits(run: Run) -> dict[int, list[str]]:
     """The fresh images that show the attribute according to the first judge, by neuron."""
     first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
     found: dict[int, list[str]] = {neuron: [] for neuron in first}
-    for line in run.read_lines(run.judgements_path, "evaluate"):
-        if line["shows"] and line["judge"] == first.get(line["neuron"]):
-            found[line["neuron"]].append(line["file"])
+    lines = run.read_lines(run.judgements_path, "evaluate")
+    with run.shaped(run.judgements_path, "evaluate"):
+        for line in lines:
+            if line["shows"] and line["judge"] == first.get(line["neuron"]):
+                found[line["neuron"]].append(line["file"])
     return found
 
 
@@ -143,8 +140,10 @@ def _said(run: Run) -> dict[int, dict[str, bool]]:
     """The first judge's answers on held-out images in which the neuron fires, by neuron and file."""
     if not run.label_scores_path.is_file():
         return {}
-    return {
-        line["neuron"]: {p["file"]: p["shows"] for p in line.get("pictures", ())
-                         if p["group"] == "active" and p["shows"] is not None}
-        for line in run.read_lines(run.label_scores_path, "evaluate")
-    }  # fmt: skip
+    lines = run.read_lines(run.label_scores_path, "evaluate")
+    with run.shaped(run.label_scores_path, "evaluate"):
+        return {
+            line["neuron"]: {p["file"]: p["shows"] for p in line.get("pictures", ())
+                             if p["group"] == "active" and p["shows"] is not None}
+            for line in lines
+        }  # fmt: skip

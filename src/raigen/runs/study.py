@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
+MAX_BYTES = 240  # of a folder's name, before the number of `free_name`
 
 
 class Entry(NamedTuple):
@@ -90,7 +91,8 @@ class Study(Folder):
         for model in models:
             for prompt in prompts:
                 if (prompt, model) not in known:
-                    folder = free_name(f"{slug(prompt)}--{slug(Path(model).name)}", [e.folder for e in known.values()])
+                    name = _cut(f"{_cut(slug(prompt), MAX_BYTES // 2)}--{slug(Path(model).name)}", MAX_BYTES)
+                    folder = free_name(name, [e.folder for e in known.values()])
                     known[prompt, model] = Entry(prompt, model, folder)
         self._write(known.values(), options)
         return [known[prompt, model] for model in models for prompt in prompts]
@@ -167,6 +169,10 @@ def free_name(name: str, taken: Collection[str]) -> str:
         number += 1
         found = f"{name}-{number}"
     return found
+
+
+def _cut(name: str, n_bytes: int) -> str:
+    return name.encode()[:n_bytes].decode(errors="ignore")
 
 
 def slug(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
 
-from raigen.config import AskConfig, ModelAddress
+from raigen.config import AskConfig, ModelAddress, parsed, shaped, text_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, NoReplyError, Reply, key_of
 from raigen.judging.vlm.questions import Question
@@ -82,16 +82,15 @@ class Script:
         self._path, path = address.model, Path(address.model)
         if not path.is_file():
             raise RaigenError(f"scripted:{path}: expected a file of answers; there is none")
-        text = path.read_text(encoding="utf-8")
-        try:
-            lines = (json.loads(line) for line in text.split("\n") if line.strip())
-            entries = json.loads(text) if text.lstrip().startswith("[") else lines
-            self._entries = [(entry["question"], entry.get("image", ""), entry["answer"]) for entry in entries]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise RaigenError(
-                f'scripted:{path}: expected entries such as {{"question": "a cat", "answer": {{"answer": "yes"}}}}, '
-                f"one a line; got an entry that does not fit ({error!r})"
-            ) from error
+        text = text_of(path)
+        with shaped(
+            f"scripted:{path}", 'entries such as {"question": "a cat", "answer": {"answer": "yes"}}, one a line'
+        ):
+            lines = (parsed(line, f"scripted:{path}") for line in text.split("\n") if line.strip())
+            entries = parsed(text, f"scripted:{path}") if text.lstrip().startswith("[") else lines
+            self._entries = [
+                (f"{entry['question']}", f"{entry.get('image', '')}", entry["answer"]) for entry in entries
+            ]
 
     def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
         """The answer of the first entry that fits. Raises NoReplyError when none fits."""
