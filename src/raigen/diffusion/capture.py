@@ -13,14 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from raigen.config import CaptureConfig
-from raigen.diffusion.checks import (
-    check_autoencoder,
-    check_disk,
-    check_guidance,
-    check_repeatable,
-    unread_tokens,
-    watched,
-)
+from raigen.diffusion.checks import check_guidance, check_repeatable, check_room, unread_tokens, watched
 from raigen.diffusion.generation import Generated, Settings, generate, layout_of
 from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
 from raigen.diffusion.loading import find_source, license_of, origin_of
@@ -69,8 +62,7 @@ def capture_batches(
     model_facts = _model_facts(pipe, config, hookpoint)
     layout, samples = layout_of(pipe, config.prompt, settings, hookpoint), _whole_batches(run, config)
     check_guidance(pipe, settings, layout)
-    check_autoencoder(run.config_of("train"), layout.d_in, resolve_device(config.device))
-    check_disk(run, config, settings, layout, config.n_images - len(samples))
+    check_room(run, config, settings, layout, config.n_images - len(samples))
     n_made, seconds = 0, 0.0
     begun = Tick(len(samples) if again_from is None else again_from, config.n_images)
     yield CapturedBatch([], None, (), begun._replace(note=_first_words(model_facts, settings, config)))

@@ -14,6 +14,7 @@ from raigen.diffusion.generation import Settings, generate
 from raigen.diffusion.hooks import TokenLayout
 from raigen.diffusion.loading import arguments_of, no_advice
 from raigen.errors import RaigenError
+from raigen.runs.device import resolve_device
 from raigen.runs.run import Run
 
 LEAST_BYTES_PER_PIXEL = 0.1  # of a PNG; photographs take 1 to 2
@@ -59,9 +60,10 @@ def check_guidance(pipe: DiffusionPipeline, settings: Settings, layout: TokenLay
                           f"effect; leave it out, or give a {scale} above 1")  # fmt: skip
 
 
-def check_disk(run: Run, config: CaptureConfig, settings: Settings, layout: TokenLayout, n_images: int) -> None:
+def check_room(run: Run, config: CaptureConfig, settings: Settings, layout: TokenLayout, n_images: int) -> None:
     """Raises RaigenError when the disk cannot hold `n_images` more images with their activations, however well their
-    PNGs are packed."""
+    PNGs are packed, and when no autoencoder can be trained on them, as `check_autoencoder` does."""
+    check_autoencoder(run.config_of("train"), layout.d_in, resolve_device(config.device))
     n_steps = settings.num_inference_steps if config.store else 1
     activations = n_steps * layout.grid[0] * layout.grid[1] * layout.d_in * 2
     needed = n_images * (activations + int(LEAST_BYTES_PER_PIXEL * settings.height * settings.width))
@@ -83,7 +85,7 @@ def check_autoencoder(config: TrainConfig, d_in: int, device: torch.device) -> N
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > total:
         raise RaigenError(f"d_sae: to train {shape.d_sae:,} neurons for tokens of width {d_in:,} takes "
-                          f"{needed / 1e9:,.1f} GB, {device} has {total / 1e9:,.1f} GB; give a smaller --d-sae")  # fmt: skip
+                          f"{needed / 1e9:,.1f} GB, {device} has {total / 1e9:,.1f} GB; give a smaller one")  # fmt: skip
 
 
 def unread_tokens(pipe: DiffusionPipeline, prompt: str) -> int:
