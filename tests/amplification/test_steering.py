@@ -319,3 +319,11 @@ def test_guidance_that_ends_before_the_last_step_is_an_error(pipe, sae):
         pipe(PROMPT, num_inference_steps=3, guidance_scale=4.0, height=32, width=32, callback_on_step_end=cutoff,
              callback_on_step_end_tensor_inputs=["prompt_embeds"])  # fmt: skip
     assert hooks(pipe) == 0
+
+
+def test_the_steps_of_every_call_are_counted_from_0(pipe, sae):
+    options = {"settings": SETTINGS, "steps": [0]}
+    with raigen.steering(pipe, sae, {5: 3.0}, **options):
+        both = [pixels(made(pipe)) for _ in range(2)]
+    assert np.array_equal(*both) and not np.array_equal(both[0], pixels(made(pipe)))
+    assert "set_timesteps" not in vars(pipe.scheduler)

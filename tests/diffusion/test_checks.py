@@ -25,7 +25,7 @@ from raigen.errors import RaigenError
 from raigen.runs.run import Run
 from tests.diffusion.test_families import rough
 from tests.support.families import flux, pixart, qwen_image, sana
-from tests.support.tiny import drained, stable_diffusion, stable_diffusion_3
+from tests.support.tiny import drained, stable_diffusion, stable_diffusion_3, tokenizer
 
 PROMPT = "a b"
 
@@ -171,7 +171,9 @@ def test_a_prompt_that_does_not_fit_is_said(sd_folder, tmp_path):
     first = next(capture_batches(Run.create(tmp_path / "run"), config))
     assert first.tick.note == ("16 x 16 pixels, 3 steps, guidance 2, float32 on cpu, 16 at once; the model does not "
                                "read the last 18 tokens of the prompt")  # fmt: skip
-    assert unread_tokens(quiet(flux()), "a" * 40) == 0  # its second text encoder reads more
+    several = quiet(flux())
+    several.register_modules(tokenizer_2=tokenizer(77))
+    assert unread_tokens(several, "a" * 40) == 0  # the second text encoder reads all of it
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_image(sd_folder, tmp_path, monkeypatch):
@@ -231,3 +233,13 @@ def test_a_variant_that_is_there_is_named(sd_folder, tmp_path):
     weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
     with pytest.raises(RaigenError, match=r"It has \*\.fp16\.safetensors: add --variant fp16"):
         load_pipeline(str(folder), "cpu")
+
+
+@pytest.mark.parametrize("make", [flux, stable_diffusion_3])
+def test_a_compiled_transformer_is_heard_as_it_is_uncompiled(make):
+    pipe = quiet(make())
+    settings, path = Settings(2, 2.0, 32, 32), find_hookpoint(pipe).path
+    plain = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe, path))
+    pipe.transformer = torch.compile(pipe.transformer)
+    compiled = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe, path))
+    assert torch.equal(plain.activations, compiled.activations)

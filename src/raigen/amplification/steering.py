@@ -1,8 +1,9 @@
 """Steers a pipeline: turns neurons of an autoencoder up or down while it makes images."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -86,10 +87,27 @@ def steering(
         return pushed(tokens, sae, list(active), list(active.values()), units, method, where)
 
     hook = TokenHook(point, layout, visit, exact=True, every_branch=every_branch)
-    with hook.registered(denoiser_of(pipe, point)):
+    with hook.registered(denoiser_of(pipe, point)), _told(pipe, hook.begin_pipeline):
         yield
-        if hook.step >= 0:
-            hook.end_step()
+        hook.begin_pipeline()
+
+
+@contextmanager
+def _told(pipe: DiffusionPipeline, begin: Callable[[], None]) -> Iterator[None]:
+    """Calls `begin` whenever the pipeline begins to denoise: that is when it sets the steps of its scheduler."""
+    scheduler: Any = pipe.components["scheduler"]
+    plain = scheduler.set_timesteps
+
+    @wraps(plain)
+    def told(*args: Any, **options: Any) -> Any:
+        begin()
+        return plain(*args, **options)
+
+    scheduler.set_timesteps = told
+    try:
+        yield
+    finally:
+        del scheduler.set_timesteps
 
 
 @torch.no_grad()

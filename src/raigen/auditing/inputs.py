@@ -38,7 +38,8 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES) -> None:
         if config.evaluate.calibration is not None:
             read_calibration(Path(config.evaluate.calibration))
     if "discover" in stages:
-        embedder = Embedder(config.discover.embedder or default_embedder(capture.model), "cpu")
+        name = config.discover.embedder or default_embedder(capture.model)
+        embedder = Embedder(name, "cpu", offline=capture.offline)
         if phrases:
             fitting(phrases, capture.prompt, embedder)
 

@@ -58,7 +58,7 @@ class CaptureConfig(LoadConfig):
     """Negative prompt of classifier-free guidance; None is the model's default, usually the empty text."""
     true_cfg_scale: Annotated[float | None, Interval(ge=0, lt=math.inf)] = None
     """Classifier-free guidance scale, 0 or more, of models that use guidance_scale for something else (Qwen-Image,
-    FLUX). They need a negative_prompt, which may be a space. None is the model's default."""
+    FLUX). Above 1, the negative_prompt is a space unless it is given. None is the model's default."""
     height: int | None = None
     """Height of the images in pixels; None is the model's default."""
     width: int | None = None

@@ -11,7 +11,8 @@ from typing import Any
 from raigen.errors import RaigenError
 
 LARGEST = 256  # MB
-LONGEST = 10_000  # characters of a prompt, a label or a phrase
+LONGEST = 10_000  # characters of a prompt
+LONGEST_LABEL = 300  # characters of a label or a phrase
 
 
 def text_of(path: Path) -> str:
@@ -37,15 +38,15 @@ def text_of(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def lines_of(path: Path) -> list[str]:
+def lines_of(path: Path, longest: int = LONGEST) -> list[str]:
     """The lines of a text file, without duplicates, empty lines and comments (lines that begin with #).
 
-    Raises RaigenError as `text_of` does, and for a line of more than `LONGEST` characters.
+    Raises RaigenError as `text_of` does, and for a line of more than `longest` characters.
     """
     lines = [line.strip() for line in text_of(path).split("\n")]
     for number, line in enumerate(lines, 1):
-        if len(line) > LONGEST:
-            raise RaigenError(f"{path}: expected lines of at most {LONGEST:,} characters; line {number} has "
+        if len(line) > longest:
+            raise RaigenError(f"{path}: expected lines of at most {longest:,} characters; line {number} has "
                               f"{len(line):,}")  # fmt: skip
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 

@@ -70,7 +70,7 @@ def check_room(run: Run, config: CaptureConfig, settings: Settings, layout: Toke
     free = shutil.disk_usage(run.dir).free
     if needed > free:
         raise RaigenError(f"{run.dir}: {n_images:,} images and their activations need {needed / 1e9:.1f} GB or more, "
-                          f"the disk has {free / 1e9:.1f} GB left. Free some, choose another --run-dir, or generate "
+                          f"the disk has {free / 1e9:.1f} GB left. Free some, choose another --run-dir, or make "
                           "fewer images")  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def check_autoencoder(config: TrainConfig, d_in: int, device: torch.device) -> N
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > total:
         raise RaigenError(f"d_sae: to train {shape.d_sae:,} neurons for tokens of width {d_in:,} takes "
-                          f"{needed / 1e9:,.1f} GB, {device} has {total / 1e9:,.1f} GB; give a smaller one")  # fmt: skip
+                          f"{needed / 1e9:,.1f} GB, {device} has {total / 1e9:,.1f} GB; take fewer")  # fmt: skip
 
 
 def unread_tokens(pipe: DiffusionPipeline, prompt: str) -> int:

@@ -143,6 +143,12 @@ class TokenHook:
             for handle in handles:
                 handle.remove()
 
+    def begin_pipeline(self) -> None:
+        """Counts steps from 0 again. Raises RaigenError as `end_step` does."""
+        if self.step >= 0:
+            self.end_step()
+        self.step, self.n_branches, self.noisy = -1, 0, []
+
     def end_step(self) -> None:
         """Raises RaigenError if the module has not run in the step that ends, or with other branches than it must."""
         self._check_branches(self.n_branches < self.layout.n_branches)

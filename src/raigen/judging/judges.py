@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from PIL.Image import Image
 
-from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, lines_of
+from raigen.config import CLIP, LONGEST_LABEL, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, lines_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Reply, Usage
@@ -151,7 +151,7 @@ def given_labels(file: str) -> list[str]:
     path = Path(file)
     if not path.is_file():
         raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {file!r}")
-    given = lines_of(path)
+    given = lines_of(path, LONGEST_LABEL)
     if not given:
         raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
     return given

@@ -163,6 +163,8 @@ def _failures(run: Run) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     if black := run.facts.capture.black_images:
         found.append(("audited images are wholly black and were left out", len(black)))
+    if cut := run.facts.capture.unread_tokens:
+        found.append(("tokens at the end of the prompt were not read by the image model", cut))
     if run.has_finished("annotate") and (unanswered := run.facts.annotate.n_unanswered):
         found.append(("neurons have no name, because the model that was asked gave no answer", unanswered))
     if run.has_finished("evaluate"):
