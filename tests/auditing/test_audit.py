@@ -177,13 +177,15 @@ def test_every_stage_is_a_function_in_the_module_of_its_name():
         stage_function("amplifyy")
 
 
-@pytest.mark.parametrize("name", ["annotate", "evaluate"])
-def test_redo_reads_its_inputs_before_it_drops_anything(stages, run, monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "more"), [("annotate", {"vocabulary": "nope"}), ("evaluate", {"calibration": "/nope.csv"})]
+)
+def test_redo_reads_its_inputs_before_it_drops_anything(stages, run, monkeypatch, name, more):
     """A mistyped file costs nothing, and a later start without flags has the recorded settings."""
     config = AuditConfig.of(DOCTOR, store=True, n_fresh_images=40, min_auroc=0.9)
     list(walk(run, config))
     before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
-    wrong = AuditConfig.of(DOCTOR, store=True, n_fresh_images=40, vocabulary="nope", calibration="/nope.csv")
+    wrong = AuditConfig.of(DOCTOR, store=True, n_fresh_images=40, min_auroc=0.9, **more)
     monkeypatch.setattr("raigen.auditing.audit.check_inputs", check_inputs)
     with pytest.raises(RaigenError, match="there is no file"):
         run_stage(run, name, getattr(wrong, name), redo=True)

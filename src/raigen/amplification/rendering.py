@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -15,11 +15,12 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raigen.amplification.steering import Method, random_like, steering, unit_in
-from raigen.config import AmplifyConfig
+from raigen.config import AmplifyConfig, object_of
 from raigen.diffusion.generation import Generated, Settings, generate
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
@@ -213,7 +214,8 @@ class _Codes:
     def __init__(self, dir: Path):
         self.dir, self.rows = dir, dict[int, Tensor]()
         for path in shards_in(dir):
-            self._add(**load_file(path))
+            with suppress(SafetensorError):  # of a broken one: its images are made again
+                self._add(**load_file(path))
 
     def has(self, index: int) -> bool:
         return index in self.rows
@@ -261,7 +263,7 @@ def with_strength(recipe: Recipe, strength: float) -> Recipe:
 def _timing(path: Path) -> tuple[float, int]:
     if not path.is_file():
         return 0.0, 0
-    noted = json.loads(path.read_text(encoding="utf-8"))
+    noted = object_of(path, "seconds", "n_timed")
     return noted["seconds"], noted["n_timed"]
 
 

@@ -64,10 +64,12 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
     the stages ahead of `redo` are known to agree with `config`.
     """
     with run.locked():
-        first = len(STAGES) if redo is None else STAGES.index(redo)
-        # is_done raises where the folder holds another configuration
-        is_open = [index >= first or not run.is_done(name, getattr(config, name)) for index, name in enumerate(STAGES)]
-        check_inputs(config, [name for name, open in zip(STAGES, is_open, strict=True) if open])
+        n_done = 0
+        for name in STAGES[: STAGES.index(redo) if redo else len(STAGES)]:
+            if not run.is_done(name, getattr(config, name)) and redo is None:  # raises for another configuration
+                break
+            n_done += 1
+        check_inputs(config, STAGES[n_done:])
         if redo is not None:
             run.forget(redo)
         # A list, not a generator: each is_done also checks the configuration.

@@ -25,7 +25,7 @@ def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     Also writes `review.html`, on which a person can check the judge, every figure as SVG, and the exports (see
     `raigen.report.exports`). Needs the results of `capture`, `train` and `discover`; names, rates and the planted truth
     are shown if they exist.
-    Raises RaigenError when a needed file is missing, does not fit the others, or holds something else than raigen wrote.
+    Raises RaigenError when a needed file is missing, does not fit the others, or holds other things than raigen wrote.
     """
     with shaped(run.dir, "files as the earlier stages wrote them", "Do the stage of the damaged one again with --redo"):
         return (yield from _written(run, config))

@@ -60,6 +60,8 @@ def _readable(path: Path) -> Iterator[Sample]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
-            yield Sample(**parsed(line, str(path)))
+            sample = Sample(**parsed(line, str(path)))
         except (RaigenError, TypeError):
             continue
+        if isinstance(sample.index, int) and isinstance(sample.file, str):
+            yield sample

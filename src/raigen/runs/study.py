@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from raigen.config import object_of, shaped
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
 from raigen.runs.folder import FORMAT, Folder
@@ -56,7 +57,8 @@ class Study(Folder):
     @property
     def entries(self) -> list[Entry]:
         """The runs that belong to the study, in the order in which they were asked for."""
-        return [Entry(**entry) for entry in self.manifest["runs"]]
+        with shaped(self.manifest_path, "runs with a prompt, a model and a folder"):
+            return [Entry(**entry) for entry in self.manifest["runs"]]
 
     def dir_of(self, entry: Entry) -> Path:
         """The folder of a run."""
@@ -151,7 +153,7 @@ class Study(Folder):
         """What comparison.json holds. Raises RaigenError before the study was compared."""
         if not self.comparison_path.is_file():
             raise RaigenError(f"{self.comparison_path} is missing; make it with: raigen compare {self.dir}")
-        return json.loads(self.comparison_path.read_text(encoding="utf-8"))
+        return object_of(self.comparison_path)
 
     def _write(self, entries: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
         manifest = {"format": FORMAT, "options": options, "runs": [entry._asdict() for entry in entries]}
