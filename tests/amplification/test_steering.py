@@ -292,8 +292,8 @@ def test_the_scale_of_a_neuron_is_that_of_its_strongest_images():
 @pytest.mark.parametrize(
     ("chosen", "called", "message"),
     [
-        (1.0, 7.5, r"step 0 of this call has 2 branches of guidance, with `settings` it has 1\. Give settings="),
-        (4.0, 1.0, r"step 0 of this call has 1 branches of guidance, with `settings` it has 2\. Give settings="),
+        (1.0, 7.5, r"branches of guidance in step 0: this call has 2, with `settings` it has 1\. Give settings="),
+        (4.0, 1.0, r"branches of guidance in step 0: this call has 1, with `settings` it has 2\. Give settings="),
     ],
 )
 def test_a_call_with_other_guidance_than_the_settings_is_an_error(pipe, sae, chosen, called, message):
@@ -313,7 +313,7 @@ def test_guidance_that_ends_before_the_last_step_is_an_error(pipe, sae):
 
     cutoff = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
     with (
-        pytest.raises(RaigenError, match=r"step 2 of this call has 1 branches of guidance"),
+        pytest.raises(RaigenError, match=r"branches of guidance in step 2: this call has 1, with"),
         raigen.steering(pipe, sae, {5: 20.0}, steps=[2], settings=SETTINGS),
     ):
         pipe(PROMPT, num_inference_steps=3, guidance_scale=4.0, height=32, width=32, callback_on_step_end=cutoff,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import ImageChops
 from transformers import PreTrainedTokenizerBase
 
 from raigen.config import CaptureConfig, TrainConfig
@@ -17,6 +18,7 @@ from raigen.errors import RaigenError
 from raigen.runs.device import resolve_device
 from raigen.runs.run import Run
 
+SAME_LEVELS = 4  # of 255, by which one image may differ on a GPU; other noise moves it by 17 or more
 LEAST_BYTES_PER_PIXEL = 0.1  # of a PNG; photographs take 1 to 2
 
 
@@ -32,14 +34,15 @@ def watched() -> Iterator[Draws]:
     """Tells, in the end, whether the global random state of the CPU or of a GPU has changed."""
     draws, before = Draws(), _random_states()
     yield draws
-    draws.any = any(not torch.equal(state, other) for state, other in zip(before, _random_states(), strict=True))
+    draws.any = any(not torch.equal(state, other) for state, other in zip(before, _random_states(), strict=False))
 
 
 def check_repeatable(pipe: DiffusionPipeline, prompt: str, seed: int, settings: Settings) -> None:
-    """Raises RaigenError, naming the scheduler, unless two calls with one seed make the same image."""
-    with torch.random.fork_rng():
-        first, second = (generate(pipe, prompt, [seed], settings).images[0] for _ in range(2))
-    if first.tobytes() != second.tobytes():
+    """Raises RaigenError, naming the scheduler, unless two calls with one seed make the same image, but for the last
+    bits of a GPU."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        first, second = (generate(pipe, prompt, [seed], settings).images[0].convert("RGB") for _ in range(2))
+    if max(high for _, high in ImageChops.difference(first, second).getextrema()) > SAME_LEVELS:
         scheduler = type(pipe.components["scheduler"]).__name__
         raise RaigenError(f"scheduler: {scheduler} of {type(pipe).__name__} draws noise that does not come from an "
                           "image's seed, so no image could be made again. Switch that off (stochastic_sampling, say), "

@@ -199,8 +199,8 @@ class TokenHook:
 
     def _check_branches(self, is_wrong: bool) -> None:
         if is_wrong and self.n_branches and self.exact and not self.every_branch:
-            raise RaigenError(f"guidance: step {self.step} of this call has {self.n_branches} branches of guidance, "
-                              f"with `settings` it has {self.layout.n_branches}. Give settings= with the call's "
+            raise RaigenError(f"branches of guidance in step {self.step}: this call has {self.n_branches}, with "
+                              f"`settings` it has {self.layout.n_branches}. Give settings= with the call's "
                               "guidance_scale, or every_branch=True")  # fmt: skip
 
     def _chosen(self, count: int) -> Sequence[int]:
