@@ -205,6 +205,12 @@ def test_more_workers_than_gpus_are_told(study, monkeypatch, capsys):
     assert "raigen: 3 workers share 2 GPUs; --workers 2 gives each its own" in capsys.readouterr().err
 
 
+def test_the_name_of_a_folder_fits_every_file_system(study):
+    (entry,) = study.enroll(["医" * 99], ["x/" + "模" * 99], {})
+    assert len(entry.folder.encode()) <= 255 and entry.folder.startswith("医") and "--模" in entry.folder
+    assert Run.create(study.dir_of(entry)).manifest["stages"] == {}
+
+
 def test_who_stops_listening_ends_the_processes(tmp_path):
     news = spread(counting, [(tmp_path / "endless", 10**9)], workers=1)
     assert next(news).item == 0

@@ -50,7 +50,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("whole") / "run", n_attributes=2, n_images=30)
+    return make_run(tmp_path_factory.mktemp("whole") / "run", n_attributes=2)
 
 
 @pytest.fixture
