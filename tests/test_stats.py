@@ -221,7 +221,11 @@ def test_coverage_with_an_imperfect_judge(rate, n, sensitivity, specificity, pos
 
 @pytest.mark.parametrize(
     ("hits", "n", "judge"),
-    [(6, 300, Calibration(9, 10, 99, 100)), (2, 300, Calibration(45, 50, 196, 200)), (60, 100, Calibration(4, 5, 2, 5))],
+    [
+        (6, 300, Calibration(9, 10, 99, 100)),
+        (2, 300, Calibration(45, 50, 196, 200)),
+        (60, 100, Calibration(4, 5, 2, 5)),
+    ],
 )
 def test_the_calibrated_interval_is_that_of_the_posterior(hits, n, judge):
     """Against the definition: p, Se and Sp drawn from their priors or posteriors, weighted by the likelihood."""

@@ -256,7 +256,7 @@ def paired_difference(
 def above_controls(
     hits: int, n: int, control_hits: Int[np.ndarray, " control"], control_n: Int[np.ndarray, " control"]
 ) -> float:
-    """The p of "more often than another control would", one-sided, for `hits` of `n` images beside two or more controls.
+    """The one-sided p of "more often than one more control would", for `hits` of `n` images and two controls or more.
 
     The logits of the rates, log((hits + 1/2) / (n - hits + 1/2)), are compared by Student's prediction interval: one
     minus their mean, divided by s sqrt(1 + 1/m), with m - 1 degrees of freedom. s is the standard deviation of the m

@@ -63,6 +63,7 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
+        "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
         "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
         "n_tested": len(q_values),

@@ -83,13 +83,15 @@ class AnnotateFacts:
 
 @dataclass(frozen=True)
 class EvaluateFacts:
-    """Who judged how many fresh images, from which seed on, and how many verdicts are missing, by reason."""
+    """Who judged how many fresh images, from which seed on, and how many verdicts are missing, by reason.
+    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images."""
 
     judge: str = ""
     n_fresh_images: int = 0
     fresh_seeds_from: int = 0
     n_given_attributes: int = 0
     n_unscored: Mapping[str, int] = field(default_factory=dict)
+    calibration_cautions: tuple[str, ...] = ()
     answers: Mapping[str, Any] = field(default_factory=dict)
 
 
