@@ -147,7 +147,10 @@ def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float
     """
     _check_confidence(confidence)
     _check_judged(hits, n, judge)
-    edges = np.linspace(0, math.pi / 2, math.ceil(12 * math.sqrt(n + 100)))  # four cells a standard deviation
+    most = beta.ppf(1 - 1e-9, hits + 0.5, n - hits + 0.5)  # of q, and q >= p Se
+    most = min(1.0, most / beta.ppf(1e-7, judge.true_yes + 0.5, judge.positives - judge.true_yes + 0.5))
+    end = math.asin(math.sqrt(most))
+    edges = np.linspace(0, end, 50 + math.ceil(8 * end * math.sqrt(n)))  # four cells a standard deviation, or more
     rates = np.sin((edges[1:, None] + edges[:-1, None]) / 2) ** 2  # of a uniform angle: Jeffreys' prior
     points, turn = LATTICE
     places = np.arange(points)
