@@ -8,7 +8,7 @@ import numpy as np
 
 from raigen.judging.calibration import SURE, calibrated, checked
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, calibrated_interval, contradiction, rate_interval
+from raigen.stats import Calibration, contradiction, rate_interval
 
 
 class Judge(NamedTuple):

@@ -28,7 +28,7 @@ from raigen.sae.model import MatryoshkaSAE
 from raigen.stats import above_controls
 
 PROMPT, N = "a photo of a doctor", 6
-FEW = {"n_control_neurons": 5, "n_control_directions": 5, "n_control_images": 8}  # controls of --causal
+FEW = {"n_control_neurons": 5, "n_control_directions": 10, "n_control_images": 8}  # controls of --causal
 PIPES = {}  # loaded once
 
 
@@ -293,11 +293,12 @@ def test_causal_scores_go_into_the_list_and_the_table(run, made, judged, capsys)
     first, second, third = run.attributes
     assert first.causal.strength == 2 and first.causal.over_neuron.difference == 1 and not first.causal.correlates_only
     assert second.causal.correlates_only and second.causal.q == 0.5 and third.causal is None
-    assert (first.causal.n_neurons, first.causal.n_directions, first.causal.over_neuron.n) == (5, 5, 8)
+    assert (first.causal.n_neurons, first.causal.n_directions, first.causal.over_neuron.n) == (5, 10, 8)
+    assert first.causal.over_direction.n == 4  # half as many
     assert first.causal.q == pytest.approx(2 * above_controls(8, 8, np.zeros(5, int), np.full(5, 8)))
     out = capsys.readouterr().out
     assert "+100.0%, q 0.024" in out and "correlates only (+0.0%, q 0.5)" in out and "not tried" in out
-    assert sum(len(seeds) for _, seeds in made) == 8 * (1 + 5 + 2 * (1 + 5))  # unsteered and random neurons once
+    assert sum(len(seeds) for _, seeds in made) == 8 * (1 + 5 + 2 * (1 + 10 // 2))  # unsteered and random neurons once
     with pytest.raises(RaigenError, match="controls: expected 1000 or more live neurons that are not listed; got "):
         raigen.amplify(run, causal=True, n_images=2, n_control_neurons=1000)
 

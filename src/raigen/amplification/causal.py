@@ -61,6 +61,7 @@ def score_causes(experiment: Experiment, tell: Tell) -> list[Amplification]:
     if not attributes:
         raise RaigenError(f"{run.dir}: expected a named attribute; none has a label, so there is nothing to look for")
     strength, entries = (config.strength or (1.0,))[0], []
+    n = min(config.n_control_images, config.n_images)
     live = control_neurons(experiment, at_least=config.n_control_neurons)
     drawn = np.random.default_rng(config.control_seed).choice(live, config.n_control_neurons, replace=False)
     shared = [turning(experiment, (neuron,), cast(Method, config.method)) for neuron in drawn.tolist()]
@@ -68,8 +69,8 @@ def score_causes(experiment: Experiment, tell: Tell) -> list[Amplification]:
     for attribute in attributes:
         found = curve(experiment, attribute, config.method, [strength], tell)
         entries.append(found.entry)
-        of_neurons = _seen(experiment, attribute, NEURONS, shared, strength, tell)
-        of_directions = _seen(experiment, attribute, *directions_of(experiment, attribute), strength, tell)
+        of_neurons = _seen(experiment, attribute, NEURONS, shared, strength, n, tell)
+        of_directions = _seen(experiment, attribute, *directions_of(experiment, attribute), strength, n // 2, tell)
         measured = gains_of(found, strength, of_directions, of_neurons, config.confidence)
         if measured:
             gains[attribute.rank] = measured
@@ -135,11 +136,11 @@ def scored(
 
 
 def _seen(
-    experiment: Experiment, attribute: RareAttribute, name: str, recipes: Sequence[Recipe], strength: float, tell: Tell
-) -> list[Shows]:
-    """Which images of each control show the attribute, on the first seeds. A control whose strength breaks the images
-    shows nothing."""
-    n = min(experiment.config.n_control_images, experiment.config.n_images)
+    experiment: Experiment, attribute: RareAttribute, name: str, recipes: Sequence[Recipe], strength: float, n: int,
+    tell: Tell,
+) -> list[Shows]:  # fmt: skip
+    """Which images of each control show the attribute, on the first `n` seeds. A control that breaks the images shows
+    nothing."""
     found = []
     for recipe in recipes:
         try:
