@@ -119,12 +119,12 @@ def rarest_rate(n_images: int, examples: int = 10, confidence: float = 0.95) -> 
 
 class Calibration(NamedTuple):
     """A judge's answers on images with known truth: yes to `true_yes` of the `positives`, which show the attribute, and
-    no to `true_no` of the `negatives`, which do not."""
+    no to `true_no` of the `negatives`, which do not. What an estimate is worth need not be a whole number of images."""
 
-    true_yes: int
-    positives: int
-    true_no: int
-    negatives: int
+    true_yes: float
+    positives: float
+    true_no: float
+    negatives: float
 
 
 def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float = 0.95) -> Interval:
@@ -143,7 +143,7 @@ def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float
 
     >>> low, high, method = calibrated_interval(0, 300, Calibration(45, 50, 190, 200))
     >>> f"{low:.6f}", f"{high:.4f}", method
-    ('0.000002', '0.0094', 'calibrated, Beta posterior')
+    ('0.000002', '0.0094', 'Beta posterior')
     """
     _check_confidence(confidence)
     _check_judged(hits, n, judge)
@@ -161,7 +161,7 @@ def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float
     posterior = softmax(logsumexp(likely, axis=1))
     tail = (1 - confidence) / 2
     ends = np.sin(np.interp([tail, 1 - tail], np.r_[0, posterior.cumsum()], edges)) ** 2
-    return Interval(float(ends[0]), float(ends[1]), "calibrated, Beta posterior")
+    return Interval(float(ends[0]), float(ends[1]), "Beta posterior")
 
 
 def contradiction(hits: int, n: int, judge: Calibration) -> float:
@@ -336,7 +336,7 @@ def _check_count(name: str, count: int) -> None:
 
 
 def _posterior_at(
-    places: Float[np.ndarray, " node"], yes: int, n: int
+    places: Float[np.ndarray, " node"], yes: float, n: float
 ) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
     """Rates at `places` in [0, 1] of the range of the posterior Beta(yes + 1/2, n - yes + 1/2), and the logarithms of
     their weights, up to a constant. The range is even in angles a, with rate = sin^2 a."""
@@ -351,7 +351,7 @@ def _check_judged(hits: int, n: int, judge: Calibration) -> None:
     _check_share("true_no", judge.true_no, judge.negatives)
 
 
-def _check_share(name: str, part: int, whole: int) -> None:
+def _check_share(name: str, part: float, whole: float) -> None:
     if not 0 <= part <= whole:
         raise RaigenError(f"{name}: expected 0 <= {name} <= {whole}; got {part}")
 
