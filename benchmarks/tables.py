@@ -8,13 +8,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks.common.intervals import with_nan
+from benchmarks.common.intervals import Summary, with_nan
 from benchmarks.common.results import HELD_OUT, RESULTS, differences, read_rows, summary, table
 from benchmarks.common.world import WORLD
 from benchmarks.discovery import ablations, misses, planted_truth, shared_sae, suppression
 
 Rows = Sequence[dict]
-Means = Mapping[str, Mapping[str, Mapping[str, float]]]  # row -> measure -> mean with its interval
 OURS = "coherent, no limit"  # the default score, with a list as long as the others
 FIRST_TEN = {
     OURS: "**raigen**, the list not ended",
@@ -33,7 +32,7 @@ ON_TRANSFORMER = ("coherent", "coherent, to 5 %", "coherent, to 10 %", "publishe
 UNKNOWN = {"mean": float("nan"), "n": 0}
 
 
-def named(result: Means, names: Mapping[str, str]) -> Means:
+def named(result: Summary, names: Mapping[str, str]) -> Summary:
     """Some rows, by other names."""
     return {new: result[old] for old, new in names.items()}
 
@@ -43,7 +42,7 @@ def of_curve(rows: Rows, curve: str) -> list[dict]:
     return [row | {"arm": row["arm"][len(curve) + 2 :]} for row in rows if row["arm"].startswith(f"{curve}: ")]
 
 
-def over_prompts(rows: Rows) -> Means:
+def over_prompts(rows: Rows) -> Summary:
     """The means of all rows, with intervals over prompts."""
     return summary(rows, {row["prompt"] for row in rows}, "prompts")
 

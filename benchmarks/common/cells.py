@@ -60,11 +60,10 @@ class Codes(NamedTuple):
     n_coarse: int
 
 
-def capture(work: Path, prompt: str, seed: int, n_images: int, **options) -> Run:
+def capture(work: Path, prompt: str, seed: int, n_images: int, model: str = WORLD.pipeline) -> Run:
     """The images and activations, by the `capture` stage of raigen; resumes where it was interrupted."""
     run = Run.create(work / prompt.split()[-1] / f"g{seed}")
-    options = {"model": WORLD.pipeline} | options
-    config = CaptureConfig(prompt, n_images=n_images, base_seed=seed * SEEDS_APART, store=True, **options)
+    config = CaptureConfig(prompt, model=model, n_images=n_images, base_seed=seed * SEEDS_APART, store=True)
     run_stage(run, "capture", config)
     return run
 

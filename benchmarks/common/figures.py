@@ -5,11 +5,9 @@ from typing import Any
 
 import altair as alt
 
-from benchmarks.common.intervals import without_nan
+from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import BANDS
 from raigen.runs.files import write_text
-
-Summary = dict[str, dict[str, dict[str, float]]]
 
 
 def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:

@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 from scipy.stats import t as student
 
+Summary = dict[str, dict[str, dict[str, float]]]  # row -> measure -> mean with its interval
 SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)  # the ends that a mean cannot pass
 COUNT, ANY = (0.0, math.inf), (-math.inf, math.inf)
 FEWEST = 3  # values that say how much they vary

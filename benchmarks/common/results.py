@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.intervals import ANY, SHARE, interval_of, shown
+from benchmarks.common.intervals import ANY, SHARE, Summary, interval_of, shown
 from benchmarks.common.measures import RANGES
 from benchmarks.common.world import WORLD
 
@@ -25,9 +25,7 @@ HEADS = {
 HELD_OUT = tuple(prompt for prompt in WORLD.prompts if prompt not in WORLD.chosen_on)
 
 
-def summary(
-    rows: Iterable[dict], prompts: Iterable[str], over: str = "seeds"
-) -> dict[str, dict[str, dict[str, float]]]:
+def summary(rows: Iterable[dict], prompts: Iterable[str], over: str = "seeds") -> Summary:
     """arm -> measure -> mean over prompts and seeds, with a 95 % interval over the means of the seeds, or of the
     prompts: how much it would vary with other seeds, or other prompts.
 
@@ -40,21 +38,21 @@ def summary(
             groups = by_key.setdefault((row["arm"], row["measure"]), {})
             group = row["prompt"] if over == "prompts" else (row["generation_seed"], row["sae_seed"])
             groups.setdefault(group, []).append(float(row["value"]))
-    result: dict[str, dict[str, dict[str, float]]] = {}
+    result: Summary = {}
     for (arm, name), groups in by_key.items():
         means = np.array([mean for values in groups.values() if np.isfinite(mean := mean_of(values))])
         result.setdefault(arm, {})[name] = interval_of(means, RANGES.get(name, SHARE))
     return result
 
 
-def differences(rows: Iterable[dict], base: str) -> dict[str, dict[str, dict[str, float]]]:
+def differences(rows: Iterable[dict], base: str) -> Summary:
     """arm -> measure -> mean difference to the arm `base`, paired by prompt (each the mean over its seeds), with its
     interval over prompts. A prompt that has nothing to measure in one of the two arms does not count."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in rows:
         found.setdefault((row["arm"], row["measure"]), {}).setdefault(row["prompt"], []).append(float(row["value"]))
     means = {key: {prompt: mean_of(values) for prompt, values in by.items()} for key, by in found.items()}
-    result: dict[str, dict[str, dict[str, float]]] = {}
+    result: Summary = {}
     for (arm, name), by_prompt in means.items():
         if arm != base:
             gaps = np.array([value - means[base, name][prompt] for prompt, value in by_prompt.items()])
@@ -74,9 +72,7 @@ def read_rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def table(
-    result: dict[str, dict[str, dict[str, float]]], measures: Sequence[str] = SHOWN, rows_are: str = "arm"
-) -> str:
+def table(result: Summary, measures: Sequence[str] = SHOWN, rows_are: str = "arm") -> str:
     """A Markdown table, arms x measures: mean [low, high], with its n where that is below the largest of the row."""
     heads = [HEADS.get(name, name) for name in measures]
     lines = [f"| {rows_are} | " + " | ".join(heads) + " |", "|---" * (1 + len(measures)) + "|"]

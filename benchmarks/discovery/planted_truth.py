@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.common.arms import arms_of
 from benchmarks.common.cells import capture, cell_of, default_codes
-from benchmarks.common.figures import Summary, recall_figure
-from benchmarks.common.intervals import without_nan
+from benchmarks.common.figures import recall_figure
+from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import Truth, measure
 from benchmarks.common.results import HELD_OUT, RESULTS, as_csv, read_rows, summary, table
 from benchmarks.common.world import WORLD

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from benchmarks.common.arms import MIN_IMAGES, N_LISTED, eligible, longer
 from benchmarks.common.cells import Cell, activations_of, capture, cell_of, encode, trained
-from benchmarks.common.figures import Summary
-from benchmarks.common.intervals import without_nan
+from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import Listing, Truth, measure
 from benchmarks.common.results import RESULTS, as_csv, differences, summary, table
 from benchmarks.common.world import WORLD

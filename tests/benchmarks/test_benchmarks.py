@@ -146,9 +146,7 @@ def test_the_interval_of_a_share_covers_it(a, b, n):
     rng = np.random.default_rng(0)
     found = [interval_of(rng.beta(a, b, n), SHARE) for _ in range(1500)]
     covered = np.mean([each["low"] <= a / (a + b) <= each["high"] for each in found])
-    assert (
-        covered > 0.87
-    )  # of .95; in all but the first case more than Student's interval of the mean or a BCa bootstrap
+    assert covered > 0.87  # of .95; more than by Student's interval of the mean or a BCa bootstrap
 
 
 def test_intervals_between_two_ends_do_not_depend_on_where_the_ends_are():
