@@ -51,6 +51,7 @@ bench: $(STAMP)
 		--work bench-work/hookpoint_search_transformer --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff" "a photo of a CEO" "a photo of a cleaner"
 	$(VENV)/bin/python -m benchmarks.cost.full_size
+	$(VENV)/bin/python -m benchmarks.tables
 
 # The same, much smaller: it shows that every part runs, and measures nothing.
 bench-quick: $(STAMP)

@@ -18,8 +18,8 @@ OURS = "coherent, no limit"  # the default score, with a list as long as the oth
 FIRST_TEN = {
     OURS: "**raigen**, the list not ended",
     "published": "published score",
-    "published, ten images": "published score, neurons that fire in ten images",
-    "plain BatchTopK": "the same, plain BatchTopK autoencoder",
+    "published, ten images": "the same, neurons that fire in ten images",
+    "plain BatchTopK": "the same again, plain BatchTopK autoencoder",
     "ICA of looks": "ICA of small thumbnails, no model",
     "random order": "neurons in random order",
     "told the truth": "*a linear probe that is told the truth*",
