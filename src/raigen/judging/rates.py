@@ -10,6 +10,8 @@ from raigen.judging.judges import Verdicts
 from raigen.runs.records import Presence, Ratio
 from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
 
+BROADER = 2.0  # times the frequency; less can be the frequency's own error, which is estimated from similarity
+
 
 class Rates(NamedTuple):
     """The rate of one attribute by each judge. `alpha` (Krippendorff) says how far the judges agree; None for one."""
@@ -42,6 +44,17 @@ def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | 
         return None
     low, high, _ = ratio_interval(suggested.hits, suggested.n, bare.hits, bare.n, confidence)
     return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
+
+
+def covers_more(presence: Presence, frequency: float, n_images: int, confidence: float) -> bool | None:
+    """Whether a label shows in far more images than its neuron stands for; None if no image was judged.
+
+    That is so if the presence is surely more than `BROADER` times the neuron's `frequency` in `n_images` images.
+    """
+    if not presence.n:
+        return None
+    similar = round(frequency * n_images)
+    return ratio_interval(presence.hits, presence.n, similar, n_images, confidence).low > BROADER
 
 
 def unscored_by_reason(verdicts: Iterable[Verdicts]) -> dict[str, int]:
