@@ -1,6 +1,7 @@
 """A name that other images do not bear out is no name; the annotator's next phrase may take its place."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from raigen.judging.label_check import check_labels
 from raigen.judging.label_scores import material_of, scored_labels
 from raigen.judging.rates import covers_more, presence_of
 from raigen.runs.files import write_text
-from raigen.runs.records import RareAttribute, Sample, label_columns, rarest
+from raigen.runs.records import Sample, label_columns, rarest
 from raigen.runs.steps import exhausted
 from tests.support.run_folder import make_run
 
@@ -42,8 +43,8 @@ class TableJudge:
 def run(tmp_path):
     """A run of which the annotator gave every neuron the phrases a, b and c, in this order."""
     run = make_run(tmp_path / "run", until="discover")
-    named = [RareAttribute(**(a.__dict__ | {"label": "a", "keywords": ("a", "b", "c"), "labeled_by": "CLIP",
-                                            "suggested_prompt": "p, a", "label_auroc": 0.9})) for a in run.attributes]  # fmt: skip
+    named = [replace(a, label="a", keywords=("a", "b", "c"), labeled_by="CLIP", suggested_prompt="p, a",
+                     label_auroc=0.9) for a in run.attributes]  # fmt: skip
     lines = [{"neuron": a.neuron, "label": "a", "phrases": ["a", "b", "c"], "auroc": [0.9, 0.85, 0.8]} for a in named]
     write_text(run.annotations_path, "".join(json.dumps(line) + "\n" for line in lines))
     run.write_attributes(named)
@@ -89,9 +90,8 @@ def test_where_no_phrase_holds_the_first_stays_and_is_no_name(run):
     for a in found.attributes:
         assert (a.label, a.label_holds, a.name, a.perhaps, a.title) == ("a", False, None, "a", "perhaps a")
         assert "“perhaps a”" in repr(a) and label_columns(a) == {"label": None, "perhaps": "a", "covers_more": None}
-    measured = [RareAttribute(**(a.__dict__ | {"presence": presence_of(Verdicts("j", np.zeros(9), np.zeros(9)), 0.95)}))
-                for a in found.attributes]  # fmt: skip
-    assert rarest(measured) is None
+    presence = presence_of(Verdicts("j", np.zeros(9), np.zeros(9)), 0.95)
+    assert rarest([replace(a, presence=presence) for a in found.attributes]) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"n_label_images": 0}])
@@ -121,7 +121,8 @@ def test_a_name_far_more_frequent_than_its_neuron_covers_more():
     def judged(hits, n):
         return presence_of(Verdicts("j", (np.arange(n) < hits).astype(float), np.ones(n)), 0.95)
 
-    assert covers_more(judged(48, 300), 0.025, 1000, 0.95)  # 16 % against 2.5 %
-    assert covers_more(judged(20, 300), 0.025, 1000, 0.95) is False  # 2.7 times as often, but not surely twice
-    assert covers_more(judged(5, 300), 0.025, 1000, 0.95) is False
-    assert covers_more(presence_of(Verdicts("j", np.full(3, np.nan), np.ones(3)), 0.95), 0.025, 1000, 0.95) is None
+    assert covers_more(judged(48, 300), 0.025, 0.3, 1000, 0.95)  # 16 % against 2.5 %
+    assert covers_more(judged(20, 300), 0.025, 0.3, 1000, 0.95) is False  # 2.7 times as often, but not surely twice
+    assert covers_more(judged(20, 300), 0.06, 0.025, 1000, 0.95)  # more often than the neuron fires
+    assert covers_more(judged(9, 300), 0.06, 0.025, 1000, 0.95) is False  # but not surely
+    assert covers_more(presence_of(Verdicts("j", np.full(3, np.nan), np.ones(3)), 0.95), 0.1, 0.1, 99, 0.95) is None

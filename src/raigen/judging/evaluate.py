@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raigen.config import EvaluateConfig
+from raigen.discovery.codes import fires
 from raigen.judging.annotate import as_annotated
 from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
@@ -93,8 +94,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     for judge in judges:
         yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
     found = _judge(run, judges, inputs, checked, config)
-    n_images = int(run.is_shown().sum())
-    measured = [_measured(attribute, found, config.confidence, known, n_images) for attribute in checked.attributes]
+    measured = [_measured(attribute, found, config.confidence, known, material) for attribute in checked.attributes]
     outputs = _write(run, config, inputs, found, measured)
     facts = {
         "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
@@ -171,12 +171,13 @@ def _suggested_prompts(attributes: Sequence[RareAttribute], config: EvaluateConf
 
 
 def _measured(
-    attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known], n_images: int
+    attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known], material: Material
 ) -> RareAttribute:
     """The attribute with its rates, or with none where it has no label."""
     subject = Subject.of(attribute)
     if subject not in found.verdicts:
         return attribute.unmeasured()
+    fired = float(fires(material.codes[:, [attribute.neuron]]).mean())
     (first, *others), alpha = rates_of(found.verdicts[subject], confidence)
     corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
     suggested = presence_of(found.suggested[subject], confidence) if subject in found.suggested else None
@@ -184,7 +185,7 @@ def _measured(
         attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha,
         corrected=(corrected,) if corrected else (), suggested=suggested,
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
-        covers_more=covers_more(first, attribute.frequency, n_images, confidence),
+        covers_more=covers_more(first, attribute.frequency, fired, len(material.codes), confidence),
     )  # fmt: skip
 
 

@@ -46,15 +46,19 @@ def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | 
     return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
 
 
-def covers_more(presence: Presence, frequency: float, n_images: int, confidence: float) -> bool | None:
-    """Whether a label shows in far more images than its neuron stands for; None if no image was judged.
+def covers_more(presence: Presence, frequency: float, fires: float, n_images: int, confidence: float) -> bool | None:
+    """Whether a label shows in more images than its neuron stands for; None if no image was judged.
 
-    That is so if the presence is surely more than `BROADER` times the neuron's `frequency` in `n_images` images.
+    That is so if the presence is surely above `fires`, the share of the `n_images` audited images in which the neuron
+    fires clearly, or surely more than `BROADER` times its `frequency`.
     """
     if not presence.n:
         return None
-    similar = round(frequency * n_images)
-    return ratio_interval(presence.hits, presence.n, similar, n_images, confidence).low > BROADER
+    limits = ((fires, 1.0), (frequency, BROADER))
+    return any(
+        ratio_interval(presence.hits, presence.n, round(share * n_images), n_images, confidence).low > times
+        for share, times in limits
+    )
 
 
 def unscored_by_reason(verdicts: Iterable[Verdicts]) -> dict[str, int]:
