@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from raigen.config import CLIP, STAGES, AskConfig, AuditConfig, address_of
+from raigen.config import CLIP, STAGES, AskConfig, AuditConfig, EvaluateConfig, address_of
+from raigen.config.fields import FILE, JUDGES, PYTHON
 from raigen.errors import RaigenError
 
 
@@ -31,8 +32,7 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES) -> None:
             check_model(config.annotate.annotator, config.annotate)
     if "evaluate" in stages:
         for judge in judge_names(config.evaluate.judge, capture):
-            if ":" in judge:
-                check_model(judge, config.evaluate)
+            _check_judge(judge, config.evaluate)
         if config.evaluate.attributes is not None:
             given_labels(config.evaluate.attributes)
         if config.evaluate.calibration is not None:
@@ -42,6 +42,19 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES) -> None:
         embedder = Embedder(name, "cpu", offline=capture.offline)
         if phrases:
             fitting(phrases, capture.prompt, embedder)
+
+
+def _check_judge(judge: str, config: EvaluateConfig) -> None:
+    from raigen.judging.own_judges import FunctionJudge, read_verdicts
+
+    if judge.startswith(PYTHON):
+        FunctionJudge(judge)
+    elif judge.startswith(FILE):
+        path = Path(judge.removeprefix(FILE))
+        if path.is_file():  # else there are no verdicts yet
+            read_verdicts(path)
+    elif judge not in JUDGES:
+        check_model(judge, config)
 
 
 def check_model(address: str, config: AskConfig) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,16 +74,21 @@ def object_of(path: Path, *keys: str) -> dict[str, Any]:
     return found
 
 
-def rows_of(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+def rows_of(path: Path, columns: Collection[str], one_of: Collection[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV file, by column, each with the number of its line.
 
-    Raises RaigenError as `text_of` does, where one of `columns` is missing, and where a row cannot be read.
+    Raises RaigenError as `text_of` does, where one of `columns` or each of `one_of` is missing, and where a row cannot
+    be read.
     """
     rows = csv.DictReader(io.StringIO(text_of(path)))
     found = [name.strip() for name in rows.fieldnames or ()]
-    if missing := [name for name in columns if name not in found]:
-        raise RaigenError(f"{path}: expected the columns {', '.join(columns)}, with commas between them; "
-                          f"{missing[0]} is missing, found {', '.join(found) or 'none'}")  # fmt: skip
+    missing = [name for name in columns if name not in found]
+    if one_of and not set(one_of) & set(found):
+        missing.append(" or ".join(one_of))
+    if missing:
+        wanted = ", ".join([*columns, *([" or ".join(one_of)] if one_of else [])])
+        raise RaigenError(f"{path}: expected the columns {wanted}, with commas between them; {missing[0]} is missing, "
+                          f"found {', '.join(found) or 'none'}")  # fmt: skip
     rows.fieldnames = found
     try:
         for row in rows:
