@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -42,7 +43,8 @@ def check_repeatable(pipe: DiffusionPipeline, prompt: str, seed: int, settings: 
     bits of a GPU."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         first, second = (generate(pipe, prompt, [seed], settings).images[0].convert("RGB") for _ in range(2))
-    if max(high for _, high in ImageChops.difference(first, second).getextrema()) > SAME_LEVELS:
+    channels: Any = ImageChops.difference(first, second).getextrema()  # lowest and highest of each
+    if max(high for _, high in channels) > SAME_LEVELS:
         scheduler = type(pipe.components["scheduler"]).__name__
         raise RaigenError(f"scheduler: {scheduler} of {type(pipe).__name__} draws noise that does not come from an "
                           "image's seed, so no image could be made again. Switch that off (stochastic_sampling, say), "
