@@ -294,19 +294,35 @@ def mean_interval(values: Float[np.ndarray, " image"], confidence: float = 0.95)
     return Mean(mean, mean - half, mean + half, len(values))
 
 
-def q_rarer(hits: Sequence[int], n: Sequence[int], rate: float) -> list[float]:
-    """q-values (see `q_values`) of "rarer than `rate`", one per attribute, shown by `hits` of `n` images.
+def p_rarer(hits: int, n: int, rate: float) -> float:
+    """p of "rarer than `rate`", shown by `hits` of `n` images: P(Binomial(n, rate) <= hits), one-sided.
 
-    p = P(Binomial(n, rate) <= hits), one-sided. Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
+    Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
 
-    >>> [round(q, 4) for q in q_rarer([0, 6], [600, 600], 0.01)]
-    [0.0048, 0.6063]
+    >>> p_rarer(0, 100, 0.05) < 0.01 < p_rarer(5, 100, 0.05)
+    True
     """
-    if not 0 < rate < 1:
-        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
-    for count, total in zip(hits, n, strict=True):
-        _check_share("hits", count, total)
-    return q_values(binom.cdf(np.array(hits), np.array(n), rate).tolist())
+    _check_rate(rate)
+    _check_share("hits", hits, n)
+    return float(binom.cdf(hits, n, rate))
+
+
+def p_below(low: float, high: float, rate: float, confidence: float = 0.95) -> float:
+    """About the probability that a rate with the interval [low, high] is not below `rate`: for intervals that know more
+    than a binomial test does. The arcsine of its square root counts as normal between the two ends.
+
+    Raises RaigenError unless 0 <= low < high <= 1, 0 < rate < 1 and 0 < confidence < 1.
+
+    >>> round(p_below(0.01, 0.05, 0.05), 3), round(p_below(0.0, 0.02, 0.05), 3)
+    (0.025, 0.0)
+    """
+    _check_rate(rate)
+    _check_confidence(confidence)
+    if not 0 <= low < high <= 1:
+        raise RaigenError(f"interval: expected 0 <= low < high <= 1; got [{low}, {high}]")
+    first, last, at = (math.asin(math.sqrt(share)) for share in (low, high, rate))
+    spread = (last - first) / (2 * norm.ppf((1 + confidence) / 2))
+    return float(norm.sf((at - (first + last) / 2) / spread))
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
@@ -323,6 +339,11 @@ def q_values(p_values: Sequence[float]) -> list[float]:
 def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str) -> Interval:
     low, high = np.quantile(rate, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high), method)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
 
 
 def _check_confidence(confidence: float) -> None:
