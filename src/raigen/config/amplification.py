@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import JUDGES, detail, need, need_address
+from raigen.config.fields import detail, need, need_judge
 from raigen.config.judging import AskConfig
 
 CONTROLS = {  # of each method that has some: a random direction of the same size, and a random neuron
@@ -58,8 +58,9 @@ class AmplifyConfig(AskConfig):
     control_seed: Annotated[int, Ge(0)] = 0
     """Seed of the random directions and the random neurons of the controls, 0 or more."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more of `portraits`, `clip` and vision-language models (`openai:MODEL` and so on). `auto` is `portraits`
-    for the bundled model, else `clip`."""
+    """One or more of `portraits`, `clip`, vision-language models (`openai:MODEL` and so on),
+    `python:PACKAGE.MODULE:FUNCTION` and `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else
+    `clip`."""
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals, in (0, 1)."""
     batch_size: Annotated[int, Ge(1)] = detail(16)
@@ -79,7 +80,7 @@ class AmplifyConfig(AskConfig):
         need(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
         need(self.causal or len(self.attribute) >= 1, "attribute", self.attribute, "the rank of a listed attribute")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", *JUDGES))
+            need_judge("judge", judge, "auto")
         self._check_strengths()
 
     def _check_strengths(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval
 
-from raigen.config.fields import CLIP, JUDGES, check_ranges, detail, need, need_address
+from raigen.config.fields import CLIP, check_ranges, detail, need, need_address, need_judge
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class EvaluateConfig(AskConfig):
     """Images of the suggested prompt of each named attribute, 0 or more. They show how often the model draws the
     attribute when the prompt names it."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more of `portraits`, `clip` and vision-language models (see annotator). `auto` is `portraits` for the
-    bundled model, else `clip`. The first one's rate is the presence; the rates of the others are shown beside it."""
+    """One or more of `portraits`, `clip`, vision-language models (see annotator), `python:PACKAGE.MODULE:FUNCTION` and
+    `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else `clip`. The first one's rate is the presence;
+    the rates of the others are shown beside it."""
     attributes: str | None = None
     """A text file with one attribute a line, to be judged along with the discovered ones."""
     calibration: str | None = None
@@ -83,4 +84,4 @@ class EvaluateConfig(AskConfig):
              "10 or more, or 0")  # fmt: skip
         need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", *JUDGES))
+            need_judge("judge", judge, "auto")

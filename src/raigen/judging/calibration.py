@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from raigen.errors import RaigenError
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, calibrated_interval, checked_interval, contradiction
+from raigen.stats import Calibration, calibrated_interval, contradiction
 
 FEW_POSITIVES, FEW_NEGATIVES = 10, 50  # with fewer images of a class, the calibrated interval is very wide
 SURE = 0.975  # the posterior probability with which a judge and its calibration contradict each other
@@ -94,19 +94,3 @@ def caution(label: str, raw: Presence, judge: Calibration) -> str | None:
         f"{label}: {outcome}, because the calibration of {raw.judge} is small (images that show it: {judge.positives}, "
         f"that do not: {judge.negatives}). Add {' and '.join(lacks)}, drawn at random from the prompt's own images"
     )
-
-
-def checked(raw: Presence, confirmed: int, true_yes: int, positives: int, confidence: float) -> Presence:
-    """The rate after a person has confirmed `confirmed` of the judge's hits.
-
-    `positives` are other images in which the person sees the attribute; the judge said yes to `true_yes` of them.
-    Without any of these, nothing is known about what the judge misses: the rate is the confirmed share, and the
-    interval reaches far up.
-    """
-    interval = checked_interval(confirmed, raw.n, true_yes, positives, confidence)
-    sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of the interval's draws
-    rate = confirmed / raw.n / sensitivity
-    return replace(
-        raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high, hits=confirmed,
-        interval=f"{100 * confidence:g} % {interval.method}", mode="checked",
-    )  # fmt: skip
