@@ -65,7 +65,7 @@ def audited(dir, model, judge="portraits", n_fresh=N_FRESH, **capture) -> Run:
     config = CaptureConfig(DOCTOR, **{"model": model, "n_images": N, **capture})
     finish(run, "capture", config, {})
     finish(run, "train", TrainConfig(), {})
-    audit = images(run, run.samples_path, "images", N, config.base_seed, {})
+    audit = images(run, run.samples_path, "images", N, config.base_seed, dict.fromkeys(range(1, 6), "turban"))
     shown = {index: name for name, places in PLANTED[model].items() for index in places}
     images(run, run.fresh_samples_path, "fresh", n_fresh, first_seed(config), shown)
     embeddings = Embedder("portraits", "cpu").images([run.read_image(sample) for sample in audit])
@@ -206,7 +206,9 @@ def test_clip_has_one_yardstick_for_all_models(two, tmp_path):
     found = raigen.compare(two, study=tmp_path / "study", n_asked_images=0).comparison()
     beard = [cell["presence"]["n"] for cell in found["cells"] if cell["label"] == "with a beard"]
     assert beard == [0, 0]  # given: there are no top images
-    assert all(cell["presence"]["n"] == N_FRESH for cell in found["cells"] if cell["label"] == TURBAN)
+    old, new = (cell["presence"] for cell in found["cells"] if cell["label"] == TURBAN)
+    assert old["n"] == new["n"] == N_FRESH and (old["mode"], new["mode"]) == ("estimated", "estimated")
+    assert 12 <= old["hits"] <= 16 and new["hits"] <= 2  # drawn in 14 and in none
     kinds = {change["label"]: change["kind"] for change in found["changes"]}
     assert kinds["with a beard"] == "unmeasured" and set(kinds.values()) <= set(KINDS)
 

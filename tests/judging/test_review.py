@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 
 from raigen.cli.main import main
 from raigen.errors import RaigenError
-from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
+from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.review import Task, digest, read_ticks, review, tasks, to_look_at
 from raigen.runs.files import write_text
 from raigen.runs.records import Presence, RareAttribute, Sample
@@ -206,11 +206,46 @@ def test_known_answers_calibrate_the_rate(tmp_path: Path) -> None:
     known = read_calibration(path)
     assert calibration_of(known, "a hat", "a judge") == Calibration(9, 10, 99, 100)
     assert calibration_of(known, "a cat", "a judge") == Calibration(2, 2, 3, 3)
-    assert calibration_of([Known(True, True, "a hat", "")], "a hat", "a judge") is None
+    one_class = calibration_of([Known(True, True, "a hat", "")], "a hat", "a judge")
+    assert one_class == Calibration(1, 1, 0, 0) and calibrated(RAW, one_class, 0.95) is None
     found = calibrated(RAW, Calibration(9, 10, 99, 100), 0.95)
     assert (found.low, found.high) == calibrated_interval(6, 300, Calibration(9, 10, 99, 100))[:2]
     assert found.mode == "calibrated" and found.hits == 6 and found.rate == pytest.approx((0.02 - 0.01) / 0.89)
-    assert calibrated(RAW, None, 0.95) is None
+    assert calibrated(RAW, Calibration(0, 0, 9, 10), 0.95) is None
+
+
+def test_the_calibrated_rate_lies_in_its_interval_even_where_the_judge_is_better_than_its_calibration() -> None:
+    found = calibrated(replace(RAW, hits=0, rate=0.0), Calibration(45, 50, 190, 200), 0.95)
+    assert found and 0 < found.low <= found.rate < found.high
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ((9, 12, 60, 60), None),
+        ((3, 3, 60, 60), "a hat: the calibrated interval is wide, because the calibration of a judge is small (images "
+         "that show it: 3, that do not: 60). Add 7 or more that show it, drawn at random from the prompt's own images"),
+        ((9, 12, 0, 0), "a hat: no calibrated rate, because the calibration of a judge is small (images that show it: "
+         "12, that do not: 0). Add 50 or more that do not, drawn at random from the prompt's own images"),
+        ((0, 0, 0, 0), "a hat: no calibrated rate, because the calibration of a judge is small (images that show it: "
+         "0, that do not: 0). Add 10 or more that show it and 50 or more that do not, drawn at random from the "
+         "prompt's own images"),
+        ((45, 50, 180, 200), "a hat: the calibration contradicts a judge, which says yes to 6 of 300 fresh images and "
+         "to 20 of 200 calibration images that do not show it. Calibrate with images drawn at random from the prompt's "
+         "own"),
+    ],
+)  # fmt: skip
+def test_a_calibration_that_cannot_be_right_says_why(known: tuple[int, ...], said: str | None) -> None:
+    assert caution("a hat", RAW, Calibration(*known)) == said
+
+
+def test_what_is_doubtful_about_a_calibration_is_in_the_report_and_on_the_terminal(run: Run, capsys) -> None:
+    manifest = json.loads(run.manifest_path.read_text())
+    manifest["stages"]["evaluate"]["facts"]["calibration_cautions"] = ["a hat: no calibrated rate"]
+    write_text(run.manifest_path, json.dumps(manifest))
+    assert main(["report", str(run.dir)]) == 0
+    assert "a hat: no calibrated rate\n" in capsys.readouterr().out
+    assert "Calibrations to doubt a hat: no calibrated rate." in text_of(run)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from raigen.auditing.audit import default_run_dir, run_stage
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars
-from raigen.cli.tables import print_result, print_trust
+from raigen.cli.tables import print_cautions, print_result, print_trust
 from raigen.config import (
     STAGE_CONFIGS,
     AnnotateConfig,
@@ -127,6 +127,7 @@ class Evaluate(AskingStage):
     def execute(self) -> None:
         super().execute()
         if not self.dry_run:
+            print_cautions(Run(self.run))
             print_trust(Run(self.run))
 
 

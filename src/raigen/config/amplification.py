@@ -45,10 +45,18 @@ class AmplifyConfig(AskConfig):
     """A grayscale image of where to steer: fully where it is white, not at all where it is black. None is
     everywhere."""
     causal: bool = False
-    """Test which attributes are causal: amplify each one and two controls, by `steer` or `contrast`, and write the
-    results into attributes.json."""
+    """Test which attributes are causal: amplify each one, random neurons and random directions, by `steer` or
+    `contrast`, and write the results into attributes.json."""
+    n_control_neurons: Annotated[int, Ge(2)] = 19
+    """Random neurons of --causal, at least 2; all attributes share their images. A neuron that is no better than random
+    ones passes in at most one of n_control_neurons + 1 cases."""
+    n_control_directions: Annotated[int, Ge(2)] = 10
+    """Random directions (or patterns) of --causal for each attribute, at least 2."""
+    n_control_images: Annotated[int, Ge(2)] = 50
+    """Images of each random neuron of --causal, at least 2 and at most n_images: the first seeds. Each random direction
+    has half as many."""
     control_seed: Annotated[int, Ge(0)] = 0
-    """Seed of the random direction and the random neuron of the controls, 0 or more."""
+    """Seed of the random directions and the random neurons of the controls, 0 or more."""
     judge: tuple[str, ...] = ("auto",)
     """One or more of `portraits`, `clip`, vision-language models (`openai:MODEL` and so on),
     `python:PACKAGE.MODULE:FUNCTION` and `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else

@@ -69,7 +69,8 @@ class EvaluateConfig(AskConfig):
     """A text file with one attribute a line, to be judged along with the discovered ones."""
     calibration: str | None = None
     """A CSV file of images with known answers: columns `judged` and `true` (yes or no), and `label` and `judge` if
-    there are several. Rates corrected for the judge's errors are then shown beside the raw ones."""
+    there are several. Rates corrected for the judge's errors are then shown beside the raw ones. The images must be
+    drawn at random from the prompt's own images, not selected: neither look-alikes nor easy cases."""
     n_label_images: int = 20
     """Audited images on which each label is scored, at least 10, or 0 for no scores. The neuron fires in half of them.
     The images that the label was made from are excluded."""

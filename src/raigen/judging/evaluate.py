@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raigen.config import EvaluateConfig
-from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
+from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
 from raigen.judging.judges import VlmJudge, asking, given_labels, is_in_world, judges_of, truth_of_run
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
@@ -91,6 +91,8 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "sources": sources_of(judges),
         "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
     }
+    if config.calibration:
+        facts["calibration_cautions"] = _cautions(measured, known)
     return Outcome(outputs, facts)
 
 
@@ -165,6 +167,13 @@ def _measured(attribute: RareAttribute, found: Found, confidence: float, known: 
     )  # fmt: skip
 
 
+def _cautions(measured: Sequence[RareAttribute], known: Sequence[Known]) -> list[str]:
+    """What a person must know about the calibrations, a line for each."""
+    judged = [(a.label, a.presence) for a in measured if a.label and a.presence and a.presence.n]
+    found = (caution(label, raw, calibration_of(known, label, raw.judge)) for label, raw in judged)
+    return [line for line in found if line]
+
+
 def _write(
     run: Run, config: EvaluateConfig, inputs: Inputs, found: Found, measured: Sequence[RareAttribute]
 ) -> list[Path]:
@@ -189,12 +198,12 @@ def judgments(samples: Sequence[Sample], verdicts: Mapping[Subject, Sequence[Ver
     """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
-        name, shows, confidence, why = verdict
-        for index, (sample, shown, sure) in enumerate(zip(samples, shows, confidence, strict=True)):
+        rows = zip(samples, verdict.shows, verdict.confidence, strict=True)
+        for index, (sample, shown, sure) in enumerate(rows):
             line = {"file": sample.file, "seed": sample.seed, "neuron": subject.neuron, "label": subject.label}
-            line |= {"judge": name, "shows": None if np.isnan(shown) else bool(shown)}
+            line |= {"judge": verdict.judge, "shows": None if np.isnan(shown) else bool(shown)}
             line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
             if np.isnan(shown):
-                line["why"] = (why or {}).get(index, "unscored")
+                line["why"] = (verdict.why or {}).get(index, "unscored")
             lines.append(json.dumps(line) + "\n")
     return "".join(lines)

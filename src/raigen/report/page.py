@@ -65,6 +65,7 @@ def page_of(
         "left_out": neurons.left_out,
         "failures": _failures(run),
         "ways": ways(run, "RUN"),
+        "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
         "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
         "n_tested": len(q_values),

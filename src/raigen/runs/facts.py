@@ -87,6 +87,7 @@ class EvaluateFacts:
 
     `sources` holds the hash of each file that a judge of the user's comes from. `unjudged` says for each file of
     verdicts how many are there, and how many were looked for.
+    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images.
     """
 
     judge: str = ""
@@ -94,6 +95,7 @@ class EvaluateFacts:
     fresh_seeds_from: int = 0
     n_given_attributes: int = 0
     n_unscored: Mapping[str, int] = field(default_factory=dict)
+    calibration_cautions: tuple[str, ...] = ()
     answers: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unjudged: Mapping[str, Sequence[int]] = field(default_factory=dict)

@@ -20,7 +20,8 @@ class Presence:
     """How often fresh images show an attribute: `hits` of `n` judged images, with an interval. `n` does not include the
     `unscored` images.
 
-    `mode` is `raw` for what the judge says. It is `calibrated` if the judge's errors, measured on images with known
+    `mode` is `raw` for what the judge says. It is `estimated` if the judge itself estimates its errors (CLIP), and the
+    rate was corrected for them. It is `calibrated` if the judge's errors, measured on images with known
     answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones.
     """
 
@@ -78,12 +79,13 @@ class Mean:
 
 @dataclass(frozen=True)
 class Causal:
-    """The effect of steering a neuron on its attribute, with two controls of the same `strength` on the same seeds.
+    """The effect of steering a neuron on its attribute, with controls of the same `strength` on the same seeds.
 
     `rate` is the presence when steered. The differences are steered minus unsteered (`gain`), minus a random direction
-    of the same norm, and minus a random live neuron. `p` is the larger of the two p against the controls, and `q` is
-    its adjustment over all attributes tested together. `correlates_only` is True if q > .05 or if one of these two
-    differences is not above 0. `method` is `steer` or `contrast`.
+    of the same norm, and minus a random live neuron: of `n_directions` and `n_neurons` those that brought the attribute
+    most. `p` is the larger of the two p against the controls, and `q` is its adjustment over all attributes tested
+    together. `correlates_only` is True if q > .05 or if one of these two differences is not above 0. `method` is
+    `steer` or `contrast`. Early runs have one control of each kind.
     """
 
     strength: float
@@ -95,6 +97,8 @@ class Causal:
     q: float
     correlates_only: bool
     method: str = "steer"
+    n_neurons: int = 1
+    n_directions: int = 1
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Causal":
