@@ -28,6 +28,8 @@ from raigen.runs.study import Entry, Study
 if TYPE_CHECKING:
     from raigen.auditing.plan import AuditPlan
 
+MANY = 100_000  # images, beyond all audits: what is not rare here never is
+
 
 def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
     """The hookpoints of a model with the size of what they capture; `none` where nothing can be captured."""
@@ -75,8 +77,23 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
+        *(("few images", warning) for warning in [few_images(config)] if warning),
     ]  # fmt: skip
     _print_table(("", ""), rows)
+
+
+def few_images(config: AuditConfig) -> str | None:
+    """A warning for an audit of so few images that it lists what is not rare, with the number that suffices.
+
+    >>> few_images(AuditConfig.of("a photo of a doctor", n_images=200))
+    '200 images are few: the list holds what up to 15% of them resemble; with 600 images, up to 5%'
+    """
+    n, rare, discover = config.capture.n_images, config.report.rarer_than, config.discover
+    if discover.max_frequency is not None or discover.pruning(MANY).max_frequency > rare:
+        return None  # the list ends where the user says, or never ends at what is rare
+    enough = next(more for more in range(n, MANY + 1) if discover.pruning(more).max_frequency <= rare)
+    shares = f"{discover.pruning(n).max_frequency:.0%} of them resemble; with {enough:,} images, up to {rare:.0%}"
+    return None if enough == n else f"{n:,} images are few: the list holds what up to {shares}"
 
 
 def print_result(run: Run) -> None:
@@ -136,7 +153,7 @@ def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
 def _print_rare(attributes: Sequence[RareAttribute], truth: Mapping[str, Any] | None) -> None:
     columns = {
         "rank": [str(attribute.rank) for attribute in attributes],
-        "label": [attribute.label or "no identified attribute" for attribute in attributes],
+        "label": [attribute.title for attribute in attributes],
         "score": [f"{attribute.minority_score:.3f}" for attribute in attributes],
         "frequency": [f"{attribute.frequency:.1%}" for attribute in attributes],
         "presence": [presence(attribute.presence) for attribute in attributes],
@@ -188,7 +205,7 @@ def _run_cells(run: Run | None) -> list[str]:
     if run is None or not run.attributes_path.is_file():
         return ["not done", "", "", ""]
     attribute = rarest(run.attributes)
-    named = sum(attribute.label is not None for attribute in run.attributes)
+    named = sum(attribute.name is not None for attribute in run.attributes)
     shown = [(attribute.label or ""), presence(attribute.presence)] if attribute else ["", ""]
     return [str(len(run.attributes)), str(named), *shown]
 

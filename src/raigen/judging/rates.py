@@ -11,6 +11,8 @@ from raigen.judging.protocol import Verdicts
 from raigen.runs.records import Presence, Ratio
 from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
 
+BROADER = 2.0  # times the frequency; less can be the frequency's own error, which is estimated from similarity
+
 
 class Rates(NamedTuple):
     """The rate of one attribute by each judge. `alpha` (Krippendorff) says how far the judges agree; None for one."""
@@ -45,6 +47,21 @@ def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | 
         return None
     low, high, _ = ratio_interval(suggested.hits, suggested.n, bare.hits, bare.n, confidence)
     return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
+
+
+def covers_more(presence: Presence, frequency: float, fires: float, n_images: int, confidence: float) -> bool | None:
+    """Whether a label shows in more images than its neuron stands for; None if no image was judged.
+
+    That is so if the presence is surely above `fires`, the share of the `n_images` audited images in which the neuron
+    fires clearly, or surely more than `BROADER` times its `frequency`.
+    """
+    if not presence.n:
+        return None
+    limits = ((fires, 1.0), (frequency, BROADER))
+    return any(
+        ratio_interval(presence.hits, presence.n, round(share * n_images), n_images, confidence).low > times
+        for share, times in limits
+    )
 
 
 def unscored_by_reason(verdicts: Iterable[Verdicts]) -> dict[str, int]:
