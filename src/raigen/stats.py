@@ -179,29 +179,6 @@ def contradiction(hits: int, n: int, judge: Calibration) -> float:
     return float(softmax(log_weights) @ beta.cdf(1 - specificities, hits + 0.5, n - hits + 0.5))
 
 
-def checked_interval(
-    confirmed: int, n: int, true_yes: int, positives: int, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
-) -> Interval:
-    """The interval on the true rate when a person has checked every yes of the judge and confirmed some.
-
-    Images are confirmed at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
-    Se, with Se = Beta(true_yes + 1/2, positives - true_yes + 1/2) from a calibration, cut to [0, 1].
-
-    At a nominal 95 %, for 100 to 1,000 images, rates of 0.1 % to 5 % and a true Se of .7 to 1, it covers at least 90 %
-    and 95 to 97 % on average over the rates. It covers less if the positives are easier than most images that show the
-    attribute: 78 % if Se is .8 on the positives and .5 on all.
-
-    Raises RaigenError unless the counts fit and 0 < confidence < 1.
-    """
-    _check_confidence(confidence)
-    _check_share("confirmed", confirmed, n)
-    _check_share("true_yes", true_yes, positives)
-    rng = np.random.default_rng(seed)
-    found = rng.beta(confirmed + 0.5, n - confirmed + 0.5, draws)
-    sensitivity = rng.beta(true_yes + 0.5, positives - true_yes + 0.5, draws)
-    return _quantiles((found / sensitivity).clip(0, 1), confidence, "checked, Beta posterior")
-
-
 def krippendorff_alpha(ratings: Float[np.ndarray, "judge unit"]) -> float | None:
     """Krippendorff's alpha for nominal ratings, NaN where a judge gave none: 1 - observed / expected disagreement.
 
