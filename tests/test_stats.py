@@ -24,6 +24,7 @@ from raigen.stats import (
     rarest_rate,
     rate_interval,
     ratio_interval,
+    reviewed_rate,
 )
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -355,6 +356,8 @@ def test_few_of_what_is_called_different_is_not():
         (lambda: rarest_rate(9, 10), "n_images: expected at least examples = 10; got 9"),
         (lambda: calibrated_interval(4, 3, CALIBRATION), "hits: expected 0 <= hits <= 3; got 4"),
         (lambda: calibrated_interval(1, 3, Calibration(3, 2, 0, 0)), "true_yes: expected 0 <= true_yes <= 2; got 3"),
+        (lambda: reviewed_rate(np.zeros(0), np.zeros(0)), "scores: expected 1 or more; got 0"),
+        (lambda: reviewed_rate(np.zeros(1), np.zeros(1), 1.0), "confidence: expected"),
         (lambda: contradiction(1, 3, Calibration(0, 0, 3, 2)), "true_no: expected 0 <= true_no <= 2; got 3"),
         (lambda: above_controls(1, 3, np.array([1]), np.array([3])), "controls: expected at least 2, .*; got 1"),
         (lambda: p_rarer(1, 3, 1.0), "rate: expected"),

@@ -397,7 +397,7 @@ def reviewed_rate(
     _check_confidence(confidence)
     _check_count("scores", len(scores))
     rng, n = np.random.default_rng(seed), len(scores)
-    looked, units = ~np.isnan(answers), scores / max(float(scores.std()), 1e-9)
+    looked, units = ~np.isnan(answers), in_deviations(scores)
     starts, slopes = (axis.ravel() for axis in np.meshgrid(np.linspace(-8, 6, 43), np.linspace(0, 6, 19)))
     logits = starts[:, None] + slopes[:, None] * units[looked]
     likelihood = -np.logaddexp(0, np.where(answers[looked] == 1, -logits, logits)).sum(axis=1)
@@ -407,3 +407,13 @@ def reviewed_rate(
     total = np.nansum(answers) + np.minimum(rng.poisson(others[chosen]), n - looked.sum())
     rate = rng.beta(total + 0.5, n - total + 0.5)
     return Estimate(float(np.median(rate)), _quantiles(rate, confidence, "checked, logistic in the judge's score"))
+
+
+def in_deviations(scores: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
+    """Scores in units of their standard deviation; 0 where all are the same, because they then tell nothing apart.
+
+    >>> in_deviations(np.array([-2.0, 2.0])).tolist(), in_deviations(np.array([3.0, 3.0])).tolist()
+    ([-1.0, 1.0], [0.0, 0.0])
+    """
+    spread = float(scores.std())
+    return scores / spread if spread > 1e-6 else np.zeros(len(scores))
