@@ -30,9 +30,10 @@ from raigen.diffusion.generation import defaults, generate_images
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.annotate import answered, control_samples
 from raigen.judging.fresh import first_seed, loader
-from raigen.judging.judges import ClipJudge, Judge, Verdicts, WorldJudge
+from raigen.judging.judges import ClipJudge, WorldJudge
 from raigen.judging.label_check import check_labels
 from raigen.judging.label_scores import material_of, scored_labels
+from raigen.judging.protocol import Judge, Verdicts
 from raigen.judging.vlm.answers import Reply
 from raigen.runs.files import write_text
 from raigen.runs.records import RareAttribute, Sample
