@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
+from transformers import AutoTokenizer, CLIPModel
 
 import raigen
 from raigen.auditing.audit import walk
@@ -25,27 +26,29 @@ from raigen.world.judge import judge
 from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER, makes_portraits
 from raigen.world.train import quality, transformer
 from raigen.world.train.__main__ import ABOUT
+from tests.support.forked import succeeds, without_raigen
 
 BUNDLE = Path(str(files("raigen.world"))) / "bundle"
 CARDS = {BUNDLED: BUNDLE, TRANSFORMER: BUNDLE / FOLDERS[TRANSFORMER]}
 DOCTOR = PROMPTS[0]
 
 
+def load_with_nothing_of_ours() -> None:
+    without_raigen()
+    sys.modules["raigen"] = None  # type: ignore[assignment]  # from here on, an import of it fails
+    pipe = DiffusionPipeline.from_pretrained(BUNDLE / "pipeline")
+    clip = CLIPModel.from_pretrained(BUNDLE / "clip")
+    parts = [pipe, clip, AutoTokenizer.from_pretrained(BUNDLE / "clip"), *pipe.components.values()]
+    homes = {type(part).__module__.split(".")[0] for part in parts if part is not None}
+    assert homes == {"diffusers", "transformers"}
+    assert (type(pipe).__name__, type(clip).__name__) == ("StableDiffusionPipeline", "CLIPModel")
+    assert pipe.unet.mid_block.resnets[0].out_channels >= 128 and pipe.unet.config.sample_size == 16
+    image = pipe("a photo of a doctor", num_inference_steps=2, guidance_scale=1.0).images[0]
+    assert image.size == (64, 64)
+
+
 def test_diffusers_and_transformers_load_it_with_nothing_of_ours():
-    code = f"""
-import sys, logging
-from diffusers import DiffusionPipeline
-from transformers import AutoTokenizer, CLIPModel
-pipe = DiffusionPipeline.from_pretrained({str(BUNDLE / "pipeline")!r})
-clip = CLIPModel.from_pretrained({str(BUNDLE / "clip")!r})
-AutoTokenizer.from_pretrained({str(BUNDLE / "clip")!r})
-assert pipe.unet.mid_block.resnets[0].out_channels >= 128 and pipe.unet.config.sample_size == 16
-image = pipe("a photo of a doctor", num_inference_steps=2, guidance_scale=1.0).images[0]
-assert image.size == (64, 64) and not any(name.split(".")[0] == "raigen" for name in sys.modules)
-print(type(pipe).__name__, type(clip).__name__)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("StableDiffusionPipeline CLIPModel")
+    assert succeeds(load_with_nothing_of_ours)
 
 
 def test_it_is_small_and_holds_no_pickle():
