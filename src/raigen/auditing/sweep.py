@@ -11,7 +11,7 @@ from raigen.auditing.ray_cluster import spread_over
 from raigen.auditing.shared_sae import check_shareable, check_sharers, share, sharers
 from raigen.config import STAGES, AuditConfig, identity
 from raigen.errors import RaigenError
-from raigen.runs.files import write_text
+from raigen.runs.files import csv_text, write_text
 from raigen.runs.run import Run
 from raigen.runs.steps import Step
 from raigen.runs.study import Entry, Study, slug
@@ -174,6 +174,6 @@ def _walked(job: Job) -> Iterator[Step]:
 
 
 def _write_rates(study: Study, runs: Sequence[Run]) -> None:
-    from raigen.auditing.cross_prompt_rates import as_csv, cross_prompt_rates  # scipy takes a second to load
+    from raigen.auditing.cross_prompt_rates import COLUMNS, cross_prompt_rates  # scipy takes a second to load
 
-    write_text(study.rates_path, as_csv(cross_prompt_rates(runs)))
+    write_text(study.rates_path, csv_text(COLUMNS, cross_prompt_rates(runs)))

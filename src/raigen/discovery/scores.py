@@ -47,7 +47,8 @@ def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped
     >>> scores.frequency.round(2).tolist(), scores.minority_score.tolist()
     ([1.0, 0.33], [0.0, 1.0])
     """
-    codes, directions = _checked(image_codes, embeddings)
+    codes = _checked_codes(image_codes, len(embeddings))
+    directions = _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of an image")
     live, frequency = _live(codes), (codes > 0).mean(axis=0)
     centroids = np.full((codes.shape[1], directions.shape[1]), np.nan)
     strengths = codes[:, live] / codes[:, live].max(axis=0)  # the scale cancels; tiny codes would underflow
@@ -156,12 +157,6 @@ def standing_out(scores: NeuronScores, percentile: float, max_frequency: float) 
     """Which neurons score above the `percentile` of all that fire, with a frequency of at most `max_frequency`."""
     cut = np.percentile(scores.minority_score[scores.live], percentile)
     return scores.live & (np.nan_to_num(scores.minority_score) > cut) & (scores.frequency <= max_frequency)
-
-
-def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64, embeddings of length 1."""
-    codes = _checked_codes(image_codes, len(embeddings))
-    return codes, _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of an image")
 
 
 def _checked_codes(image_codes: Any, n_embeddings: int) -> np.ndarray:

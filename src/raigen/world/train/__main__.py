@@ -1,9 +1,5 @@
 """Trains the bundled model again from its seeds, part by part: `python -m raigen.world.train`."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import argparse
 import functools
 import time
@@ -24,7 +20,6 @@ from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, measure_readers, write_card
 from raigen.world.train.text import make_tokenizer
 
-PARTS = ("vae", "judge", "clip", "unet", "bundle", "quality")
 N_BALANCED, N_PLANTED, N_DECODED = 20_000, 40_000, 8_000
 VAE = Recipe(steps=4200, lr=2e-3, warmup=50, ema=0.995, save_every=100, restart=1700)
 JUDGE = Recipe(steps=3650, restart=2650, lr=2e-3, warmup=100, ema=0.995, weight_decay=0.02)
@@ -40,18 +35,15 @@ VAE_BATCH, JUDGE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 96, 32
 def main() -> None:
     """Trains the requested parts that are not finished; each resumes from its own checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m raigen.world.train", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"default: all, in this order: {PARTS}")
+    parser.add_argument("parts", nargs="*", choices=[*RUN, []], help=f"default: all, in this order: {tuple(RUN)}")
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--unet-steps", type=int, default=UNET.steps)
     parser.add_argument("--n-images", type=int, default=2000, help="images per prompt for the model card")
     parser.add_argument("--n-named", type=int, default=200, help="images per named value for the model card")
     parser.add_argument("--runs", type=Path, help="a folder of captures whose images are judged for the model card")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    for part in arguments.parts or PARTS:
+    for part in arguments.parts or RUN:
         started = time.monotonic()
         RUN[part](arguments)
         print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
