@@ -142,8 +142,8 @@ def test_a_model_that_is_not_there_binds_the_folders_to_nothing(configs, tmp_pat
 def test_a_study_goes_through_all_stages_and_tells_the_rates_elsewhere(sd_folder, clip_folder, tmp_path, capsys):
     args = ["audit", *PROMPTS, "--model", str(sd_folder), "--study", str(tmp_path / "s"), "--n-images", str(N_IMAGES),
             "--embedder", str(clip_folder), "--vocabulary", "portraits", "--n-fresh-images", "8", "--tokens-per-batch",
-            "512", "--d-sae", "64", "--k", "4", "--n-suggested-images", "0", "--max-frequency", "1",
-            "--n-attributes", "3"]  # fmt: skip
+            "512", "--d-sae", "64", "--k", "4", "--n-suggested-images", "0", "--n-label-images", "0", "--max-frequency",
+            "1", "--n-attributes", "3"]  # fmt: skip
     assert main([*args, "--shared-sae"]) == 0
     study = Study(tmp_path / "s")
     runs = study.runs()

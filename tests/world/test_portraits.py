@@ -148,7 +148,7 @@ def audited(tmp_path_factory):
     """A folder, and what the same command prints the first and the second time."""
     folder, printed = tmp_path_factory.mktemp("runs") / "doctor", []
     command = ["audit", DOCTOR, "--run-dir", str(folder), "--n-images", "50", "--n-fresh-images", "12",
-               "--num-inference-steps", "4", "--min-images", "3", "--n-suggested-images", "1"]  # fmt: skip
+               "--num-inference-steps", "4", "--min-images", "3", "--n-suggested-images", "1", "--d-sae", "256"]  # fmt: skip
     for _ in range(2):
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             assert main(command) == 0
@@ -176,7 +176,7 @@ def test_an_audit_ends_in_a_table_and_a_report(audited):
 
 def test_the_same_audit_finds_the_same(audited, tmp_path):
     first, again = raigen.Run(audited[0]), raigen.Run.create(tmp_path / "again")
-    config = AuditConfig.of(DOCTOR, n_images=50, num_inference_steps=4, min_images=3)
+    config = AuditConfig.of(DOCTOR, n_images=50, num_inference_steps=4, min_images=3, d_sae=256)
     for step in walk(again, config):
         if step.stage == "annotate":
             break

@@ -113,13 +113,13 @@ def _print_rare(attributes: Sequence[RareAttribute], truth: Mapping[str, Any] | 
         "presence": [presence(attribute.presence) for attribute in attributes],
     }
     if any(attribute.suggested for attribute in attributes):
-        columns["when asked for"] = [_suggested(attribute) for attribute in attributes]
+        columns["when requested"] = [_suggested(attribute) for attribute in attributes]
     if any(attribute.causal for attribute in attributes):
         columns["steered"] = [_causal(attribute.causal) for attribute in attributes]
     if truth is not None:
         truths = {row["neuron"]: row for row in truth["attributes"]}
         columns["truly rare"] = [_truth(truths[attribute.neuron]) for attribute in attributes]
-    right = ("rank", "score", "frequency", "presence", "when asked for")
+    right = ("rank", "score", "frequency", "presence", "when requested")
     _print_table(tuple(columns), zip(*columns.values(), strict=True), right)
 
 
@@ -217,7 +217,7 @@ def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Col
     """A table with a header, unless all `names` are empty; the columns in `right` are aligned to the right."""
     table = Table(show_header=any(names))
     for name in names:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when asked for")
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when requested")
     for row in rows:
         table.add_row(*map(escape, row))
     plain = {} if sys.stdout.isatty() else {"width": 140, "force_terminal": False, "color_system": None}
