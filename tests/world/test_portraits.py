@@ -148,7 +148,8 @@ def audited(tmp_path_factory):
     """A folder, and what the same command prints the first and the second time."""
     folder, printed = tmp_path_factory.mktemp("runs") / "doctor", []
     command = ["audit", DOCTOR, "--run-dir", str(folder), "--n-images", "50", "--n-fresh-images", "12",
-               "--num-inference-steps", "4", "--min-images", "3", "--n-suggested-images", "1", "--d-sae", "256"]  # fmt: skip
+               "--num-inference-steps", "4", "--min-images", "3", "--n-suggested-images", "1",
+               "--d-sae", "256"]  # fmt: skip
     for _ in range(2):
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             assert main(command) == 0

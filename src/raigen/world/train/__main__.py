@@ -100,7 +100,8 @@ def train_unet(arguments: argparse.Namespace) -> None:
     torch.manual_seed(4)
     model = unet.Denoiser(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
     model.unet.to(memory_format=torch.channels_last)
-    data = unet.planted_images(latents(work), planted(work))
+    drawn = planted(work)
+    data = unet.planted_images(vae.latents_of(load_vae(work), drawn.pixels, work / "latents.safetensors"), drawn)
     loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH)
     followed("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
 
@@ -124,11 +125,6 @@ def balanced(work: Path) -> Images:
 def planted(work: Path) -> Images:
     """The images on which the denoiser is trained."""
     return images(work, "planted", N_PLANTED, 2, balanced=False)
-
-
-def latents(work: Path) -> Tensor:
-    """The latents of the planted images, kept in the work folder."""
-    return vae.latents_of(load_vae(work), planted(work).pixels, work / "latents.safetensors")
 
 
 def load_vae(work: Path) -> AutoencoderKL:

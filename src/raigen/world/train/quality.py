@@ -234,18 +234,14 @@ def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> 
 
 def readers_lines(result: dict[str, Any]) -> list[str]:
     """The rows of the card with the results of `measure_readers`."""
-    judged = result["judge"]
+
+    def worst(what: str, key: str) -> list[str]:
+        lowest = {name: min(entry[key].items(), key=lambda each: each[1]) for name, entry in result["judge"].items()}
+        return [f"| {what.format(name)} | {share:.1%} ({value}) |" for name, (value, share) in lowest.items()]
+
     return [
         f"| CLIP: right caption among 20 | {result['clip']['right caption of 20']:.1%} |",
-        *(
-            f"| judge on held-out images, {name}: worst field | {min(entry['fields'].values()):.1%} "
-            f"({min(entry['fields'], key=entry['fields'].get)}) |"
-            for name, entry in judged.items()
-        ),
-        *(
-            f"| judge, {name}: worst balanced accuracy of a value | {min(entry['balanced'].values()):.1%} "
-            f"({min(entry['balanced'], key=entry['balanced'].get)}) |"
-            for name, entry in judged.items()
-        ),
+        *worst("judge on held-out images, {}: worst field", "fields"),
+        *worst("judge, {}: worst balanced accuracy of a value", "balanced"),
         *(f"| called unreadable: {kind} | {share:.1%} |" for kind, share in result["unreadable"].items()),
     ]
