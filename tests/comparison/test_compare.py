@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import asdict, replace
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def audited(dir, model, judge="portraits", n_fresh=N_FRESH, **capture) -> Run:
     config = CaptureConfig(DOCTOR, **{"model": model, "n_images": N, **capture})
     finish(run, "capture", config, {})
     finish(run, "train", TrainConfig(), {})
-    audit = images(run, run.samples_path, "images", N, config.base_seed, {})
+    audit = images(run, run.samples_path, "images", N, config.base_seed, dict.fromkeys(range(1, 6), "turban"))
     shown = {index: name for name, places in PLANTED[model].items() for index in places}
     images(run, run.fresh_samples_path, "fresh", n_fresh, first_seed(config), shown)
     embeddings = Embedder("portraits", "cpu").images([run.read_image(sample) for sample in audit])
@@ -96,6 +97,31 @@ def two(tmp_path_factory):
 def study(two, tmp_path_factory):
     made = tmp_path_factory.mktemp("study") / "study"
     return raigen.compare(two, study=made, judge="portraits", n_asked_images=0)
+
+
+def test_verdicts_of_ones_own_compare_runs(two, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verdicts = Path("v.csv")
+    lines = [f"{run.dir}/fresh/{i:06d}.png,{TURBAN},{'yes' if run is two[0] and i < 14 else 'no'}\n"
+             for run in two for i in range(N_FRESH)]  # fmt: skip
+    verdicts.write_text("file,label,shows\n" + "".join(lines))
+    found = raigen.compare(two, study="study", judge="file:v.csv", n_asked_images=0).comparison()
+    kinds = {change["label"]: change["kind"] for change in found["changes"]}
+    assert kinds[TURBAN] == "worse" and {kind for label, kind in kinds.items() if label != TURBAN} == {"unmeasured"}
+    assert found["judge"].startswith("v.csv, sha256 ")
+    verdicts.write_text("file,label,shows\n" + "".join(lines[:N_FRESH]))
+    with pytest.raises(RaigenError, match=f"it has none of {two[1].dir}"):
+        raigen.compare(two, study="study", judge="file:v.csv", n_asked_images=0)
+
+
+def test_runs_judged_by_two_versions_of_a_function_are_not_compared(two, tmp_path):
+    runs = [Run(shutil.copytree(run.dir, tmp_path / run.dir.name)) for run in two]
+    for run in runs:
+        name = f"mine:shows, source {run.dir.name}"
+        finish(run, "evaluate", EvaluateConfig(judge=("python:mine:shows",)),
+               {"n_fresh_images": N_FRESH, "judge": name, "sources": {"mine.py": run.dir.name}})  # fmt: skip
+    with pytest.raises(RaigenError, match=r"mine:shows, source old, .*mine:shows, source new: rates of two judges"):
+        raigen.compare(runs, study=tmp_path / "study")
 
 
 def test_planted_changes_have_their_direction(study):
@@ -180,7 +206,9 @@ def test_clip_has_one_yardstick_for_all_models(two, tmp_path):
     found = raigen.compare(two, study=tmp_path / "study", n_asked_images=0).comparison()
     beard = [cell["presence"]["n"] for cell in found["cells"] if cell["label"] == "with a beard"]
     assert beard == [0, 0]  # given: there are no top images
-    assert all(cell["presence"]["n"] == N_FRESH for cell in found["cells"] if cell["label"] == TURBAN)
+    old, new = (cell["presence"] for cell in found["cells"] if cell["label"] == TURBAN)
+    assert old["n"] == new["n"] == N_FRESH and (old["mode"], new["mode"]) == ("estimated", "estimated")
+    assert 12 <= old["hits"] <= 16 and new["hits"] <= 2  # drawn in 14 and in none
     kinds = {change["label"]: change["kind"] for change in found["changes"]}
     assert kinds["with a beard"] == "unmeasured" and set(kinds.values()) <= set(KINDS)
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -396,6 +396,30 @@ def test_a_label_is_scored_where_its_neuron_fires_and_where_it_does_not(run, ser
         assert cats["hits"] >= 8 and cats["false_hits"] <= 1 and cats["auroc"] >= 8 / 12
         assert cats["accuracy_interval"][0] < cats["balanced_accuracy"] < cats["accuracy_interval"][1]
     assert len(server.requests) == 2 * N_FRESH + 24
+
+
+def test_a_label_that_does_not_hold_gives_way_to_the_next_phrase(run):
+    with_twelve_cats(run)
+    named(run, None, "wearing glasses", None)
+    attributes = [replace(a, keywords=("wearing glasses", "holding a cat")) if a.label else a for a in run.attributes]
+    run.write_attributes(attributes)
+    lines = [{"neuron": a.neuron, "label": a.label, "by": "CLIP"} for a in attributes]
+    write_text(run.annotations_path, "".join(json.dumps(line) + "\n" for line in lines))
+    config = EvaluateConfig(n_fresh_images=N_FRESH, judge=("portraits",), n_suggested_images=0)
+    for _ in range(2):  # a second evaluation begins with the annotator's label again
+        through(run, "evaluate", config)
+        cats = run.attributes[1]
+        assert (cats.label, cats.former_label, cats.label_holds) == ("holding a cat", "wearing glasses", True)
+        assert cats.suggested_prompt == f"{DOCTOR}, holding a cat" and 4 <= cats.presence.hits < 8
+        scores = json.loads(run.label_scores_path.read_text().splitlines()[1])
+        assert scores["label"] == "holding a cat" and scores["hits"] >= 8
+        assert [(one["label"], one["holds"]) for one in scores["tries"]] == [
+            ("wearing glasses", False), ("holding a cat", True),
+        ]  # fmt: skip
+        judged = [json.loads(line) for line in run.judgements_path.read_text().splitlines()]
+        assert {line["label"] for line in judged} == {"holding a cat"}
+        assert run.attributes[0].label is None and cats.covers_more is False
+        run.forget("evaluate")
 
 
 def test_a_label_is_scored_on_the_images_of_another_neuron_for_control(run, server):

@@ -30,7 +30,7 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for other in (run, *others):
             shares = reaches(codes[other.dir][:, neurons], least).mean(axis=0).tolist()
             for attribute, rate in zip(run.attributes, shares, strict=True):
-                values = (attribute.rank, attribute.neuron, attribute.label, other.config.capture.prompt, rate)
+                values = (attribute.rank, attribute.neuron, attribute.name, other.config.capture.prompt, rate)
                 found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))
     return found
 

@@ -83,7 +83,7 @@ def _entry(path: Path) -> dict[str, Any]:
     files = [file for file in (run.report_path, run.sheet_path) if file.is_file()]
     return {
         "name": name, "trouble": None, "prompt": capture.prompt, "model": capture.model, "n_images": capture.n_images,
-        "n_listed": len(attributes), "n_named": sum(attribute.label is not None for attribute in attributes),
+        "n_listed": len(attributes), "n_named": sum(attribute.name is not None for attribute in attributes),
         "finished": finished, "links": [(file.stem, f"{quote(name)}/{quote(file.name)}") for file in files],
     }  # fmt: skip
 

@@ -28,6 +28,8 @@ from raigen.runs.study import Entry, Study
 if TYPE_CHECKING:
     from raigen.auditing.plan import AuditPlan
 
+MANY = 100_000  # images, beyond all audits: what is not rare here never is
+
 
 def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
     """The hookpoints of a model with the size of what they capture; `none` where nothing can be captured."""
@@ -75,19 +77,63 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
+        *(("few images", warning) for warning in [few_images(config)] if warning),
     ]  # fmt: skip
     _print_table(("", ""), rows)
+
+
+def few_images(config: AuditConfig) -> str | None:
+    """A warning for an audit of so few images that it lists what is not rare, with the number that suffices.
+
+    >>> few_images(AuditConfig.of("a photo of a doctor", n_images=200))
+    '200 images are few: the list holds what up to 15% of them resemble; with 600 images, up to 5%'
+    """
+    n, rare, discover = config.capture.n_images, config.report.rarer_than, config.discover
+    if discover.max_frequency is not None or discover.pruning(MANY).max_frequency > rare:
+        return None  # the list ends where the user says, or never ends at what is rare
+    enough = next(more for more in range(n, MANY + 1) if discover.pruning(more).max_frequency <= rare)
+    shares = f"{discover.pruning(n).max_frequency:.0%} of them resemble; with {enough:,} images, up to {rare:.0%}"
+    return None if enough == n else f"{n:,} images are few: the list holds what up to {shares}"
 
 
 def print_result(run: Run) -> None:
     """The listed attributes, which of them are truly rare where that is known, and the path of the report."""
     truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
     print_attributes(run, truth)
+    print_cautions(run)
     if truth is not None:
         print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         print(f"found, by planted rate: {' · '.join(bands)}")
+    _print_unjudged(run)
     print(f"report: {run.report()}")
+
+
+def print_trust(run: Run) -> None:
+    """What a file of verdicts lacks, and what can be done about the judges."""
+    from raigen.judging.trust import ways
+
+    _print_unjudged(run)
+    for way in ways(run, str(run.dir)):
+        print(f"{way.title}: {way.text}")
+    print(f"next: raigen report {run.dir}")
+
+
+def _print_unjudged(run: Run) -> None:
+    for file, (found, asked) in run.facts.evaluate.unjudged.items() if run.has_finished("evaluate") else ():
+        if found < asked:
+            print(
+                f"{file}: {found:,} of {asked:,} verdicts are there (one for each image and label). "
+                f"{run.unjudged_path} lists what is missing; the fresh images stand in {run.fresh_samples_path}, too. "
+                f"Write yes or no into its column shows, add the lines to {file}, and give the same command again"
+            )
+
+
+def print_cautions(run: Run) -> None:
+    """A line for each label whose calibration contradicts the judge, or lacks images."""
+    if run.has_finished("evaluate"):
+        for line in run.facts.evaluate.calibration_cautions:
+            print(line)
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
@@ -107,7 +153,7 @@ def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
 def _print_rare(attributes: Sequence[RareAttribute], truth: Mapping[str, Any] | None) -> None:
     columns = {
         "rank": [str(attribute.rank) for attribute in attributes],
-        "label": [attribute.label or "no identified attribute" for attribute in attributes],
+        "label": [attribute.title for attribute in attributes],
         "score": [f"{attribute.minority_score:.3f}" for attribute in attributes],
         "frequency": [f"{attribute.frequency:.1%}" for attribute in attributes],
         "presence": [presence(attribute.presence) for attribute in attributes],
@@ -155,7 +201,7 @@ def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> 
 def _run_cells(listed: Sequence[RareAttribute] | None) -> list[str]:
     if listed is None:
         return ["not done", "", "", ""]
-    first, named = rarest(listed), sum(attribute.label is not None for attribute in listed)
+    first, named = rarest(listed), sum(attribute.name is not None for attribute in listed)
     return [str(len(listed)), str(named), *([first.label or "", presence(first.presence)] if first else ["", ""])]
 
 

@@ -1,24 +1,34 @@
 """Says of each image whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
-from PIL.Image import Image
+from jaxtyping import Bool, Shaped
 
 from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of
+from raigen.config.fields import FILE, PYTHON
 from raigen.config.prompts import lines_of
-from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
+from raigen.judging.clip_judge import ClipJudge
+from raigen.judging.own_judges import FileJudge, FunctionJudge
+from raigen.judging.protocol import (  # other rooms find all of them here
+    Images,
+    Judge,
+    Look,
+    StoredImages,
+    Subjects,
+    Verdicts,
+    unscored,
+    without_black,
+)
+from raigen.judging.protocol import Subject as Subject
 from raigen.judging.vlm.answers import Answers, Reply, Usage
 from raigen.judging.vlm.ask import Job, Plan, Result, ask_all
 from raigen.judging.vlm.ask import plan as plan_of
 from raigen.judging.vlm.questions import presence_question, read_presence
-from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell, Tick
 from raigen.world.attributes import PROMPTS, VALUES
@@ -27,74 +37,6 @@ from raigen.world.models import makes_portraits
 from raigen.world.truth import truth_of
 
 NOT_KNOWN = "the judge does not know this attribute"
-
-
-class Subject(NamedTuple):
-    """An attribute to look for: its label, and for a listed neuron its number and its top images."""
-
-    label: str
-    neuron: int | None = None
-    top_images: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, attribute: RareAttribute) -> "Subject":
-        """What to look for when a listed attribute is judged."""
-        return cls(attribute.label or "", attribute.neuron, attribute.top_images)
-
-
-class Verdicts(NamedTuple):
-    """What a judge says about each image: 1 it shows the attribute, 0 it does not, NaN unscored.
-
-    `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none. `why` holds the reason for
-    each unscored image, by index.
-    """
-
-    judge: str
-    shows: Float[np.ndarray, " image"]
-    confidence: Float[np.ndarray, " image"]
-    why: Mapping[int, str] | None = None
-
-
-class StoredImages(Sequence[Image]):
-    """Images of a run. Each is read from its file when it is needed, so that thousands do not fill the memory.
-
-    `stage` is the one that made them: it is named when a file is missing.
-    """
-
-    def __init__(self, run: Run, samples: Sequence[Sample], stage: str = "capture"):
-        self.samples, self._run, self._stage = samples, run, stage
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:  # an image, and a list of them for a slice
-        if isinstance(index, slice):
-            return [self._run.read_image(sample, self._stage) for sample in self.samples[index]]
-        return self._run.read_image(self.samples[index], self._stage)
-
-
-Images = Sequence[Image]
-Subjects = Sequence[Subject]
-
-
-class Look(NamedTuple):
-    """Images, and the attributes that a judge looks for in each of them."""
-
-    images: Images
-    subjects: Subjects
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Says which images show an attribute. To add a judge, write such a class, and name it in `judge_of` and in
-    `raigen.config.fields.JUDGES`."""
-
-    name: str
-    """What its rates are signed with."""
-
-    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
-        """The verdicts on the images, one entry per subject. Wholly black images are unscored: see `without_black`."""
-        ...
 
 
 def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
@@ -106,6 +48,10 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
         return WorldJudge()
     if name == CLIP:
         return ClipJudge(run)
+    if name.startswith(PYTHON):
+        return FunctionJudge(name)
+    if name.startswith(FILE):
+        return FileJudge(name, run)
     return VlmJudge(address_of(name), answers, config)
 
 
@@ -158,22 +104,6 @@ def given_labels(file: str) -> list[str]:
     return given
 
 
-def without_black(images: Images, verdicts: Sequence[Verdicts]) -> list[Verdicts]:
-    """The verdicts with wholly black images unscored: a safety checker blacked them out, so they show nothing."""
-    is_black = np.array([image.getbbox() is None for image in images], bool)
-    reasons = dict.fromkeys(np.flatnonzero(is_black).tolist(), "the image is black")
-    return [
-        verdict._replace(shows=np.where(is_black, np.nan, verdict.shows), why={**(verdict.why or {}), **reasons})
-        for verdict in verdicts
-    ]
-
-
-def unscored(judge: str, n_images: int, reason: str) -> Verdicts:
-    """Verdicts of a judge that can say nothing, with the reason."""
-    nothing = np.full(n_images, np.nan)
-    return Verdicts(judge, nothing, nothing, dict.fromkeys(range(n_images), reason))
-
-
 class WorldReading(NamedTuple):
     """What images of the planted world show: the `verdicts` on every phrase of the world, which images are `readable`,
     and the prompt of the world that each of them fits best."""
@@ -217,68 +147,6 @@ def truth_of_run(run: Run) -> dict[str, Any]:
     top = [[index_of[file] for file in attribute.top_images] for attribute in run.attributes]
     judgment = judge_portraits(StoredImages(run, run.samples()))
     return truth_of(judgment, top, [attribute.neuron for attribute in run.attributes], run.config.capture.prompt)
-
-
-class Threshold(NamedTuple):
-    """Where CLIP's yes begins for a label: an image shows it when it lies beyond `middle` along `direction`. `spread`
-    is the standard deviation of audited images along it, the unit of the confidence."""
-
-    direction: Float[np.ndarray, " width"]
-    middle: float
-    spread: float
-
-
-class ClipJudge:
-    """CLIP, uncalibrated: an image shows a label when it is nearer to the neuron's top images than to the others.
-
-    Nearness is measured along the direction of the label, text(prompt, label) - text(prompt); the middle lies halfway
-    between the mean of the top images and the mean of the other audited images. A label without top images has no
-    middle, and is unscored.
-    """
-
-    name = "CLIP, uncalibrated"
-
-    def __init__(self, run: Run):
-        self._run = run
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        """The CLIP model of discovery, loaded when it is first needed."""
-        return embedder_of(self._run)
-
-    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
-        """The side of the middle on which each image lies. There is no progress to tell."""
-        found, embeddings = [], self.embedder.images(images)
-        audited, index_of = self._run.embeddings(), self._run.index_of
-        for subject in subjects:
-            if not subject.top_images:
-                found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
-                continue
-            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
-            along = audited @ direction
-            top, rest = means_of(along, [index_of[file] for file in subject.top_images])
-            found.append(self.verdict(embeddings, Threshold(direction, (top + rest) / 2, float(along.std()))))
-        return without_black(images, found)
-
-    @classmethod
-    def verdict(cls, embeddings: Float[np.ndarray, "image width"], threshold: Threshold) -> Verdicts:
-        """The rule: yes beyond the middle. The confidence is the logistic function of the distance, in units of
-        `spread`."""
-        margin = (embeddings @ threshold.direction - threshold.middle) / max(threshold.spread, 1e-12)
-        return Verdicts(cls.name, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
-
-
-def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarray, " width"]:
-    """Which way a label leads from the prompt: text(prompt, label) - text(prompt)."""
-    plain, named = embedder.texts([prompt, f"{prompt}, {label}"])
-    return named - plain
-
-
-def means_of(along: Float[np.ndarray, " image"], top: Sequence[int]) -> tuple[float, float]:
-    """The mean of the top images, and of all others."""
-    is_top = np.zeros(len(along), bool)
-    is_top[list(top)] = True
-    return float(along[is_top].mean()), float(along[~is_top].mean())
 
 
 class VlmJudge:

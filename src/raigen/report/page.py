@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,12 +17,13 @@ from raigen.discovery.listing import next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import read_given
 from raigen.judging.review import tasks
+from raigen.judging.trust import known_error, ways
 from raigen.report import charts
 from raigen.report.formatting import DASH
 from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, rarest
 from raigen.runs.run import Run
-from raigen.stats import LEVEL, q_rarer
+from raigen.stats import LEVEL, q_rarer, rate_interval
 from raigen.world.attributes import BY_NAME
 
 # With few marks, for narrow screens.
@@ -63,10 +65,12 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
+        "ways": ways(run, "RUN"),
+        "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
         "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
-        "n_tested": len(q_values),
-        "n_rarer": sum(q <= LEVEL for q in q_values.values()),
+        **_sides(attributes, q_values, config.rarer_than, run.config.evaluate.confidence),
+        "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),
         "level": LEVEL,
         "truth": _truth(run, attributes),
         "stages": _run_card(run),
@@ -111,7 +115,8 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
     shown = chain(*(a.presences for a in attributes), *(entry["presences"] for entry in given))
     return {
         "rarest": rarest(attributes),
-        "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
+        "known_errors": {p.judge: error for a in attributes for p in a.presences if (error := known_error(p.judge))},
+        "n_unseen": sum(bool(a.name and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
         "was_requested": any(attribute.suggested for attribute in attributes),
         "was_steered": any(attribute.causal for attribute in attributes),
         "given": given,
@@ -146,12 +151,45 @@ def given_of(run: Run) -> list[dict[str, Any]]:
 
 
 def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, float]:
-    """The q-value of "rarer than `rate`" for each neuron that the first judge measured."""
-    measured = [(a.neuron, a.presence) for a in attributes if a.presence and a.presence.n]
+    """The q-value of "rarer than `rate`" for each named neuron that the first judge measured."""
+    measured = [(a.neuron, a.presence) for a in attributes if a.name and a.presence and a.presence.n]
     if not measured:
         return {}
     q_values = q_rarer([p.hits for _, p in measured], [p.n for _, p in measured], rate)
     return {neuron: float(q) for (neuron, _), q in zip(measured, q_values, strict=True)}
+
+
+def _sides(
+    attributes: Sequence[RareAttribute], q_values: Mapping[int, float], rate: float, confidence: float
+) -> dict[str, int | None]:
+    """How many attributes of `q_values` are shown to lie under `rate`, how many lie over it, and of how many it is
+    open; and how many fresh images would decide it for at least half of these, None if nothing is open."""
+    tested = [(a.presence, q_values[a.neuron]) for a in attributes if a.presence and a.neuron in q_values]
+    unsure = [presence for presence, q in tested if q > LEVEL and presence.low <= rate]
+    needed = sorted(images_to_decide(presence.rate, rate, confidence) for presence in unsure)
+    n_rarer = sum(q <= LEVEL for _, q in tested)
+    return {
+        "n_tested": len(tested),
+        "n_rarer": n_rarer,
+        "n_open": len(unsure),
+        "n_over": len(tested) - n_rarer - len(unsure),
+        "n_to_decide": needed[(len(needed) - 1) // 2] if needed else None,
+    }
+
+
+def images_to_decide(share: float, rate: float, confidence: float = 0.95) -> int:
+    """About how many images leave `rate` outside the interval on a presence of `share`; two digits, at most 1,000,000.
+
+    >>> images_to_decide(0.03, 0.05), images_to_decide(0.0, 0.05), images_to_decide(0.05, 0.05)
+    (470, 74, 1000000)
+    """
+    n, most = 20, 1_000_000
+    while n < most:
+        low, high, _ = rate_interval(round(share * n), n, confidence)
+        if not low <= rate <= high:
+            return int(float(f"{n:.2g}"))
+        n = math.ceil(1.05 * n)
+    return most
 
 
 def _failures(run: Run) -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
 from raigen.runs.folder import Folder
 from raigen.runs.notebook import N_IMAGES, frame, html_image, html_table
-from raigen.runs.records import RareAttribute, Sample, rate_text
+from raigen.runs.records import RareAttribute, Sample, label_columns, rate_text
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Bool, Float
 
-SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness", "label_auroc", "found_by",
-          "suggested_prompt")  # fmt: skip
+SCORES = ("rank", "neuron", "label", "perhaps", "minority_score", "frequency", "distinctiveness", "label_auroc",
+          "found_by", "suggested_prompt")  # fmt: skip
 RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge")
 RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
 
@@ -66,6 +66,7 @@ class Run(Folder):
         self.judgements_path = self.dir / "judgements.jsonl"
         self.label_scores_path = self.dir / "label_scores.jsonl"
         self.presence_path = self.dir / "presence.csv"
+        self.unjudged_path = self.dir / "unjudged.csv"
         self.truth_path = self.dir / "truth.json"
         self.report_path = self.dir / "report.html"
         self.card_path = self.dir / "model-card.md"
@@ -138,10 +139,9 @@ class Run(Folder):
         samples, rows = self.sample_of, []
         for attribute in self.attributes:
             images = "".join(self._shown(samples[file]) for file in attribute.top_images[:N_IMAGES])
-            label = escape(attribute.label or "no identified attribute")
             presence = attribute.presence
             rate = "not measured" if presence is None else rate_text(presence) if presence.n else "no usable answer"
-            rows.append([str(attribute.rank), label, images, rate])
+            rows.append([str(attribute.rank), escape(attribute.title), images, rate])
         return html_table(repr(self), ["rank", "attribute", "strongest images", "presence"], rows)
 
     def _shown(self, sample: Sample) -> str:
@@ -154,8 +154,8 @@ class Run(Folder):
     def table(self) -> "pandas.DataFrame":
         """The listed attributes as a pandas DataFrame, one row each: rank, neuron, label, scores, and the rate with
         its interval. Raises RaigenError before `discover` has run, and when pandas is not installed."""
-        rows = [asdict(attribute) | {name: getattr(attribute.presence, name, None) for name in RATES}
-                for attribute in self.attributes]  # fmt: skip
+        rows = [asdict(a) | label_columns(a) | {name: getattr(a.presence, name, None) for name in RATES}
+                for a in self.attributes]  # fmt: skip
         return frame(rows, (*SCORES, *RATES))
 
     @property
@@ -197,7 +197,8 @@ class Run(Folder):
         return bool(self.manifest["stages"].get(stage, {}).get("finished"))
 
     def is_done(self, stage: str, config: Any) -> bool:
-        """Whether `stage` has finished with `config` and its outputs are there, whole.
+        """Whether `stage` has finished with `config`, its outputs are there, whole, and the files of the user's that it
+        read have not changed. (One that is gone is taken as unchanged.)
 
         Raises RaigenError, naming the field, when the folder holds the stage with another configuration.
         """
@@ -212,6 +213,9 @@ class Run(Folder):
                     f"Choose another --run-dir, or add --redo {stage} to replace it and all that follows"
                 )
         if not record.get("finished"):
+            return False
+        sources = record["facts"].get("sources", {})
+        if any(Path(file).is_file() and sha256(Path(file).read_bytes()) != was for file, was in sources.items()):
             return False
         return all(self._is_whole(file, size) for file, size in record["outputs"].items())
 
