@@ -57,7 +57,9 @@ def asked(server, images, tmp_path, phrases=PHRASES, **options):
 
 
 def ask_one(server, image, question: Question | None = None, timeout=5.0, retries=2) -> Reply:
-    return Server(address_of(server.model), timeout, retries=retries).ask([image], question or presence_question("bald"))
+    return Server(address_of(server.model), timeout, retries=retries).ask(
+        [image], question or presence_question("bald")
+    )
 
 
 def no_check(server):
@@ -277,7 +279,9 @@ def test_a_parameter_that_is_not_supported_is_left_out(server, images, tmp_path,
     "words",
     [
         "max_tokens is too large: 300. Such images are not supported",
-        "the image in {'temperature': 0, 'max_tokens': 300, 'logprobs': True, 'messages': '" + 400 * "x" + "'} is too wide",
+        "the image in {'temperature': 0, 'max_tokens': 300, 'logprobs': True, 'messages': '"
+        + 400 * "x"
+        + "'} is too wide",
         "this image is not allowed: temperature 0, max_tokens 300, logprobs true",
     ],
     ids=["too large", "echo", "in one sentence"],
@@ -539,11 +543,25 @@ def test_a_script_of_another_form_is_refused(images, tmp_path, text):
         ("openai:m@http://me:secret@host/v1", r"annotator: expected a URL without a name, password, query, or"),
         ("openai:m@http://host/v1?api_key=secret", r"expected a URL without a name, password, query, or"),
         ("openai:m@https://host/v1#secret", r"expected a URL without a name, password, query, or"),
-        *((text, r"expected http:// or https:// and a host after the @, as in openai:MODEL@http://HOST:PORT/v1; got")
-          for text in ("openai:qwen2.5vl:7b@localhost:8000/v1", "openai:m@127.0.0.1:11434/v1", "openai:m@http://",
-                       "openai:m@ftp://x", "openai:m@file:///etc/passwd", "openai:m@http:/127.0.0.1/v1", "openai:m@",
-                       "openai:m@http://[::1", "openai:m@http://h:x/v1", "openai:@http://h/v1", "openai:http://h/v1",
-                       "openai:m@me:secret@h/v1", "openai:m@http://h:99999/v1", "openai:m@http://\x07h/v1")),
+        *(
+            (text, r"expected http:// or https:// and a host after the @, as in openai:MODEL@http://HOST:PORT/v1; got")
+            for text in (
+                "openai:qwen2.5vl:7b@localhost:8000/v1",
+                "openai:m@127.0.0.1:11434/v1",
+                "openai:m@http://",
+                "openai:m@ftp://x",
+                "openai:m@file:///etc/passwd",
+                "openai:m@http:/127.0.0.1/v1",
+                "openai:m@",
+                "openai:m@http://[::1",
+                "openai:m@http://h:x/v1",
+                "openai:@http://h/v1",
+                "openai:http://h/v1",
+                "openai:m@me:secret@h/v1",
+                "openai:m@http://h:99999/v1",
+                "openai:m@http://\x07h/v1",
+            )
+        ),
     ],
 )
 def test_an_address_of_another_form_is_told(text, message):

@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
                 server.under_way -= 1
 
     def answer(self, text: str | None, request: dict[str, Any] | None = None, **message):
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text, **message}}
+        reason = message.pop("finish_reason", "stop")
+        choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text, **message}}
         if request and request.get("logprobs") and text:
             choice["logprobs"] = {"content": log_probabilities(text)}
         usage = self.server.of.usage

@@ -22,10 +22,10 @@ class AskConfig:
     max_cost: Annotated[float | None, Gt(0)] = detail(None)
     """Most to spend on answers before the stage stops, above 0; None is no limit. Needs price_in or price_out. Answers
     that are already on their way may exceed it."""
-    price_in: Annotated[float, Ge(0)] = detail(0.0)
-    """Price of a million tokens that the model reads, 0 or more."""
-    price_out: Annotated[float, Ge(0)] = detail(0.0)
-    """Price of a million tokens that the model writes, 0 or more."""
+    price_in: Annotated[float, Interval(ge=0, le=1e9)] = detail(0.0)
+    """Price of a million tokens that the model reads, 0 to 1e9."""
+    price_out: Annotated[float, Interval(ge=0, le=1e9)] = detail(0.0)
+    """Price of a million tokens that the model writes, 0 to 1e9."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -50,10 +50,14 @@ class Connection:
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """The response to a POST of `body`. Raises BrokenError or SlowError when none comes."""
         connection, late = self._connected(), threading.Event()
-        watch = threading.Timer(self._timeout, _end, (connection, late))
+        held: list[socket.socket] = []  # the connection forgets its socket when the server wants to hang up
+        watch = threading.Timer(self._timeout, _end, (connection, held, late))
         watch.daemon = True
         watch.start()
         try:
+            if connection.sock is None:
+                connection.connect()
+            held.append(connection.sock)
             connection.request("POST", self._path + path, body, {"Accept-Encoding": "identity", **headers})
             response = connection.getresponse()
             data = response.read(LONGEST + 1)
@@ -91,12 +95,12 @@ class Connection:
         return connection
 
 
-def _end(connection: HTTPConnection, late: threading.Event) -> None:
+def _end(connection: HTTPConnection, held: list[socket.socket], late: threading.Event) -> None:
     """Ends a request that takes too long: whoever waits for its next byte gets an error."""
     late.set()
-    if connection.sock is not None:
+    for waiting in held or filter(None, [connection.sock]):
         with suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
+            waiting.shutdown(socket.SHUT_RDWR)
 
 
 def _close(idle: list[HTTPConnection]) -> None:

@@ -54,7 +54,7 @@ class Server:
         self._connection = Connection(address.endpoint, timeout)
         self._rung = rung if rung in LADDER else None
         self._refused: frozenset[str] = frozenset()  # parameters that this server does not take
-        self._has_answered = False
+        self._has_answered, self._answered_before = False, rung is not None
         self._climbing = threading.Lock()
         self._over: RaigenError | None = None  # why this server will answer nothing more
 
@@ -157,12 +157,12 @@ class Server:
     def _passing(self, response: Response) -> str:
         """What a server says of a fault that may pass. Raises RefusedError for one that will not."""
         words = words_of(response.body)
-        said = self._said(f"{response.status}: {words}")
+        said = self._said(f"{response.status}: {words or 'no words'}")
         code = code_of(response.body)
         may_pass = response.status in (408, 409, 429) or response.status >= 500
         if not may_pass or code == "insufficient_quota" or unsupported(words, PARAMETERS + FORMS):
             where = response.headers.get("location", "") if 300 <= response.status < 400 else ""
-            raise RefusedError(response.status, said + self._said(f" -> {where}" if where else ""), words, code)
+            raise RefusedError(response.status, f"{said} -> {self._said(where)}" if where else said, words, code)
         return said
 
     def _fail_for_good(self, error: RefusedError) -> None:
@@ -170,8 +170,8 @@ class Server:
         if 300 <= error.status < 400:
             self._give_up(f"expected an answer from {self._address.endpoint}; it sends us elsewhere ({error}). If you "
                           "trust that place, name it in the address")  # fmt: skip
-        is_about_all = error.status in (401, 403, 404) and not self._has_answered
-        if error.code == "insufficient_quota" or (is_about_all and not unsupported(error.words, FORMS)):
+        is_first = not (self._has_answered or self._answered_before or unsupported(error.words, FORMS))
+        if error.status == 401 or error.code == "insufficient_quota" or (error.status in (403, 404) and is_first):
             self._give_up(
                 f"expected {self._address.endpoint} to take the model {self._address.model!r} and the key in "
                 f"{self._variable} ({'set' if self._key else 'not set'}); it says: {error}"
