@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from PIL import Image
@@ -340,10 +340,8 @@ def raw(send):
             with peer:
                 while b"\r\n\r\n" not in peer.recv(65536, socket.MSG_PEEK):
                     pass
-                try:
+                with suppress(OSError):  # the other side has had enough
                     send(peer, done)
-                except OSError:
-                    pass  # the other side has had enough
 
         def run():
             while True:

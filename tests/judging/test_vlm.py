@@ -409,7 +409,7 @@ def test_cost_is_counted_and_capped(server, images, tmp_path):
 def test_a_count_that_is_none_is_estimated(server, images, tmp_path, count):
     """So a server that does not count cannot spend without end, and no later start fails on it (attack 8)."""
     server.usage = {"prompt_tokens": count, "completion_tokens": count}
-    with pytest.raises(RaigenError, match="max_cost: .* are spent"):
+    with pytest.raises(RaigenError, match=r"max_cost: .* are spent"):
         asked(server, images, tmp_path, max_cost=0.01, price_in=20.0, concurrency=1)
     assert 1 <= len(server.requests) < 8
     assert asked(server, images[:1], tmp_path, ["bald"])[0, "bald"].reply.tokens_in == 0
