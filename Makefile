@@ -50,6 +50,7 @@ bench: $(STAMP)
 		--default transformer.transformer_blocks.4 --name hookpoint_search_transformer \
 		--work bench-work/hookpoint_search_transformer --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff" "a photo of a CEO" "a photo of a cleaner"
+	$(VENV)/bin/python -m benchmarks.rates
 	$(VENV)/bin/python -m benchmarks.cost.full_size
 
 # The same, much smaller: it shows that every part runs, and measures nothing.
@@ -77,6 +78,7 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.amplification --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
 	  --n-images 8 --n-selected 2 --most-per-selected 10 --n-fresh-images 20 --source bench-work/quick \
 	  --work bench-work/quick/amplification --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.rates --n-images 300 --n-audits 2 --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.amplification.steering_overhead --batch-size 2 --rounds 2 --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.amplification.paper_protocol --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
 	  --n-images 8 --n-likely 2 --n-angles 8 --n-fresh-images 20 --source bench-work/quick \

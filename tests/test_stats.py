@@ -11,8 +11,10 @@ from scipy.stats import beta, binom, binomtest, fisher_exact, multinomial
 from raigen.errors import RaigenError
 from raigen.stats import (
     Calibration,
+    above_controls,
     calibrated_interval,
     checked_interval,
+    contradiction,
     images_needed,
     krippendorff_alpha,
     mean_interval,
@@ -162,7 +164,7 @@ CALIBRATION = Calibration(true_yes=45, positives=50, true_no=198, negatives=200)
 def test_a_perfect_judge_is_taken_at_its_word(hits, more, pairs, seed):
     n = hits + more
     perfect = Calibration(10**7, 10**7, 10**7, 10**7)
-    low, high, _ = calibrated_interval(hits, n, perfect, seed=seed)
+    low, high, _ = calibrated_interval(hits, n, perfect)
     expected = beta.ppf([0.025, 0.975], hits + 0.5, n - hits + 0.5)
     assert (low, high) == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]) + 1e-6)
     assert checked_interval(hits, n, 10**7, 10**7, seed=seed)[:2] == pytest.approx(
@@ -175,7 +177,7 @@ def test_a_perfect_judge_is_taken_at_its_word(hits, more, pairs, seed):
 def test_calibrated_ends_are_rates(hits, yes, misses, no, alarms):
     judge = Calibration(yes, yes + misses, no, no + alarms)
     for low, high, _ in (calibrated_interval(hits, 100, judge), checked_interval(hits, 100, yes, yes + misses)):
-        assert 0 <= low <= high <= 1
+        assert 0 <= low <= high <= 1 and high > 0
     assert calibrated_interval(hits, 100, judge) == calibrated_interval(hits, 100, judge)
 
 
@@ -199,7 +201,7 @@ def test_a_judge_that_guesses_tells_nothing():
      (0.005, 1000, 0.9, 0.99, 100, 1000)],
 )  # fmt: skip
 def test_coverage_with_an_imperfect_judge(rate, n, sensitivity, specificity, positives, negatives):
-    rng, n_audits = np.random.default_rng(1), 800
+    rng, n_audits, cached = np.random.default_rng(1), 250, cache(calibrated_interval)
     calibrated = checked = raw = 0
     for _ in range(n_audits):
         true_yes, true_no = rng.binomial(positives, sensitivity), rng.binomial(negatives, specificity)
@@ -208,13 +210,57 @@ def test_coverage_with_an_imperfect_judge(rate, n, sensitivity, specificity, pos
         hits = confirmed + rng.binomial(n - shown, 1 - specificity)
         judge = Calibration(true_yes, positives, true_no, negatives)
         seed = int(rng.integers(2**31))
-        low, high, _ = calibrated_interval(hits, n, judge, seed=seed, draws=1000)
+        low, high, _ = cached(hits, n, judge)
         calibrated += low <= rate <= high
         low, high, _ = checked_interval(confirmed, n, true_yes, positives, seed=seed, draws=1000)
         checked += low <= rate <= high
         low, high, _ = rate_interval(hits, n)
         raw += low <= rate <= high
     assert calibrated / n_audits >= 0.93 and checked / n_audits >= 0.92 and raw / n_audits < 0.55
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "judge"),
+    [
+        (6, 300, Calibration(9, 10, 99, 100)),
+        (2, 300, Calibration(45, 50, 196, 200)),
+        (60, 100, Calibration(4, 5, 2, 5)),
+    ],
+)
+def test_the_calibrated_interval_is_that_of_the_posterior(hits, n, judge):
+    """Against the definition: p, Se and Sp drawn from their priors or posteriors, weighted by the likelihood."""
+    rng, draws = np.random.default_rng(0), 500_000
+    rate = rng.beta(0.5, 0.5, draws)
+    sensitivity = rng.beta(judge.true_yes + 0.5, judge.positives - judge.true_yes + 0.5, draws)
+    specificity = rng.beta(judge.true_no + 0.5, judge.negatives - judge.true_no + 0.5, draws)
+    weights = binom.pmf(hits, n, rate * sensitivity + (1 - rate) * (1 - specificity))
+    order = np.argsort(rate)
+    share = weights[order].cumsum() / weights.sum()
+    low, high, _ = calibrated_interval(hits, n, judge)
+    assert np.interp([low, high], rate[order], share) == pytest.approx([0.025, 0.975], abs=0.003)
+
+
+def test_look_alike_negatives_still_give_an_interval_and_are_told():
+    """200 negatives that are harder than the prompt's images: the judge errs on 3 % of them, and on .1 % of images."""
+    rng, n_audits, n, rate = np.random.default_rng(2), 200, 300, 0.01
+    held = told = 0
+    for _ in range(n_audits):
+        judge = Calibration(rng.binomial(50, 0.9), 50, rng.binomial(200, 0.97), 200)
+        hits = rng.binomial(n, rate * 0.9 + (1 - rate) * 0.001)
+        low, high, _ = calibrated_interval(hits, n, judge)
+        assert high > low
+        held += low <= rate <= high
+        told += contradiction(hits, n, judge) > 0.975
+    assert held / n_audits > 0.9 and told / n_audits > 0.2
+
+
+@given(st.integers(0, 20), st.integers(150, 200))
+@settings(deadline=None, max_examples=20)
+def test_the_probability_of_a_contradiction_is_that_of_two_draws(hits, true_no):
+    rng = np.random.default_rng(0)
+    said, alarms = rng.beta(hits + 0.5, 300.5 - hits, 100_000), rng.beta(200.5 - true_no, true_no + 0.5, 100_000)
+    found = contradiction(hits, 300, Calibration(45, 50, true_no, 200))
+    assert found == pytest.approx((said < alarms).mean(), abs=0.01)
 
 
 # Judges that disagree.
@@ -249,6 +295,33 @@ def test_alpha_of_judges_that_never_disagree_or_always():
     assert krippendorff_alpha(ones) == 1
     assert krippendorff_alpha(np.array([[1.0, 0.0] * 50, [0.0, 1.0] * 50])) == pytest.approx(-0.99)
     assert krippendorff_alpha(np.ones((2, 4))) is None and krippendorff_alpha(np.full((2, 4), np.nan)) is None
+
+
+# Controls.
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("base", [0.02, 0.2])
+def test_one_that_is_like_its_controls_seldom_exceeds_all_of_them(base, spread):
+    rng, n_controls, n, passed, n_tests = np.random.default_rng(0), 19, 50, 0, 1500
+    logits = np.log(base / (1 - base)) + spread * rng.normal(size=(n_tests, n_controls + 1))
+    for hits, *others in rng.binomial(n, 1 / (1 + np.exp(-logits))):
+        p = above_controls(int(hits), n, np.array(others), np.full(n_controls, n))
+        passed += p <= 0.05 and hits > max(others)
+    assert passed / n_tests <= 0.063  # 5 %, and what chance adds to 1,500 tests
+
+
+def test_one_hit_beside_controls_without_any_proves_nothing():
+    none, n = np.zeros(19, int), np.full(19, 50)
+    assert above_controls(1, 50, none, n) > 0.2 and above_controls(45, 50, none, n) < 0.001
+
+
+def test_the_spread_of_controls_counts():
+    """Student's prediction interval, worked by hand: logits -2, 0, 2 in many images, and one of 2 sqrt(4/3)."""
+    n = 10**9
+    hits = (n / (1 + np.exp([2.0, 0.0, -2.0]))).astype(int)
+    beyond = int(n / (1 + np.exp(-2 * np.sqrt(4 / 3))))
+    assert above_controls(beyond, n, hits, np.full(3, n)) == pytest.approx((1 - 1 / np.sqrt(3)) / 2, abs=1e-4)
 
 
 # Many rates at once.
@@ -290,6 +363,8 @@ def test_few_of_what_is_called_different_is_not():
         (lambda: calibrated_interval(4, 3, CALIBRATION), "hits: expected 0 <= hits <= 3; got 4"),
         (lambda: calibrated_interval(1, 3, Calibration(3, 2, 0, 0)), "true_yes: expected 0 <= true_yes <= 2; got 3"),
         (lambda: checked_interval(4, 3, 1, 2), "confirmed: expected"),
+        (lambda: contradiction(1, 3, Calibration(0, 0, 3, 2)), "true_no: expected 0 <= true_no <= 2; got 3"),
+        (lambda: above_controls(1, 3, np.array([1]), np.array([3])), "controls: expected at least 2, .*; got 1"),
         (lambda: q_rarer([1], [3], 1.0), "rate: expected"),
         (lambda: q_rarer([4], [3], 0.1), "hits: expected"),
     ],

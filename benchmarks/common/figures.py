@@ -72,3 +72,24 @@ def ablation_figure(result: Summary, path: Path, name: str = "recall@20") -> Non
     chart = alt.layer(marks, bars, data=alt.Data(values=without_nan(points))).properties(width=200, height=140)
     panels = chart.facet(facet=alt.Facet("curve:N", title=None), columns=4).resolve_scale(x="independent")
     write_text(path, _as_svg(panels))
+
+
+def coverage_figure(rows: list[dict[str, Any]], path: Path, n: int = 1000) -> None:
+    """Coverage of 95 % intervals against the true rate for audits of `n` images, as SVG: a panel per judge, a line per
+    mode and kind of calibration."""
+    points = []
+    for row in rows:
+        if row["n"] == n:
+            name = "raw" if row["mode"] == "raw" else f"{row['mode']}, {row['calibration']}"
+            judge = f"Se {row['sensitivity']:g}, Sp {row['specificity']:g}"
+            points.append({"line": name, "judge": judge, "rate (%)": f"{100 * row['rate']:g}", **row})
+    base = alt.Chart().encode(
+        x=alt.X("rate (%):N", sort=None, title="true rate (%)", axis=alt.Axis(labelAngle=0)),
+        color=alt.Color("line:N", sort=None, title=None, scale=alt.Scale(scheme="tableau10")),
+    )
+    lines = base.mark_line(point=True).encode(
+        y=alt.Y("coverage:Q", scale=alt.Scale(domain=[0, 1]), title="intervals that hold the true rate")
+    )
+    goal = alt.Chart().mark_rule(strokeDash=[4, 4], color="gray").encode(y=alt.datum(0.95))
+    chart = alt.layer(goal, lines, data=alt.Data(values=without_nan(points))).properties(width=220, height=220)
+    write_text(path, _as_svg(chart.facet(column=alt.Column("judge:N", title=None, sort=None))))

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.special import expit, logsumexp, softmax, xlogy
 from scipy.stats import beta, binom, binomtest, false_discovery_control, nbinom, norm, t
 
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference, Mean
 
 LEVEL = 0.05  # a finding holds if its q is at most this
+LATTICE = 377, 233  # Fibonacci numbers: how many points a lattice on a square has, and their order on its second side
+TINY = 1e-15  # a judge never says yes at a rate of exactly 0 or 1
 FEW = 10  # with fewer hits, or fewer misses, the interval is Clopper-Pearson
 
 
@@ -29,7 +32,9 @@ def rate_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
     Clopper & Pearson (1934) with fewer than 10 hits or misses, else Wilson (1927). At a nominal 95 %, Wilson alone
     covers as little as 84 % (100 images, rate 0.175 %) near 0, where rare attributes are, and also near 1;
     Clopper-Pearson never covers less than it says, but is wide. Together, for 100, 300 and 1,000 images, they cover at
-    least 93.5 % at rates of 0.05 % to 5 %, and at least 92.7 % at any rate.
+    least 93.5 % at rates of 0.05 % to 5 %, and at least 92.7 % at any rate. The two ends do not err equally: below one
+    half, the true rate is below the lower end in up to 5.0 % of cases (from 10 hits on, where the interval is Wilson's)
+    and above the upper end in up to 3.1 %.
 
     Raises RaigenError unless 0 <= hits <= n and 0 < confidence < 1.
 
@@ -122,31 +127,56 @@ class Calibration(NamedTuple):
     negatives: int
 
 
-def calibrated_interval(
-    hits: int, n: int, judge: Calibration, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
-) -> Interval:
+def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float = 0.95) -> Interval:
     """The interval on the true rate behind `hits` of `n` images to which an imperfect judge said yes.
 
-    With sensitivity Se and specificity Sp the judge says yes at the rate q = p Se + (1 - p) (1 - Sp), so that
-    p = (q + Sp - 1) / (Se + Sp - 1) (Rogan & Gladen 1978), cut to [0, 1]. q, Se and Sp are drawn from their posteriors
-    under Jeffreys' priors, Beta(yes + 1/2, no + 1/2), and the ends are quantiles of p. A draw in which the judge is no
-    better than chance carries no information: p is uniform there. In simulations of rates from 0.5 % to 5 % (Se .9, Sp
-    .98 to .99, calibrated on 50 to 100 positives and 200 to 1,000 negatives) it covers at least 93 %; the interval on
-    the raw count covers less than 50 %.
+    With sensitivity Se and specificity Sp the judge says yes at the rate q = p Se + (1 - p) (1 - Sp) (Rogan & Gladen
+    1978). The interval is the middle of the posterior of p: p, Se and Sp have Jeffreys' prior Beta(1/2, 1/2), and the
+    likelihood Binomial(hits; n, q) is averaged over the posteriors of Se and Sp, on grids, without random draws. The
+    ends lie between 0 and 1 and apart, even where no hit was seen.
+
+    It is right if the calibration's images are random samples of the prompt's own images: the `positives` of those that
+    show the attribute, the `negatives` of those that do not. Negatives that are harder than most images of the prompt
+    (look-alikes) make the rate too low, easier ones too high; `python -m benchmarks.rates` measures how much.
 
     Raises RaigenError unless the counts fit and 0 < confidence < 1.
+
+    >>> low, high, method = calibrated_interval(0, 300, Calibration(45, 50, 190, 200))
+    >>> f"{low:.6f}", f"{high:.4f}", method
+    ('0.000002', '0.0094', 'calibrated, Beta posterior')
     """
     _check_confidence(confidence)
-    for name, yes, total in (("hits", hits, n), ("true_yes", judge.true_yes, judge.positives),
-                             ("true_no", judge.true_no, judge.negatives)):  # fmt: skip
-        _check_share(name, yes, total)
-    rng = np.random.default_rng(seed)
-    seen = rng.beta(hits + 0.5, n - hits + 0.5, draws)
-    sensitivity = rng.beta(judge.true_yes + 0.5, judge.positives - judge.true_yes + 0.5, draws)
-    specificity = rng.beta(judge.true_no + 0.5, judge.negatives - judge.true_no + 0.5, draws)
-    better = sensitivity + specificity - 1
-    rate = np.where(better > 0, (seen + specificity - 1) / np.where(better > 0, better, 1), rng.random(draws))
-    return _quantiles(rate.clip(0, 1), confidence, "calibrated, Beta posterior")
+    _check_judged(hits, n, judge)
+    most = beta.ppf(1 - 1e-9, hits + 0.5, n - hits + 0.5)  # of q, and q >= p Se
+    most = min(1.0, most / beta.ppf(1e-7, judge.true_yes + 0.5, judge.positives - judge.true_yes + 0.5))
+    end = math.asin(math.sqrt(most))
+    edges = np.linspace(0, end, 50 + math.ceil(8 * end * math.sqrt(n)))  # four cells a standard deviation, or more
+    rates = np.sin((edges[1:, None] + edges[:-1, None]) / 2) ** 2  # of a uniform angle: Jeffreys' prior
+    points, turn = LATTICE
+    places = np.arange(points)
+    sensitivities, of_se = _posterior_at((places + 0.5) / points, judge.true_yes, judge.positives)
+    specificities, of_sp = _posterior_at((places * turn % points + 0.5) / points, judge.true_no, judge.negatives)
+    said = (rates * sensitivities + (1 - rates) * (1 - specificities)).clip(TINY, 1 - TINY)
+    likely = hits * np.log(said) + (n - hits) * np.log(1 - said) + of_se + of_sp
+    posterior = softmax(logsumexp(likely, axis=1))
+    tail = (1 - confidence) / 2
+    ends = np.sin(np.interp([tail, 1 - tail], np.r_[0, posterior.cumsum()], edges)) ** 2
+    return Interval(float(ends[0]), float(ends[1]), "calibrated, Beta posterior")
+
+
+def contradiction(hits: int, n: int, judge: Calibration) -> float:
+    """The posterior probability that the judge says yes to fewer of the `n` images than a judge with this calibration
+    would if no image showed the attribute, q < 1 - Sp.
+
+    Near 1, the calibration's negatives are not like the images that were judged. Raises RaigenError unless the counts
+    fit.
+
+    >>> round(contradiction(0, 300, Calibration(45, 50, 190, 200)), 3)
+    1.0
+    """
+    _check_judged(hits, n, judge)
+    specificities, log_weights = _posterior_at((np.arange(1000) + 0.5) / 1000, judge.true_no, judge.negatives)
+    return float(softmax(log_weights) @ beta.cdf(1 - specificities, hits + 0.5, n - hits + 0.5))
 
 
 def checked_interval(
@@ -156,6 +186,10 @@ def checked_interval(
 
     Images are confirmed at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
     Se, with Se = Beta(true_yes + 1/2, positives - true_yes + 1/2) from a calibration, cut to [0, 1].
+
+    At a nominal 95 %, for 100 to 1,000 images, rates of 0.1 % to 5 % and a true Se of .7 to 1, it covers at least 90 %
+    and 95 to 97 % on average over the rates. It covers less if the positives are easier than most images that show the
+    attribute: 78 % if Se is .8 on the positives and .5 on all.
 
     Raises RaigenError unless the counts fit and 0 < confidence < 1.
     """
@@ -222,6 +256,28 @@ def paired_difference(
     return Difference(difference, n, max(-1.0, difference - down_by), min(1.0, difference + up_by), p)
 
 
+def above_controls(
+    hits: int, n: int, control_hits: Int[np.ndarray, " control"], control_n: Int[np.ndarray, " control"]
+) -> float:
+    """The one-sided p of "more often than one more control would", for `hits` of `n` images and two controls or more.
+
+    The logits of the rates, log((hits + 1/2) / (n - hits + 1/2)), are compared by Student's prediction interval: one
+    minus their mean, divided by s sqrt(1 + 1/m), with m - 1 degrees of freedom. s is the standard deviation of the m
+    controls, but at least what the counts alone would give, so controls without a hit do not count as certain.
+
+    Raises RaigenError for fewer than two controls.
+
+    >>> round(above_controls(25, 50, np.array([0, 1, 2, 0, 1]), np.full(5, 50)), 3)
+    0.016
+    """
+    if len(control_hits) < 2:
+        raise RaigenError(f"controls: expected at least 2, to estimate their spread; got {len(control_hits)}")
+    shown, missing = control_hits + 0.5, control_n - control_hits + 0.5
+    logits = np.log(shown / missing)
+    spread = math.sqrt(max(logits.var(ddof=1), (1 / shown + 1 / missing).mean()) * (1 + 1 / len(logits)))
+    return float(t.sf((math.log((hits + 0.5) / (n - hits + 0.5)) - logits.mean()) / spread, len(logits) - 1))
+
+
 def mean_interval(values: Float[np.ndarray, " image"], confidence: float = 0.95) -> Mean:
     """The mean of two or more values with Student's interval.
 
@@ -279,6 +335,22 @@ def _check_count(name: str, count: int) -> None:
         raise RaigenError(f"{name}: expected 1 or more; got {count}")
 
 
+def _posterior_at(
+    places: Float[np.ndarray, " node"], yes: int, n: int
+) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
+    """Rates at `places` in [0, 1] of the range of the posterior Beta(yes + 1/2, n - yes + 1/2), and the logarithms of
+    their weights, up to a constant. The range is even in angles a, with rate = sin^2 a."""
+    first, last = np.arcsin(np.sqrt(beta.ppf([1e-7, 1 - 1e-7], yes + 0.5, n - yes + 0.5)))
+    angles = first + (last - first) * places
+    return np.sin(angles) ** 2, 2 * (xlogy(yes, np.sin(angles)) + xlogy(n - yes, np.cos(angles)))
+
+
+def _check_judged(hits: int, n: int, judge: Calibration) -> None:
+    _check_share("hits", hits, n)
+    _check_share("true_yes", judge.true_yes, judge.positives)
+    _check_share("true_no", judge.true_no, judge.negatives)
+
+
 def _check_share(name: str, part: int, whole: int) -> None:
     if not 0 <= part <= whole:
         raise RaigenError(f"{name}: expected 0 <= {name} <= {whole}; got {part}")
@@ -297,3 +369,43 @@ def _correlation(both: int, gained: int, lost: int, n: int) -> float:
 def _added(one: float, other: float, correlation: float) -> float:
     """The root of the sum of two correlated squares."""
     return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+
+class Estimate(NamedTuple):
+    """A rate in [0, 1] with its interval."""
+
+    rate: float
+    interval: Interval
+
+
+def reviewed_rate(
+    scores: Float[np.ndarray, " image"], answers: Float[np.ndarray, " image"], confidence: float = 0.95, seed: int = 0,
+    draws: int = 20_000,
+) -> Estimate:  # fmt: skip
+    """The rate of an attribute when a person has looked at some of the judged images.
+
+    `scores` are the judge's, higher where a yes is likelier. `answers` are the person's: 1 shows it, 0 does not, NaN
+    was not looked at. Which images were looked at may depend on the scores, but on nothing else. The probability that
+    an image shows the attribute is taken as logistic in its score, P = 1 / (1 + exp(-(a + b s))), with s in standard
+    deviations (Platt 1999). The posterior of a and b >= 0 under a flat prior on a grid gives draws of the number T of
+    images that show it: those that were seen, and a Poisson number of others with mean sum(P). Each draw of the rate is
+    Beta(T + 1/2, n - T + 1/2). `rate` is the median of the draws, and the ends are quantiles. docs/log.md has its
+    coverage. Raises RaigenError for an empty `scores`, and unless 0 < confidence < 1.
+
+    >>> estimate = reviewed_rate(np.linspace(-3, 1, 300), np.r_[np.full(280, np.nan), np.zeros(15), np.ones(5)])
+    >>> round(estimate.rate, 3), round(estimate.interval.low, 3), round(estimate.interval.high, 3)
+    (0.03, 0.011, 0.153)
+    """
+    _check_confidence(confidence)
+    _check_count("scores", len(scores))
+    rng, n = np.random.default_rng(seed), len(scores)
+    looked, units = ~np.isnan(answers), scores / max(float(scores.std()), 1e-9)
+    starts, slopes = (axis.ravel() for axis in np.meshgrid(np.linspace(-8, 6, 43), np.linspace(0, 6, 19)))
+    logits = starts[:, None] + slopes[:, None] * units[looked]
+    likelihood = -np.logaddexp(0, np.where(answers[looked] == 1, -logits, logits)).sum(axis=1)
+    weights = np.exp(likelihood - likelihood.max())
+    others = expit(starts[:, None] + slopes[:, None] * units[~looked]).sum(axis=1)
+    chosen = rng.choice(len(weights), draws, p=weights / weights.sum())
+    total = np.nansum(answers) + np.minimum(rng.poisson(others[chosen]), n - looked.sum())
+    rate = rng.beta(total + 0.5, n - total + 0.5)
+    return Estimate(float(np.median(rate)), _quantiles(rate, confidence, "checked, logistic in the judge's score"))

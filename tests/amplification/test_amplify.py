@@ -12,7 +12,8 @@ from PIL import Image
 import raigen
 from raigen.amplification import measuring as looking
 from raigen.amplification import rendering as methods
-from raigen.amplification.rendering import Recipe, Renderer, turned_to
+from raigen.amplification.causal import NEURONS
+from raigen.amplification.rendering import BrokenImageError, Recipe, Renderer, turned_to
 from raigen.amplification.steering import unit_of
 from raigen.auditing.audit import run_stage
 from raigen.cli.main import main
@@ -24,8 +25,10 @@ from raigen.runs.activations import ActivationStore
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
+from raigen.stats import above_controls
 
 PROMPT, N = "a photo of a doctor", 6
+FEW = {"n_control_neurons": 5, "n_control_directions": 10, "n_control_images": 8}  # controls of --causal
 PIPES = {}  # loaded once
 
 
@@ -162,6 +165,8 @@ def test_select_keeps_the_strongest_of_its_pool_and_costs_what_it_made(run, made
     assert kept == sorted(kept) and min(codes[kept]) >= max(np.delete(codes, kept))
     hits = sum(index % 4 == 0 for index in kept)
     assert point["cost"] == (4 * N / hits if hits else None) and entry["base"]["presence"]["hits"] == 2
+    assert [half["n"] for half in point["halves"]] == [N // 2, N // 2]
+    assert sum(half["hits"] for half in point["halves"]) == hits
     assert point["unsteered_cost"] == 3 and point["fidelity"]["mean"] == pytest.approx(1)
 
 
@@ -272,8 +277,8 @@ def test_the_contrast_is_that_of_the_ten_strongest_images_and_its_controls_are_a
 def test_causal_scores_by_contrast_have_controls_of_their_own(run, made, judged):
     cat = run.attributes[0]
     judged(lambda sample, label: label == cat.label and f"/{cat.neuron}-contrast/" in sample.file)
-    entries = raigen.amplify(run, causal=True, method="contrast", n_images=8)
-    assert [entry["method"] for entry in entries[:3]] == ["contrast", "random-pattern", "random-contrast"]
+    entries = raigen.amplify(run, causal=True, method="contrast", n_images=8, **FEW)
+    assert [entry["method"] for entry in entries] == ["contrast"] * 2
     assert run.attributes[0].causal.method == "contrast" and not run.attributes[0].causal.correlates_only
     with pytest.raises(RaigenError, match="method: expected steer or contrast with causal; got 'set'"):
         raigen.amplify(run, causal=True, method="set")
@@ -282,14 +287,35 @@ def test_causal_scores_by_contrast_have_controls_of_their_own(run, made, judged)
 def test_causal_scores_go_into_the_list_and_the_table(run, made, judged, capsys):
     cat = run.attributes[0]
     judged(lambda sample, label: label == cat.label and f"/{cat.neuron}-steer/" in sample.file)
-    assert main(["amplify", str(run.dir), "--causal", "--method", "steer", "--n-images", "8", "--strength", "2"]) == 0
+    few = [f"--{name.replace('_', '-')}={number}" for name, number in FEW.items()]
+    args = ["amplify", str(run.dir), "--causal", "--method", "steer", "--n-images", "8", "--strength", "2", *few]
+    assert main(args) == 0
     first, second, third = run.attributes
     assert first.causal.strength == 2 and first.causal.over_neuron.difference == 1 and not first.causal.correlates_only
-    assert second.causal.correlates_only and second.causal.q == 1 and third.causal is None
-    assert first.causal.q == pytest.approx(2 * 2 / 2**8)
+    assert second.causal.correlates_only and second.causal.q == 0.5 and third.causal is None
+    assert (first.causal.n_neurons, first.causal.n_directions, first.causal.over_neuron.n) == (5, 10, 8)
+    assert first.causal.over_direction.n == 4  # half as many
+    assert first.causal.q == pytest.approx(2 * above_controls(8, 8, np.zeros(5, int), np.full(5, 8)))
     out = capsys.readouterr().out
-    assert "+100.0%, q 0.016" in out and "correlates only (+0.0%, q 1)" in out and "not tried" in out
-    assert sum(len(seeds) for _, seeds in made) == 8 * (1 + 2 * 3)  # the unsteered ones once
+    assert "+100.0%, q 0.024" in out and "correlates only (+0.0%, q 0.5)" in out and "not tried" in out
+    assert sum(len(seeds) for _, seeds in made) == 8 * (1 + 5 + 2 * (1 + 10 // 2))  # unsteered and random neurons once
+    with pytest.raises(RaigenError, match="controls: expected 1000 or more live neurons that are not listed; got "):
+        raigen.amplify(run, causal=True, n_images=2, n_control_neurons=1000)
+
+
+def test_a_control_that_breaks_the_images_shows_nothing(run, made, judged, monkeypatch):
+    judged(lambda sample, label: True)
+    make = Renderer.make
+
+    def breaking(self, name, *args):
+        if name == NEURONS:
+            raise BrokenImageError("makes black images")
+        return make(self, name, *args)
+
+    monkeypatch.setattr(Renderer, "make", breaking)
+    raigen.amplify(run, attribute=1, causal=True, n_images=4, n_control_neurons=2, n_control_directions=2)
+    found = run.attributes[0].causal
+    assert found.over_neuron.difference == 1 and found.over_direction.difference == 0 and found.correlates_only
 
 
 def test_the_command_line_prints_the_curve(run, made, capsys):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raigen.amplification.causal import Gains, scored
+from raigen.amplification.causal import Gains, beaten, scored
 from raigen.amplification.measuring import vendi_score
 from raigen.amplification.mixture import assign_prompts, mix
 from raigen.config import AmplifyConfig
@@ -49,13 +49,22 @@ def test_a_neuron_is_causal_only_if_it_beats_both_controls():
         return Difference(difference, 100, difference - 0.1, difference + 0.1, p)
 
     gains = {
-        1: Gains(0.6, by(0.5, 1e-6), by(0.5, 1e-6), by(0.4, 1e-5)),
-        2: Gains(0.6, by(0.5, 1e-6), by(0.5, 1e-6), by(0.02, 0.6)),
-        3: Gains(0.0, by(-0.5, 1e-6), by(-0.5, 1e-6), by(-0.4, 1e-6)),
+        1: Gains(0.6, by(0.5, 1e-6), by(0.5, 1e-6), by(0.4, 1e-5), 1e-5),
+        2: Gains(0.6, by(0.5, 1e-6), by(0.5, 1e-6), by(0.02, 0.6), 0.6),
+        3: Gains(0.0, by(-0.5, 1e-6), by(-0.5, 1e-6), by(-0.4, 1e-6), 1e-6),
     }
-    found = scored(gains, 1.0)
+    found = scored(gains, 1.0, n_controls=(19, 5))
+    assert (found[1].n_neurons, found[1].n_directions) == (19, 5)
     assert [found[rank].correlates_only for rank in (1, 2, 3)] == [False, True, True]
     assert found[2].p == 0.6 and found[1].q == pytest.approx(1.5e-5)
+
+
+def test_the_control_that_brings_most_is_the_one_to_beat():
+    ours = np.array([1.0, 1, 1, 1, 0, 1, 0, 0])  # the controls were made on the first five seeds
+    controls = [np.array([0.0, 0, 0, 0, 0]), np.array([1.0, 1, 0, 0, 0]), np.full(5, np.nan)]
+    found = beaten(ours, controls, 0.95)
+    assert found and found.over_best.difference == pytest.approx(0.4) and found.over_best.n == 5
+    assert 0.05 < found.p < 0.3 and beaten(np.full(8, np.nan), controls, 0.95) is None
 
 
 @pytest.mark.parametrize(

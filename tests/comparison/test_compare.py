@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import asdict, replace
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,31 @@ def two(tmp_path_factory):
 def study(two, tmp_path_factory):
     made = tmp_path_factory.mktemp("study") / "study"
     return raigen.compare(two, study=made, judge="portraits", n_asked_images=0)
+
+
+def test_verdicts_of_ones_own_compare_runs(two, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verdicts = Path("v.csv")
+    lines = [f"{run.dir}/fresh/{i:06d}.png,{TURBAN},{'yes' if run is two[0] and i < 14 else 'no'}\n"
+             for run in two for i in range(N_FRESH)]  # fmt: skip
+    verdicts.write_text("file,label,shows\n" + "".join(lines))
+    found = raigen.compare(two, study="study", judge="file:v.csv", n_asked_images=0).comparison()
+    kinds = {change["label"]: change["kind"] for change in found["changes"]}
+    assert kinds[TURBAN] == "worse" and {kind for label, kind in kinds.items() if label != TURBAN} == {"unmeasured"}
+    assert found["judge"].startswith("v.csv, sha256 ")
+    verdicts.write_text("file,label,shows\n" + "".join(lines[:N_FRESH]))
+    with pytest.raises(RaigenError, match=f"it has none of {two[1].dir}"):
+        raigen.compare(two, study="study", judge="file:v.csv", n_asked_images=0)
+
+
+def test_runs_judged_by_two_versions_of_a_function_are_not_compared(two, tmp_path):
+    runs = [Run(shutil.copytree(run.dir, tmp_path / run.dir.name)) for run in two]
+    for run in runs:
+        name = f"mine:shows, source {run.dir.name}"
+        finish(run, "evaluate", EvaluateConfig(judge=("python:mine:shows",)),
+               {"n_fresh_images": N_FRESH, "judge": name, "sources": {"mine.py": run.dir.name}})  # fmt: skip
+    with pytest.raises(RaigenError, match=r"mine:shows, source old, .*mine:shows, source new: rates of two judges"):
+        raigen.compare(runs, study=tmp_path / "study")
 
 
 def test_planted_changes_have_their_direction(study):

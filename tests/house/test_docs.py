@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tyro
+from PIL import Image
 
 import raigen
 from raigen.cli.main import main
+from raigen.judging.own_judges import FunctionJudge, read_verdicts
+from raigen.judging.protocol import Subject
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -157,3 +160,22 @@ def test_steering_a_pipeline_of_ones_own(names):
     assert Path("steered.png").is_file() and names["sheet"].width > names["before"][0].width * 3
     modules = list(names["pipe"].unet.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+@pytest.mark.parametrize("names", ["judging.md"], indirect=True)
+def test_a_judge_of_ones_own(names):
+    text = (DOCS / "judging.md").read_text(encoding="utf-8")
+    code = {language: code for language, code in FENCE.findall(text) if language in ("python", "csv")}
+    Path("my_judge.py").write_text(code["python"])
+    images = [Image.new("RGB", (8, 8), (value, value, value)) for value in (30, 200)]
+    dark, other = FunctionJudge("python:my_judge:is_dark").verdicts(
+        images, [Subject("a dark picture"), Subject("bald")]
+    )
+    assert dark.shows.tolist() == [1, 0] and np.isnan(other.shows).all()
+    assert names["is_dark"](images, "a dark picture")[0] == (True, pytest.approx(0.675))
+    Path("verdicts.csv").write_text(code["csv"])
+    assert [shows for shows, _ in read_verdicts(Path("verdicts.csv")).values()] == [
+        1,
+        0,
+        pytest.approx(np.nan, nan_ok=True),
+    ]

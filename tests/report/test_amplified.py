@@ -12,7 +12,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from raigen.errors import RaigenError
-from raigen.report.amplified import N_SEEDS, drift_of, point_of, strips_of
+from raigen.report.amplified import N_SEEDS, cheapest_of, drift_of, point_of, strips_of, with_q
 from raigen.report.pareto import pareto
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -104,6 +104,37 @@ def test_drift_stands_at_the_point_that_brings_most_and_controls_at_that_strengt
     assert drift["n_moved"] == sum(min(cell["q"] for cell in row["cells"]) <= 0.05 for row in rows.values())
 
 
+def test_no_image_is_counted_at_a_strength_that_it_helped_to_choose(whole: Run) -> None:
+    (entry,) = [entry for entry in entries_of(whole, 1) if entry["method"] == "steer"]
+
+    def at(strength: float, first: int, second: int, n: int = 100) -> dict:
+        halves = [{"hits": first, "n": n}, {"hits": second, "n": n}]
+        counts = {"hits": first + second, "n": 2 * n, "rate": (first + second) / 2 / n}
+        presence = entry["points"][0]["presence"] | counts
+        return entry["points"][0] | {"strength": strength, "halves": halves, "presence": presence, "n_made": 2 * n}
+
+    lucky = entry | {"points": [at(1, 50, 30), at(2, 40, 60)]}
+    best = cheapest_of([lucky])
+    assert best and (best["strength"], best["presence"].hits, best["presence"].n) == ("1", 30, 100)
+    assert best["cost"] == pytest.approx(100 / 30) and best["chosen_on"] == "half" and best["presence"].high < 0.41
+    assert point_of(lucky, [lucky])["strength"] == 1
+    small = entry | {"points": [at(1, 10, 4, n=20), at(2, 8, 12, n=20)]}
+    best = cheapest_of([small])
+    assert best and (best["strength"], best["presence"].hits, best["chosen_on"]) == ("2", 20, "all")
+    old = entry | {"points": [{k: v for k, v in point.items() if k != "halves"} for point in lucky["points"]]}
+    assert cheapest_of([old])["chosen_on"] == "all" and point_of(old, [old])["strength"] == 2
+    alone = cheapest_of([entry | {"points": [at(1, 50, 30)]}])
+    assert alone["presence"].hits == 80 and alone["chosen_on"] == "nothing"
+
+
+def test_changes_are_corrected_for_all_methods_and_strengths() -> None:
+    def entry(*p_values: float) -> dict:
+        return {"points": [{"off_target": [{"label": "a hat", "p": p, "q": p}]} for p in p_values]}
+
+    found = [point["off_target"][0]["q"] for each in with_q([entry(0.02, 0.5), entry(0.9)]) for point in each["points"]]
+    assert found == pytest.approx([0.06, 0.75, 0.9])
+
+
 # The page.
 
 
@@ -111,15 +142,18 @@ def test_the_page_says_cost_controls_drift_and_the_verdict(whole: Run) -> None:
     text = text_of(whole).replace("\xa0", " ")
     assert "Amplified" in text and "random direction control" in text
     points = [point for entry in entries_of(whole, 1) for point in entry["points"] if point["strength"] == 1]
-    cost = next(point["cost"] for point in points if point["presence"]["rate"] > 0.8)
+    other = next(point["halves"][1] for point in points if point["presence"]["rate"] > 0.8)
+    cost = other["n"] / other["hits"]
+    assert "chosen on one half of the seeds; these numbers are those of the other half" in text
     assert re.search(
         rf"The cheapest method is suggested prompt, 100 %: .* It takes {cost:.1f} images for each wanted one", text
     )
     first, third = (whole.attributes[place].causal for place in (0, 2))
     assert first and third and not first.correlates_only and third.correlates_only
-    assert re.search(r"\bcausal Steering at strength 2: .* show it, significantly more than under both", text)
+    assert re.search(r"\bcausal Steering at strength 2: .* show it, significantly more than under all", text)
     assert (
-        re.search(rf"against unsteered\s*\+{100 * first.gain.difference:.0f}\s+points", text) and "q < 0.0001" in text
+        re.search(rf"against unsteered\s*\+{100 * first.gain.difference:.0f}\s+points", text)
+        and "against the strongest of 19 random neurons" in text
     )
     assert (
         re.search("correlates only Steering at strength 2: .* show it, not significantly more", text)

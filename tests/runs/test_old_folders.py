@@ -86,6 +86,15 @@ def test_an_old_run_takes_what_a_person_ticked(old, capsys):
     assert [row["label"] for row in rows if row["mode"] == "checked"] == LABELS
 
 
+def test_evaluating_an_old_run_anew_says_what_its_calibration_lacks(old, capsys):
+    Path("mine.txt").write_text("a dog\n")
+    Path("few.csv").write_text("judged,true,label\nyes,yes,a red hat\n")
+    assert main(["evaluate", "run", "--judge", "clip", "--calibration", "few.csv", "--redo", "evaluate"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("a red hat: no calibrated rate, because the calibration of CLIP")
+    assert list(Run("run").facts.evaluate.calibration_cautions) == lines
+
+
 def test_an_old_study_is_compared_to_the_same_numbers(old):
     before = json.loads((old / "study/comparison.json").read_text(encoding="utf-8"))
     verdicts = (old / "study/verdicts.jsonl").read_bytes()

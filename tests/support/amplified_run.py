@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raigen.amplification.causal import Gains, scored
+from raigen.amplification.causal import Gains, beaten, scored
 from raigen.amplification.measuring import off_target
 from raigen.runs.files import write_text
 from raigen.runs.records import Presence, RareAttribute, Sample
@@ -64,6 +64,7 @@ def curve(run: Run, a: RareAttribute, method: str, rates: dict[float, float], fa
             "gain": asdict(gain) if gain else None,
             "lift": float(after.mean() / before.mean()) if before.any() else None,
             "fidelity": asdict(mean_interval(near.clip(-1, 1))), "off_target": off_target(moved, drift, 0.95),
+            "halves": [{"hits": int(after[start::2].sum()), "n": N // 2} for start in (0, 1)],
             "n_made": n_made, "cost": n_made / after.sum() if after.any() else None,
             "unsteered_cost": 1 / before.mean() if before.any() else None, "seconds_per_image": 0.4,
         })  # fmt: skip
@@ -84,15 +85,17 @@ def bring_out(run: Run) -> None:
     for a, reached in ((first, {0.5: 0.1, 1.0: 0.34, 2.0: 0.71}), (third, {2.0: 0.02})):
         steered: list[np.ndarray] = []
         curve(run, a, "steer", reached, 0.2, steered)
-        controls: list[np.ndarray] = []
         for method in ("random-direction", "random-neuron"):
-            curve(run, a, method, dict.fromkeys(reached, 0.02), 0.16 if method == "random-neuron" else 0.11, controls)
-        found = [paired_difference(steered[1], other) for other in (steered[0], controls[1], controls[3])]
-        assert found[0] and found[1] and found[2]
-        gains[a.rank] = Gains(float(steered[1].mean()), found[0], found[1], found[2])
+            curve(run, a, method, dict.fromkeys(reached, 0.02), 0.16 if method == "random-neuron" else 0.11, [])
+        controls = list((np.random.default_rng(a.neuron).random((24, 50)) < 0.02).astype(float))
+        gain, directions, neurons = paired_difference(steered[1], steered[0]), controls[:5], controls[5:]
+        over_directions, over_neurons = beaten(steered[1], directions, 0.95), beaten(steered[1], neurons, 0.95)
+        assert gain and over_directions and over_neurons
+        gains[a.rank] = Gains(float(steered[1].mean()), gain, over_directions.over_best, over_neurons.over_best,
+                              max(over_directions.p, over_neurons.p))  # fmt: skip
     for method, rates, far in (("prompt", {0.5: 0.4, 1.0: 0.83}, 0.3), ("select", {66.0: 0.96}, 0.0)):
         curve(run, first, method, rates, far, [])
-    causal = scored(gains, 2.0)
+    causal = scored(gains, 2.0, n_controls=(19, 5))
     run.write_attributes([replace(a, causal=causal.get(a.rank)) for a in run.attributes])
     rows = [
         {"rank": a.rank, "neuron": a.neuron, "label": a.label, "target": target, "expected": target, "n": N,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from raigen.amplification.measuring import Evaluator, Observed
 from raigen.amplification.mixture import assign_prompts
@@ -24,6 +25,7 @@ from raigen.runs.steps import Tell
 BASE = "base"  # the folder of the unsteered images
 # `select` generates enough for 2 expected hits per kept image; with exactly as many as it keeps, only 60 % are hits.
 PER_WANTED = 2
+DIRECTIONS_APART = 1_000_003  # between the seeds of the random directions of a neuron, so that no two neurons share one
 MOST_PER_KEPT = 200  # images that `select` generates for each one it keeps, unless a strength is given
 
 
@@ -81,7 +83,8 @@ class Experiment:
     @property
     def setup(self) -> dict[str, Any]:
         """The settings that all points of a curve share."""
-        varied = ("attribute", "method", "strength", "causal", "targets")
+        varied = ("attribute", "method", "strength", "causal", "targets",
+                  "n_control_neurons", "n_control_directions", "n_control_images")  # fmt: skip
         return {name: value for name, value in identity(self.config).items() if name not in varied}
 
     def observe(self, samples: Sequence[Sample], subjects: Sequence[Subject], tell: Tell) -> Observed:
@@ -161,9 +164,12 @@ def curve(
     return Curve(written, base, seen)
 
 
-def recipe_of(experiment: Experiment, attribute: RareAttribute, method: str) -> Recipe:
-    """The recipe of a method for an attribute, without a strength. Raises RaigenError for a neuron without a scale."""
-    config, renderer = experiment.config, experiment.renderer
+def recipe_of(experiment: Experiment, attribute: RareAttribute, method: str, number: int = 0) -> Recipe:
+    """The recipe of a method for an attribute, without a strength. `number` counts random directions.
+
+    Raises RaigenError for a neuron without a scale.
+    """
+    config = experiment.config
     if method == "select":
         return experiment.base
     if method == "prompt":
@@ -171,8 +177,15 @@ def recipe_of(experiment: Experiment, attribute: RareAttribute, method: str) -> 
     neurons, does = (attribute.neuron, *config.also), cast(Method, CONTROLLED.get(method, method))
     random_direction, random_neuron = CONTROLS.get(does, (None, None))
     if method == random_neuron:
-        neurons = (_random_neuron(experiment, attribute),)
-    seed = config.control_seed + attribute.neuron if method == random_direction else None
+        live = control_neurons(experiment)
+        neurons = (int(live[np.random.default_rng((config.control_seed, attribute.neuron)).integers(len(live))]),)
+    seed = config.control_seed + attribute.neuron + number * DIRECTIONS_APART if method == random_direction else None
+    return turning(experiment, neurons, does, seed)
+
+
+def turning(experiment: Experiment, neurons: tuple[int, ...], does: Method, seed: int | None = None) -> Recipe:
+    """The recipe that turns neurons up, or random directions as long if there is a seed, without a strength."""
+    config, renderer = experiment.config, experiment.renderer
     return replace(
         experiment.base, neurons=neurons, scales=tuple(map(renderer.scale, neurons)) if does != "contrast" else (),
         method=does, direction_seed=seed, steps=config.steps, every_branch=config.every_branch, mask=renderer.mask_hash,
@@ -229,21 +242,29 @@ def _point(
     hits, was = found["presence"]["hits"], np.nanmean(base.shows) if not np.isnan(base.shows).all() else 0.0
     return {
         "strength": dose.strength, **found, **evaluator.compared(seen, base, baseline, subjects), "n_made": dose.n_made,
+        "halves": [_counts(seen.shows[start::2]) for start in (0, 1)],  # to choose a strength on one, report the other
         "cost": dose.n_made / hits if hits else None,  # images made for each that shows the attribute
         "unsteered_cost": 1 / was if was else None, "seconds_per_image": dose.seconds_per_image,
     }  # fmt: skip
 
 
-def _random_neuron(experiment: Experiment, attribute: RareAttribute) -> int:
-    """A neuron that is not listed and fires in at least as many images as discovery requires."""
-    run, seed = experiment.run, (experiment.config.control_seed, attribute.neuron)
+def _counts(shows: Float[np.ndarray, " image"]) -> dict[str, int]:
+    return {"hits": int(np.nansum(shows)), "n": int((~np.isnan(shows)).sum())}
+
+
+def control_neurons(experiment: Experiment, at_least: int = 1) -> Int[np.ndarray, " neuron"]:
+    """The neurons that are not listed and fire in at least as many images as discovery requires.
+
+    Raises RaigenError if there are fewer than `at_least`.
+    """
+    run = experiment.run
     alive = (run.image_codes() > 0).sum(0) >= run.config.discover.min_images
     alive[[other.neuron for other in run.attributes]] = False
     live = np.flatnonzero(alive)
-    if not len(live):
-        raise RaigenError("random-neuron: expected a live neuron that is not listed; there is none: capture more "
-                          "images, or list fewer attributes")  # fmt: skip
-    return int(live[np.random.default_rng(seed).integers(len(live))])
+    if len(live) < at_least:
+        raise RaigenError(f"controls: expected {at_least} or more live neurons that are not listed; got {len(live)}. "
+                          "Capture more images, list fewer attributes, or lower --n-control-neurons")  # fmt: skip
+    return live
 
 
 def _last_good(doses: Sequence[Dose], strength: float) -> float:

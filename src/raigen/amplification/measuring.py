@@ -68,6 +68,10 @@ class Evaluator:
         reading = read_world(images) if self.in_world else None
         return Observed(samples, embeddings, verdicts, reading)
 
+    def sees(self, samples: Sequence[Sample], subject: Subject, tell: Tell) -> Float[np.ndarray, " image"]:
+        """Whether each image shows the subject, by the first judge: 1, 0, or NaN if unscored."""
+        return self.judges[0].verdicts(StoredImages(self.run, samples, "amplify"), [subject], tell)[0].shows
+
     def summary(self, seen: Observed) -> dict[str, Any]:
         """The measures of one set of images by itself."""
         confidence = self.config.confidence

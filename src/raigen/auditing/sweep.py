@@ -10,6 +10,7 @@ from raigen.auditing.processes import Message, messages_of, spread
 from raigen.auditing.ray_cluster import spread_over
 from raigen.auditing.shared_sae import check_shareable, check_sharers, share, sharers
 from raigen.config import STAGES, AuditConfig, identity
+from raigen.config.fields import FILE
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -100,6 +101,11 @@ def _check_ways(config: AuditConfig, prompts: Sequence[str], workers: int, ray: 
     if ray is not None and workers > 1:
         raise RaigenError("workers: expected none with a Ray cluster, which decides how many runs go on at once; leave "
                           "out one of the two")  # fmt: skip
+    for judge in config.evaluate.judge:
+        if judge.startswith(FILE) and Path(judge.removeprefix(FILE)).is_file():
+            from raigen.judging.own_judges import need_paths  # numpy takes its time to load
+
+            need_paths(judge)
     if shared_sae:
         if ray is not None:
             raise RaigenError("shared_sae: expected none with a Ray cluster, where every run generates its own images; "

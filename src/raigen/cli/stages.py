@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from raigen.auditing.audit import default_run_dir, run_stage
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars
-from raigen.cli.tables import print_result
+from raigen.cli.tables import print_cautions, print_result, print_trust
 from raigen.config import (
     STAGE_CONFIGS,
     AnnotateConfig,
@@ -123,6 +123,12 @@ class Evaluate(AskingStage):
 
     redo: Literal["evaluate"] | None = None
     evaluate: Annotated[EvaluateConfig, flags(EvaluateConfig)]
+
+    def execute(self) -> None:
+        super().execute()
+        if not self.dry_run:
+            print_cautions(Run(self.run))
+            print_trust(Run(self.run))
 
 
 @dataclass(frozen=True, kw_only=True)

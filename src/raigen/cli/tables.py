@@ -83,11 +83,40 @@ def print_result(run: Run) -> None:
     """The listed attributes, which of them are truly rare where that is known, and the path of the report."""
     truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
     print_attributes(run, truth)
+    print_cautions(run)
     if truth is not None:
         print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         print(f"found, by planted rate: {' · '.join(bands)}")
+    _print_unjudged(run)
     print(f"report: {run.report()}")
+
+
+def print_trust(run: Run) -> None:
+    """What a file of verdicts lacks, and what can be done about the judges."""
+    from raigen.judging.trust import ways
+
+    _print_unjudged(run)
+    for way in ways(run, str(run.dir)):
+        print(f"{way.title}: {way.text}")
+    print(f"next: raigen report {run.dir}")
+
+
+def _print_unjudged(run: Run) -> None:
+    for file, (found, asked) in run.facts.evaluate.unjudged.items() if run.has_finished("evaluate") else ():
+        if found < asked:
+            print(
+                f"{file}: {found:,} of {asked:,} verdicts are there (one for each image and label). "
+                f"{run.unjudged_path} lists what is missing; the fresh images stand in {run.fresh_samples_path}, too. "
+                f"Write yes or no into its column shows, add the lines to {file}, and give the same command again"
+            )
+
+
+def print_cautions(run: Run) -> None:
+    """A line for each label whose calibration contradicts the judge, or lacks images."""
+    if run.has_finished("evaluate"):
+        for line in run.facts.evaluate.calibration_cautions:
+            print(line)
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 from raigen.comparison.verdicts import place_of
 from raigen.config import WORLD, CompareConfig
+from raigen.config.fields import FILE
 from raigen.errors import RaigenError
 from raigen.judging.judges import judge_names, need_world_prompt
+from raigen.judging.own_judges import need_paths
 from raigen.runs.run import Run
 
 
@@ -64,13 +66,16 @@ def _models(found: Sequence[str], baseline: str | None) -> tuple[str, ...]:
 
 def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
     """The one judge of all runs. `portraits`, if it is named, also judges models that were made of the bundled one."""
-    if config.judge is None:
-        return _same(runs, "judge", lambda run: judge_names(run.config.evaluate.judge, run.config.capture)[0],
-                     "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew")  # fmt: skip
-    if config.judge == WORLD:
+    judge, why = config.judge, "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew"
+    if judge is None:
+        judge = _same(runs, "judge", lambda run: judge_names(run.config.evaluate.judge, run.config.capture)[0], why)
+        _same(runs, "judge", lambda run: run.facts.evaluate.judge if run.facts.evaluate.sources else judge, why)
+    elif judge == WORLD:
         for run in runs:
             need_world_prompt(run.config.capture)
-    return config.judge
+    if judge.startswith(FILE):
+        need_paths(judge, [run.dir for run in runs])
+    return judge
 
 
 def _same(runs: Sequence[Run], name: str, read: Callable[[Run], Any], why: str) -> Any:

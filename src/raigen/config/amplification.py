@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import JUDGES, detail, need, need_address
+from raigen.config.fields import detail, need, need_judge
 from raigen.config.judging import AskConfig
 
 CONTROLS = {  # of each method that has some: a random direction of the same size, and a random neuron
@@ -45,13 +45,22 @@ class AmplifyConfig(AskConfig):
     """A grayscale image of where to steer: fully where it is white, not at all where it is black. None is
     everywhere."""
     causal: bool = False
-    """Test which attributes are causal: amplify each one and two controls, by `steer` or `contrast`, and write the
-    results into attributes.json."""
+    """Test which attributes are causal: amplify each one, random neurons and random directions, by `steer` or
+    `contrast`, and write the results into attributes.json."""
+    n_control_neurons: Annotated[int, Ge(2)] = 19
+    """Random neurons of --causal, at least 2; all attributes share their images. A neuron that is no better than random
+    ones passes in at most one of n_control_neurons + 1 cases."""
+    n_control_directions: Annotated[int, Ge(2)] = 10
+    """Random directions (or patterns) of --causal for each attribute, at least 2."""
+    n_control_images: Annotated[int, Ge(2)] = 50
+    """Images of each random neuron of --causal, at least 2 and at most n_images: the first seeds. Each random direction
+    has half as many."""
     control_seed: Annotated[int, Ge(0)] = 0
-    """Seed of the random direction and the random neuron of the controls, 0 or more."""
+    """Seed of the random directions and the random neurons of the controls, 0 or more."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more of `portraits`, `clip` and vision-language models (`openai:MODEL` and so on). `auto` is `portraits`
-    for the bundled model, else `clip`."""
+    """One or more of `portraits`, `clip`, vision-language models (`openai:MODEL` and so on),
+    `python:PACKAGE.MODULE:FUNCTION` and `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else
+    `clip`."""
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals, in (0, 1)."""
     batch_size: Annotated[int, Ge(1)] = detail(16)
@@ -71,7 +80,7 @@ class AmplifyConfig(AskConfig):
         need(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
         need(self.causal or len(self.attribute) >= 1, "attribute", self.attribute, "the rank of a listed attribute")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", *JUDGES))
+            need_judge("judge", judge, "auto")
         self._check_strengths()
 
     def _check_strengths(self) -> None:

@@ -27,6 +27,9 @@ class ReportConfig:
     """Neurons with the most similar images to show beside each neuron, 0 or more."""
     n_children: Annotated[int, Ge(0)] = 3
     """Fine neurons to show within each coarse one, 0 or more: those that cover most of it."""
+    n_review_images: Annotated[int, Ge(0)] = 20
+    """Fresh images of each attribute that review.html shows to a person, who checks the judge; 0 or more. More of them
+    give a narrower interval."""
     rarer_than: Annotated[float, Interval(gt=0, lt=1)] = 0.05
     """Each attribute is tested for a rate below this one, in (0, 1)."""
 

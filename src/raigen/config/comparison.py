@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import JUDGES, KINDS, address_of, need_address
+from raigen.config.fields import KINDS, address_of, need_judge
 from raigen.config.judging import AskConfig
 
 
@@ -14,8 +14,8 @@ class CompareConfig(AskConfig):
     """How runs are compared: who judges, on how many images, and which labels are one attribute."""
 
     judge: str | None = None
-    """One judge for all runs: `portraits`, `clip` or a vision-language model. None is the first judge of the runs,
-    which must be the same in all of them."""
+    """One judge for all runs: `portraits`, `clip`, a vision-language model, `python:PACKAGE.MODULE:FUNCTION` or
+    `file:VERDICTS.csv`. None is the first judge of the runs, which must be the same in all of them."""
     n_fresh_images: Annotated[int | None, Ge(2)] = None
     """Fresh images of each run to judge, at least 2; missing ones are made. None is the number that each run was
     evaluated on, which must be the same in all of them."""
@@ -51,6 +51,6 @@ class CompareConfig(AskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.judge is not None:
-            need_address("judge", self.judge, JUDGES)
+            need_judge("judge", self.judge)
         if self.open_set is not None and self.open_set.partition(":")[0] in KINDS:
             address_of(self.open_set, "open_set")

@@ -12,6 +12,8 @@ from raigen.errors import RaigenError
 CLIP = "clip"  # the judge and the annotator that needs no vision-language model
 WORLD = "portraits"  # the planted world; its model, judge, embedder, vocabulary and axes have this name, too
 JUDGES = (WORLD, CLIP)  # the judges that have a name; all others are addresses
+PYTHON, FILE = "python:", "file:"  # how the address of a judge begins that the user wrote
+OWN_JUDGES = (PYTHON + "PACKAGE.MODULE:FUNCTION", FILE + "VERDICTS.csv")
 KINDS = ("openai", "transformers", "scripted")
 OPENAI_URL = "https://api.openai.com/v1"
 FORMS = (
@@ -34,6 +36,13 @@ def need_address(name: str, text: str, others: tuple[str, ...]) -> None:
     """Raises RaigenError unless `text` is one of `others` or the address of a vision-language model."""
     if text not in others:
         address_of(text, name, others)
+
+
+def need_judge(name: str, text: str, *others: str) -> None:
+    """Raises RaigenError unless `text` is a judge: one of `others`, a named one, the user's own (`OWN_JUDGES`), or the
+    address of a vision-language model."""
+    if not re.fullmatch(rf"{PYTHON}[\w.]+:\w+|{FILE}.+", text):
+        need_address(name, text, (*others, *JUDGES, *OWN_JUDGES))
 
 
 def check_ranges(config: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval
 
-from raigen.config.fields import CLIP, JUDGES, check_ranges, detail, need, need_address
+from raigen.config.fields import CLIP, check_ranges, detail, need, need_address, need_judge
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,15 @@ class EvaluateConfig(AskConfig):
     """Images of the suggested prompt of each named attribute, 0 or more. They show how often the model draws the
     attribute when the prompt names it."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more of `portraits`, `clip` and vision-language models (see annotator). `auto` is `portraits` for the
-    bundled model, else `clip`. The first one's rate is the presence; the rates of the others are shown beside it."""
+    """One or more of `portraits`, `clip`, vision-language models (see annotator), `python:PACKAGE.MODULE:FUNCTION` and
+    `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else `clip`. The first one's rate is the presence;
+    the rates of the others are shown beside it."""
     attributes: str | None = None
     """A text file with one attribute a line, to be judged along with the discovered ones."""
     calibration: str | None = None
     """A CSV file of images with known answers: columns `judged` and `true` (yes or no), and `label` and `judge` if
-    there are several. Rates corrected for the judge's errors are then shown beside the raw ones."""
+    there are several. Rates corrected for the judge's errors are then shown beside the raw ones. The images must be
+    drawn at random from the prompt's own images, not selected: neither look-alikes nor easy cases."""
     n_label_images: int = 20
     """Audited images on which each label is scored, at least 10, or 0 for no scores. The neuron fires in half of them.
     The images that the label was made from are excluded."""
@@ -82,4 +84,4 @@ class EvaluateConfig(AskConfig):
              "10 or more, or 0")  # fmt: skip
         need(len(self.judge) >= 1, "judge", self.judge, "one judge or more")
         for judge in self.judge:
-            need_address("judge", judge, ("auto", *JUDGES))
+            need_judge("judge", judge, "auto")

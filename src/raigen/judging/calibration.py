@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from raigen.errors import RaigenError
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, calibrated_interval, checked_interval
+from raigen.stats import Calibration, calibrated_interval, contradiction
 
+FEW_POSITIVES, FEW_NEGATIVES = 10, 50  # with fewer images of a class, the calibrated interval is very wide
+SURE = 0.975  # the posterior probability with which a judge and its calibration contradict each other
 ANSWERS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
 
 
@@ -44,23 +46,18 @@ def read_calibration(path: Path) -> list[Known]:
     return known
 
 
-def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibration | None:
-    """How the judge did on images of this label, or, when there are none, on images without a label.
-
-    None unless there are images that show the attribute and images that do not.
-    """
+def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibration:
+    """How the judge did on images of this label, or, when there are none, on images without a label."""
     ours = [one for one in known if one.judge in ("", judge)]
     chosen = [one for one in ours if one.label == label] or [one for one in ours if not one.label]
     positives, negatives = ([one.judged for one in chosen if one.true is side] for side in (True, False))
-    if not positives or not negatives:
-        return None
     return Calibration(sum(positives), len(positives), len(negatives) - sum(negatives), len(negatives))
 
 
-def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> Presence | None:
-    """The rate without the judge's errors (Rogan & Gladen's estimate, clipped to the interval); None when these are not
-    known."""
-    if judge is None or not raw.n:
+def calibrated(raw: Presence, judge: Calibration, confidence: float) -> Presence | None:
+    """The rate without the judge's errors (Rogan & Gladen's estimate, clipped to the interval); None without images
+    that show the attribute, or without images that do not."""
+    if not (raw.n and judge.positives and judge.negatives):
         return None
     interval = calibrated_interval(raw.hits, raw.n, judge, confidence)
     sensitivity, specificity = judge.true_yes / judge.positives, judge.true_no / judge.negatives
@@ -72,17 +69,28 @@ def calibrated(raw: Presence, judge: Calibration | None, confidence: float) -> P
     )  # fmt: skip
 
 
-def checked(raw: Presence, confirmed: int, true_yes: int, positives: int, confidence: float) -> Presence:
-    """The rate after a person has confirmed `confirmed` of the judge's hits.
-
-    `positives` are other images in which the person sees the attribute; the judge said yes to `true_yes` of them.
-    Without any of these, nothing is known about what the judge misses: the rate is the confirmed share, and the
-    interval reaches far up.
-    """
-    interval = checked_interval(confirmed, raw.n, true_yes, positives, confidence)
-    sensitivity = (true_yes + 0.5) / (positives + 1) if positives else 1.0  # the mean of the interval's draws
-    rate = confirmed / raw.n / sensitivity
-    return replace(
-        raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high, hits=confirmed,
-        interval=f"{100 * confidence:g} % {interval.method}", mode="checked",
-    )  # fmt: skip
+def caution(label: str, raw: Presence, judge: Calibration) -> str | None:
+    """What a person must know about the calibration of a label, in a line: that it contradicts the judge, or which
+    images it lacks. None if there is nothing to say."""
+    if judge.negatives and contradiction(raw.hits, raw.n, judge) > SURE:
+        alarms = judge.negatives - judge.true_no
+        return (
+            f"{label}: the calibration contradicts {raw.judge}, which says yes to {raw.hits} of {raw.n:,} fresh images "
+            f"and to {alarms} of {judge.negatives} calibration images that do not show it. Calibrate with images drawn "
+            "at random from the prompt's own"
+        )
+    lacks = [
+        f"{few - found} or more that {verb}"
+        for found, few, verb in (
+            (judge.positives, FEW_POSITIVES, "show it"),
+            (judge.negatives, FEW_NEGATIVES, "do not"),
+        )
+        if found < few
+    ]
+    if not lacks:
+        return None
+    outcome = "the calibrated interval is wide" if judge.positives and judge.negatives else "no calibrated rate"
+    return (
+        f"{label}: {outcome}, because the calibration of {raw.judge} is small (images that show it: {judge.positives}, "
+        f"that do not: {judge.negatives}). Add {' and '.join(lacks)}, drawn at random from the prompt's own images"
+    )

@@ -10,23 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raigen.config import EvaluateConfig
-from raigen.judging.calibration import Known, calibrated, calibration_of, read_calibration
+from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
-from raigen.judging.judges import (
-    Judge,
-    Look,
-    StoredImages,
-    Subject,
-    Verdicts,
-    VlmJudge,
-    asking,
-    given_labels,
-    is_in_world,
-    judges_of,
-    truth_of_run,
-)
+from raigen.judging.judges import VlmJudge, asking, given_labels, is_in_world, judges_of, truth_of_run
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
+from raigen.judging.own_judges import FileJudge, sources_of
 from raigen.judging.presence_table import table
+from raigen.judging.protocol import Judge, Look, StoredImages, Subject, Verdicts
 from raigen.judging.rates import presence_of, rates_of, ratio_of, unscored_by_reason
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
@@ -87,6 +77,9 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
     found = _judge(run, judges, inputs, config)
     measured = [_measured(attribute, found, config.confidence, known) for attribute in run.attributes]
+    files = [judge for judge in judges if isinstance(judge, FileJudge)]
+    for judge in files:
+        judge.finish()
     outputs = _write(run, config, inputs, found, measured)
     facts = {
         "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
@@ -95,7 +88,11 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "n_given_attributes": sum(subject.neuron is None for subject in subjects),
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
+        "sources": sources_of(judges),
+        "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
     }
+    if config.calibration:
+        facts["calibration_cautions"] = _cautions(measured, known)
     return Outcome(outputs, facts)
 
 
@@ -168,6 +165,13 @@ def _measured(attribute: RareAttribute, found: Found, confidence: float, known: 
         corrected=(corrected,) if corrected else (), suggested=suggested,
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
     )  # fmt: skip
+
+
+def _cautions(measured: Sequence[RareAttribute], known: Sequence[Known]) -> list[str]:
+    """What a person must know about the calibrations, a line for each."""
+    judged = [(a.label, a.presence) for a in measured if a.label and a.presence and a.presence.n]
+    found = (caution(label, raw, calibration_of(known, label, raw.judge)) for label, raw in judged)
+    return [line for line in found if line]
 
 
 def _write(

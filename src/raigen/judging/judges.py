@@ -1,24 +1,35 @@
 """Says of each image whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from PIL.Image import Image
 
 from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of
+from raigen.config.fields import FILE, PYTHON
 from raigen.config.prompts import lines_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
+from raigen.judging.own_judges import FileJudge, FunctionJudge
+from raigen.judging.protocol import (  # other rooms find all of them here
+    Images,
+    Judge,
+    Look,
+    StoredImages,
+    Subjects,
+    Verdicts,
+    unscored,
+    without_black,
+)
+from raigen.judging.protocol import Subject as Subject
 from raigen.judging.vlm.answers import Answers, Reply, Usage
 from raigen.judging.vlm.ask import Job, Plan, Result, ask_all
 from raigen.judging.vlm.ask import plan as plan_of
 from raigen.judging.vlm.questions import presence_question, read_presence
-from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell, Tick
 from raigen.world.attributes import PROMPTS, VALUES
@@ -27,74 +38,6 @@ from raigen.world.models import makes_portraits
 from raigen.world.truth import truth_of
 
 NOT_KNOWN = "the judge does not know this attribute"
-
-
-class Subject(NamedTuple):
-    """An attribute to look for: its label, and for a listed neuron its number and its top images."""
-
-    label: str
-    neuron: int | None = None
-    top_images: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, attribute: RareAttribute) -> "Subject":
-        """What to look for when a listed attribute is judged."""
-        return cls(attribute.label or "", attribute.neuron, attribute.top_images)
-
-
-class Verdicts(NamedTuple):
-    """What a judge says about each image: 1 it shows the attribute, 0 it does not, NaN unscored.
-
-    `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none. `why` holds the reason for
-    each unscored image, by index.
-    """
-
-    judge: str
-    shows: Float[np.ndarray, " image"]
-    confidence: Float[np.ndarray, " image"]
-    why: Mapping[int, str] | None = None
-
-
-class StoredImages(Sequence[Image]):
-    """Images of a run. Each is read from its file when it is needed, so that thousands do not fill the memory.
-
-    `stage` is the one that made them: it is named when a file is missing.
-    """
-
-    def __init__(self, run: Run, samples: Sequence[Sample], stage: str = "capture"):
-        self.samples, self._run, self._stage = samples, run, stage
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:  # an image, and a list of them for a slice
-        if isinstance(index, slice):
-            return [self._run.read_image(sample, self._stage) for sample in self.samples[index]]
-        return self._run.read_image(self.samples[index], self._stage)
-
-
-Images = Sequence[Image]
-Subjects = Sequence[Subject]
-
-
-class Look(NamedTuple):
-    """Images, and the attributes that a judge looks for in each of them."""
-
-    images: Images
-    subjects: Subjects
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Says which images show an attribute. To add a judge, write such a class, and name it in `judge_of` and in
-    `raigen.config.fields.JUDGES`."""
-
-    name: str
-    """What its rates are signed with."""
-
-    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
-        """The verdicts on the images, one entry per subject. Wholly black images are unscored: see `without_black`."""
-        ...
 
 
 def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
@@ -106,6 +49,10 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
         return WorldJudge()
     if name == CLIP:
         return ClipJudge(run)
+    if name.startswith(PYTHON):
+        return FunctionJudge(name)
+    if name.startswith(FILE):
+        return FileJudge(name, run)
     return VlmJudge(address_of(name), answers, config)
 
 
@@ -156,22 +103,6 @@ def given_labels(file: str) -> list[str]:
     if not given:
         raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
     return given
-
-
-def without_black(images: Images, verdicts: Sequence[Verdicts]) -> list[Verdicts]:
-    """The verdicts with wholly black images unscored: a safety checker blacked them out, so they show nothing."""
-    is_black = np.array([image.getbbox() is None for image in images], bool)
-    reasons = dict.fromkeys(np.flatnonzero(is_black).tolist(), "the image is black")
-    return [
-        verdict._replace(shows=np.where(is_black, np.nan, verdict.shows), why={**(verdict.why or {}), **reasons})
-        for verdict in verdicts
-    ]
-
-
-def unscored(judge: str, n_images: int, reason: str) -> Verdicts:
-    """Verdicts of a judge that can say nothing, with the reason."""
-    nothing = np.full(n_images, np.nan)
-    return Verdicts(judge, nothing, nothing, dict.fromkeys(range(n_images), reason))
 
 
 class WorldReading(NamedTuple):

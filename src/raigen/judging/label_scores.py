@@ -12,7 +12,7 @@ from raigen.discovery.codes import fires
 from raigen.discovery.scores import minority_scores
 from raigen.judging.detection import STRONGLY, HeldOut, detection, held_out
 from raigen.judging.interpretability import clarity, polysemanticity, redundancy
-from raigen.judging.judges import Judge, Look, StoredImages, Subject, Verdicts
+from raigen.judging.protocol import Judge, Look, StoredImages, Subject, Verdicts
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raigen.judging.judges import Verdicts
+from raigen.judging.protocol import Verdicts
 from raigen.runs.records import Presence, Ratio
 from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
 

@@ -6,28 +6,50 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float, Int
+
 from raigen.errors import RaigenError
-from raigen.judging.calibration import checked
 from raigen.judging.presence_table import with_checked
 from raigen.runs.files import sha256, write_text
-from raigen.runs.records import RareAttribute, Sample
+from raigen.runs.records import Presence, RareAttribute, Sample
 from raigen.runs.run import Run
+from raigen.stats import reviewed_rate
 
 FORMAT = 1  # of the file that the browser downloads
+FLOOR = 0.1  # of the mean weight of the images that the judge rejected: the least weight with which one is drawn
 
 
 class Task(NamedTuple):
-    """What a person is asked about one attribute: the images to look at, in an order that reveals nothing.
+    """What a person is asked about one attribute: the `images` to look at, in an order that reveals nothing.
 
-    `hits` are the files of fresh images that show it according to the judge. `said` is the judge's answer, by file, on
-    audited images in which the neuron fires: the ones in which the person sees the attribute tell how often the judge
-    misses it.
+    `files` are the fresh images that the first judge scored, and `scores` what it said: above 0 for yes, below 0 for
+    no, further from 0 where it is surer.
     """
 
     attribute: RareAttribute
     images: list[Sample]
-    hits: frozenset[str]
-    said: Mapping[str, bool]
+    files: list[str]
+    scores: Float[np.ndarray, " image"]
+
+    def checked(self, shows: Mapping[str, bool], confidence: float) -> Presence:
+        """The rate after a person has said of some files whether they show the attribute."""
+        answers = np.array([float(shows[file]) if file in shows else np.nan for file in self.files])
+        rate, interval = reviewed_rate(self.scores, answers, confidence)
+        assert self.attribute.presence is not None  # only measured attributes have a task
+        return replace(
+            self.attribute.presence, rate=rate, low=interval.low, high=interval.high, hits=int(np.nansum(answers)),
+            interval=f"{100 * confidence:g} % {interval.method}", mode="checked",
+        )  # fmt: skip
+
+    def expected_width(self, confidence: float) -> float:
+        """The width of the interval if the person confirms half of what the judge saw, and sees it in no other image.
+        The half is the one with the higher scores."""
+        score_of = dict(zip(self.files, self.scores, strict=True))
+        order = sorted((sample.file for sample in self.images), key=lambda file: -score_of[file])
+        n_yes = sum(score_of[file] > 0 for file in order)
+        found = self.checked({file: place < n_yes / 2 for place, file in enumerate(order)}, confidence)
+        return found.high - found.low
 
 
 class Reviewed(NamedTuple):
@@ -41,19 +63,37 @@ class Reviewed(NamedTuple):
 
 
 def tasks(run: Run) -> list[Task]:
-    """What there is to review: every attribute with at least one hit."""
-    if not run.judgements_path.is_file():
+    """What there is to review: every attribute that the first judge looked for in fresh images."""
+    n_looks = run.config.report.n_review_images
+    if not run.judgements_path.is_file() or not n_looks:
         return []
-    samples = {s.file: s for path in (run.samples_path, run.fresh_samples_path) for s in run.samples(path)}
-    hits, said = _hits(run), _said(run)
-    found = []
+    fresh, lines, found = {s.file: s for s in run.samples(run.fresh_samples_path)}, _lines(run), []
     for attribute in run.attributes:
-        if attribute.presence is None or not attribute.presence.hits:
+        ours = lines.get(attribute.neuron, [])
+        if attribute.presence is None or not ours:
             continue
-        ours, known = hits[attribute.neuron], said.get(attribute.neuron, {})
-        files = sorted({*ours, *known}, key=lambda file: samples[file].sha256)  # tells nothing of the judge
-        found.append(Task(attribute, [samples[file] for file in files], frozenset(ours), known))
+        files, scores = [line["file"] for line in ours], _scores(ours)
+        chosen = to_look_at(scores, n_looks, run.config.capture.base_seed + attribute.neuron)
+        images = sorted((fresh[files[index]] for index in chosen), key=lambda sample: sample.sha256)
+        found.append(Task(attribute, images, files, scores))
     return found
+
+
+def to_look_at(scores: Float[np.ndarray, " image"], n_looks: int, seed: int) -> Int[np.ndarray, " look"]:
+    """The images at which a look buys most: half of them, at most, are ones in which the judge saw the attribute; the
+    others are drawn from those that it rejected, likelier where it was less sure.
+
+    The weight of a rejected image is the logistic function of its score in standard deviations, but at least `FLOOR`
+    times the mean weight, so that no image is left out for good. If one kind has too few images, there are more of the
+    other.
+    """
+    rng = np.random.default_rng(seed)
+    yes, no = np.flatnonzero(scores > 0), np.flatnonzero(scores <= 0)
+    n_yes = min(len(yes), max(n_looks // 2, n_looks - len(no)))
+    weight = 1 / (1 + np.exp(-scores[no] / max(float(scores.std()), 1e-9)))
+    weight = np.maximum(weight, FLOOR * weight.mean()) if len(no) else weight
+    drawn = rng.choice(no, min(n_looks - n_yes, len(no)), replace=False, p=weight / weight.sum()) if len(no) else no
+    return np.concatenate([rng.choice(yes, n_yes, replace=False), drawn])
 
 
 def review(run: Run, path: Path) -> list[RareAttribute]:
@@ -65,13 +105,10 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
     ticks, confidence = read_ticks(run, path), run.config.evaluate.confidence
     found: dict[int, RareAttribute] = {}
     for task in tasks(run):
-        shows = ticks.get(task.attribute.neuron)
-        if shows is None or task.attribute.presence is None:
-            continue
-        judged = [answer for file, answer in task.said.items() if file in shows]
-        presence = checked(task.attribute.presence, len(task.hits & shows), sum(judged), len(judged), confidence)
-        kept = tuple(other for other in task.attribute.corrected if other.mode != "checked")
-        found[task.attribute.neuron] = replace(task.attribute, corrected=(*kept, presence))
+        if task.attribute.neuron in ticks:
+            presence = task.checked(ticks[task.attribute.neuron], confidence)
+            kept = tuple(other for other in task.attribute.corrected if other.mode != "checked")
+            found[task.attribute.neuron] = replace(task.attribute, corrected=(*kept, presence))
     attributes = [found.get(attribute.neuron, attribute) for attribute in run.attributes]
     run.write_attributes(attributes)
     write_text(run.presence_path, with_checked(run.read_text(run.presence_path, "evaluate"), list(found.values())))
@@ -80,25 +117,28 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
     return list(found.values())
 
 
-def read_ticks(run: Run, path: Path) -> dict[int, frozenset[str]]:
-    """The files that show an attribute according to the person, by neuron, for each neuron that was reviewed.
+def read_ticks(run: Run, path: Path) -> dict[int, dict[str, bool]]:
+    """By neuron that was reviewed, and by file, whether the image shows the attribute according to the person.
 
-    Raises RaigenError when the file was not made by the review sheet of this run.
+    Raises RaigenError when the file was not made by a review sheet of this run. Sheets of an older raigen also showed
+    audited images; their ticks are read, too, but count for nothing.
     """
-    asked, ticks = {task.attribute.neuron: task for task in tasks(run)}, {}
+    samples = {s.file: s for list_path in (run.samples_path, run.fresh_samples_path) for s in run.samples(list_path)}
+    labels, ticks = {task.attribute.neuron: task.attribute.label for task in tasks(run)}, {}
     for one in _reviewed(run, path):
-        task = asked.get(one.neuron)
+        files = one.shows | one.does_not
+        known = [samples[file] for file in files if file in samples]
         if (
-            task is None
-            or (task.attribute.label, digest(task)) != (one.label, one.sha256)
-            or one.shows | one.does_not != {sample.file for sample in task.images}
+            labels.get(one.neuron) != one.label
+            or len(known) < len(files)
             or one.shows & one.does_not
+            or digest(known) != one.sha256
         ):
             raise RaigenError(
                 f"{path}: expected ticks of the images of {run.sheet_path}; those of {one.label!r} are of other "
                 "images. Open the sheet again and review the images that it shows now"
             )
-        ticks[one.neuron] = one.shows
+        ticks[one.neuron] = {file: file in one.shows for file in files}
     return ticks
 
 
@@ -124,27 +164,26 @@ def _reviewed(run: Run, path: Path) -> list[Reviewed]:
     return found
 
 
-def digest(task: Task) -> str:
-    """A hash of the images of a task: it differs when other images have the same names."""
-    return sha256("".join(sample.sha256 for sample in task.images).encode())
+def digest(samples: list[Sample]) -> str:
+    """A hash of images, in any order: it differs when other images have the same names."""
+    return sha256("".join(sorted(sample.sha256 for sample in samples)).encode())
 
 
-def _hits(run: Run) -> dict[int, list[str]]:
-    """The fresh images that show the attribute according to the first judge, by neuron."""
+def _lines(run: Run) -> dict[int, list[dict]]:
+    """The lines of judgements.jsonl with a verdict of the first judge, by neuron."""
     first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
-    found: dict[int, list[str]] = {neuron: [] for neuron in first}
+    found: dict[int, list[dict]] = {}
     for line in run.read_lines(run.judgements_path, "evaluate"):
-        if line["shows"] and line["judge"] == first.get(line["neuron"]):
-            found[line["neuron"]].append(line["file"])
+        if line["shows"] is not None and line["judge"] == first.get(line["neuron"]):
+            found.setdefault(line["neuron"], []).append(line)
     return found
 
 
-def _said(run: Run) -> dict[int, dict[str, bool]]:
-    """The first judge's answers on held-out images in which the neuron fires, by neuron and file."""
-    if not run.label_scores_path.is_file():
-        return {}
-    return {
-        line["neuron"]: {p["file"]: p["shows"] for p in line.get("pictures", ())
-                         if p["group"] == "active" and p["shows"] is not None}
-        for line in run.read_lines(run.label_scores_path, "evaluate")
-    }  # fmt: skip
+def _scores(lines: list[dict]) -> Float[np.ndarray, " image"]:
+    """The log-odds of a yes that the judge's confidence means; 1 for yes and -1 for no where any line has none."""
+    side = np.array([1.0 if line["shows"] else -1.0 for line in lines])
+    sure = np.array([np.nan if line.get("confidence") is None else line["confidence"] for line in lines], float)
+    if np.isnan(sure).any():
+        return side
+    sure = sure.clip(0.5 + 1e-4, 1 - 1e-4)  # a verdict lies on its own side of 1/2
+    return side * np.log(sure / (1 - sure))

@@ -1,7 +1,9 @@
 """Gathers what the report shows of amplification: curves, tables, and the same seeds at growing strength."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +14,12 @@ from raigen.report.pareto import pareto
 from raigen.runs import pixels
 from raigen.runs.records import Difference, Mean, Presence, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.stats import LEVEL
+from raigen.stats import LEVEL, q_values, rate_interval
 
 N_SEEDS = 5  # images of a strip: the first seeds, not selected
 N_STRIPS = 4  # strengths of a method that are shown as images, at most; a control has one
 N_MOVED = 5  # other attributes whose drift is shown at once, at least; the rest is folded
+LEAST_HALF = 50  # judged images in each half of the seeds, to choose a strength on one half and report it on the other
 
 Entry = Mapping[str, Any]  # the content of an amplification.json
 
@@ -63,16 +66,15 @@ def curves_of(run: Run, amplified: Amplified, thumbs: Thumbs) -> list[dict[str, 
     Raises RaigenError if an image is missing or damaged.
     """
     found = []
-    for attribute, entries in amplified.curves:
+    for attribute, entries in ((attribute, with_q(entries)) for attribute, entries in amplified.curves):
         strips = [(strip, _images(run, strip, thumbs)) for strip in strips_of(entries)]
         rows = [_row(entry, point) for entry in entries for point in entry["points"]]
-        priced = [row for row in rows if row["cost"] is not None and not row["is_control"]]
         found.append({
             "attribute": attribute,
             "chart": pareto(entries),
             "base": _row(_widest(entries), None),
             "rows": rows,
-            "cheapest": min(priced, key=lambda row: row["cost"], default=None),
+            "cheapest": cheapest_of(entries),
             "strips": strips,
             "is_pixel_art": max(run.read_image(_samples(run, strips[0][0])[0]).size) <= pixels.PIXEL_ART,
             "drift": drift_of(entries),
@@ -114,14 +116,65 @@ def strips_of(entries: Sequence[Entry]) -> list[Strip]:
 
 
 def point_of(entry: Entry, entries: Sequence[Entry]) -> Mapping[str, Any]:
-    """The strength that represents a method: the weakest one with the highest presence. A control is shown at the
-    strength of the method it controls, or else at its strongest."""
+    """The strength that represents a method: the weakest one with the highest presence on the first half of the seeds
+    (on all, if the halves are small). A control is shown at the strength of the method it controls, or else at its
+    strongest."""
     points = sorted(entry["points"], key=lambda point: abs(point["strength"]))
     if entry["method"] not in CONTROLLED:
-        return max(points, key=lambda point: point["presence"]["rate"])
+        return max(points, key=_rate_to_choose)
     steered = [other for other in entries if other["method"] == CONTROLLED[entry["method"]] and other["points"]]
     wanted = point_of(steered[0], entries)["strength"] if steered else None
     return next((point for point in points if point["strength"] == wanted), points[-1])
+
+
+def cheapest_of(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """The line of the strength with the fewest images for each one that shows the attribute; None if none does.
+
+    It is chosen on the seeds at even places, and its presence and cost are those of the seeds at odd places, so that no
+    image is counted at a strength that it helped to choose. `chosen_on` says so: `half`; `all` if the halves are too
+    small or were not kept, and `nothing` if there was no choice.
+    """
+    tried = [(entry, point) for entry in entries if entry["method"] not in CONTROLLED
+             for point in entry["points"] if point["presence"]["hits"]]  # fmt: skip
+    if not tried:
+        return None
+    halved = len(tried) > 1 and all(_is_halved(point) for _, point in tried)
+    entry, point = min(tried, key=lambda each: _cost(each[1], each[1]["halves"][0] if halved else each[1]["presence"]))
+    row = _row(entry, point) | {"chosen_on": "half" if halved else "all" if len(tried) > 1 else "nothing"}
+    if halved:
+        hits, n = point["halves"][1]["hits"], point["halves"][1]["n"]
+        low, high, _ = rate_interval(hits, n, entry["setup"].get("confidence", 0.95))
+        row["presence"] = replace(row["presence"], rate=hits / n, low=low, high=high, hits=hits, n=n)
+        row["cost"] = _cost(point, point["halves"][1]) if hits else None
+    return row
+
+
+def _cost(point: Mapping[str, Any], seen: Mapping[str, Any]) -> float:
+    """Images made for each one that shows the attribute, by the hits among the `seen` images of the point."""
+    share = seen["n"] / point["presence"]["n"]
+    return point["n_made"] * share / seen["hits"] if seen["hits"] else math.inf
+
+
+def _is_halved(point: Mapping[str, Any]) -> bool:
+    """Whether both halves of the seeds were judged often enough. Early files have no halves."""
+    return min((half["n"] for half in point.get("halves", ())), default=0) >= LEAST_HALF
+
+
+def _rate_to_choose(point: Mapping[str, Any]) -> float:
+    seen = point["halves"][0] if _is_halved(point) else point["presence"]
+    return seen["hits"] / max(1, seen["n"])
+
+
+def with_q(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The entries of an attribute with the q of each other attribute's change corrected for all changes that the page
+    shows: of all attributes, methods and strengths."""
+    changes = [row for entry in entries for point in entry["points"] for row in point["off_target"]]
+    qs = iter(q_values([row["p"] for row in changes]))
+    return [
+        {**entry, "points": [point | {"off_target": [row | {"q": next(qs)} for row in point["off_target"]]}
+                             for point in entry["points"]]}
+        for entry in entries
+    ]  # fmt: skip
 
 
 def drift_of(entries: Sequence[Entry]) -> dict[str, Any]:

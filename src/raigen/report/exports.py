@@ -17,7 +17,7 @@ FIRST_RATE = tuple(name for name in RATES if name != "mode")  # the first judge'
 EFFECTS = ("gain", "over_direction", "over_neuron")  # of a causal score
 CAUSAL = (
     "causal_strength", "causal_rate", *(f"causal_{name}{end}" for name in EFFECTS for end in ("", "_low", "_high")),
-    "causal_n", "causal_p", "causal_q", "correlates_only", "causal_method",
+    "causal_n", "causal_p", "causal_q", "correlates_only", "causal_method", "causal_n_neurons", "causal_n_directions",
 )  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def _row(a: RareAttribute) -> dict[str, Any]:
     if a.presence is not None:
         row |= {name: getattr(a.presence, name) for name in FIRST_RATE}
     if a.causal is not None:
-        row |= {f"causal_{name}": getattr(a.causal, name) for name in ("strength", "rate", "p", "q", "method")}
+        names = ("strength", "rate", "p", "q", "method", "n_neurons", "n_directions")
+        row |= {f"causal_{name}": getattr(a.causal, name) for name in names}
         row |= {"causal_n": a.causal.gain.n, "correlates_only": int(a.causal.correlates_only)}
         for name in EFFECTS:
             gap, start = getattr(a.causal, name), f"causal_{name}"

@@ -12,6 +12,7 @@ from raigen.config import ReportConfig
 from raigen.discovery.scores import minority_scores
 from raigen.errors import RaigenError
 from raigen.judging.annotate import control_samples
+from raigen.judging.trust import Disagreement
 from raigen.report import charts
 from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, Sample
@@ -140,6 +141,15 @@ def kin_of(
         shares = {name: line[name] for name in ("frequency", "within", "covers", "lift")}
         found.append(Kin(other, rank_of.get(other), images=images, **shares))
     return found
+
+
+def disputed(run: Run, sides: Sequence[Disagreement], thumbs: Thumbs) -> list[dict[str, Any]]:
+    """The images on which two judges disagree, for each side that they take."""
+    return [
+        {"yes": side.yes, "no": side.no, "n": side.n,
+         "images": [image_of(run, sample, "disputed image,", thumbs, stage="evaluate") for sample in side.images]}
+        for side in sides
+    ]  # fmt: skip
 
 
 def read_codes(run: Run, ids: Int[np.ndarray, " neuron"]) -> Codes:

@@ -16,6 +16,7 @@ from raigen.discovery.listing import next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import read_given
 from raigen.judging.review import tasks
+from raigen.judging.trust import known_error, ways
 from raigen.report import charts
 from raigen.report.formatting import DASH
 from raigen.runs import pixels
@@ -63,6 +64,8 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
+        "ways": ways(run, "RUN"),
+        "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
         "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
         "n_tested": len(q_values),
@@ -111,6 +114,7 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
     shown = chain(*(a.presences for a in attributes), *(entry["presences"] for entry in given))
     return {
         "rarest": rarest(attributes),
+        "known_errors": {p.judge: error for a in attributes for p in a.presences if (error := known_error(p.judge))},
         "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
         "was_requested": any(attribute.suggested for attribute in attributes),
         "was_steered": any(attribute.causal for attribute in attributes),

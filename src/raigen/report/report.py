@@ -7,10 +7,11 @@ from typing import Any
 
 from raigen.config import ReportConfig
 from raigen.judging.review import digest, tasks
+from raigen.judging.trust import disagreements, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
 from raigen.report.exports import export
 from raigen.report.html import fill
-from raigen.report.neuron_cards import cards, data_uri, fitting, read_codes, thumbs_for
+from raigen.report.neuron_cards import cards, data_uri, disputed, fitting, read_codes, thumbs_for
 from raigen.report.page import page_of, read_neurons
 from raigen.report.svg import draw
 from raigen.runs import pixels
@@ -30,9 +31,11 @@ def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     attributes = run.attributes
     yield Tick(0, len(attributes) + 1, "reading")
     neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []
-    thumbs = thumbs_for(run, attributes, config, amplified.n_images)
+    differ = disagreements(run)
+    n_disputed = sum(len(side.images) for sides in differ.values() for side in sides)
+    thumbs = thumbs_for(run, attributes, config, amplified.n_images + n_disputed)
     for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
-        made.append(card)
+        made.append(card | {"disputed": disputed(run, differ.get(card["attribute"].neuron, ()), thumbs)})
         yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
     page = page_of(run, attributes, neurons, made, config) | {
         "curves": curves_of(run, amplified, thumbs),
@@ -57,7 +60,7 @@ def sheet_of(run: Run) -> dict[str, Any]:
         "tasks": [
             {
                 "neuron": task.attribute.neuron, "rank": task.attribute.rank, "label": task.attribute.label,
-                "sha256": digest(task),
+                "sha256": digest(task.images), "width": width_text(task, run.config.evaluate.confidence),
                 "is_pixel_art": max(run.read_image(task.images[0]).size) <= pixels.PIXEL_ART,
                 "images": [
                     {"file": sample.file, "uri": data_uri(run.read_image(sample), thumbs),

@@ -1,6 +1,6 @@
 """What the finished stages of a run noted, as attributes. `run.json` holds the same as JSON."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -83,14 +83,22 @@ class AnnotateFacts:
 
 @dataclass(frozen=True)
 class EvaluateFacts:
-    """Who judged how many fresh images, from which seed on, and how many verdicts are missing, by reason."""
+    """Who judged how many fresh images, from which seed on, and how many verdicts are missing, by reason.
+
+    `sources` holds the hash of each file that a judge of the user's comes from. `unjudged` says for each file of
+    verdicts how many are there, and how many were looked for.
+    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images.
+    """
 
     judge: str = ""
     n_fresh_images: int = 0
     fresh_seeds_from: int = 0
     n_given_attributes: int = 0
     n_unscored: Mapping[str, int] = field(default_factory=dict)
+    calibration_cautions: tuple[str, ...] = ()
     answers: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    unjudged: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,13 @@ class Mean:
 
 @dataclass(frozen=True)
 class Causal:
-    """The effect of steering a neuron on its attribute, with two controls of the same `strength` on the same seeds.
+    """The effect of steering a neuron on its attribute, with controls of the same `strength` on the same seeds.
 
     `rate` is the presence when steered. The differences are steered minus unsteered (`gain`), minus a random direction
-    of the same norm, and minus a random live neuron. `p` is the larger of the two p against the controls, and `q` is
-    its adjustment over all attributes tested together. `correlates_only` is True if q > .05 or if one of these two
-    differences is not above 0. `method` is `steer` or `contrast`.
+    of the same norm, and minus a random live neuron: of `n_directions` and `n_neurons` those that brought the attribute
+    most. `p` is the larger of the two p against the controls, and `q` is its adjustment over all attributes tested
+    together. `correlates_only` is True if q > .05 or if one of these two differences is not above 0. `method` is
+    `steer` or `contrast`. Early runs have one control of each kind.
     """
 
     strength: float
@@ -95,6 +96,8 @@ class Causal:
     q: float
     correlates_only: bool
     method: str = "steer"
+    n_neurons: int = 1
+    n_directions: int = 1
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Causal":

@@ -66,6 +66,7 @@ class Run(Folder):
         self.judgements_path = self.dir / "judgements.jsonl"
         self.label_scores_path = self.dir / "label_scores.jsonl"
         self.presence_path = self.dir / "presence.csv"
+        self.unjudged_path = self.dir / "unjudged.csv"
         self.truth_path = self.dir / "truth.json"
         self.report_path = self.dir / "report.html"
         self.card_path = self.dir / "model-card.md"
@@ -197,7 +198,8 @@ class Run(Folder):
         return bool(self.manifest["stages"].get(stage, {}).get("finished"))
 
     def is_done(self, stage: str, config: Any) -> bool:
-        """Whether `stage` has finished with `config` and its outputs are there, whole.
+        """Whether `stage` has finished with `config`, its outputs are there, whole, and the files of the user's that it
+        read have not changed. (One that is gone is taken as unchanged.)
 
         Raises RaigenError, naming the field, when the folder holds the stage with another configuration.
         """
@@ -212,6 +214,9 @@ class Run(Folder):
                     f"Choose another --run-dir, or add --redo {stage} to replace it and all that follows"
                 )
         if not record.get("finished"):
+            return False
+        sources = record["facts"].get("sources", {})
+        if any(Path(file).is_file() and sha256(Path(file).read_bytes()) != was for file, was in sources.items()):
             return False
         return all(self._is_whole(file, size) for file, size in record["outputs"].items())
 
