@@ -57,7 +57,8 @@ class Connection:
         try:
             if connection.sock is None:
                 connection.connect()
-            held.append(connection.sock)
+            if connection.sock is not None:
+                held.append(connection.sock)
             connection.request("POST", self._path + path, body, {"Accept-Encoding": "identity", **headers})
             response = connection.getresponse()
             data = response.read(LONGEST + 1)
