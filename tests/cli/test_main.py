@@ -280,6 +280,21 @@ def test_the_audit_ends_in_a_table_and_the_path_of_the_report(finished, capsys):
     assert "\x1b" not in out + err
 
 
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--n-images", "200"],
+     "200 images are few: the list holds what up to 15% of them resemble; with 600 images, up to 5%\n"),
+    (["--n-images", "600"], ""),
+    (["--n-images", "200", "--max-frequency", "0.2"], ""),
+])  # fmt: skip
+def test_an_audit_of_few_images_says_beforehand_that_it_lists_what_is_not_rare(
+    tmp_path, monkeypatch, capsys, flags, said
+):
+    monkeypatch.setattr("raigen.cli.audit.walk", lambda *args: iter(()))
+    monkeypatch.setattr("raigen.cli.audit.print_result", lambda run: None)
+    assert cli.main(["audit", DOCTOR, *flags, "--run-dir", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err == said
+
+
 def test_the_bundled_model_also_tells_the_truth(finished, capsys):
     truth = {
         "attributes": [

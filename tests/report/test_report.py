@@ -25,7 +25,7 @@ from raigen.runs import pixels
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.records import Presence, Sample
 from raigen.runs.run import Run
-from raigen.stats import q_rarer
+from raigen.stats import p_rarer, q_values
 from tests.support.run_folder import (
     EXACT,
     HOSTILE,
@@ -282,9 +282,60 @@ def test_given_attributes_have_a_section_with_rates_of_every_judge(tmp_path: Pat
 
 def test_rarer_than_is_tested_over_all_that_were_judged(whole: Run) -> None:
     measured = [a.presence for a in whole.attributes if a.presence]
-    expected = q_rarer([p.hits for p in measured], [p.n for p in measured], 0.05)
+    expected = q_values([p_rarer(p.hits, p.n, 0.05) for p in measured])
     found = re.findall(r"rate is shown to be under 5\s% \(q (.+?), over 3 attributes\)", text_of(whole))
     assert found == [q_text(q) for q in expected]
+
+
+def test_a_list_without_shown_rare_ones_says_what_is_known(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n_attributes=3)
+    rates = ((12, 0.02, 0.07), (13, 0.025, 0.073), (60, 0.16, 0.25))
+    run.write_attributes(
+        replace(a, presence=replace(a.presence, rate=hits / 300, hits=hits, low=low, high=high))
+        for a, (hits, low, high) in zip(run.attributes, rates, strict=True)
+    )
+    write(run)
+    text = text_of(run)
+    assert "measured, the rates of 2 could lie under 5 % (some 1,900 fresh images would decide at least half" in text
+    assert "at least half of them), 1 is more frequent." in text and "none" not in text.split("measured,")[1][:120]
+
+
+def test_a_name_that_other_images_deny_is_no_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    first, second, third, fourth = run.attributes
+    denied = replace(third, label_holds=False)
+    run.write_attributes((replace(first, label_holds=True, covers_more=True), second, denied, fourth))
+    tried = {"label": "grey hair", "hits": 1, "n": 9, "fresh_hits": 30, "fresh_n": 300, "low": 0.2,
+             "confidence": 0.95, "holds": False}  # fmt: skip
+    lines = [json.loads(line) for line in run.label_scores_path.read_text().splitlines()]
+    lines[2]["tries"] = [tried, tried | {"fresh_hits": 0, "fresh_n": 0, "hits": 0, "confidence": 0.975}]
+    lines[0]["tries"] = [tried | {"hits": 8, "low": 4.61, "holds": True}]
+    write_text(run.label_scores_path, "".join(json.dumps(line) + "\n" for line in lines))
+    write(run)
+    text = text_of(run)
+    assert "and could name 2 (1 more has a name that is not confirmed). The rarest in fresh images is “" in text
+    assert f"is “{third.label}”" not in text and "Of 2 attributes that were measured" in text
+    assert text.count(f"perhaps {third.label}") >= 3 and text.count("Not confirmed: ") == 1
+    assert "“grey hair” shows in 1 of 9 other images in which the neuron fires strongly and in 30 of 300 fresh" in text
+    assert "not surely more often, so it does not hold (a further try, at 97.5 % confidence)." in text
+    assert "in 30 of 300 fresh images: at least 4.6 times as often, so the name holds." in text
+    assert text.count("The name covers more than the neuron: ") == 1
+    row = re.findall(r"<tr data-words.*?</tr>", run.report().read_text(), re.S)[2]
+    assert 'data-named="0"' in row and "not shown" not in row and "yes" not in row
+    table = list(csv.DictReader(run.table_path.read_text().splitlines()))
+    assert [(r["label"], r["perhaps"], r["covers_more"]) for r in table] == [
+        (first.label, "", "1"), (second.label, "", ""), ("", third.label, ""), ("", "", ""),
+    ]  # fmt: skip
+    assert f"| perhaps {third.label} |" in run.card_path.read_text()
+    assert f"perhaps {third.label}" in run._repr_html_()
+
+
+def test_where_no_name_is_confirmed_no_rate_is_quoted(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n_attributes=2)
+    run.write_attributes(replace(a, label_holds=False) for a in run.attributes)
+    write(run)
+    text = text_of(run)
+    assert "could name none (2 more have names that are not confirmed). No name is confirmed by other" in text
 
 
 def test_what_is_not_shown_to_be_rare_is_said_so_in_words(tmp_path: Path) -> None:
@@ -295,13 +346,17 @@ def test_what_is_not_shown_to_be_rare_is_said_so_in_words(tmp_path: Path) -> Non
     write(run)
     rows = re.findall(r"<tr data-words.*?</tr>", run.report().read_text(), re.S)
     cells = [re.findall(r'data-value="([\d.e-]+)">(?:<b>)?(yes|not shown)\b', row) for row in rows]
-    q_values = q_rarer([2, 12, 0], [300] * 3, 0.05)
+    expected = q_values([p_rarer(hits, 300, 0.05) for hits in (2, 12, 0)])
     assert [(float(q), words) for ((q, words),) in cells] == [
-        (pytest.approx(q), "yes" if q <= 0.05 else "not shown") for q in q_values
+        (pytest.approx(q), "yes" if q <= 0.05 else "not shown") for q in expected
     ]
     assert [words for ((_, words),) in cells] == ["yes", "not shown", "yes"]
     text = text_of(run)
-    assert "Of 3 attributes that were measured, 2 are shown to be under 5" in text
+    assert (
+        "Of 3 attributes that were measured, 2 are shown to be under 5 %, the rate of 1 could lie under 5 % (some "
+        in text
+    )
+    assert "1,900 fresh images would decide it)." in text
     assert text.count("rate is not shown to be under 5") == 1
 
 

@@ -1,8 +1,6 @@
 """How often a listed neuron fires under every prompt that shares its autoencoder."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raigen.auditing.shared_sae import sharers
@@ -32,18 +30,9 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for other in (run, *others):
             shares = reaches(codes[other.dir][:, neurons], least).mean(axis=0).tolist()
             for attribute, rate in zip(run.attributes, shares, strict=True):
-                values = (attribute.rank, attribute.neuron, attribute.label, other.config.capture.prompt, rate)
+                values = (attribute.rank, attribute.neuron, attribute.name, other.config.capture.prompt, rate)
                 found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))
     return found
-
-
-def as_csv(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as CSV text."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([row[name] for name in COLUMNS] for row in rows)
-    return buffer.getvalue()
 
 
 def _is_kin(run: Run, other: Run) -> bool:

@@ -1,5 +1,6 @@
 """The commands that begin with a prompt or a model: audit, plan, hookpoints."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from raigen.auditing.shared_sae import check_shareable
 from raigen.auditing.sweep import default_study_dir, sweep
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars, study_progress_bars
-from raigen.cli.tables import print_hookpoints, print_plan, print_result, print_search, print_study
+from raigen.cli.tables import few_images, print_hookpoints, print_plan, print_result, print_search, print_study
 from raigen.config import (
     STAGES,
     AnnotateConfig,
@@ -97,6 +98,8 @@ class Audit(AllStages):
             self._sweep(configs[0], prompts, models)
             return
         run = Run.create(self.run_dir or default_run_dir(prompts[0]))
+        if not run.has_finished("capture"):
+            _warn(configs[0])
         with progress_bars() as show:
             for step in walk(run, configs[0], self.redo):
                 show(step)
@@ -107,11 +110,17 @@ class Audit(AllStages):
             raise RaigenError("run_dir: each run of a study has its own folder; name the study's with --study DIR")
         if self.shared_sae:
             check_shareable(prompts, config)  # before a folder is made
+        _warn(config)
         study = Study.create(self.study or default_study_dir(prompts, self.prompts))
         with study_progress_bars() as show:
             for step in sweep(study, config, prompts, models, self.redo, self.workers, self.ray, self.shared_sae):
                 show(step)
         print_study(study)
+
+
+def _warn(config: AuditConfig) -> None:
+    if warning := few_images(config):
+        print(warning, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
         "n_unanswered": sum(named.attribute.labeled_by is None for named in ordered),
     }
     if not by_clip:
-        facts["answers"] = answers.usage(address_of(config.annotator).model)._asdict()
+        facts["answers"] = answers.usage(address_of(config.annotator))._asdict()
     return Outcome([run.annotations_path], facts)
 
 
@@ -251,6 +251,29 @@ def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: fl
         suggested_prompt=f"{prompt}, {good[0]}",
         label_auroc=naming.auroc[0],
     )
+
+
+def as_annotated(run: Run) -> list[RareAttribute]:
+    """The listed attributes as annotation left them, with its labels where an evaluation took others.
+
+    Raises RaigenError before `annotate` has run.
+    """
+    return [relabeled(run, a, a.former_label) if a.former_label else a.unmeasured() for a in run.attributes]
+
+
+def relabeled(run: Run, attribute: RareAttribute, label: str) -> RareAttribute:
+    """The attribute with another of its annotator's phrases as its label, and nothing measured for the label before.
+
+    `former_label` is the annotator's own label, unless that is the one. Raises RaigenError before `annotate` has run.
+    """
+    lines = run.read_lines(run.annotations_path, "annotate")
+    line = next(line for line in lines if line["neuron"] == attribute.neuron)
+    is_first = label == line["label"]
+    return replace(
+        attribute.unmeasured(), label=label, former_label=None if is_first else line["label"],
+        suggested_prompt=(is_first and line.get("suggested_prompt")) or f"{run.config.capture.prompt}, {label}",
+        label_auroc=dict(zip(line.get("phrases", ()), line.get("auroc", ()), strict=True)).get(label), causal=None,
+    )  # fmt: skip
 
 
 def _words(text: str) -> list[str]:

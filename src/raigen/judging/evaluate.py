@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raigen.config import EvaluateConfig
+from raigen.discovery.codes import fires
+from raigen.judging.annotate import as_annotated
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
 from raigen.judging.judges import VlmJudge, asking, given_labels, is_in_world, judges_of, truth_of_run
+from raigen.judging.label_check import Checked, check_labels
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
 from raigen.judging.own_judges import FileJudge, sources_of
 from raigen.judging.presence_table import table
 from raigen.judging.protocol import Judge, Look, StoredImages, Subject, Verdicts
-from raigen.judging.rates import presence_of, rates_of, ratio_of, unscored_by_reason
+from raigen.judging.rates import covers_more, presence_of, rates_of, ratio_of, unscored_by_reason
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
 from raigen.runs.files import write_text
@@ -59,8 +62,10 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
 
     Each judge gives its own rates; with two or more, Krippendorff's alpha says how far they agree. What cannot be
     judged is unscored: it is counted separately and stays out of the rate. Attributes of a file are judged beside the
-    discovered ones. Images of each suggested prompt say how often the attribute shows when the prompt names it. Each
-    label is scored on held-out audited images. For the planted world, truth.json says which neurons were right.
+    discovered ones. Images of each suggested prompt say how often the attribute shows when the prompt names it. The
+    first judge checks each label on held-out audited images; one that does not hold there gives way to the annotator's
+    next phrase that does (`raigen.judging.label_check`). For the planted world, truth.json says which neurons were
+    right.
 
     Started again after a stop it keeps the images that are whole, and the answers. Yields progress in images, then in
     questions. Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot
@@ -68,15 +73,18 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     """
     run.require("annotate")
     known = read_calibration(Path(config.calibration)) if config.calibration else []
-    subjects = _subjects(run, config)
     judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
-    fresh, suggested = yield from _make_images(run, config)
-    material = material_of(run)
-    inputs = Inputs(subjects, fresh, suggested, material, scored_labels(run, material, config))
+    attributes, material = as_annotated(run), material_of(run)
+    fresh, _ = yield from _make_images(run, attributes, config)
+    scored = scored_labels(run, attributes, material, config)
+    checked = yield from check_labels(run, judges[0], scored, fresh, config.confidence)
+    _, suggested = yield from _make_images(run, checked.attributes, config)  # a new label has a prompt of its own
+    scored = scored_labels(run, checked.attributes, material, config)
+    inputs = Inputs(_subjects(checked.attributes, config), fresh, suggested, material, scored)
     for judge in judges:
         yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
-    found = _judge(run, judges, inputs, config)
-    measured = [_measured(attribute, found, config.confidence, known) for attribute in run.attributes]
+    found = _judge(run, judges, inputs, checked, config)
+    measured = [_measured(attribute, found, config.confidence, known, material) for attribute in checked.attributes]
     files = [judge for judge in judges if isinstance(judge, FileJudge)]
     for judge in files:
         judge.finish()
@@ -85,7 +93,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
         "n_fresh_images": len(fresh),
         "fresh_seeds_from": fresh[0].seed,
-        "n_given_attributes": sum(subject.neuron is None for subject in subjects),
+        "n_given_attributes": sum(subject.neuron is None for subject in inputs.subjects),
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
         "sources": sources_of(judges),
@@ -105,11 +113,13 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     made = known_images(run, fresh_list(run))
     fresh = [made.get(index, stand_in) for index in range(config.n_fresh_images)]
     suggested = {}
-    for subject, prompt in _suggested_prompts(run, config).items():
+    attributes = as_annotated(run)
+    for subject, prompt in _suggested_prompts(attributes, config).items():
         made = known_images(run, suggested_list(run, prompt), prompt)
         suggested[subject] = [made.get(index, stand_in) for index in range(config.n_suggested_images)]
     material = material_of(run)
-    inputs = Inputs(_subjects(run, config), fresh, suggested, material, scored_labels(run, material, config))
+    scored = scored_labels(run, attributes, material, config)
+    inputs = Inputs(_subjects(attributes, config), fresh, suggested, material, scored)
     return [
         judge.plan(chain.from_iterable(judge.questions(*look) for look in inputs.looks(run, judge is judges[0])))
         for judge in judges
@@ -118,45 +128,53 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
 
 
 def _make_images(
-    run: Run, config: EvaluateConfig
+    run: Run, attributes: Sequence[RareAttribute], config: EvaluateConfig
 ) -> Generator[Tick, None, tuple[list[Sample], dict[Subject, list[Sample]]]]:
     """The fresh images, and those of the suggested prompts, by one pipeline, which is loaded if any is missing."""
     pipeline = loader(run.config.capture)
     fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
-    prompts = _suggested_prompts(run, config)
+    prompts = _suggested_prompts(attributes, config)
     suggested = yield from suggested_images(run, list(prompts.values()), config.n_suggested_images, pipeline)
     return fresh, {subject: suggested[prompt] for subject, prompt in prompts.items()}
 
 
-def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, config: EvaluateConfig) -> Found:
+def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, checked: Checked, config: EvaluateConfig) -> Found:
     fresh = StoredImages(run, inputs.fresh, "evaluate")
-    by_judge = [judge.verdicts(fresh, inputs.subjects) for judge in judges]
+    given = [subject for subject in inputs.subjects if subject not in checked.fresh]
+    first = checked.fresh | dict(zip(given, judges[0].verdicts(fresh, given) if given else [], strict=True))
+    others = [judge.verdicts(fresh, inputs.subjects) for judge in judges[1:]]
+    by_judge = [[first[subject] for subject in inputs.subjects], *others]
     suggested = {
         subject: judges[0].verdicts(StoredImages(run, samples, "evaluate"), [subject])[0]
         for subject, samples in inputs.suggested.items()
     }
     verdicts = {subject: [found[index] for found in by_judge] for index, subject in enumerate(inputs.subjects)}
-    return Found(verdicts, suggested, label_scores(run, judges[0], inputs.material, inputs.scored, config))
+    scores = label_scores(run, judges[0], inputs.material, inputs.scored, config)
+    tries = [[one._asdict() | {"holds": one.holds} for one in checked.tries[score["neuron"]]] for score in scores]
+    return Found(verdicts, suggested, [score | {"tries": own} for score, own in zip(scores, tries, strict=True)])
 
 
-def _subjects(run: Run, config: EvaluateConfig) -> list[Subject]:
+def _subjects(attributes: Sequence[RareAttribute], config: EvaluateConfig) -> list[Subject]:
     """What is looked for: the named attributes, then those of the file."""
     given = given_labels(config.attributes) if config.attributes is not None else []
-    return [*(Subject.of(attribute) for attribute in run.attributes if attribute.label), *map(Subject, given)]
+    return [*(Subject.of(attribute) for attribute in attributes if attribute.label), *map(Subject, given)]
 
 
-def _suggested_prompts(run: Run, config: EvaluateConfig) -> dict[Subject, str]:
+def _suggested_prompts(attributes: Sequence[RareAttribute], config: EvaluateConfig) -> dict[Subject, str]:
     """The prompts that name an attribute; none where no images of them are wanted."""
     if not config.n_suggested_images:
         return {}
-    return {Subject.of(a): a.suggested_prompt for a in run.attributes if a.label and a.suggested_prompt}
+    return {Subject.of(a): a.suggested_prompt for a in attributes if a.label and a.suggested_prompt}
 
 
-def _measured(attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known]) -> RareAttribute:
+def _measured(
+    attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known], material: Material
+) -> RareAttribute:
     """The attribute with its rates, or with none where it has no label."""
     subject = Subject.of(attribute)
     if subject not in found.verdicts:
         return attribute.unmeasured()
+    fired = float(fires(material.codes[:, [attribute.neuron]]).mean())
     (first, *others), alpha = rates_of(found.verdicts[subject], confidence)
     corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
     suggested = presence_of(found.suggested[subject], confidence) if subject in found.suggested else None
@@ -164,6 +182,7 @@ def _measured(attribute: RareAttribute, found: Found, confidence: float, known: 
         attribute, presence=first, other_presences=tuple(others), judges_alpha=alpha,
         corrected=(corrected,) if corrected else (), suggested=suggested,
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
+        covers_more=covers_more(first, attribute.frequency, fired, len(material.codes), confidence),
     )  # fmt: skip
 
 
@@ -198,12 +217,12 @@ def judgments(samples: Sequence[Sample], verdicts: Mapping[Subject, Sequence[Ver
     """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
-        name, shows, confidence, why = verdict
-        for index, (sample, shown, sure) in enumerate(zip(samples, shows, confidence, strict=True)):
+        rows = zip(samples, verdict.shows, verdict.confidence, strict=True)
+        for index, (sample, shown, sure) in enumerate(rows):
             line = {"file": sample.file, "seed": sample.seed, "neuron": subject.neuron, "label": subject.label}
-            line |= {"judge": name, "shows": None if np.isnan(shown) else bool(shown)}
+            line |= {"judge": verdict.judge, "shows": None if np.isnan(shown) else bool(shown)}
             line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
             if np.isnan(shown):
-                line["why"] = (why or {}).get(index, "unscored")
+                line["why"] = (verdict.why or {}).get(index, "unscored")
             lines.append(json.dumps(line) + "\n")
     return "".join(lines)

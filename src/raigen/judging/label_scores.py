@@ -45,10 +45,12 @@ def material_of(run: Run) -> Material:
     return Material(run.image_codes(), run.embeddings(), run.samples())
 
 
-def scored_labels(run: Run, material: Material, config: EvaluateConfig) -> list[Scored]:
+def scored_labels(
+    run: Run, attributes: Sequence[RareAttribute], material: Material, config: EvaluateConfig
+) -> list[Scored]:
     """Each listed neuron with its held-out images. Its control is the next neuron of another label that has some, too;
     after the last neuron comes the first."""
-    chosen = list(_chosen(run, material, config))
+    chosen = list(_chosen(run, attributes, material, config))
     found = []
     for place, one in enumerate(chosen):
         others = [
@@ -77,7 +79,8 @@ def label_scores(
     label on the held-out images of another neuron: what a label that has nothing to do with a neuron scores.
     Raises RaigenError when the judge cannot be asked.
     """
-    measured, lines = _measures(run.attributes, material, run.config.discover.min_images), []
+    attributes = [one.attribute for one in scored]
+    measured, lines = _measures(attributes, material, run.config.discover.min_images), []
     for attribute, held, why_not, other in scored:
         line: dict[str, Any] = {"neuron": attribute.neuron, "label": attribute.label, **measured[attribute.neuron]}
         if held is None:
@@ -105,12 +108,14 @@ def _score(
     return _detected(verdicts, held, [material.samples[index] for index in np.concatenate(held)], confidence)
 
 
-def _chosen(run: Run, material: Material, config: EvaluateConfig) -> Iterator[Scored]:
+def _chosen(
+    run: Run, attributes: Sequence[RareAttribute], material: Material, config: EvaluateConfig
+) -> Iterator[Scored]:
     """Each listed neuron with its held-out images, or with the reason why there are none."""
     index_of = {sample.file: sample.index for sample in material.samples}
     is_black = ~run.is_shown()
     base = run.config.capture.base_seed
-    for attribute in run.attributes:
+    for attribute in attributes:
         if attribute.label is None:
             yield Scored(attribute, None, "it has no label")
             continue

@@ -10,10 +10,10 @@ import numpy as np
 
 from raigen.judging.rates import Rates
 from raigen.runs.files import csv_text
-from raigen.runs.records import RATES, SUGGESTED, Presence, RareAttribute, suggested_columns
+from raigen.runs.records import ON_LABEL, RATES, SUGGESTED, Presence, RareAttribute, label_columns, suggested_columns
 from raigen.runs.run import Run
 
-COLUMNS = ("rank", "neuron", "label", *RATES, "judges_alpha", *SUGGESTED)
+COLUMNS = ("rank", "neuron", "label", *RATES, "judges_alpha", *SUGGESTED, *ON_LABEL)
 
 
 def table(attributes: Sequence[RareAttribute], given: Mapping[str, Rates] | None = None) -> str:
@@ -21,7 +21,7 @@ def table(attributes: Sequence[RareAttribute], given: Mapping[str, Rates] | None
     have no rank and no neuron. The rate with the suggested prompt stands on every line of an attribute."""
     rows: list[dict[str, Any]] = []
     for a in attributes:
-        about = {"rank": a.rank, "neuron": a.neuron, "label": a.label}
+        about = {"rank": a.rank, "neuron": a.neuron} | label_columns(a)
         about |= dict(zip(SUGGESTED, suggested_columns(a), strict=True))
         rows += [about | _rate(presence, a.judges_alpha) for presence in a.presences]
     for label, (presences, alpha) in (given or {}).items():

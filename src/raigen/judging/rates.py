@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raigen.judging.calibration import calibrated
 from raigen.judging.protocol import Verdicts
 from raigen.runs.records import Presence, Ratio
 from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
+
+BROADER = 2.0  # times the frequency; less can be the frequency's own error, which is estimated from similarity
 
 
 class Rates(NamedTuple):
@@ -19,15 +22,17 @@ class Rates(NamedTuple):
 
 
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
-    """The rate of the attribute with its interval; unscored images are not in the denominator."""
+    """The rate of the attribute with its interval; unscored images are not in the denominator. Where the judge knows
+    its errors, the rate is estimated: corrected for them, and the interval holds their uncertainty."""
     scored = ~np.isnan(verdicts.shows)
     hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
     interval = rate_interval(hits, n, confidence)
-    return Presence(
+    raw = Presence(
         rate=hits / n if n else 0.0, low=interval.low, high=interval.high,
         hits=hits, n=n, unscored=int((~scored).sum()),
         judge=verdicts.judge, interval=f"{100 * confidence:g} % {interval.method}",
     )  # fmt: skip
+    return raw if verdicts.errors is None else calibrated(raw, verdicts.errors, confidence, "estimated") or raw
 
 
 def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
@@ -42,6 +47,21 @@ def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | 
         return None
     low, high, _ = ratio_interval(suggested.hits, suggested.n, bare.hits, bare.n, confidence)
     return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
+
+
+def covers_more(presence: Presence, frequency: float, fires: float, n_images: int, confidence: float) -> bool | None:
+    """Whether a label shows in more images than its neuron stands for; None if no image was judged.
+
+    That is so if the presence is surely above `fires`, the share of the `n_images` audited images in which the neuron
+    fires clearly, or surely more than `BROADER` times its `frequency`.
+    """
+    if not presence.n:
+        return None
+    limits = ((fires, 1.0), (frequency, BROADER))
+    return any(
+        ratio_interval(presence.hits, presence.n, round(share * n_images), n_images, confidence).low > times
+        for share, times in limits
+    )
 
 
 def unscored_by_reason(verdicts: Iterable[Verdicts]) -> dict[str, int]:

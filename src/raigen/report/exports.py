@@ -9,7 +9,15 @@ from typing import Any
 
 from raigen.report.html import fill
 from raigen.runs.files import csv_text, write_bytes, write_text
-from raigen.runs.records import RATES, SUGGESTED, RareAttribute, Sample, suggested_columns
+from raigen.runs.records import (
+    ON_LABEL,
+    RATES,
+    SUGGESTED,
+    RareAttribute,
+    Sample,
+    label_columns,
+    suggested_columns,
+)
 from raigen.runs.run import Run
 
 SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness")
@@ -43,16 +51,20 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
 
 
 def table_of(attributes: Sequence[RareAttribute]) -> str:
-    """attributes.csv: for each listed attribute its scores, its raw rate, its rate when the prompt requests it, and the
-    effect of steering its neuron.
+    """attributes.csv: for each listed attribute its scores, its raw rate, its rate when the prompt requests it, the
+    effect of steering its neuron, and what is known against its label.
 
     A cell is empty if it was not measured. A difference has its interval in the columns `_low` and `_high`.
     """
-    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL], map(_row, attributes))
+    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL, *ON_LABEL], map(_row, attributes))
 
 
 def _row(a: RareAttribute) -> dict[str, Any]:
-    row = {name: getattr(a, name) for name in SCORES} | dict(zip(SUGGESTED, suggested_columns(a), strict=True))
+    row = (
+        {name: getattr(a, name) for name in SCORES}
+        | label_columns(a)
+        | dict(zip(SUGGESTED, suggested_columns(a), strict=True))
+    )
     if a.presence is not None:
         row |= {name: getattr(a.presence, name) for name in FIRST_RATE}
     if a.causal is not None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from raigen.report.formatting import DASH
 from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, rarest
 from raigen.runs.run import Run
-from raigen.stats import LEVEL, q_rarer
+from raigen.stats import LEVEL, p_below, p_rarer, q_values, rate_interval
 from raigen.world.attributes import BY_NAME
 
 # With few marks, for narrow screens.
@@ -55,10 +56,11 @@ def page_of(
 
     Raises RaigenError when files of the run do not fit each other.
     """
-    given, q_values = given_of(run), _q_values(attributes, config.rarer_than)
+    given = given_of(run)
+    q_of = _q_values(attributes, config.rarer_than, run.config.evaluate.confidence)
     return {
         **_audit(run),
-        **_overview(neurons, cards, q_values),
+        **_overview(neurons, cards, q_of),
         **_rates(attributes, given),
         "n_scored": len(neurons.ids),
         "n_unscored": neurons.n_unscored,
@@ -68,8 +70,8 @@ def page_of(
         "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
         "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
-        "n_tested": len(q_values),
-        "n_rarer": sum(q <= LEVEL for q in q_values.values()),
+        **_sides(attributes, q_of, config.rarer_than, run.config.evaluate.confidence),
+        "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),
         "level": LEVEL,
         "truth": _truth(run, attributes),
         "stages": _run_card(run),
@@ -95,14 +97,14 @@ def _audit(run: Run) -> dict[str, Any]:
     }
 
 
-def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_values: Mapping[int, float]) -> dict[str, Any]:
+def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_of: Mapping[int, float]) -> dict[str, Any]:
     """The chart of all scored neurons, and the cards, each with its pin on the chart and its q."""
     is_listed = np.isin(neurons.ids, [card["attribute"].neuron for card in cards])
     chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
     # Pins come in the order of neurons.csv, cards in the order of the ranking.
     pins = dict(zip(neurons.ids[is_listed].tolist(), chart.pins, strict=True))
     return {
-        "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
+        "cards": [{**card, "pin": pins[n], "q": q_of.get(n)} for card in cards for n in [card["attribute"].neuron]],
         "chart": chart,
         "dot_box": charts.DOT_BOX,
         "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in pixels.color_map(9).tolist()],
@@ -115,7 +117,7 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
     return {
         "rarest": rarest(attributes),
         "known_errors": {p.judge: error for a in attributes for p in a.presences if (error := known_error(p.judge))},
-        "n_unseen": sum(bool(a.label and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
+        "n_unseen": sum(bool(a.name and a.presence and a.presence.n and not a.presence.hits) for a in attributes),
         "was_requested": any(attribute.suggested for attribute in attributes),
         "was_steered": any(attribute.causal for attribute in attributes),
         "given": given,
@@ -149,13 +151,47 @@ def given_of(run: Run) -> list[dict[str, Any]]:
     return [{"label": label, **rates._asdict()} for label, rates in found.items()]
 
 
-def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, float]:
-    """The q-value of "rarer than `rate`" for each neuron that the first judge measured."""
-    measured = [(a.neuron, a.presence) for a in attributes if a.presence and a.presence.n]
-    if not measured:
-        return {}
-    q_values = q_rarer([p.hits for _, p in measured], [p.n for _, p in measured], rate)
-    return {neuron: float(q) for (neuron, _), q in zip(measured, q_values, strict=True)}
+def _q_values(attributes: Sequence[RareAttribute], rate: float, confidence: float) -> dict[int, float]:
+    """The q-value of "rarer than `rate`" for each named neuron that the first judge measured."""
+    measured = [(a.neuron, a.presence) for a in attributes if a.name and a.presence and a.presence.n]
+    p_values = [
+        p_rarer(p.hits, p.n, rate) if p.mode == "raw" else p_below(p.low, p.high, rate, confidence)
+        for _, p in measured
+    ]  # fmt: skip
+    return {neuron: q for (neuron, _), q in zip(measured, q_values(p_values), strict=True)}
+
+
+def _sides(
+    attributes: Sequence[RareAttribute], q_values: Mapping[int, float], rate: float, confidence: float
+) -> dict[str, int | None]:
+    """How many attributes of `q_values` are shown to lie under `rate`, how many lie over it, and of how many it is
+    open; and how many fresh images would decide it for at least half of these, None if nothing is open."""
+    tested = [(a.presence, q_values[a.neuron]) for a in attributes if a.presence and a.neuron in q_values]
+    unsure = [presence for presence, q in tested if q > LEVEL and presence.low <= rate]
+    needed = sorted(images_to_decide(presence.rate, rate, confidence) for presence in unsure)
+    n_rarer = sum(q <= LEVEL for _, q in tested)
+    return {
+        "n_tested": len(tested),
+        "n_rarer": n_rarer,
+        "n_open": len(unsure),
+        "n_over": len(tested) - n_rarer - len(unsure),
+        "n_to_decide": needed[(len(needed) - 1) // 2] if needed else None,
+    }
+
+
+def images_to_decide(share: float, rate: float, confidence: float = 0.95) -> int:
+    """About how many images leave `rate` outside the interval on a presence of `share`; two digits, at most 1,000,000.
+
+    >>> images_to_decide(0.03, 0.05), images_to_decide(0.0, 0.05), images_to_decide(0.05, 0.05)
+    (470, 74, 1000000)
+    """
+    n, most = 20, 1_000_000
+    while n < most:
+        low, high, _ = rate_interval(round(share * n), n, confidence)
+        if not low <= rate <= high:
+            return int(float(f"{n:.2g}"))
+        n = math.ceil(1.05 * n)
+    return most
 
 
 def _failures(run: Run) -> list[tuple[str, int]]:

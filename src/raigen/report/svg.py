@@ -22,7 +22,8 @@ COLORS = {
 
 
 class Frame(NamedTuple):
-    """The frame of a drawing: its title, the words at its axes, and its key (a `method` and a `text` each)."""
+    """The frame of a drawing: its title, the words at its axes, and its key, which explains each `method` by a `text`.
+    Sizes are in pixels."""
 
     title: str
     up: str
@@ -62,7 +63,7 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
     dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", "".join(page["chart"].dots))]
     yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, "dots": dots}
     rows = [
-        {"name": _short(a.label), "presence": a.presence}
+        {"name": _short(a.title), "presence": a.presence}
         for a in (card["attribute"] for card in page["cards"])
         if a.label and a.presence and a.presence.n
     ]

@@ -20,7 +20,8 @@ class Presence:
     """How often fresh images show an attribute: `hits` of `n` judged images, with an interval. `n` does not include the
     `unscored` images.
 
-    `mode` is `raw` for what the judge says. It is `calibrated` if the judge's errors, measured on images with known
+    `mode` is `raw` for what the judge says. It is `estimated` if the judge itself estimates its errors (CLIP), and the
+    rate was corrected for them. It is `calibrated` if the judge's errors, measured on images with known
     answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones.
     """
 
@@ -114,7 +115,10 @@ class RareAttribute:
     folder, strongest first. `label` is None before annotation and if no attribute was identified; `labeled_by`
     is then None too, unless an annotator gave that answer. `presence` comes from the first judge, `other_presences`
     from the others; `judges_alpha` is Krippendorff's alpha between them (1 is agreement, 0 is chance). `corrected` has
-    the calibrated and the checked rate of the first judge, if they are known. `suggested` is the presence in images of
+    the calibrated and the checked rate of the first judge, if they are known. `label_holds` says whether held-out
+    images bear the label out (see `raigen.judging.label_check`), None if that is not known; `former_label` is the
+    annotator's label if evaluation took another one instead. `covers_more` says whether the label shows in clearly more
+    images than the neuron stands for (see `raigen.judging.rates`). `suggested` is the presence in images of
     `suggested_prompt`, by the first judge, and `ratio` is `suggested` divided by `presence`. `causal` is the result of
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained.
@@ -139,6 +143,24 @@ class RareAttribute:
     ratio: Ratio | None = None
     causal: Causal | None = None
     found_by: int | None = None
+    label_holds: bool | None = None
+    former_label: str | None = None
+    covers_more: bool | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The label, unless held-out images do not bear it out."""
+        return None if self.label_holds is False else self.label
+
+    @property
+    def perhaps(self) -> str | None:
+        """A label that held-out images do not bear out."""
+        return self.label if self.label_holds is False else None
+
+    @property
+    def title(self) -> str:
+        """What a table says of the attribute: its name, or what it perhaps is."""
+        return self.name or (f"perhaps {self.perhaps}" if self.perhaps else "no identified attribute")
 
     @property
     def presences(self) -> tuple[Presence, ...]:
@@ -148,15 +170,15 @@ class RareAttribute:
     def unnamed(self) -> "RareAttribute":
         """The attribute as discovery left it: without a label, and without all that was measured for the label."""
         return replace(self.unmeasured(), label=None, keywords=(), suggested_prompt=None, label_auroc=None,
-                       labeled_by=None, causal=None)  # fmt: skip
+                       labeled_by=None, causal=None, former_label=None)  # fmt: skip
 
     def unmeasured(self) -> "RareAttribute":
-        """The attribute without the rates that evaluation measured."""
+        """The attribute without the rates that evaluation measured, and without its verdict on the label."""
         return replace(self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
-                       ratio=None)  # fmt: skip
+                       ratio=None, label_holds=None, covers_more=None)  # fmt: skip
 
     def __repr__(self) -> str:
-        name = f"“{self.label}”" if self.label else "no identified attribute"
+        name = f"“{self.title}”" if self.label else self.title
         shown = ""
         if self.presence and self.presence.n:
             shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
@@ -207,7 +229,7 @@ def _in_percent(entry: Any, shares: Sequence[str], form: str) -> str:
 
 def rarest(attributes: Sequence[RareAttribute]) -> RareAttribute | None:
     """The named attribute with the lowest measured rate, if any was measured."""
-    measured = [a for a in attributes if a.label is not None and a.presence is not None and a.presence.n]
+    measured = [a for a in attributes if a.name is not None and a.presence is not None and a.presence.n]
     return min(measured, key=lambda a: a.presence.rate if a.presence else 1.0, default=None)
 
 
@@ -220,6 +242,16 @@ def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
     names = [name.removeprefix("suggested_") for name in SUGGESTED[:6]]
     rates = [getattr(attribute.suggested, name, None) for name in names]
     return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]
+
+
+ON_LABEL = ("perhaps", "covers_more")  # beside the column `label`
+
+
+def label_columns(attribute: RareAttribute) -> dict[str, Any]:
+    """The values of an attribute in the columns `label` and `ON_LABEL`. A label that held-out images do not bear out
+    stands in `perhaps`, and `label` is empty."""
+    covers_more = None if attribute.covers_more is None else int(attribute.covers_more)
+    return {"label": attribute.name, "perhaps": attribute.perhaps, "covers_more": covers_more}
 
 
 class HookpointCost(NamedTuple):

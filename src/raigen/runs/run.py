@@ -18,7 +18,7 @@ from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
 from raigen.runs.folder import Folder
 from raigen.runs.notebook import N_IMAGES, frame, html_image, html_table
-from raigen.runs.records import RareAttribute, Sample, rate_text
+from raigen.runs.records import RareAttribute, Sample, label_columns, rate_text
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Bool, Float
 
-SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness", "label_auroc", "found_by",
-          "suggested_prompt")  # fmt: skip
+SCORES = ("rank", "neuron", "label", "perhaps", "minority_score", "frequency", "distinctiveness", "label_auroc",
+          "found_by", "suggested_prompt")  # fmt: skip
 RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge")
 RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
 
@@ -139,10 +139,9 @@ class Run(Folder):
         samples, rows = self.sample_of, []
         for attribute in self.attributes:
             images = "".join(self._shown(samples[file]) for file in attribute.top_images[:N_IMAGES])
-            label = escape(attribute.label or "no identified attribute")
             presence = attribute.presence
             rate = "not measured" if presence is None else rate_text(presence) if presence.n else "no usable answer"
-            rows.append([str(attribute.rank), label, images, rate])
+            rows.append([str(attribute.rank), escape(attribute.title), images, rate])
         return html_table(repr(self), ["rank", "attribute", "strongest images", "presence"], rows)
 
     def _shown(self, sample: Sample) -> str:
@@ -155,8 +154,8 @@ class Run(Folder):
     def table(self) -> "pandas.DataFrame":
         """The listed attributes as a pandas DataFrame, one row each: rank, neuron, label, scores, and the rate with
         its interval. Raises RaigenError before `discover` has run, and when pandas is not installed."""
-        rows = [asdict(attribute) | {name: getattr(attribute.presence, name, None) for name in RATES}
-                for attribute in self.attributes]  # fmt: skip
+        rows = [asdict(a) | label_columns(a) | {name: getattr(a.presence, name, None) for name in RATES}
+                for a in self.attributes]  # fmt: skip
         return frame(rows, (*SCORES, *RATES))
 
     @property
