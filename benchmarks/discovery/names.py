@@ -102,15 +102,17 @@ class Name(NamedTuple):
 def main(options: Options) -> None:
     """Names and checks everything, prints and writes the shares with intervals over prompts."""
     result: dict[str, Any] = {}
+    audited: dict[str, list[str]] = {}
     embedder = Embedder("portraits", "cpu")
     for model in options.models:
         cases = [case for prompt in options.prompts if (case := case_of(options, model, prompt, embedder))]
+        audited[model] = [case.run.config.capture.prompt for case in cases]
         for arm in ARMS:
             names = [name for case in cases for name in names_of(case, arm, embedder)]
             for group, is_in in (("chosen", CHOSEN_ON.__contains__), ("reported", lambda p: p not in CHOSEN_ON)):
                 of_group = [name for name in names if is_in(name.prompt)]
                 result.setdefault(model, {}).setdefault(arm, {})[group] = measures(of_group)
-    write_text(options.results / "names.json", json.dumps(without_nan(result), indent=1) + "\n")
+    write_text(options.results / "names.json", json.dumps(without_nan({"prompts": audited, **result}), indent=1) + "\n")
     for model, by_arm in result.items():
         for arm, by_group in by_arm.items():
             for group, found in by_group.items():
