@@ -85,20 +85,19 @@ class Name(NamedTuple):
 def main(options: Options) -> None:
     """Names and checks everything, prints and writes the shares with intervals over prompts."""
     result: dict[str, Any] = {}
+    audited: dict[str, list[str]] = {}
     embedder = Embedder("portraits", "cpu")
     for model in options.models:
         found = (audit_of(options.work, model, prompt, options.n_images, embedder, options.made_only)
                  for prompt in options.prompts)  # fmt: skip
         cases = [case for case in found if case]
+        audited[model] = [case.run.config.capture.prompt for case in cases]
         for arm in ARMS:
             names = [name for case in cases for name in names_of(case, arm, embedder)]
-            for group, is_in in (
-                ("chosen", WORLD.chosen_on.__contains__),
-                ("reported", lambda p: p not in WORLD.chosen_on),
-            ):
-                of_group = [name for name in names if is_in(name.prompt)]
+            for group, is_chosen in (("chosen", True), ("reported", False)):
+                of_group = [name for name in names if (name.prompt in WORLD.chosen_on) == is_chosen]
                 result.setdefault(model, {}).setdefault(arm, {})[group] = measures(of_group)
-    write_text(options.results / "names.json", json.dumps(without_nan(result), indent=1) + "\n")
+    write_text(options.results / "names.json", json.dumps(without_nan({"prompts": audited, **result}), indent=1) + "\n")
     for model, by_arm in result.items():
         for arm, by_group in by_arm.items():
             for group, found in by_group.items():
