@@ -37,6 +37,7 @@ bench: $(STAMP)
 		"a photo of a farmer" "a photo of a sheriff"
 	$(VENV)/bin/python -m benchmarks.discovery.false_alarms
 	$(VENV)/bin/python -m benchmarks.discovery.labels
+	$(VENV)/bin/python -m benchmarks.discovery.names
 	$(VENV)/bin/python -m benchmarks.autoencoder.dead
 	$(VENV)/bin/python -m benchmarks.discovery.ablations
 	$(VENV)/bin/python -m benchmarks.discovery.shared_sae
@@ -67,6 +68,8 @@ bench-quick: $(STAMP)
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.discovery.names --prompts "a photo of a doctor" --models portraits --n-images 150 \
+	  --work bench-work/quick/names --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.autoencoder.dead --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \

@@ -9,6 +9,7 @@ show it) were rare, not dead.
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -68,7 +69,7 @@ def main(options: Options) -> None:
             for key, value in counts.items():
                 found.setdefault(name, {}).setdefault(key, []).append(float(value))
         print(prompt, {name: {key: values[-1] for key, values in by.items()} for name, by in found.items()}, flush=True)
-    result = {
+    result: dict[str, dict[str, Any]] = {
         name: {key: interval_of(np.array(v), COUNT) | {"values": v} for key, v in by.items()}
         for name, by in found.items()
     }

@@ -76,7 +76,7 @@ def coverage_figure(rows: list[dict[str, Any]], path: Path, n: int = 1000) -> No
     points = []
     for row in rows:
         if row["n"] == n:
-            name = "raw" if row["mode"] == "raw" else f"{row['mode']}, {row['calibration']}"
+            name = f"calibrated, {row['calibration']}" if row["mode"] == "calibrated" else row["mode"]
             judge = f"Se {row['sensitivity']:g}, Sp {row['specificity']:g}"
             points.append({"line": name, "judge": judge, "rate (%)": f"{100 * row['rate']:g}", **row})
     base = alt.Chart().encode(

@@ -25,9 +25,10 @@ def interval_of(values: Float[np.ndarray, " prompt"], within: tuple[float, float
     """
     n, nan = len(values), math.nan
     mean = float(values.mean()) if n else nan
-    if n < FEWEST or np.ptp(values) == 0:
+    spread = float(values.std(ddof=1)) if n >= FEWEST and np.ptp(values) > 0 else 0.0
+    if spread == 0 or not within[0] < mean < within[1]:
         return {"mean": mean, "low": nan, "high": nan, "n": n}
-    low, high = _ends(mean, float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)), within)
+    low, high = _ends(mean, float(student.ppf(0.975, n - 1)) * spread / math.sqrt(n), within)
     return {"mean": mean, "low": low, "high": high, "n": n}
 
 

@@ -13,7 +13,7 @@ of hits (neurons of a value that at most 10 % of the images show) are also compa
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,25 +22,24 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from benchmarks.common.audits import MODELS, Audit, Facts, audit_of
 from benchmarks.common.intervals import shown, without_nan
-from benchmarks.common.results import CHOSEN_ON, RESULTS
-from raigen.auditing.audit import capture_and_train, steps
-from raigen.config import AuditConfig, EvaluateConfig, address_of
-from raigen.diffusion.generation import defaults, generate_images
+from benchmarks.common.results import RESULTS
+from benchmarks.common.world import WORLD
+from raigen.config import EvaluateConfig, address_of
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.annotate import answered, control_samples
-from raigen.judging.fresh import first_seed, loader
-from raigen.judging.judges import ClipJudge, Judge, Verdicts, WorldJudge
+from raigen.judging.fresh import first_seed
+from raigen.judging.judges import ClipJudge, WorldJudge
 from raigen.judging.label_check import check_labels
 from raigen.judging.label_scores import material_of, scored_labels
+from raigen.judging.protocol import Judge, Verdicts
 from raigen.judging.vlm.answers import Reply
 from raigen.runs.files import write_text
 from raigen.runs.records import RareAttribute, Sample
-from raigen.runs.run import Run
 from raigen.runs.steps import exhausted
 from raigen.stats import rate_interval
-from raigen.world.attributes import PROMPTS, VALUES
-from raigen.world.judge import judge
+from raigen.world.attributes import VALUES
 from raigen.world.truth import RARE_SEEN_AT_MOST, SHARED_BY_AT_LEAST
 
 N_FRESH = EvaluateConfig.n_fresh_images
@@ -58,29 +57,14 @@ class Options:
     """Folder of the audits, MODEL/PROFESSION/run; those that are missing are made."""
     results: Path = RESULTS
     """Where names.json goes."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
+    prompts: tuple[str, ...] = field(default=WORLD.prompts)
     """Prompts of the portraits world."""
-    models: tuple[str, ...] = ("portraits", "portraits-transformer")
+    models: tuple[str, ...] = MODELS
     """Bundled models."""
     n_images: int = 1000
     """Images per prompt."""
     made_only: bool = False
     """Leave out audits that are not there, instead of making them."""
-
-
-class Facts(NamedTuple):
-    """What the world's judge sees in each image, NaN for one that it cannot read, and the CLIP embeddings."""
-
-    shows: np.ndarray
-    clip: np.ndarray
-
-
-class Case(NamedTuple):
-    """An audit, with the facts of its audited and of its fresh images."""
-
-    run: Run
-    audited: Facts
-    fresh: Facts
 
 
 class Name(NamedTuple):
@@ -101,54 +85,23 @@ class Name(NamedTuple):
 def main(options: Options) -> None:
     """Names and checks everything, prints and writes the shares with intervals over prompts."""
     result: dict[str, Any] = {}
+    audited: dict[str, list[str]] = {}
     embedder = Embedder("portraits", "cpu")
     for model in options.models:
-        cases = [case for prompt in options.prompts if (case := case_of(options, model, prompt, embedder))]
+        found = (audit_of(options.work, model, prompt, options.n_images, embedder, options.made_only)
+                 for prompt in options.prompts)  # fmt: skip
+        cases = [case for case in found if case]
+        audited[model] = [case.run.config.capture.prompt for case in cases]
         for arm in ARMS:
             names = [name for case in cases for name in names_of(case, arm, embedder)]
-            for group, is_in in (("chosen", CHOSEN_ON.__contains__), ("reported", lambda p: p not in CHOSEN_ON)):
-                of_group = [name for name in names if is_in(name.prompt)]
+            for group, is_chosen in (("chosen", True), ("reported", False)):
+                of_group = [name for name in names if (name.prompt in WORLD.chosen_on) == is_chosen]
                 result.setdefault(model, {}).setdefault(arm, {})[group] = measures(of_group)
-    write_text(options.results / "names.json", json.dumps(without_nan(result), indent=1) + "\n")
+    write_text(options.results / "names.json", json.dumps(without_nan({"prompts": audited, **result}), indent=1) + "\n")
     for model, by_arm in result.items():
         for arm, by_group in by_arm.items():
             for group, found in by_group.items():
                 print(model, arm, group, *(f"{key} {shown(value)}" for key, value in found.items()), sep="\n  ")
-
-
-def case_of(options: Options, model: str, prompt: str, embedder: Embedder) -> Case | None:
-    """The audit of a prompt, through naming, made unless it is there."""
-    folder = options.work / model / prompt.split()[-1]
-    facts = folder / "data.npz"
-    if not facts.is_file():
-        if options.made_only:
-            return None
-        run = Run.create(folder / "run")
-        config = AuditConfig.of(prompt, model=model, n_images=options.n_images, device="cpu", n_attributes=20,
-                                max_frequency=RARE_SEEN_AT_MOST)  # fmt: skip
-        with run.locked():
-            if not run.is_done("capture", config.capture):
-                list(capture_and_train([run], [config]))
-            for stage in ("discover", "annotate"):
-                list(steps(run, stage, getattr(config, stage)))
-        audited = _read([run.read_image(sample) for sample in run.samples()], embedder, "a_")
-        np.savez(facts, **audited, **_read(list(_fresh_images(run)), embedder, "f_"))
-    with np.load(facts) as data:
-        both = [Facts(np.where(data[f"{side}_readable"][:, None], data[f"{side}_shows"], np.nan), data[f"{side}_clip"])
-                for side in "af"]  # fmt: skip
-    return Case(Run(folder / "run"), both[0], Facts(*(rows[:N_FRESH] for rows in both[1])))
-
-
-def _read(images: Sequence[Any], embedder: Embedder, side: str) -> dict[str, np.ndarray]:
-    found = judge(images)
-    return {f"{side}readable": found.readable, f"{side}shows": found.shows, f"{side}clip": embedder.images(images)}
-
-
-def _fresh_images(run: Run) -> Iterator[Any]:
-    capture, pipe = run.config.capture, loader(run.config.capture)()
-    seeds = [first_seed(capture) + index for index in range(N_FRESH)]
-    for images in generate_images(pipe, capture.prompt, seeds, defaults(pipe, capture.model, capture), 16):
-        yield from images
 
 
 class Recalled:
@@ -156,7 +109,7 @@ class Recalled:
 
     name = WorldJudge.name
 
-    def __init__(self, case: Case, embedder: Embedder):
+    def __init__(self, case: Audit, embedder: Embedder):
         self._case, self.texts = case, embedder.texts
 
     def verdicts(self, images: Any, subjects: Sequence[Any], tell: Any = None) -> list[Verdicts]:
@@ -178,7 +131,7 @@ class Recalled:
 class RecalledClip(ClipJudge):
     """CLIP as judge, with embeddings from before. No image is read: none of this world is wholly black."""
 
-    def __init__(self, case: Case, embedder: Embedder):
+    def __init__(self, case: Audit, embedder: Embedder):
         super().__init__(case.run)
         self.__dict__["embedder"] = Recalled(case, embedder)
 
@@ -195,12 +148,12 @@ class Unread(list):
         self.samples = samples
 
 
-def by_clip(case: Case) -> list[RareAttribute]:
+def by_clip(case: Audit) -> list[RareAttribute]:
     """The names that the audit gave."""
     return case.run.attributes
 
 
-def by_perfect(case: Case) -> list[RareAttribute]:
+def by_perfect(case: Audit) -> list[RareAttribute]:
     """The names of a model that sees everything rightly: the value that sets the top images off most from the random
     ones, of those in at least 80 % of the top images."""
 
@@ -212,12 +165,12 @@ def by_perfect(case: Case) -> list[RareAttribute]:
     return _by_script(case, answer)
 
 
-def by_sloppy(case: Case) -> list[RareAttribute]:
+def by_sloppy(case: Audit) -> list[RareAttribute]:
     """The names of a model that sees rightly what most top images show, and looks no further."""
     return _by_script(case, lambda top, control: (np.argsort(-top, kind="stable"), 10, 0))
 
 
-def _by_script(case: Case, answer: Callable[..., tuple[np.ndarray, int, int]]) -> list[RareAttribute]:
+def _by_script(case: Audit, answer: Callable[..., tuple[np.ndarray, int, int]]) -> list[RareAttribute]:
     run, named = case.run, []
     prompt, seed, samples, index_of = (
         run.config.capture.prompt,
@@ -237,7 +190,7 @@ def _by_script(case: Case, answer: Callable[..., tuple[np.ndarray, int, int]]) -
     return named
 
 
-ARMS: dict[str, tuple[Callable[[Case], list[RareAttribute]], Callable[[Case, Embedder], Judge]]] = {
+ARMS: dict[str, tuple[Callable[[Audit], list[RareAttribute]], Callable[[Audit, Embedder], Judge]]] = {
     "CLIP, checked by CLIP": (by_clip, RecalledClip),
     "CLIP, checked by the world's judge": (by_clip, Recalled),
     "perfect model": (by_perfect, Recalled),
@@ -245,11 +198,11 @@ ARMS: dict[str, tuple[Callable[[Case], list[RareAttribute]], Callable[[Case, Emb
 }
 
 
-def names_of(case: Case, arm: str, embedder: Embedder) -> list[Name]:
+def names_of(case: Audit, arm: str, embedder: Embedder) -> list[Name]:
     """Every listed neuron of an audit with its name before and after the check."""
     (namer, make_judge), run, config = ARMS[arm], case.run, EvaluateConfig()
     before, capture, index_of = namer(case), run.config.capture, run.index_of
-    fresh = [Sample(i, capture.prompt, first_seed(capture) + i, "", "") for i in range(len(case.fresh.shows))]
+    fresh = [Sample(i, capture.prompt, first_seed(capture) + i, "", "") for i in range(N_FRESH)]
     scored = scored_labels(run, before, material_of(run), config)
     checking = check_labels(run, make_judge(case, embedder), scored, fresh, config.confidence)
     after = exhausted(checking, lambda _: None).attributes
@@ -261,7 +214,7 @@ def names_of(case: Case, arm: str, embedder: Embedder) -> list[Name]:
         rare = VALUES[int(lift.argmax())].phrase if lift.any() else None
         found.append(Name(
             capture.prompt, first.frequency, first.label, last.label, last.label_holds,
-            *(bool(a.label and right[INDEX_OF[a.label]]) for a in (first, last)),
+            bool(first.label and right[INDEX_OF[first.label]]), bool(last.label and right[INDEX_OF[last.label]]),
             rare is not None, rare is not None and last.name == rare,
         ))  # fmt: skip
     return found

@@ -179,29 +179,6 @@ def contradiction(hits: int, n: int, judge: Calibration) -> float:
     return float(softmax(log_weights) @ beta.cdf(1 - specificities, hits + 0.5, n - hits + 0.5))
 
 
-def checked_interval(
-    confirmed: int, n: int, true_yes: int, positives: int, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
-) -> Interval:
-    """The interval on the true rate when a person has checked every yes of the judge and confirmed some.
-
-    Images are confirmed at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
-    Se, with Se = Beta(true_yes + 1/2, positives - true_yes + 1/2) from a calibration, cut to [0, 1].
-
-    At a nominal 95 %, for 100 to 1,000 images, rates of 0.1 % to 5 % and a true Se of .7 to 1, it covers at least 90 %
-    and 95 to 97 % on average over the rates. It covers less if the positives are easier than most images that show the
-    attribute: 78 % if Se is .8 on the positives and .5 on all.
-
-    Raises RaigenError unless the counts fit and 0 < confidence < 1.
-    """
-    _check_confidence(confidence)
-    _check_share("confirmed", confirmed, n)
-    _check_share("true_yes", true_yes, positives)
-    rng = np.random.default_rng(seed)
-    found = rng.beta(confirmed + 0.5, n - confirmed + 0.5, draws)
-    sensitivity = rng.beta(true_yes + 0.5, positives - true_yes + 0.5, draws)
-    return _quantiles((found / sensitivity).clip(0, 1), confidence, "checked, Beta posterior")
-
-
 def krippendorff_alpha(ratings: Float[np.ndarray, "judge unit"]) -> float | None:
     """Krippendorff's alpha for nominal ratings, NaN where a judge gave none: 1 - observed / expected disagreement.
 
@@ -294,19 +271,35 @@ def mean_interval(values: Float[np.ndarray, " image"], confidence: float = 0.95)
     return Mean(mean, mean - half, mean + half, len(values))
 
 
-def q_rarer(hits: Sequence[int], n: Sequence[int], rate: float) -> list[float]:
-    """q-values (see `q_values`) of "rarer than `rate`", one per attribute, shown by `hits` of `n` images.
+def p_rarer(hits: int, n: int, rate: float) -> float:
+    """p of "rarer than `rate`", shown by `hits` of `n` images: P(Binomial(n, rate) <= hits), one-sided.
 
-    p = P(Binomial(n, rate) <= hits), one-sided. Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
+    Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
 
-    >>> [round(q, 4) for q in q_rarer([0, 6], [600, 600], 0.01)]
-    [0.0048, 0.6063]
+    >>> p_rarer(0, 100, 0.05) < 0.01 < p_rarer(5, 100, 0.05)
+    True
     """
-    if not 0 < rate < 1:
-        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
-    for count, total in zip(hits, n, strict=True):
-        _check_share("hits", count, total)
-    return q_values(binom.cdf(np.array(hits), np.array(n), rate).tolist())
+    _check_rate(rate)
+    _check_share("hits", hits, n)
+    return float(binom.cdf(hits, n, rate))
+
+
+def p_below(low: float, high: float, rate: float, confidence: float = 0.95) -> float:
+    """About the probability that a rate with the interval [low, high] is not below `rate`: for intervals that know more
+    than a binomial test does. The arcsine of its square root counts as normal between the two ends.
+
+    Raises RaigenError unless 0 <= low < high <= 1, 0 < rate < 1 and 0 < confidence < 1.
+
+    >>> round(p_below(0.01, 0.05, 0.05), 3), round(p_below(0.0, 0.02, 0.05), 3)
+    (0.025, 0.0)
+    """
+    _check_rate(rate)
+    _check_confidence(confidence)
+    if not 0 <= low < high <= 1:
+        raise RaigenError(f"interval: expected 0 <= low < high <= 1; got [{low}, {high}]")
+    first, last, at = (math.asin(math.sqrt(share)) for share in (low, high, rate))
+    spread = (last - first) / (2 * norm.ppf((1 + confidence) / 2))
+    return float(norm.sf((at - (first + last) / 2) / spread))
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
@@ -323,6 +316,11 @@ def q_values(p_values: Sequence[float]) -> list[float]:
 def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str) -> Interval:
     low, high = np.quantile(rate, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high), method)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
 
 
 def _check_confidence(confidence: float) -> None:
@@ -399,7 +397,7 @@ def reviewed_rate(
     _check_confidence(confidence)
     _check_count("scores", len(scores))
     rng, n = np.random.default_rng(seed), len(scores)
-    looked, units = ~np.isnan(answers), scores / max(float(scores.std()), 1e-9)
+    looked, units = ~np.isnan(answers), in_deviations(scores)
     starts, slopes = (axis.ravel() for axis in np.meshgrid(np.linspace(-8, 6, 43), np.linspace(0, 6, 19)))
     logits = starts[:, None] + slopes[:, None] * units[looked]
     likelihood = -np.logaddexp(0, np.where(answers[looked] == 1, -logits, logits)).sum(axis=1)
@@ -409,3 +407,13 @@ def reviewed_rate(
     total = np.nansum(answers) + np.minimum(rng.poisson(others[chosen]), n - looked.sum())
     rate = rng.beta(total + 0.5, n - total + 0.5)
     return Estimate(float(np.median(rate)), _quantiles(rate, confidence, "checked, logistic in the judge's score"))
+
+
+def in_deviations(scores: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
+    """Scores in units of their standard deviation; 0 where all are the same, because they then tell nothing apart.
+
+    >>> in_deviations(np.array([-2.0, 2.0])).tolist(), in_deviations(np.array([3.0, 3.0])).tolist()
+    ([-1.0, 1.0], [0.0, 0.0])
+    """
+    spread = float(scores.std())
+    return scores / spread if spread > 1e-6 else np.zeros(len(scores))

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from scipy.stats import entropy
 
 import raigen
-from raigen.auditing.cross_prompt_rates import COLUMNS, as_csv
+from raigen.auditing.cross_prompt_rates import COLUMNS
 from raigen.cli import main as cli
 from raigen.comparison.axes import axis_of, axis_rate, proposed, read_axes
 from raigen.comparison.changes import changes_of, kind_of, verdict_when_asked
@@ -28,7 +28,7 @@ from raigen.judging.fresh import first_seed
 from raigen.judging.presence_table import table as presence_table
 from raigen.judging.rates import Rates
 from raigen.judging.vlm.answers import Answers, Budget
-from raigen.runs.files import write_tensors, write_text
+from raigen.runs.files import csv_text, write_tensors, write_text
 from raigen.runs.records import Difference, Presence, RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome
@@ -193,7 +193,7 @@ def test_the_same_comparison_again_is_the_same(study, two):
 def test_a_shared_autoencoder_is_told_by_prompt(study):
     assert "shared-title" not in study.report_path.read_text()
     rates = [("old", DOCTOR, 1, 7, TURBAN, under, rate) for under, rate in ((DOCTOR, 0.031), ("a <b>", 0.42))]
-    study.rates_path.write_text(as_csv(dict(zip(COLUMNS, row, strict=True)) for row in rates))
+    study.rates_path.write_text(csv_text(COLUMNS, (dict(zip(COLUMNS, row, strict=True)) for row in rates)))
     html = raigen.compare(study, judge="portraits", n_asked_images=0).report_path.read_text()
     (section,) = re.findall(r'<section id="shared".*?</section>', html, flags=re.S)
     assert "a &lt;b&gt;" in section and "<b>" not in section

@@ -121,11 +121,14 @@ def test_axes_of_another_shape_are_refused(tmp_path):
         read_axes(str(path.with_suffix(".toml")), "closed")
 
 
-@pytest.mark.parametrize("entry", ['{"question": 3, "answer": "yes"}', '[{"question": 3, "answer": "yes"}]'])
-def test_a_script_may_hold_numbers(entry, tmp_path):
+@pytest.mark.parametrize(
+    "entry", ['{"question": 3, "answer": "yes"}', '[{"question": 3, "answer": "yes"}]', "[3]", "3"]
+)
+def test_a_script_of_another_shape_is_refused(entry, tmp_path):
     path = tmp_path / "script.jsonl"
     path.write_text(entry)
-    assert Script(address_of(f"scripted:{path}"))._entries == [("3", "", "yes")]
+    with pytest.raises(RaigenError, match=r"script\.jsonl: expected entries such as .*, one a line; "):
+        Script(address_of(f"scripted:{path}"))
 
 
 def test_a_prompt_that_is_no_text_is_refused():

@@ -8,9 +8,9 @@ import pytest
 
 from raigen.config import EvaluateConfig
 from raigen.judging.annotate import as_annotated
-from raigen.judging.judges import Verdicts
 from raigen.judging.label_check import check_labels
 from raigen.judging.label_scores import material_of, scored_labels
+from raigen.judging.protocol import Verdicts
 from raigen.judging.rates import covers_more, presence_of
 from raigen.runs.files import write_text
 from raigen.runs.records import Sample, label_columns, rarest

@@ -21,12 +21,11 @@ from raigen.amplification.rendering import BrokenImageError, Recipe, with_streng
 from raigen.amplification.steering import Method
 from raigen.config import CONTROLS
 from raigen.errors import RaigenError
-from raigen.judging.judges import Subject
 from raigen.runs.records import Causal, Difference, RareAttribute, Sample
 from raigen.runs.steps import Tell
 from raigen.stats import LEVEL, above_controls, paired_difference, q_values
 
-Shows = Float[np.ndarray, " image"]  # 1 shows the attribute, 0 does not, NaN is unscored
+Shows = Float[np.ndarray, " _"]  # of some first seeds: 1 shows the attribute, 0 does not, NaN is unscored
 NEURONS = "control-neurons"  # the folder of the images of random neurons, which all attributes share
 
 
@@ -148,5 +147,5 @@ def _seen(
         except BrokenImageError:
             found.append(np.zeros(n))
             continue
-        found.append(experiment.evaluator.sees(made, Subject.of(attribute), tell))
+        found.append(experiment.evaluator.sees(made, attribute, tell))
     return found

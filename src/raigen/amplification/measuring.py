@@ -20,7 +20,7 @@ from raigen.judging.judges import (
 )
 from raigen.judging.rates import presence_of
 from raigen.judging.vlm.answers import Answers, Budget
-from raigen.runs.records import Difference, Sample
+from raigen.runs.records import Difference, RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
 from raigen.stats import mean_interval, paired_difference, q_values, rate_interval
@@ -68,9 +68,11 @@ class Evaluator:
         reading = read_world(images) if self.in_world else None
         return Observed(samples, embeddings, verdicts, reading)
 
-    def sees(self, samples: Sequence[Sample], subject: Subject, tell: Tell) -> Float[np.ndarray, " image"]:
-        """Whether each image shows the subject, by the first judge: 1, 0, or NaN if unscored."""
-        return self.judges[0].verdicts(StoredImages(self.run, samples, "amplify"), [subject], tell)[0].shows
+    def sees(self, samples: Sequence[Sample], attribute: RareAttribute, tell: Tell) -> Float[np.ndarray, " image"]:
+        """Whether each image shows the attribute, by the first judge: 1, 0, or NaN if unscored."""
+        return (
+            self.judges[0].verdicts(StoredImages(self.run, samples, "amplify"), [Subject.of(attribute)], tell)[0].shows
+        )
 
     def summary(self, seen: Observed) -> dict[str, Any]:
         """The measures of one set of images by itself."""

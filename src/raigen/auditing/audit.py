@@ -47,7 +47,7 @@ def audit(
     folder holds a run with other options.
 
         run = raigen.audit("a photo of a doctor", n_images=300)
-        print([attribute.label for attribute in run.attributes])
+        print([attribute.title for attribute in run.attributes])
     """
     config = AuditConfig.of(prompt, model=model, n_images=n_images, **options)
     run = Run.create(run_dir or default_run_dir(prompt))

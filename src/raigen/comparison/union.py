@@ -30,11 +30,11 @@ def findings_of(runs: Sequence[Run]) -> dict[str, list[Finding]]:
     for run in runs:
         prompt, model = place_of(run)
         for a in run.attributes:
-            if a.name:
-                asked = a.suggested_prompt or f"{prompt}, {a.label}"
-                finding = Finding(prompt=prompt, model=model, rank=a.rank, neuron=a.neuron, label=a.label,
+            if label := a.name:
+                asked = a.suggested_prompt or f"{prompt}, {label}"
+                finding = Finding(prompt=prompt, model=model, rank=a.rank, neuron=a.neuron, label=label,
                                   minority_score=a.minority_score, suggested_prompt=asked)  # fmt: skip
-                found.setdefault(a.label, []).append(finding)
+                found.setdefault(label, []).append(finding)
     return found
 
 

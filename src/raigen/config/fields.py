@@ -20,6 +20,7 @@ FORMS = (
     "openai:MODEL for OpenAI, openai:MODEL@http://HOST:PORT/v1 for a server that speaks its protocol (vLLM, Ollama, "
     "llama.cpp, LM Studio), transformers:FOLDER_OR_ID for a model in this process, or scripted:FILE"
 )
+AFTER_AT = "http:// or https:// and a host after the @, as in openai:MODEL@http://HOST:PORT/v1"
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {  # by their names in annotated-types
     "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
 }  # fmt: skip
@@ -99,41 +100,40 @@ class ModelAddress(NamedTuple):
         return f"{self.model} at {urlsplit(self.endpoint).netloc if self.kind == 'openai' else 'this machine'}"
 
 
-def _check_url(url: str, name: str) -> None:
-    """Raises RaigenError unless this is the base URL of a server, without anything secret."""
-    try:
-        parts = urlsplit(url)
-        is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # brackets or a port that cannot be read
-        is_server = False
-    if not is_server:
-        raise RaigenError(f"{name}: expected http:// or https:// and a host after the @, such as "
-                          "openai:MODEL@http://localhost:8000/v1")  # fmt: skip  # what came may hold a password
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise RaigenError(
-            f"{name}: expected a URL without a name, a password or a query, because it is recorded in the run; put the "
-            "key into the environment variable RAIGEN_API_KEY"
-        )
-
-
 def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> ModelAddress:
     """The address that `text` spells out.
 
-    Raises RaigenError when `text` has none of the `FORMS`, or contains a password or a query. What follows an @ must be
-    the URL of a server, or the images would go to OpenAI. The message calls the value `name` and lists `others` as
-    further legal values.
+    Raises RaigenError when `text` has none of the `FORMS`, or contains a password or a key. The message calls the value
+    `name` and lists `others` as further legal values. A server whose `http://` was forgotten is never taken for a model
+    of OpenAI.
 
     >>> address_of("openai:gpt-4o-mini").endpoint
     'https://api.openai.com/v1'
     """
-    server = re.fullmatch(r"openai:(?P<model>[^\s@]+)(@(?P<url>\S*))?", text)
+    server = re.fullmatch(r"openai:(?P<model>\S\S*?)(@(?P<url>[a-zA-Z]+:/\S*))?", text)
     other = re.fullmatch(r"(?P<kind>transformers|scripted):(?P<model>.+)", text)
+    if server and server["url"]:
+        return ModelAddress("openai", server["model"], _endpoint(name, server["url"]))
     if server:
-        url = OPENAI_URL if server["url"] is None else server["url"]
-        _check_url(url, name)
-        return ModelAddress("openai", server["model"], url.rstrip("/"))
+        model = server["model"].removeprefix("@")  # names of models may begin with it
+        need("@" not in model and "://" not in model, name, model.rpartition("@")[2], AFTER_AT)
+        return ModelAddress("openai", server["model"], OPENAI_URL)
     if other and other["kind"] == "transformers":
         return ModelAddress("transformers", other["model"], "here")
     if other:
         return ModelAddress("scripted", other["model"], other["model"])
     raise RaigenError(f"{name}: expected {', '.join([*others, FORMS])}; got {text!r}")
+
+
+def _endpoint(name: str, url: str) -> str:
+    """The base URL of a server. Raises RaigenError for anything else, without repeating what may be a secret."""
+    try:
+        place = urlsplit(url)
+        is_right = bool(place.scheme in ("http", "https") and place.hostname and place.port != 0 and url.isprintable())
+    except ValueError:  # brackets or a port of another form
+        is_right, place = False, urlsplit("")
+    need("@" not in place.netloc and not place.query and not place.fragment, name, "one that has them",
+         "a URL without a name, password, query, or fragment, because it is recorded in the run; put the key into the "
+         "environment variable RAIGEN_API_KEY")  # fmt: skip
+    need(is_right, name, url, AFTER_AT)
+    return url.rstrip("/")

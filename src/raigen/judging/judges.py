@@ -197,7 +197,7 @@ class VlmJudge:
     @property
     def usage(self) -> Usage:
         """What the answers of the model took so far."""
-        return self._answers.usage(self._address.model)
+        return self._answers.usage(self._address)
 
 
 def asking(judge: Judge, looks: Sequence[Look]) -> Iterator[Tick]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from raigen.judging.annotate import relabeled
-from raigen.judging.judges import Judge, Look, StoredImages, Subject, Verdicts, asking
+from raigen.judging.judges import asking
 from raigen.judging.label_scores import Scored
+from raigen.judging.protocol import Judge, Look, StoredImages, Subject, Verdicts
 from raigen.judging.rates import presence_of, ratio_of
 from raigen.runs.records import Presence, RareAttribute, Sample
 from raigen.runs.run import Run

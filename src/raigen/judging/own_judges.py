@@ -229,7 +229,7 @@ def _read(one: Any) -> tuple[float, float] | None:
         return None
     if is_pair and not (isinstance(sure, Real) and not isinstance(sure, bool) and 0 <= float(sure) <= 1):
         return None
-    return math.nan if verdict is None else float(verdict), float(sure) if is_pair else math.nan
+    return math.nan if verdict is None else float(verdict), float(sure) if isinstance(sure, Real) else math.nan
 
 
 def _answer(cells: Mapping[str, str], place: str) -> tuple[float, float]:

@@ -139,7 +139,9 @@ def cheapest_of(entries: Sequence[Entry]) -> dict[str, Any] | None:
         return None
     halved = len(tried) > 1 and all(_is_halved(point) for _, point in tried)
     entry, point = min(tried, key=lambda each: _cost(each[1], each[1]["halves"][0] if halved else each[1]["presence"]))
-    row = _row(entry, point) | {"chosen_on": "half" if halved else "all" if len(tried) > 1 else "nothing"}
+    row: dict[str, Any] = _row(entry, point) | {
+        "chosen_on": "half" if halved else "all" if len(tried) > 1 else "nothing"
+    }
     if halved:
         hits, n = point["halves"][1]["hits"], point["halves"][1]["n"]
         low, high, _ = rate_interval(hits, n, entry["setup"].get("confidence", 0.95))
