@@ -92,12 +92,12 @@ def test_what_needs_no_image_is_checked_before_the_first(
     monkeypatch.setattr("raigen.diffusion.generation._call", None)  # no image can be made
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
-    args = [command, "a photo of a doctor", "--model", str(sd_folder), "--embedder", str(clip_folder), *flags]
-    assert main(args) == 2
+    model = [] if "--model" in flags else ["--model", str(sd_folder)]
+    assert main([command, "a photo of a doctor", *model, "--embedder", str(clip_folder), *flags]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_prompt_without_room_for_names_is_told_before_the_first_image(sd_folder, clip_folder, tmp_path, capsys):
-    args = ["plan", "a photo of a doctor " * 4, "--model", str(sd_folder), "--embedder", str(clip_folder)]
+    args = ["plan", "a photo of a doctor " * 5, "--model", str(sd_folder), "--embedder", str(clip_folder)]
     assert main(args) == 2
     assert "a prompt that leaves room for a name in the 77 tokens that CLIP reads" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from raigen.judging.review import tasks
 from raigen.report.neuron_cards import _evidence, _kin, _scores
 from raigen.report.page import _truth, read_neurons
 from raigen.report.report import report
+from raigen.runs.files import write_text
 from raigen.runs.images import whole_samples
 from raigen.runs.run import Run
 from tests.support.run_folder import PROMPT, make_run
@@ -43,14 +44,16 @@ DAMAGES = {
     "latin-1": lambda data: b"caf\xe9," + data,
     "utf-16": lambda data: data.decode("utf-8", "replace").encode("utf-16"),
     "zeros": lambda data: bytes(len(data)),
-    "huge number": lambda data: b'{"neuron": 1e999, "format": 1e999, "stages": 3}',
+    "huge number": lambda data: b'{"format": 1e999, "stages": 3}',
     "html": lambda data: b"<!doctype html><p>not found",
 }
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("whole") / "run", n_attributes=2)
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", n_attributes=2)
+    write_text(run.annotations_path, '{"neuron": 21, "label": "a hat", "evidence": "in all of A"}\n')
+    return run
 
 
 @pytest.fixture
