@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom, binomtest, fisher_exact, multinomial
 
 from raigen.errors import RaigenError
+from raigen.judging.posterior import Calibration, calibrated_interval, contradiction
 from raigen.judging.review import reviewed_rate
 from raigen.stats import (
-    Calibration,
     above_controls,
-    calibrated_interval,
-    contradiction,
     images_needed,
     krippendorff_alpha,
     mean_interval,
