@@ -17,11 +17,12 @@ from selenium.webdriver.common.keys import Keys
 from raigen.cli.main import main
 from raigen.errors import RaigenError
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
-from raigen.judging.review import Task, digest, read_ticks, review, tasks, to_look_at
+from raigen.judging.posterior import Calibration, calibrated_interval
+from raigen.judging.review import Task, digest, read_ticks, review, reviewed_rate, tasks, to_look_at
 from raigen.runs.files import write_text
 from raigen.runs.records import Presence, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.stats import Calibration, calibrated_interval, rate_interval, reviewed_rate
+from raigen.stats import rate_interval
 from tests.support.run_folder import HOSTILE, make_run, text_of, view, write
 
 RAW = Presence(0.02, 0.009, 0.04, 6, 300, 0, "a judge", "95 % Clopper-Pearson")

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from raigen.config import rows_of
 from raigen.errors import RaigenError
+from raigen.judging.posterior import Calibration, calibrated_interval, contradiction
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, calibrated_interval, contradiction
 
 FEW_POSITIVES, FEW_NEGATIVES = 10, 50  # with fewer images of a class, the calibrated interval is very wide
 SURE = 0.975  # the posterior probability with which a judge and its calibration contradict each other

@@ -194,6 +194,8 @@ class _Crew:
         while self.n_pending:
             self._done.get()
             self.n_pending -= 1
+        for thread in self._threads:  # they have nothing left to do
+            thread.join()
 
     def _run(self) -> None:
         for task in iter(self._todo.get, None):
