@@ -53,6 +53,7 @@ bench: $(STAMP)
 		"a photo of a farmer" "a photo of a sheriff" "a photo of a CEO" "a photo of a cleaner"
 	$(VENV)/bin/python -m benchmarks.rates
 	$(VENV)/bin/python -m benchmarks.cost.full_size
+	$(VENV)/bin/python -m benchmarks.tables
 
 # The same, much smaller: it shows that every part runs, and measures nothing.
 bench-quick: $(STAMP)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from benchmarks.common.intervals import interval_of, median_interval
+from benchmarks.common.intervals import SHARE, interval_of, median_interval
 from raigen.amplification.dose_response import PER_WANTED
 from raigen.stats import rate_interval, ratio_interval
 
@@ -141,6 +141,14 @@ def mixed(cell: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first row of each label under each prompt: two neurons with one name are one attribute."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault((row["prompt"], row["label"]), row)
+    return list(found.values())
+
+
 def goals(rows: Sequence[dict[str, Any]], mixtures: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Each goal with its target, the result, the 95 % interval, the sample size, and whether it was met.
 
@@ -207,7 +215,7 @@ def mean(rows: Iterable[dict[str, Any]], name: str, field: str, wanted: str, mee
     for row in rows:
         by_prompt.setdefault(row["prompt"], []).extend(values([row], name, field))
     means = [np.nanmean(found) for found in by_prompt.values() if len(found)]
-    return _held(interval_of(np.array(means)), wanted, meets)
+    return _held(interval_of(np.array(means), SHARE), wanted, meets)
 
 
 def share(flags: Sequence[bool], at_least: float) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from PIL import Image
 
 import raigen
 from benchmarks.amplification.audits import BATCH, COLUMN_OF, Aim, AuditOptions, aims_of, audited
-from benchmarks.amplification.goals import CURVES, goals, mixed, row_of
+from benchmarks.amplification.goals import CURVES, distinct, goals, mixed, row_of
 from benchmarks.common.intervals import shown, without_nan
 from raigen.amplification.dose_response import MOST_PER_KEPT, PER_WANTED
 from raigen.errors import RaigenError
@@ -240,11 +240,12 @@ def mix_of(options: Options, run: Run, pair: Sequence[Aim]) -> dict[str, Any] | 
 def write_results(options: Options, rows: list[dict], mixtures: list[dict]) -> None:
     """Writes amplification.json: the goals, the goals over correctly named attributes, every attribute, every
     mixture."""
-    right = [row for row in rows if row["top share"] >= SHARED_BY_AT_LEAST]
+    once = distinct(rows)
+    right = [row for row in once if row["top share"] >= SHARED_BY_AT_LEAST]
     asked = {name: value for name, value in asdict(options).items() if name not in ("work", "source", "results")}
     found = {
         "options": asked,
-        "goals": goals(rows, mixtures), "goals, top images show the name": goals(right, mixtures),
+        "goals": goals(once, mixtures), "goals, top images show the name": goals(right, mixtures),
         "attributes": rows, "mixtures": mixtures,
     }  # fmt: skip
     write_text(options.results / "amplification.json", json.dumps(without_nan(found), indent=1) + "\n")
@@ -253,7 +254,7 @@ def write_results(options: Options, rows: list[dict], mixtures: list[dict]) -> N
 def table(rows: list[dict], mixtures: list[dict]) -> str:
     """The goals, then the attributes and the mixtures, as Markdown tables."""
     lines = ["", "| goal | wanted | found | n | met |", "|---|---|---|---|---|"]
-    for name, held in goals(rows, mixtures).items():
+    for name, held in goals(distinct(rows), mixtures).items():
         met = {True: "yes", False: "no", None: ""}[held["met"]]
         lines.append(f"| {name} | {held['wanted']} | {shown(held)} | {held['n']} | {met} |")
     columns = ("prompt", "contrast, best", "random-pattern", "random-contrast", "steer, best", "set",

@@ -34,7 +34,7 @@ import raigen
 from benchmarks.amplification.audits import BATCH, Aim, AuditOptions, aims_of, audited
 from benchmarks.amplification.likelihood import angles_of, bits_per_dimension, log_likelihood
 from benchmarks.amplification.methods import image, kept
-from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.intervals import ANY, SHARE, interval_of, shown, without_nan
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
@@ -142,12 +142,15 @@ def velocity_of(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The mean of each measure over prompts (each the mean of its attributes), with Student's interval."""
+    """The mean of each measure over prompts (each the mean of its attributes), with its interval."""
     by_prompt: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_prompt.setdefault(row["prompt"], []).append(row)
     return {
-        name: interval_of(np.array([np.mean([row[name] for row in found]) for found in by_prompt.values()]))
+        name: interval_of(
+            np.array([np.mean([row[name] for row in found]) for found in by_prompt.values()]),
+            SHARE if name.startswith("presence") else ANY,
+        )
         for name in MEASURES
     }
 

@@ -14,13 +14,13 @@ import numpy as np
 import tyro
 
 from benchmarks.common.cells import activations_of, capture, cell_of, encode, trained
-from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.intervals import COUNT, interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, Truth, verdicts
 from benchmarks.common.results import RESULTS
+from benchmarks.common.world import WORLD
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.sae.fit import Training
-from raigen.world.attributes import PROMPTS
 
 EVERY = 10  # steps
 PUBLISHED_BATCHES = 20
@@ -34,8 +34,8 @@ class Options:
     """Folder of the discovery benchmark, with its cells."""
     results: Path = RESULTS
     """Where dead.json goes."""
-    prompts: tuple[str, ...] = field(default=PROMPTS[:3])
-    """Prompts of the portraits world."""
+    prompts: tuple[str, ...] = field(default=WORLD.prompts[:3])
+    """Prompts of the world."""
     n_images: int = 1000
     """Images per prompt, as in the discovery benchmark."""
 
@@ -68,7 +68,10 @@ def main(options: Options) -> None:
             for key, value in counts.items():
                 found.setdefault(name, {}).setdefault(key, []).append(float(value))
         print(prompt, {name: {key: values[-1] for key, values in by.items()} for name, by in found.items()}, flush=True)
-    result = {name: {key: interval_of(np.array(v)) for key, v in by.items()} for name, by in found.items()}
+    result = {
+        name: {key: interval_of(np.array(v), COUNT) | {"values": v} for key, v in by.items()}
+        for name, by in found.items()
+    }
     write_text(options.results / "dead.json", json.dumps(without_nan(result), indent=1) + "\n")
     for name, by_key in result.items():
         print(name, *(f"{key} {shown(value)}" for key, value in by_key.items()), sep="\n  ")

@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.intervals import CORRELATION, SHARE, interval_of, shown, without_nan
 from benchmarks.common.results import RESULTS
 from raigen.config import SAEConfig, TrainConfig
 from raigen.runs.files import write_text
@@ -105,7 +105,11 @@ def main(options: Options) -> None:
     result: dict[str, Any] = {"seeds": options.seeds}
     for name, width in WIDTHS.items():
         runs = [one_seed(seed, options.n_samples, width) for seed in range(options.seeds)]
-        result[name] = {key: interval_of(np.array([run[key] for run in runs])) for key in runs[0]}
+        found = {key: [run[key] for run in runs] for key in runs[0]}
+        result[name] = {
+            key: interval_of(np.array(values), SHARE if key.startswith("P(") else CORRELATION) | {"values": values}
+            for key, values in found.items()
+        }
         print(name, *(f"{key}: {shown(value)}" for key, value in result[name].items()), sep="\n  ", flush=True)
     write_text(options.results / "toy_tree.json", json.dumps(without_nan(result), indent=1) + "\n")
 

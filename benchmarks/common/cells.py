@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from benchmarks.common.world import WORLD, World
 from raigen.auditing.audit import run_stage
 from raigen.config import CaptureConfig, SAEConfig, TrainConfig
 from raigen.discovery.embeddings import Embedder
@@ -22,12 +23,14 @@ from raigen.sae.model import MatryoshkaSAE
 from raigen.sae.reservoir import Reservoir
 from raigen.sae.scaling import InputScaling
 from raigen.sae.stream import drawn, reservoir_capacity
-from raigen.world.attributes import VALUE_NAMES
-from raigen.world.judge import judge
-from raigen.world.planted import control_values
 
 CALIBRATION_TOKENS = 8192
 SEEDS_APART = 100_000  # between generation seeds; audits begin at 0, fresh images at a billion
+
+
+def controls(prompt: str, world: World = WORLD) -> Int[np.ndarray, " control"]:
+    """The columns of the values that are never planted for a prompt, but are common for others."""
+    return np.array([world.value_names.index(name) for name in world.control_values(prompt)], dtype=np.int64)
 
 
 class Cell(NamedTuple):
@@ -44,10 +47,8 @@ class Cell(NamedTuple):
     embeddings: dict[str, Float[np.ndarray, "image width"]]
     mid: Float[np.ndarray, "image token d_in"]
 
-    @property
-    def controls(self) -> np.ndarray:
-        """The values that are never planted for this prompt, but are common for others."""
-        return np.array([VALUE_NAMES.index(name) for name in control_values(self.prompt)], dtype=np.int64)
+    controls: Int[np.ndarray, " control"]
+    """The values that are never planted for this prompt, but are common for others."""
 
 
 class Codes(NamedTuple):
@@ -59,21 +60,21 @@ class Codes(NamedTuple):
     n_coarse: int
 
 
-def capture(work: Path, prompt: str, seed: int, n_images: int, **options) -> Run:
+def capture(work: Path, prompt: str, seed: int, n_images: int, model: str = WORLD.pipeline) -> Run:
     """The images and activations, by the `capture` stage of raigen; resumes where it was interrupted."""
     run = Run.create(work / prompt.split()[-1] / f"g{seed}")
-    config = CaptureConfig(prompt, n_images=n_images, base_seed=seed * SEEDS_APART, store=True, **options)
+    config = CaptureConfig(prompt, model=model, n_images=n_images, base_seed=seed * SEEDS_APART, store=True)
     run_stage(run, "capture", config)
     return run
 
 
-def cell_of(run: Run, prompt: str, seed: int) -> Cell:
+def cell_of(run: Run, prompt: str, seed: int, world: World = WORLD) -> Cell:
     """Judges and embeds the images of a run, once."""
     path = run.dir / "truth.safetensors"
     if not path.exists():
         images = [run.read_image(sample) for sample in run.samples()]
-        verdict = judge(images)
-        embedder = Embedder("portraits", "cpu")
+        verdict = world.judge(images)
+        embedder = Embedder(world.embedder, "cpu")
         small = np.stack([np.asarray(image.resize((16, 16))).reshape(-1) for image in images]).astype(np.float32)
         tower = torch.cat([_tower(embedder, images[i : i + 64]) for i in range(0, len(images), 64)])
         tensors = {
@@ -87,6 +88,7 @@ def cell_of(run: Run, prompt: str, seed: int) -> Cell:
     return Cell(
         prompt, seed, readable, stored["shows"].astype(bool)[readable],
         {name: stored[name][readable] for name in ("clip", "tower", "pixels")}, mid[readable],
+        controls(prompt, world),
     )  # fmt: skip
 
 

@@ -4,13 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 
-from benchmarks.common.intervals import without_nan
+from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import BANDS
 from raigen.runs.files import write_text
-
-Summary = dict[str, dict[str, dict[str, float]]]
 
 
 def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
@@ -21,9 +18,8 @@ def recall_figure(result: Summary, path: Path, depth: int = 20) -> None:
             value = values.get(f"recall@{depth} in {100 * low:g}-{100 * high:g} %")
             if value and value["n"]:
                 band = f"{100 * low:g}-{100 * high:g}"
-                low_end, high_end = np.clip([value["low"], value["high"]], 0, 1)
-                points.append({"arm": arm, "rate (%)": band, "recall": value["mean"], "low": float(low_end),
-                               "high": float(high_end)})  # fmt: skip
+                points.append({"arm": arm, "rate (%)": band, "recall": value["mean"], "low": value["low"],
+                               "high": value["high"]})  # fmt: skip
     order = [f"{100 * low:g}-{100 * high:g}" for low, high in BANDS]
     base = alt.Chart(alt.Data(values=without_nan(points))).encode(
         x=alt.X("rate (%):N", sort=order, title="rate of the value in the images (%)", axis=alt.Axis(labelAngle=0)),

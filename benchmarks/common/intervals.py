@@ -1,21 +1,46 @@
 """Means and medians with their intervals."""
 
+import math
 import re
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit, logit
 from scipy.stats import binom
 from scipy.stats import t as student
 
+Summary = dict[str, dict[str, dict[str, float]]]  # row -> measure -> mean with its interval
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)  # the ends that a mean cannot pass
+COUNT, ANY = (0.0, math.inf), (-math.inf, math.inf)
+FEWEST = 3  # values that say how much they vary
 
-def interval_of(means: Float[np.ndarray, " seed"]) -> dict[str, float]:
-    """Mean and 95 % Student interval; without an interval for fewer than two."""
-    if len(means) == 0:
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    mean, n = float(means.mean()), len(means)
-    half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+def interval_of(values: Float[np.ndarray, " prompt"], within: tuple[float, float]) -> dict[str, float]:
+    """Mean of independent values, usually one for each prompt, with a 95 % interval that stays `within` the two ends.
+
+    Between two finite ends it is Student's interval of the mean's logit (by the delta method: the standard error is
+    divided by the slope); otherwise Student's interval of the mean itself, cut off at the ends. There is no interval
+    for fewer than three values, or for values that do not vary, because they do not say how much others would.
+    """
+    n, nan = len(values), math.nan
+    mean = float(values.mean()) if n else nan
+    spread = float(values.std(ddof=1)) if n >= FEWEST and np.ptp(values) > 0 else 0.0
+    if spread == 0 or not within[0] < mean < within[1]:
+        return {"mean": mean, "low": nan, "high": nan, "n": n}
+    low, high = _ends(mean, float(student.ppf(0.975, n - 1)) * spread / math.sqrt(n), within)
+    return {"mean": mean, "low": low, "high": high, "n": n}
+
+
+def _ends(mean: float, half: float, within: tuple[float, float]) -> tuple[float, float]:
+    """The ends of an interval around a mean, from half the length of Student's interval."""
+    least, most = within
+    if not all(map(math.isfinite, within)):
+        return max(least, mean - half), min(most, mean + half)
+    place = (mean - least) / (most - least)
+    half /= (most - least) * place * (1 - place)
+    low, high = (least + (most - least) * float(expit(logit(place) + step)) for step in (-half, half))
+    return low, high
 
 
 def median_interval(values: Float[np.ndarray, " value"]) -> dict[str, float]:
@@ -35,14 +60,20 @@ def median_interval(values: Float[np.ndarray, " value"]) -> dict[str, float]:
     return {"mean": middle, "low": low, "high": high, "n": n}
 
 
-def shown(value: dict[str, float]) -> str:
-    """`.80 [.75, .85]`, or the mean alone where there is no interval.
+def shown(value: dict[str, float], n: float = 0) -> str:
+    """`.80 [.75, .85]`, or the mean alone where there is no interval; with its number of values if that is below `n`,
+    and `-` for none.
 
-    >>> shown({"mean": 10.0, "low": -0.25, "high": 0.5})
-    '10.00 [-.25, .50]'
+    >>> shown({"mean": 10.0, "low": -0.25, "high": 0.5, "n": 4}, n=6)
+    '10.00 [-.25, .50] (n = 4)'
     """
-    mean, low, high = (re.sub(r"^(-?)0\.", r"\1.", f"{value[name]:.2f}") for name in ("mean", "low", "high"))
-    return mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"
+    if np.isnan(value["mean"]):
+        return "-"
+    mean, low, high = (
+        re.sub(r"^(-?)0\.", r"\1.", f"{round(value[name], 2) + 0.0:.2f}") for name in ("mean", "low", "high")
+    )
+    text = mean if np.isnan(value["low"]) else f"{mean} [{low}, {high}]"
+    return text + (f" (n = {value['n']})" if value["n"] < n else "")
 
 
 def without_nan(data: Any) -> Any:
@@ -52,3 +83,10 @@ def without_nan(data: Any) -> Any:
     if isinstance(data, list):
         return [without_nan(value) for value in data]
     return None if isinstance(data, float) and not np.isfinite(data) else data
+
+
+def with_nan(data: Any) -> Any:
+    """Dicts with NaN for None: what `without_nan` wrote of numbers, read back."""
+    if isinstance(data, dict):
+        return {key: with_nan(value) for key, value in data.items()}
+    return math.nan if data is None else data

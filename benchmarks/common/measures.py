@@ -13,6 +13,8 @@ from raigen.world.truth import SHARED_BY_AT_LEAST as SHARED_BY
 
 BANDS = ((0.0, 0.005), (0.005, 0.01), (0.01, 0.02), (0.02, 0.05), (0.05, 0.10))  # of rates: above, and up to
 N_TOP = 10
+RANGES = {"redundancy": (1.0, np.inf), "rate correlation": (-1.0, 1.0), "listed": (0.0, np.inf),
+          "control hits": (0.0, np.inf)}  # of the measures; all others are shares, in [0, 1]  # fmt: skip
 LIFT = 2.0  # a value must be this much more frequent in the top images than in all images
 
 

@@ -8,7 +8,6 @@ this end, and the one that varies the number of images, which shows the defaults
 `benchmarks.discovery.hookpoint_search` measures the choice of the hookpoint.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -26,12 +25,12 @@ from benchmarks.common.cells import Cell, Codes, activations_of, capture, cell_o
 from benchmarks.common.figures import ablation_figure
 from benchmarks.common.intervals import without_nan
 from benchmarks.common.measures import Truth, measure
-from benchmarks.common.results import RESULTS, as_csv, summary
+from benchmarks.common.results import RESULTS, as_csv, read_rows, summary
+from benchmarks.common.world import WORLD
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
-from raigen.world.attributes import PROMPTS
 
 
 class Point(NamedTuple):
@@ -62,8 +61,8 @@ class Options:
     """Folder of the discovery benchmark."""
     results: Path = RESULTS
     """Where ablations.csv, .json and .svg go."""
-    prompts: tuple[str, ...] = field(default=PROMPTS[:5])
-    """Prompts of the portraits world."""
+    prompts: tuple[str, ...] = field(default=WORLD.prompts[:5])
+    """Prompts of the world."""
     n_images: int = 1000
     """Images per prompt and generation seed, as in the discovery benchmark."""
     generation_seeds: int = 1
@@ -114,10 +113,15 @@ def main(options: Options) -> None:
         for prompt in options.prompts:
             rows += list(rows_of(options, prompt, seed))
             print(f"{prompt}, seed {seed}", flush=True)
-    write_text(options.results / "ablations.csv", as_csv(rows))
-    result = summary(rows, options.prompts, "prompts")
-    write_text(options.results / "ablations.json", json.dumps(without_nan(result), indent=1) + "\n")
-    ablation_figure(result, options.results / "ablations.svg")
+    write_results(options.results, rows)
+
+
+def write_results(results: Path, rows: list[dict]) -> None:
+    """Writes all rows as CSV, the means over prompts as JSON, and the figure."""
+    write_text(results / "ablations.csv", as_csv(rows))
+    result = summary(rows, {row["prompt"] for row in rows}, "prompts")
+    write_text(results / "ablations.json", json.dumps(without_nan(result), indent=1) + "\n")
+    ablation_figure(result, results / "ablations.svg")
 
 
 def rows_of(options: Options, prompt: str, seed: int) -> Iterator[dict]:
@@ -134,8 +138,7 @@ def rows_of(options: Options, prompt: str, seed: int) -> Iterator[dict]:
             values = measured(options, point, prompt, seed)
             place = {"prompt": prompt, "generation_seed": seed, "sae_seed": 0, "arm": f"{point.curve}: {point.place}"}
             write_text(path, as_csv(place | {"measure": name, "value": value} for name, value in values.items()))
-        with path.open(encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
+        yield from read_rows(path)
 
 
 def measured(options: Options, point: Point, prompt: str, seed: int) -> dict[str, float]:
@@ -192,7 +195,7 @@ def joined(cells: Iterable[Cell], n: int) -> Cell:
     return Cell(
         cells[0].prompt, cells[0].seed, readable, np.concatenate([cell.shows for cell in cells])[:kept],
         {name: np.concatenate([cell.embeddings[name] for cell in cells])[:kept] for name in cells[0].embeddings},
-        np.concatenate([cell.mid for cell in cells])[:kept],
+        np.concatenate([cell.mid for cell in cells])[:kept], cells[0].controls,
     )  # fmt: skip
 
 

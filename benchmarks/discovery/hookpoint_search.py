@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from safetensors.numpy import load_file, save_file
 from scipy.stats import rankdata, spearmanr
 
-from benchmarks.common.intervals import interval_of, without_nan
+from benchmarks.common.cells import controls
+from benchmarks.common.intervals import CORRELATION, interval_of, without_nan
 from benchmarks.common.measures import Listing, Truth, average_precision, measure
 from benchmarks.common.results import HELD_OUT, RESULTS
+from benchmarks.common.world import WORLD
 from raigen.config import SearchConfig
 from raigen.discovery.listing import NeuronList
 from raigen.discovery.scores import NeuronScores
@@ -30,9 +32,6 @@ from raigen.discovery.search import SAE_SEEDS, Reading, ranked, rating_of, try_h
 from raigen.runs.files import write_text
 from raigen.runs.records import HookpointRating
 from raigen.runs.steps import exhausted
-from raigen.world.attributes import VALUE_NAMES
-from raigen.world.judge import judge
-from raigen.world.planted import control_values
 from raigen.world.truth import RARE_SEEN_AT_MOST
 
 CHOSEN_ON = ("a photo of a doctor", "a photo of a nurse")
@@ -46,14 +45,14 @@ MEASURES = ("score", "concentration", "stability", "dead_share", "n_listed")
 class Options:
     """The benchmark of the hookpoint search."""
 
-    model: str = "portraits"
-    """A model of the portraits world. Give any other than `portraits` its own `work` and `name`."""
+    model: str = WORLD.pipeline
+    """A model of the world. Give any other than the first its own `work` and `name`."""
     default: str = "unet.mid_block"
     """The default hookpoint of this model."""
     name: str = "hookpoint_search"
     """Name of the file in `results`."""
     prompts: tuple[str, ...] = field(default=(*CHOSEN_ON, *REPORTED_ON))
-    """Prompts of the portraits world."""
+    """Prompts of the world."""
     n_images: int = 300
     """Images per prompt."""
     work: Path = Path("bench-work/hookpoint_search")
@@ -81,7 +80,7 @@ def main(options: Options) -> None:
 def measured(options: Options, prompt: str) -> list[dict[str, Any]]:
     """A row for each hookpoint of a prompt, best first by the search."""
     tried, shows = material(options, prompt)
-    truth = Truth(shows, np.array([VALUE_NAMES.index(name) for name in control_values(prompt)], dtype=np.int64))
+    truth = Truth(shows, controls(prompt))
     known = {each.path: truths(each, truth) for each in tried}
     rows = [rating._asdict() | known[rating.path] for rating in ranked(tried)]
     return [{name: value for name, value in row.items() if name != "readings"} for row in rows]
@@ -93,7 +92,8 @@ def material(options: Options, prompt: str) -> tuple[list[HookpointRating], Bool
     if not path.exists():
         started, verdicts = time.monotonic(), []
         config = SearchConfig(prompt=prompt, n_images=options.n_images)
-        tried = exhausted(try_hookpoints(options.model, config, [lambda images: verdicts.append(judge(images))]), None)
+        watch = [lambda images: verdicts.append(WORLD.judge(images))]
+        tried = exhausted(try_hookpoints(options.model, config, watch), None)
         tensors = {name: np.concatenate([getattr(verdict, name) for verdict in verdicts])
                    for name in ("readable", "shows")}  # fmt: skip
         for each in tried:
@@ -146,7 +146,7 @@ def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for truth in TRUTHS:
         correlations = {
-            name: interval_of(known(np.array([agreement(rows, name, truth) for rows in by_prompt.values()])))
+            name: over_prompts([agreement(rows, name, truth) for rows in by_prompt.values()])
             | {"by prompt": {prompt: agreement(rows, name, truth) for prompt, rows in by_prompt.items()}}
             for name in ("rank", *MEASURES)
         }
@@ -156,7 +156,7 @@ def summary(by_prompt: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         result[truth] = {
             "spearman": correlations,
             "mean ranks": {
-                " + ".join(names): interval_of(known(np.array([of_ranks(r, names, truth) for r in by_prompt.values()])))
+                " + ".join(names): over_prompts([of_ranks(rows, names, truth) for rows in by_prompt.values()])
                 for size in (2, 3, 4)
                 for names in combinations(MEASURES[:4], size)
             },
@@ -175,9 +175,9 @@ def of_ranks(rows: Sequence[dict[str, Any]], names: Sequence[str], truth: str) -
     return agreement([row | {"mean": rank} for row, rank in zip(rows, ranks, strict=True)], "mean", truth)
 
 
-def known(values: Float[np.ndarray, " prompt"]) -> Float[np.ndarray, " known"]:
-    """The values that are numbers."""
-    return values[np.isfinite(values)]
+def over_prompts(correlations: Sequence[float]) -> dict[str, float]:
+    """The mean of the correlations that are numbers, with its interval."""
+    return interval_of(np.array([value for value in correlations if np.isfinite(value)]), CORRELATION)
 
 
 def agreement(rows: Sequence[dict[str, Any]], name: str, truth: str) -> float:

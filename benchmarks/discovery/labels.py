@@ -11,24 +11,25 @@ neuron that has another label.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
 
 from benchmarks.common.arms import coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
-from benchmarks.common.intervals import interval_of, shown, without_nan
+from benchmarks.common.intervals import SHARE, interval_of, shown, without_nan
 from benchmarks.common.measures import Listing, top_images
 from benchmarks.common.results import RESULTS
+from benchmarks.common.world import WORLD
 from raigen.config import AnnotateConfig
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.annotate import name_of, vocabulary
 from raigen.judging.detection import HeldOut, detection, held_out
 from raigen.judging.label_scores import FEWEST
 from raigen.runs.files import write_text
-from raigen.world.attributes import PROMPTS, VALUES
 
-INDEX_OF = {value.phrase: index for index, value in enumerate(VALUES)}
+INDEX_OF = {WORLD.phrase(name): index for index, name in enumerate(WORLD.value_names)}
 AUTOENCODERS = ("matryoshka", "untrained")
 
 
@@ -40,8 +41,8 @@ class Options:
     """Folder of the discovery benchmark, with its cells."""
     results: Path = RESULTS
     """Where labels.json goes."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
-    """Prompts of the portraits world."""
+    prompts: tuple[str, ...] = field(default=WORLD.prompts)
+    """Prompts of the world."""
     n_images: int = 1000
     """Images per prompt, as in the discovery benchmark."""
     n_attributes: int = 10
@@ -52,7 +53,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Scores the labels of every prompt, prints and writes the means with intervals over prompts."""
-    embedder, found = Embedder("portraits", "cpu"), {}
+    embedder, found = Embedder(WORLD.embedder, "cpu"), {}
     for prompt in options.prompts:
         run = capture(options.work, prompt, 0, options.n_images)
         cell = cell_of(run, prompt, 0)
@@ -63,10 +64,7 @@ def main(options: Options) -> None:
             first = Listing(listing.activations[:, : options.n_attributes], listing.rates[: options.n_attributes])
             for key, value in scores(first, cell, embedder, options.n_label_images).items():
                 found.setdefault(name, {}).setdefault(key, []).append(value)
-    result = {
-        name: {key: interval_of(np.array([v for v in values if np.isfinite(v)])) for key, values in by_key.items()}
-        for name, by_key in found.items()
-    }
+    result = {name: {key: over_prompts(values) for key, values in by_key.items()} for name, by_key in found.items()}
     write_text(options.results / "labels.json", json.dumps(without_nan(result), indent=1) + "\n")
     for name, by_key in result.items():
         print(name, *(f"{key} {shown(value)}" for key, value in by_key.items()), sep="\n  ")
@@ -75,7 +73,7 @@ def main(options: Options) -> None:
 def scores(listing: Listing, cell: Cell, embedder: Embedder, count: int) -> dict[str, float]:
     """The shares of neurons with a name and with a score; mean balanced accuracy and AUROC of labels and of the
     control."""
-    phrases = vocabulary("portraits", "portraits", cell.prompt)
+    phrases = vocabulary("auto", WORLD.pipeline, cell.prompt)
     texts = embedder.texts([cell.prompt, *(f"{cell.prompt}, {phrase}" for phrase in phrases)])
     named: list[tuple[int, HeldOut]] = []  # value and held-out images of each neuron that has both
     n_named, clip = 0, cell.embeddings["clip"]
@@ -102,6 +100,11 @@ def score(shows: np.ndarray, held: HeldOut) -> float:
     active, silent = shows[held.active], shows[np.concatenate([held.hard, held.random])]
     found = detection(active.astype(float), silent.astype(float))
     return found.balanced_accuracy if found else float("nan")
+
+
+def over_prompts(values: list[float]) -> dict[str, Any]:
+    """The mean share of the prompts that have one, with its interval and the share of every prompt."""
+    return interval_of(np.array([value for value in values if np.isfinite(value)]), SHARE) | {"values": values}
 
 
 def _next(named: list[tuple[int, HeldOut]], place: int) -> HeldOut | None:

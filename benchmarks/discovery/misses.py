@@ -18,12 +18,12 @@ from jaxtyping import Bool
 
 from benchmarks.common.arms import by_part, coherent, longer
 from benchmarks.common.cells import Cell, capture, cell_of, default_codes
-from benchmarks.common.intervals import interval_of, without_nan
+from benchmarks.common.intervals import SHARE, interval_of, without_nan
 from benchmarks.common.measures import RARE_AT_MOST, SHARED_BY, Listing, Truth, top_images, verdicts
 from benchmarks.common.results import HELD_OUT, RESULTS, table
+from benchmarks.common.world import WORLD
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
-from raigen.world.attributes import PROMPTS, VALUE_NAMES
 
 KINDS = ("rare value", "rare pair", "nearly", "common value", "nothing")
 COUNTED = {kind: (kind,) for kind in KINDS} | {"rare value or pair": KINDS[:2]}
@@ -39,8 +39,8 @@ class Options:
     """Folder of the discovery benchmark."""
     results: Path = RESULTS
     """Where misses.json goes."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
-    """Prompts of the portraits world."""
+    prompts: tuple[str, ...] = field(default=WORLD.prompts)
+    """Prompts of the world."""
     n_images: int = 1000
     """Images per prompt and generation seed, as in the discovery benchmark."""
     generation_seeds: int = 5
@@ -57,13 +57,13 @@ def kinds(listing: Listing, truth: Truth) -> list[tuple[str, str]]:
     for unit, images in enumerate(top):
         pair = rare_pair(truth.shows, truth.shows[images])
         if verdict.hit[unit] >= 0:
-            found.append(("rare value", VALUE_NAMES[verdict.hit[unit]]))
+            found.append(("rare value", WORLD.value_names[verdict.hit[unit]]))
         elif pair is not None:
-            found.append(("rare pair", " + ".join(VALUE_NAMES[value] for value in pair)))
+            found.append(("rare pair", " + ".join(WORLD.value_names[value] for value in pair)))
         elif len(rare) and shares[unit, rare].max() >= NEARLY:
-            found.append(("nearly", VALUE_NAMES[rare[shares[unit, rare].argmax()]]))
+            found.append(("nearly", WORLD.value_names[rare[shares[unit, rare].argmax()]]))
         elif verdict.meaning[unit] >= 0:
-            found.append(("common value", VALUE_NAMES[verdict.meaning[unit]]))
+            found.append(("common value", WORLD.value_names[verdict.meaning[unit]]))
         else:
             found.append(("nothing", ""))
     return found
@@ -96,7 +96,7 @@ def main(options: Options) -> None:
                     print(f"{prompt}, seed {seed}:", "; ".join(" ".join(one) for one in told), flush=True)
     shares, places = {}, {}
     for name, by_prompt in found.items():
-        for which, among in (("all prompts", PROMPTS), ("held-out prompts", HELD_OUT)):
+        for which, among in (("all prompts", WORLD.prompts), ("held-out prompts", HELD_OUT)):
             chosen = [by_prompt[prompt] for prompt in options.prompts if prompt in among]
             shares[f"{name}, {which}"], places[f"{name}, {which}"] = summary(chosen), by_place(chosen)
     result = {"shares": shares, "rare values by place": places}
@@ -124,7 +124,7 @@ def summary(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]
     found = {}
     for name, counted in COUNTED.items():
         shares = [[np.mean([kind in counted for kind in told]) for told in sets if told] for sets in by_prompt]
-        found[name] = interval_of(np.array([np.mean(seeds) for seeds in shares if seeds]))
+        found[name] = interval_of(np.array([np.mean(seeds) for seeds in shares if seeds]), SHARE)
     return found
 
 
@@ -133,7 +133,7 @@ def by_place(by_prompt: Sequence[list[list[str]]]) -> dict[str, dict[str, float]
     found = {}
     for place in range(N_FIRST):
         hits = [[told[place] == KINDS[0] for told in sets if len(told) > place] for sets in by_prompt]
-        found[str(place + 1)] = interval_of(np.array([np.mean(there) for there in hits if there]))
+        found[str(place + 1)] = interval_of(np.array([np.mean(there) for there in hits if there]), SHARE)
     return found
 
 

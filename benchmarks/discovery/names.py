@@ -23,14 +23,15 @@ import tyro
 from PIL import Image
 
 from benchmarks.common.intervals import shown, without_nan
-from benchmarks.common.results import CHOSEN_ON, RESULTS
+from benchmarks.common.results import HELD_OUT, RESULTS
 from raigen.auditing.audit import capture_and_train, steps
 from raigen.config import AuditConfig, EvaluateConfig, address_of
 from raigen.diffusion.generation import defaults, generate_images
 from raigen.discovery.embeddings import Embedder
 from raigen.judging.annotate import answered, control_samples
+from raigen.judging.clip_judge import ClipJudge
 from raigen.judging.fresh import first_seed, loader
-from raigen.judging.judges import ClipJudge, WorldJudge
+from raigen.judging.judges import WorldJudge
 from raigen.judging.label_check import check_labels
 from raigen.judging.label_scores import material_of, scored_labels
 from raigen.judging.protocol import Judge, Verdicts
@@ -109,7 +110,7 @@ def main(options: Options) -> None:
         audited[model] = [case.run.config.capture.prompt for case in cases]
         for arm in ARMS:
             names = [name for case in cases for name in names_of(case, arm, embedder)]
-            for group, is_in in (("chosen", CHOSEN_ON.__contains__), ("reported", lambda p: p not in CHOSEN_ON)):
+            for group, is_in in (("chosen", lambda p: p not in HELD_OUT), ("reported", HELD_OUT.__contains__)):
                 of_group = [name for name in names if is_in(name.prompt)]
                 result.setdefault(model, {}).setdefault(arm, {})[group] = measures(of_group)
     write_text(options.results / "names.json", json.dumps(without_nan({"prompts": audited, **result}), indent=1) + "\n")

@@ -1,6 +1,5 @@
 """Measures discovery against planted truth: every arm, prompt and seed. `python -m benchmarks.discovery --help`."""
 
-import csv
 import json
 import os
 import time
@@ -16,13 +15,13 @@ import torch
 from benchmarks.common.arms import arms_of
 from benchmarks.common.cells import capture, cell_of, default_codes
 from benchmarks.common.figures import recall_figure
-from benchmarks.common.intervals import without_nan
+from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import Truth, measure
-from benchmarks.common.results import HELD_OUT, RESULTS, as_csv, summary, table
+from benchmarks.common.results import HELD_OUT, RESULTS, as_csv, read_rows, summary, table
+from benchmarks.common.world import WORLD
 from raigen.config import TrainConfig
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
-from raigen.world.attributes import PROMPTS
 
 DRAWN = (
     "told the truth", "coherent", "coherent, to 10 %", "published", "published, ten images", "random order",
@@ -34,16 +33,16 @@ DRAWN = (
 class Options:
     """The discovery benchmark."""
 
-    model: str = "portraits"
-    """A model of the portraits world. Give any other than `portraits` its own `work` and `name`."""
+    model: str = WORLD.pipeline
+    """A model of the world. Give any other than the first its own `work` and `name`."""
     work: Path = Path("bench-work")
     """Folder for images, activations and codes; what is there is used."""
     results: Path = RESULTS
     """Where the tables and figures go."""
     name: str = "discovery"
     """Name of the files in `results`."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
-    """Prompts of the portraits world."""
+    prompts: tuple[str, ...] = field(default=WORLD.prompts)
+    """Prompts of the world."""
     n_images: int = 1000
     """Images per prompt and generation seed."""
     generation_seeds: int = 5
@@ -61,7 +60,8 @@ def main(options: Options) -> None:
     threads = max(1, (os.cpu_count() or 1) // options.workers)
     with ProcessPoolExecutor(options.workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         found = list(pool.map(partial(rows_of, options), cells))
-    write_results(options, list(chain.from_iterable(found)))
+    for title, result in write_results(options, list(chain.from_iterable(found))).items():
+        print(f"\n{title}\n{table(result)}")
 
 
 def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
@@ -72,8 +72,7 @@ def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
         if not path.exists():
             run = capture(options.work, prompt, seed, options.n_images, model=options.model)
             write_text(path, as_csv(measured(run, prompt, seed, sae_seed)))
-        with path.open(encoding="utf-8", newline="") as file:
-            rows += csv.DictReader(file)
+        rows += read_rows(path)
     print(f"{prompt}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
     return rows
 
@@ -91,8 +90,8 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
     ]
 
 
-def write_results(options: Options, rows: list[dict]) -> None:
-    """Writes all rows as CSV, the summaries as JSON, and the figure; prints the tables."""
+def write_results(options: Options, rows: list[dict]) -> dict[str, Summary]:
+    """Writes all rows as CSV, the summaries as JSON, and the figure; returns the summaries by title."""
     held_out = [prompt for prompt in options.prompts if prompt in HELD_OUT]
     summaries = {
         f"{name}, intervals over {over}": summary(rows, prompts, over)
@@ -105,5 +104,4 @@ def write_results(options: Options, rows: list[dict]) -> None:
     write_text(options.results / f"{options.name}.json", json.dumps(without_nan(summaries), indent=1) + "\n")
     figure = {arm: result for arm, result in summary(rows, options.prompts, "prompts").items() if arm in DRAWN}
     recall_figure(figure, options.results / f"{options.name}.svg")
-    for title, result in summaries.items():
-        print(f"\n{title}\n{table(result)}")
+    return summaries

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from benchmarks.common.arms import MIN_IMAGES, N_LISTED, eligible, longer
 from benchmarks.common.cells import Cell, activations_of, capture, cell_of, encode, trained
-from benchmarks.common.intervals import interval_of, without_nan
+from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import Listing, Truth, measure
-from benchmarks.common.results import RESULTS, as_csv, summary, table
+from benchmarks.common.results import RESULTS, as_csv, differences, summary, table
+from benchmarks.common.world import WORLD
 from raigen.config import DiscoverConfig, TrainConfig
 from raigen.discovery.codes import clear_from, reaches
 from raigen.discovery.scores import coherence_scores, prune
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.sae.stream import scale_dead_thresholds
-from raigen.world.attributes import PROMPTS
 
 SHOWN = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "redundancy",
          "listed", "matched AP")  # fmt: skip
@@ -48,8 +48,8 @@ class Options:
     """Where the tables go."""
     name: str = "shared_sae"
     """Name of the files in `results`."""
-    prompts: tuple[str, ...] = field(default=PROMPTS)
-    """Prompts of the portraits world; two or more."""
+    prompts: tuple[str, ...] = field(default=WORLD.prompts)
+    """Prompts of the world; two or more."""
     n_images: int = 1000
     """Images per prompt."""
     timed: int = 3
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
         costs[name] = seconds
         rows += rows_of(name, codes, cells)
         print(f"{name}: {seconds:.0f} s on a core", flush=True)
-    write_results(options, rows, costs)
+    print(table(write_results(options, rows, costs), SHOWN, "form"))
 
 
 def every_form(
@@ -167,27 +167,14 @@ def listing(codes: Float[np.ndarray, "image neuron"], cell: Cell, weight: np.nda
     return Listing(codes[:, neurons], scores.frequency[neurons])
 
 
-def write_results(options: Options, rows: list[dict], costs: dict[str, float]) -> None:
-    """Writes all rows as CSV, and means, differences over prompts and costs as JSON; prints a table."""
+def write_results(options: Options, rows: list[dict], costs: dict[str, float]) -> Summary:
+    """Writes all rows as CSV, and means, differences over prompts and costs as JSON; returns the means."""
     means = summary(rows, options.prompts, "prompts")
     result = {"prompts": list(options.prompts), "processor seconds of training": costs,
-              "mean over prompts": means, f"less {APART}": differences(rows)}  # fmt: skip
+              "mean over prompts": means, f"less {APART}": differences(rows, APART)}  # fmt: skip
     write_text(options.results / f"{options.name}.csv", as_csv(rows))
     write_text(options.results / f"{options.name}.json", json.dumps(without_nan(result), indent=1) + "\n")
-    print(table(means, SHOWN, "form"))
-
-
-def differences(rows: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
-    """arm -> measure -> mean difference to one autoencoder per prompt, paired by prompt, with its interval."""
-    by_key: dict[tuple[str, str], dict[str, float]] = {}
-    for row in rows:
-        by_key.setdefault((row["arm"], row["measure"]), {})[row["prompt"]] = row["value"]
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for (arm, name), of_prompt in by_key.items():
-        gaps = np.array([value - by_key[APART, name][prompt] for prompt, value in of_prompt.items()])
-        if arm != APART:
-            result.setdefault(arm, {})[name] = interval_of(gaps[np.isfinite(gaps)])
-    return result
+    return means
 
 
 def _run(options: Options, prompt: str) -> Run:

@@ -32,7 +32,7 @@ class Options:
     """True rates of the attribute."""
     n_images: tuple[int, ...] = field(default=(300, 1000, 5000))
     """Fresh images of an audit."""
-    n_audits: int = 100
+    n_audits: int = 60
     """Simulated audits of each cell."""
     seed: int = 0
     """Seed of the simulation."""

@@ -1,14 +1,19 @@
 """Simulated audits: a known rate, a judge that errs, and a calibration that is right or wrong about its errors."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import norm
 
-from raigen.judging.calibration import SURE, calibrated, checked
+from raigen.config import ReportConfig
+from raigen.judging.calibration import SURE, calibrated
+from raigen.judging.review import to_look_at
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, contradiction, rate_interval
+from raigen.stats import Calibration, contradiction, rate_interval, reviewed_rate
 
 
 class Judge(NamedTuple):
@@ -38,43 +43,48 @@ KINDS = {
 
 
 class Audit(NamedTuple):
-    """One audit of `n` images: how often the judge said yes, how many of these a person would confirm, and what the
-    judge said to the images with known answers."""
+    """One audit: which images show the attribute, the judge's scores (above 0 for yes), and what the judge said to the
+    images with known answers."""
 
-    hits: int
-    confirmed: int
-    n: int
+    shows: Bool[np.ndarray, " image"]
+    scores: Float[np.ndarray, " image"]
     known: Calibration
 
     @property
     def raw(self) -> Presence:
         """The judge's rate."""
-        low, high, method = rate_interval(self.hits, self.n)
-        return Presence(self.hits / self.n, low, high, self.hits, self.n, 0, "simulated", method)
+        hits, n = int((self.scores > 0).sum()), len(self.scores)
+        low, high, method = rate_interval(hits, n)
+        return Presence(hits / n, low, high, hits, n, 0, "simulated", method)
+
+    def checked(self, n_looks: int, seed: int) -> Presence:
+        """The rate after a person has looked at some of the images and made no error."""
+        answers = np.full(len(self.scores), np.nan)
+        looked = to_look_at(self.scores, n_looks, seed)
+        answers[looked] = self.shows[looked]
+        rate, (low, high, method) = reviewed_rate(self.scores, answers)
+        return replace(self.raw, rate=rate, low=low, high=high, interval=method, mode="checked")
 
 
 def audit(rng: np.random.Generator, rate: float, n: int, judge: Judge, kind: Kind) -> Audit:
-    """Draws an audit."""
-    shown = int(rng.binomial(n, rate))
-    confirmed = int(rng.binomial(shown, judge.sensitivity))
-    alarms = int(rng.binomial(n - shown, 1 - judge.specificity))
+    """Draws an audit. Scores are normal with variance 1 among the images that show the attribute, and among the others;
+    the means follow from the judge's sensitivity and specificity."""
+    shows = rng.random(n) < rate
+    scores = rng.normal(size=n) + np.where(shows, norm.ppf(judge.sensitivity), -norm.ppf(judge.specificity))
     true_yes = rng.binomial(kind.positives, 1 - kind.misses * (1 - judge.sensitivity))
     true_no = rng.binomial(kind.negatives, 1 - kind.alarms * (1 - judge.specificity))
-    known = Calibration(int(true_yes), kind.positives, int(true_no), kind.negatives)
-    return Audit(confirmed + alarms, confirmed, n, known)
+    return Audit(shows, scores, Calibration(int(true_yes), kind.positives, int(true_no), kind.negatives))
 
 
-def rates_of(found: Audit, kind: Kind) -> Iterator[tuple[str, Presence]]:
-    """The rates that raigen reports for an audit, by mode. The negatives of a calibration do not matter to a checked
-    rate, so it is left out where only they are wrong; a raw rate is given for right calibrations only."""
-    raw, known = found.raw, found.known
-    corrected = _calibrated(raw, known)
+def rates_of(found: Audit, kind: Kind, seed: int) -> Iterator[tuple[str, Presence]]:
+    """The rates that raigen reports for an audit, by mode. Only the calibrated one depends on the calibration; the
+    others are given for one kind."""
+    corrected = _calibrated(found.raw, found.known)
     assert corrected is not None  # there are images of both classes
     yield "calibrated", corrected
-    if kind.alarms == 1:
-        yield "checked", checked(raw, found.confirmed, known.true_yes, known.positives, 0.95)
     if kind == KINDS["random sample"]:
-        yield "raw", raw
+        yield "checked", found.checked(ReportConfig().n_review_images, seed)
+        yield "raw", found.raw
 
 
 def cell(rng: np.random.Generator, rate: float, n: int, judge: Judge, kind: Kind, n_audits: int) -> list[dict]:
@@ -82,10 +92,10 @@ def cell(rng: np.random.Generator, rate: float, n: int, judge: Judge, kind: Kind
     interval), the mean error of the rate (`bias`), the mean `width`, and how often raigen says that the judge and the
     calibration contradict each other (`told`)."""
     audits = [audit(rng, rate, n, judge, kind) for _ in range(n_audits)]
-    told = sum(contradiction(found.hits, n, found.known) > SURE for found in audits) / n_audits
+    told = sum(contradiction(found.raw.hits, n, found.known) > SURE for found in audits) / n_audits
     by_mode: dict[str, list[Presence]] = {}
-    for found in audits:
-        for mode, presence in rates_of(found, kind):
+    for seed, found in enumerate(audits):
+        for mode, presence in rates_of(found, kind, seed):
             by_mode.setdefault(mode, []).append(presence)
     rows = []
     for mode, found in by_mode.items():

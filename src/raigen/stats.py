@@ -119,12 +119,12 @@ def rarest_rate(n_images: int, examples: int = 10, confidence: float = 0.95) -> 
 
 class Calibration(NamedTuple):
     """A judge's answers on images with known truth: yes to `true_yes` of the `positives`, which show the attribute, and
-    no to `true_no` of the `negatives`, which do not."""
+    no to `true_no` of the `negatives`, which do not. What an estimate is worth need not be a whole number of images."""
 
-    true_yes: int
-    positives: int
-    true_no: int
-    negatives: int
+    true_yes: float
+    positives: float
+    true_no: float
+    negatives: float
 
 
 def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float = 0.95) -> Interval:
@@ -143,7 +143,7 @@ def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float
 
     >>> low, high, method = calibrated_interval(0, 300, Calibration(45, 50, 190, 200))
     >>> f"{low:.6f}", f"{high:.4f}", method
-    ('0.000002', '0.0094', 'calibrated, Beta posterior')
+    ('0.000002', '0.0094', 'Beta posterior')
     """
     _check_confidence(confidence)
     _check_judged(hits, n, judge)
@@ -161,7 +161,7 @@ def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float
     posterior = softmax(logsumexp(likely, axis=1))
     tail = (1 - confidence) / 2
     ends = np.sin(np.interp([tail, 1 - tail], np.r_[0, posterior.cumsum()], edges)) ** 2
-    return Interval(float(ends[0]), float(ends[1]), "calibrated, Beta posterior")
+    return Interval(float(ends[0]), float(ends[1]), "Beta posterior")
 
 
 def contradiction(hits: int, n: int, judge: Calibration) -> float:
@@ -177,29 +177,6 @@ def contradiction(hits: int, n: int, judge: Calibration) -> float:
     _check_judged(hits, n, judge)
     specificities, log_weights = _posterior_at((np.arange(1000) + 0.5) / 1000, judge.true_no, judge.negatives)
     return float(softmax(log_weights) @ beta.cdf(1 - specificities, hits + 0.5, n - hits + 0.5))
-
-
-def checked_interval(
-    confirmed: int, n: int, true_yes: int, positives: int, confidence: float = 0.95, seed: int = 0, draws: int = 20_000
-) -> Interval:
-    """The interval on the true rate when a person has checked every yes of the judge and confirmed some.
-
-    Images are confirmed at the rate p Se, whatever the judge's specificity: p = Beta(confirmed + 1/2, rest + 1/2) /
-    Se, with Se = Beta(true_yes + 1/2, positives - true_yes + 1/2) from a calibration, cut to [0, 1].
-
-    At a nominal 95 %, for 100 to 1,000 images, rates of 0.1 % to 5 % and a true Se of .7 to 1, it covers at least 90 %
-    and 95 to 97 % on average over the rates. It covers less if the positives are easier than most images that show the
-    attribute: 78 % if Se is .8 on the positives and .5 on all.
-
-    Raises RaigenError unless the counts fit and 0 < confidence < 1.
-    """
-    _check_confidence(confidence)
-    _check_share("confirmed", confirmed, n)
-    _check_share("true_yes", true_yes, positives)
-    rng = np.random.default_rng(seed)
-    found = rng.beta(confirmed + 0.5, n - confirmed + 0.5, draws)
-    sensitivity = rng.beta(true_yes + 0.5, positives - true_yes + 0.5, draws)
-    return _quantiles((found / sensitivity).clip(0, 1), confidence, "checked, Beta posterior")
 
 
 def krippendorff_alpha(ratings: Float[np.ndarray, "judge unit"]) -> float | None:
@@ -294,19 +271,35 @@ def mean_interval(values: Float[np.ndarray, " image"], confidence: float = 0.95)
     return Mean(mean, mean - half, mean + half, len(values))
 
 
-def q_rarer(hits: Sequence[int], n: Sequence[int], rate: float) -> list[float]:
-    """q-values (see `q_values`) of "rarer than `rate`", one per attribute, shown by `hits` of `n` images.
+def p_rarer(hits: int, n: int, rate: float) -> float:
+    """p of "rarer than `rate`", shown by `hits` of `n` images: P(Binomial(n, rate) <= hits), one-sided.
 
-    p = P(Binomial(n, rate) <= hits), one-sided. Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
+    Raises RaigenError unless 0 <= hits <= n and 0 < rate < 1.
 
-    >>> [round(q, 4) for q in q_rarer([0, 6], [600, 600], 0.01)]
-    [0.0048, 0.6063]
+    >>> p_rarer(0, 100, 0.05) < 0.01 < p_rarer(5, 100, 0.05)
+    True
     """
-    if not 0 < rate < 1:
-        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
-    for count, total in zip(hits, n, strict=True):
-        _check_share("hits", count, total)
-    return q_values(binom.cdf(np.array(hits), np.array(n), rate).tolist())
+    _check_rate(rate)
+    _check_share("hits", hits, n)
+    return float(binom.cdf(hits, n, rate))
+
+
+def p_below(low: float, high: float, rate: float, confidence: float = 0.95) -> float:
+    """About the probability that a rate with the interval [low, high] is not below `rate`: for intervals that know more
+    than a binomial test does. The arcsine of its square root counts as normal between the two ends.
+
+    Raises RaigenError unless 0 <= low < high <= 1, 0 < rate < 1 and 0 < confidence < 1.
+
+    >>> round(p_below(0.01, 0.05, 0.05), 3), round(p_below(0.0, 0.02, 0.05), 3)
+    (0.025, 0.0)
+    """
+    _check_rate(rate)
+    _check_confidence(confidence)
+    if not 0 <= low < high <= 1:
+        raise RaigenError(f"interval: expected 0 <= low < high <= 1; got [{low}, {high}]")
+    first, last, at = (math.asin(math.sqrt(share)) for share in (low, high, rate))
+    spread = (last - first) / (2 * norm.ppf((1 + confidence) / 2))
+    return float(norm.sf((at - (first + last) / 2) / spread))
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
@@ -325,6 +318,11 @@ def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str)
     return Interval(float(low), float(high), method)
 
 
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
+
+
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise RaigenError(f"confidence: expected a number in (0, 1); got {confidence}")
@@ -336,7 +334,7 @@ def _check_count(name: str, count: int) -> None:
 
 
 def _posterior_at(
-    places: Float[np.ndarray, " node"], yes: int, n: int
+    places: Float[np.ndarray, " node"], yes: float, n: float
 ) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
     """Rates at `places` in [0, 1] of the range of the posterior Beta(yes + 1/2, n - yes + 1/2), and the logarithms of
     their weights, up to a constant. The range is even in angles a, with rate = sin^2 a."""
@@ -351,7 +349,7 @@ def _check_judged(hits: int, n: int, judge: Calibration) -> None:
     _check_share("true_no", judge.true_no, judge.negatives)
 
 
-def _check_share(name: str, part: int, whole: int) -> None:
+def _check_share(name: str, part: float, whole: float) -> None:
     if not 0 <= part <= whole:
         raise RaigenError(f"{name}: expected 0 <= {name} <= {whole}; got {part}")
 
@@ -399,7 +397,7 @@ def reviewed_rate(
     _check_confidence(confidence)
     _check_count("scores", len(scores))
     rng, n = np.random.default_rng(seed), len(scores)
-    looked, units = ~np.isnan(answers), scores / max(float(scores.std()), 1e-9)
+    looked, units = ~np.isnan(answers), in_deviations(scores)
     starts, slopes = (axis.ravel() for axis in np.meshgrid(np.linspace(-8, 6, 43), np.linspace(0, 6, 19)))
     logits = starts[:, None] + slopes[:, None] * units[looked]
     likelihood = -np.logaddexp(0, np.where(answers[looked] == 1, -logits, logits)).sum(axis=1)
@@ -409,3 +407,13 @@ def reviewed_rate(
     total = np.nansum(answers) + np.minimum(rng.poisson(others[chosen]), n - looked.sum())
     rate = rng.beta(total + 0.5, n - total + 0.5)
     return Estimate(float(np.median(rate)), _quantiles(rate, confidence, "checked, logistic in the judge's score"))
+
+
+def in_deviations(scores: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
+    """Scores in units of their standard deviation; 0 where all are the same, because they then tell nothing apart.
+
+    >>> in_deviations(np.array([-2.0, 2.0])).tolist(), in_deviations(np.array([3.0, 3.0])).tolist()
+    ([-1.0, 1.0], [0.0, 0.0])
+    """
+    spread = float(scores.std())
+    return scores / spread if spread > 1e-6 else np.zeros(len(scores))

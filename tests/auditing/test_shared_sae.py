@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from raigen.auditing.audit import run_stage, walk
-from raigen.auditing.cross_prompt_rates import COLUMNS, as_csv, cross_prompt_rates
+from raigen.auditing.cross_prompt_rates import COLUMNS, cross_prompt_rates
 from raigen.auditing.shared_sae import share, sharers
 from raigen.auditing.sweep import sweep
 from raigen.cli.main import main
 from raigen.cli.tables import print_study
 from raigen.config import AuditConfig
 from raigen.errors import RaigenError
-from raigen.runs.files import write_tensors
+from raigen.runs.files import csv_text, write_tensors
 from raigen.runs.records import Presence, RareAttribute
 from raigen.runs.run import Run
 from raigen.runs.study import Study
@@ -142,8 +142,8 @@ def test_a_model_that_is_not_there_binds_the_folders_to_nothing(configs, tmp_pat
 def test_a_study_goes_through_all_stages_and_tells_the_rates_elsewhere(sd_folder, clip_folder, tmp_path, capsys):
     args = ["audit", *PROMPTS, "--model", str(sd_folder), "--study", str(tmp_path / "s"), "--n-images", str(N_IMAGES),
             "--embedder", str(clip_folder), "--vocabulary", "portraits", "--n-fresh-images", "8", "--tokens-per-batch",
-            "512", "--d-sae", "64", "--k", "4", "--n-suggested-images", "0", "--max-frequency", "1",
-            "--n-attributes", "3"]  # fmt: skip
+            "512", "--d-sae", "64", "--k", "4", "--n-suggested-images", "0", "--n-label-images", "0", "--max-frequency",
+            "1", "--n-attributes", "3"]  # fmt: skip
     assert main([*args, "--shared-sae"]) == 0
     study = Study(tmp_path / "s")
     runs = study.runs()
@@ -215,7 +215,7 @@ def test_the_table_of_a_study_says_under_which_prompt_a_neuron_fires_most(tmp_pa
     )
     told = [dict(zip(COLUMNS, ("m", PROMPTS[0], 1, 7, "a cat", under, rate), strict=True))
             for under, rate in ((PROMPTS[0], 0.02), ("a rare one", 0.01), (PROMPTS[1], 0.125))]  # fmt: skip
-    study.rates_path.write_text(as_csv(told))
+    study.rates_path.write_text(csv_text(COLUMNS, told))
     print_study(study)
     out = capsys.readouterr().out
     assert "12.5%" in out and "2.0%)" in out and "a rare one" not in out

@@ -15,9 +15,10 @@ from sklearn.metrics import average_precision_score
 from benchmarks.common.arms import as_codes, by_part, clip_clusters, clip_directions, clip_outliers, published, told
 from benchmarks.common.cells import Cell, streamed_batches
 from benchmarks.common.figures import ablation_figure, recall_figure, suppression_figure
-from benchmarks.common.intervals import interval_of, shown
+from benchmarks.common.intervals import ANY, COUNT, SHARE, interval_of, shown
 from benchmarks.common.measures import BANDS, Listing, Truth, average_precision, matched_precision, measure, verdicts
-from benchmarks.common.results import as_csv, summary
+from benchmarks.common.results import as_csv, differences, summary
+from benchmarks.common.world import WORLD
 from benchmarks.discovery import ablations, false_alarms, shared_sae
 from benchmarks.discovery.hookpoint_search import agreement, truths
 from benchmarks.discovery.hookpoint_search import summary as search_summary
@@ -80,7 +81,7 @@ def test_a_probe_that_is_told_the_truth_finds_what_the_activations_hold_and_noth
     truth, values = world()
     rng = np.random.default_rng(0)
     held = np.concatenate([values[:, 2:3], rng.normal(size=(N, 9)) * 0.1], 1).reshape(N, 5, 2).astype(np.float32)
-    cell = Cell("a photo of a doctor", 0, np.ones(N, bool), truth.shows, {}, held)
+    cell = Cell("a photo of a doctor", 0, np.ones(N, bool), truth.shows, {}, held, truth.controls)
     listing = told(cell, seed=0)
     assert listing.rates.tolist() == [0.06, 0.05, 0.01]
     assert verdicts(listing, truth).hit.tolist() == [-1, 2, -1]
@@ -123,12 +124,36 @@ def test_each_unit_is_matched_to_one_value_only():
     assert matched_precision(values[:, 2:3], rare) == 0.5
 
 
-def test_the_interval_is_students():
-    means = np.array([0.5, 0.7, 0.6, 0.9])
-    result = interval_of(means)
-    low, high = ttest_1samp(means, 0).confidence_interval(0.95)
+def test_the_interval_is_students_cut_off_at_the_ends():
+    values = np.array([0.5, 0.7, 0.6, 0.9])
+    result = interval_of(values, ANY)
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     assert (result["mean"], result["low"], result["high"]) == pytest.approx((0.675, low, high))
-    assert np.isnan(interval_of(means[:1])["low"]) and interval_of(means[:0])["n"] == 0
+    assert interval_of(np.array([0.0, 0.0, 9.0]), COUNT)["low"] == 0
+    assert np.isnan(interval_of(values[:2], ANY)["low"]) and interval_of(values[:0], ANY)["n"] == 0
+    assert np.isnan(interval_of(np.array([0.0, 0.0, 0.0]), SHARE)["low"])  # they do not say how much others would vary
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
+def test_the_interval_of_a_share_is_a_share_and_holds_the_mean(values):
+    result = interval_of(np.array(values), SHARE)
+    assert np.isnan(result["low"]) or 0 <= result["low"] <= result["mean"] + 1e-9 <= result["high"] + 2e-9 <= 1 + 3e-9
+    assert np.isnan(result["low"]) or np.ptp(values) > 0
+    assert np.ptp(values) < 1e-9 or not np.isnan(result["low"])
+
+
+@pytest.mark.parametrize(("a", "b", "n"), [(8, 2, 4), (8, 2, 10), (1, 4, 6), (0.3, 9.7, 10), (0.4, 0.1, 10)])
+def test_the_interval_of_a_share_covers_it(a, b, n):
+    rng = np.random.default_rng(0)
+    found = [interval_of(rng.beta(a, b, n), SHARE) for _ in range(1500)]
+    covered = np.mean([each["low"] <= a / (a + b) <= each["high"] for each in found])
+    assert covered > 0.87  # of .95; more than by Student's interval of the mean or a BCa bootstrap
+
+
+def test_intervals_between_two_ends_do_not_depend_on_where_the_ends_are():
+    values = np.array([0.1, 0.6, 0.9, 0.95])
+    share, moved = interval_of(values, SHARE), interval_of(2 * values - 1, (-1.0, 1.0))
+    assert (moved["low"], moved["high"]) == pytest.approx((2 * share["low"] - 1, 2 * share["high"] - 1))
 
 
 def test_a_summary_averages_prompts_then_seeds():
@@ -194,7 +219,7 @@ def test_the_agreement_of_a_search_with_the_truth():
 
 
 def test_figures_are_drawn_also_where_intervals_are_unknown(tmp_path):
-    known, unknown = interval_of(np.array([0.5, 0.7])), interval_of(np.array([0.5]))
+    known, unknown = interval_of(np.array([0.5, 0.7, 0.6]), SHARE), interval_of(np.array([0.5]), SHARE)
     bands = {f"recall@20 in {100 * low:g}-{100 * high:g} %": known for low, high in BANDS}
     recall_figure({"one, two": bands, "three": dict.fromkeys(bands, unknown)}, tmp_path / "recall.svg")
     ablation_figure({"k: 2": {"recall@20": known}, "k: 4": {"recall@20": unknown}}, tmp_path / "ablation.svg")
@@ -221,8 +246,10 @@ def test_signed_units_become_sparse_codes():
 
 
 def test_a_number_of_ten_keeps_its_naught():
-    assert shown({"mean": 0.8, "low": -0.05, "high": 20.35}) == ".80 [-.05, 20.35]"
-    assert shown({"mean": 10.0, "low": float("nan"), "high": float("nan")}) == "10.00"
+    assert shown({"mean": 0.8, "low": -0.05, "high": 20.35, "n": 3}) == ".80 [-.05, 20.35]"
+    unknown = {"low": float("nan"), "high": float("nan")}
+    assert shown({"mean": 10.0, "n": 1} | unknown) == "10.00" and shown({"mean": float("nan"), "n": 0} | unknown) == "-"
+    assert shown({"mean": 10.0, "n": 1} | unknown, n=3) == "10.00 (n = 1)"
 
 
 def test_shared_and_single_are_compared_prompt_by_prompt():
@@ -230,7 +257,7 @@ def test_shared_and_single_are_compared_prompt_by_prompt():
         ("x", shared_sae.APART, 0.25), ("y", shared_sae.APART, 0.5), ("z", shared_sae.APART, np.nan),
         ("x", "shared", 0.5), ("y", "shared", 0.5), ("z", "shared", 0.5),
     )]  # fmt: skip
-    found = shared_sae.differences(rows)
+    found = differences(rows, shared_sae.APART)
     assert list(found) == ["shared"] and found["shared"]["m"]["mean"] == 0.125 and found["shared"]["m"]["n"] == 2
 
 
@@ -251,9 +278,9 @@ def test_a_share_of_the_positions_of_every_step_is_drawn():
 
 def test_two_sets_of_one_model_hold_no_image_twice_and_a_difference_is_called():
     column = np.arange(600.0)
-    seen = {"a": np.repeat(column[:, None], len(false_alarms.VALUE_NAMES), 1)}
+    seen = {"a": np.repeat(column[:, None], len(WORLD.value_names), 1)}
     shows = false_alarms.split(seen, 300, np.random.default_rng(0))
-    name = false_alarms.VALUE_NAMES[3]
+    name = WORLD.value_names[3]
     assert sorted([*shows[name, "a", "one"], *shows[name, "a", "other"]]) == column.tolist()
     alike = {key: (np.arange(300) % 10 == 0).astype(float) for key in shows}
     assert false_alarms.alarms_of(alike, ("a",)) == 0

@@ -16,8 +16,8 @@ def by_mode(kind: Kind, rate: float = 0.01, n_audits: int = 60) -> dict[str, dic
 def test_an_audit_is_drawn_from_its_judge_and_its_calibration():
     rng = np.random.default_rng(0)
     found = [audit(rng, 0.1, 1000, POOR, KINDS["look-alike negatives"]) for _ in range(200)]
-    assert np.mean([one.hits for one in found]) == pytest.approx(1000 * (0.1 * 0.8 + 0.9 * 0.05), rel=0.03)
-    assert np.mean([one.confirmed for one in found]) == pytest.approx(80, rel=0.03)
+    assert np.mean([one.raw.hits for one in found]) == pytest.approx(1000 * (0.1 * 0.8 + 0.9 * 0.05), rel=0.03)
+    assert np.mean([one.shows.sum() for one in found]) == pytest.approx(100, rel=0.03)
     assert np.mean([one.known.true_yes / 50 for one in found]) == pytest.approx(0.8, abs=0.02)
     assert np.mean([one.known.true_no / 200 for one in found]) == pytest.approx(0.75, abs=0.02)
 

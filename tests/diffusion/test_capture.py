@@ -5,9 +5,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
+from tests.support.forked import forked
 from tests.support.tiny import drained
 
 
@@ -185,21 +185,20 @@ def test_files_of_another_prompt_are_not_taken_over(copied, config):
 
 def test_a_killed_capture_loses_at_most_a_batch(finished, config, tmp_path):
     run = Run.create(tmp_path / "run")
-    script = (
-        "import sys\nfrom raigen.diffusion.capture import capture\nfrom raigen.config import CaptureConfig\n"
-        "from raigen.runs.run import Run\n"
-        f"for tick in capture(Run({str(run.dir)!r}), CaptureConfig(**{vars(config)!r})):\n"
-        "    print(tick.done, flush=True)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    done = 0
-    while done < 32:
-        done = int(child.stdout.readline())
+    receiver, sender = Pipe(duplex=False)
+
+    def capture_and_tell():
+        for tick in capture(run, config):
+            sender.send(tick.done)
+
+    child = forked(capture_and_tell)
+    sender.close()  # ours: the pipe ends when the child does
+    while receiver.recv() < 32:
+        pass
     time.sleep(0.03)  # into the next batch
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     ticks, _ = drained(capture(run, config))
     assert ticks[0].done >= 32
     assert contents(run) == contents(finished[0])

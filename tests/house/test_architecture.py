@@ -6,8 +6,11 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
+
+from tests.support.forked import succeeds, without_raigen
 
 SOURCE = Path(__file__).parents[2] / "src" / "raigen"
 # A room imports rooms before it, and nothing else. `world.train` makes the bundled models; nothing imports it.
@@ -162,26 +165,27 @@ def test_light_things_load_no_heavy_library(code):
     assert done.returncode == 0, done.stderr
 
 
-NAMES = """
-import types
-import raigen
-for name in raigen.__all__:
-    assert getattr(raigen, name) is not None, name
-assert sorted(dir(raigen)) == sorted(raigen.__all__)
-import raigen.auditing.audit, raigen.amplification.steering
-for function in (raigen.audit, raigen.amplify, raigen.compare, raigen.steering):
-    assert isinstance(function, types.FunctionType)
-assert isinstance(raigen.train, types.ModuleType) and callable(raigen.train.fit)
-assert callable(raigen.scores.minority_scores) and callable(raigen.scores.prune)
-assert callable(raigen.world.portraits.draw)
-assert callable(raigen.interchange.to_saelens) and callable(raigen.interchange.from_file)
-assert raigen.sae.MatryoshkaSAE is raigen.MatryoshkaSAE
-"""
+def check_public_names() -> None:
+    without_raigen()
+    import raigen
+
+    for name in raigen.__all__:
+        assert getattr(raigen, name) is not None, name
+    assert sorted(dir(raigen)) == sorted(raigen.__all__)
+    import raigen.amplification.steering
+    import raigen.auditing.audit
+
+    for function in (raigen.audit, raigen.amplify, raigen.compare, raigen.steering):
+        assert isinstance(function, FunctionType)
+    assert isinstance(raigen.train, ModuleType) and callable(raigen.train.fit)
+    assert callable(raigen.scores.minority_scores) and callable(raigen.scores.prune)
+    assert callable(raigen.world.portraits.draw)
+    assert callable(raigen.interchange.to_saelens) and callable(raigen.interchange.from_file)
+    assert raigen.sae.MatryoshkaSAE is raigen.MatryoshkaSAE
 
 
 def test_all_public_names_are_there():
-    done = subprocess.run([sys.executable, "-c", NAMES], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert succeeds(check_public_names)
 
 
 def test_an_unknown_name_is_an_attribute_error():

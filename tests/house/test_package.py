@@ -83,7 +83,7 @@ def test_the_installed_package_finds_its_data(clean, tmp_path):
 def test_the_installed_package_audits_a_prompt_with_what_it_ships(clean, tmp_path):
     printed = run(
         clean / "raigen", "audit", "a photo of a farmer", "--n-images", 50, "--n-fresh-images", 4,
-        "--num-inference-steps", 2, "--min-images", 2, "--n-suggested-images", 0, cwd=tmp_path,
+        "--num-inference-steps", 2, "--min-images", 2, "--n-suggested-images", 0, "--d-sae", 64, "--k", 4, cwd=tmp_path,
     )  # fmt: skip
     assert "runs/a-photo-of-a-farmer/report.html" in printed
     assert (tmp_path / "runs" / "a-photo-of-a-farmer" / "report.html").is_file()

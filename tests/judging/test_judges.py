@@ -195,7 +195,7 @@ def test_two_judges_that_see_alike_agree(run, server):
     assert [row["judge"] for row in rows] == ["portraits judge", f"m at {server.url[7:-3]}"] * 2
     assert rows[2]["judges_alpha"] == "1.0000" and facts["n_unscored"] == {}
     assert facts["answers"] == {
-        rows[1]["judge"]: {"answers": 48, "tokens_in": 4800, "tokens_out": 480, "rungs": ("json_schema",)}
+        rows[1]["judge"]: {"answers": 50, "tokens_in": 5000, "tokens_out": 500, "rungs": ("json_schema",)}
     }
     lines = [json.loads(line) for line in run.judgements_path.read_text().splitlines()]
     assert len(lines) == 2 * 2 * N_FRESH and {line["confidence"] for line in lines if " at " in line["judge"]} == {0.75}
@@ -263,7 +263,7 @@ def test_the_command_line_plans_stops_and_goes_on_without_paying_twice(run, serv
     folder = str(run.dir)
     assert main(["annotate", folder, "--annotator", server.model, "--dry-run"]) == 0
     assert re.match(
-        r"m at .*: 3 questions, 0 answered before, 3 calls; about [\d,]+ tokens in", capsys.readouterr().out
+        r"m at .*: 5 questions, 0 answered before, 5 calls; about [\d,]+ tokens in", capsys.readouterr().out
     )
     assert server.requests == [] and not run.answers_path.exists()
     assert main(["annotate", folder, "--annotator", server.model]) == 0
@@ -271,11 +271,11 @@ def test_the_command_line_plans_stops_and_goes_on_without_paying_twice(run, serv
                 "--n-suggested-images", "0"]  # fmt: skip
     assert main([*evaluate, "--max-calls", "10", "--concurrency", "2"]) == 2
     assert "max_calls: 10 calls are made. All answers are kept" in capsys.readouterr().err
-    assert len(server.requests) == 3 + 10
+    assert len(server.requests) == 3 + 8  # and two about the colors of plain images
     assert main([*evaluate, "--dry-run", "--price-in", "10", "--price-out", "0"]) == 0
     assert capsys.readouterr().out == (
-        f"m at {server.url[7:-3]}: 48 questions, 10 answered before, 38 calls; about 3,800 tokens in and 380 out; "
-        "cost about 0.038\n"
+        f"m at {server.url[7:-3]}: 48 questions, 8 answered before, 40 calls; about 4,000 tokens in and 400 out; "
+        "cost about 0.04\n"
     )
     assert main([*evaluate, "--max-calls", "99"]) == 0
     assert len(server.requests) == 3 + 48
@@ -308,9 +308,10 @@ def test_a_script_stands_in_for_a_model(run, tmp_path):
 def test_all_judges_share_one_budget(run, server):
     named(run, "holding a cat", None, None)
     judges = (server.model, server.model.replace("openai:m", "openai:n"))
-    with pytest.raises(RaigenError, match=rf"max_calls: {N_FRESH + 2} calls are made"):
-        through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=judges, max_calls=N_FRESH + 2))
+    with pytest.raises(RaigenError, match=rf"max_calls: {N_FRESH + 6} calls are made"):
+        through(run, "evaluate", EvaluateConfig(n_fresh_images=N_FRESH, judge=judges, max_calls=N_FRESH + 6))
     assert [r["model"] for r in server.requests].count("n") == 2 and len(server.requests) == N_FRESH + 2
+    assert [r["model"] for r in server.checks] == ["m", "m", "n", "n"]
 
 
 def suggest(run, cats_when_asked):

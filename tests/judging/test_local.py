@@ -4,7 +4,7 @@ import pytest
 
 from raigen.config import AskConfig, address_of
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import Answers
+from raigen.judging.vlm.answers import Answers, Budget, CutError, NoReplyError
 from raigen.judging.vlm.ask import Job, ask_all
 from raigen.judging.vlm.local import Local
 from raigen.judging.vlm.questions import Question, read_presence
@@ -30,9 +30,34 @@ def test_it_says_what_it_was_taught(folder, tmp_path):
 
 
 def test_random_weights_give_no_verdict(tmp_path):
+    """What they say goes on until it is cut: that is no answer."""
     save_model(tmp_path)
-    reply = Local(address_of(f"transformers:{tmp_path}")).ask([RED, BLUE], QUESTION)
-    assert read_presence(reply.text) is None and 1 <= reply.tokens_out <= 20
+    with pytest.raises(CutError, match=r"the answer is cut at 20 tokens \(a reasoning model\?"):
+        Local(address_of(f"transformers:{tmp_path}")).ask([RED, BLUE], QUESTION)
+
+
+def test_a_model_that_tells_no_color_is_refused(tmp_path):
+    save_model(tmp_path / "model")
+    address, answers = address_of(f"transformers:{tmp_path / 'model'}"), Answers(tmp_path / "answers.jsonl")
+    with pytest.raises(
+        RaigenError, match=r"at this machine: expected (a model that sees|an answer to the first quest)"
+    ):
+        list(ask_all(address, [Job((RED,), QUESTION, "red")], answers, AskConfig()))
+
+
+def test_a_question_that_the_model_cannot_take_is_no_reply(folder):
+    """Whatever transformers raises for it: here its template."""
+    model = Local(address_of(f"transformers:{folder}"))
+    model.processor.chat_template = "{{ raise_exception('this model takes one image') }}"
+    with pytest.raises(NoReplyError, match="TemplateError: this model takes one image"):
+        model.ask([RED, BLUE], QUESTION)
+
+
+def test_local_calls_are_counted(folder, tmp_path):
+    address, answers = address_of(f"transformers:{folder}"), Answers(tmp_path / "a", Budget(AskConfig(max_calls=3)))
+    with pytest.raises(RaigenError, match="max_calls: 3 calls"):
+        list(ask_all(address, [Job((image,), QUESTION, 0) for image in (RED, BLUE)], answers, AskConfig()))
+    assert answers.usage(address).answers == 3
 
 
 def test_a_model_that_cannot_be_asked_is_told(tmp_path):

@@ -42,7 +42,7 @@ def test_nothing_that_is_read_raises_and_only_three_words_are_verdicts(text):
     assert read_presence(text) in ("yes", "no", "unsure", None)
     found = read_annotation(text)
     assert found is None or isinstance(found, Annotation)
-    if not any(word in text.lower() for word in ("yes", "no", "unsure")):
+    if not any(word in text.lower() for word in ("yes", "no", "unsure", "true", "false")):
         assert read_presence(text) is None
 
 

@@ -18,9 +18,9 @@ from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, NoReplyError, Reply
 from raigen.judging.vlm.ask import Job, ask_all, hash_of, plan
 from raigen.judging.vlm.questions import Question, annotation_question, presence_question, read_presence
-from raigen.judging.vlm.server import Server
+from raigen.judging.vlm.server import Server, data_uri
 from raigen.world.portraits import draw, judge, sample_attributes
-from tests.support.vlm_server import KEY, cut, hang, image_of, serving
+from tests.support.vlm_server import KEY, color_of, cut, hang, image_of, question_of, serving
 
 PHRASES = ["wearing glasses", "holding a cat", "bald"]
 
@@ -57,7 +57,20 @@ def asked(server, images, tmp_path, phrases=PHRASES, **options):
 
 
 def ask_one(server, image, question: Question | None = None, timeout=5.0, retries=2) -> Reply:
-    return Server(address_of(server.model), timeout, retries).ask([image], question or presence_question("bald"))
+    return Server(address_of(server.model), timeout, retries=retries).ask(
+        [image], question or presence_question("bald")
+    )
+
+
+def no_check(server):
+    """Faults meet the first questions, too, which ask for the colors of plain images."""
+    server.spares_checks = False
+    return server
+
+
+def shows(request, image):
+    """Whether a request is about this image."""
+    return request["messages"][0]["content"][0]["image_url"]["url"] == data_uri(image)
 
 
 def once(fault):
@@ -162,7 +175,7 @@ def test_a_server_that_goes_away_stops_the_run_and_keeps_the_answers(server, ima
     server.fault = fault
     with pytest.raises(RaigenError, match=r"m at 127\.0\.0\.1:\d+: the last 5 questions came to nothing \(.*broken"):
         asked(server, images, tmp_path, concurrency=1)
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2 + 4
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'"text"', b"{}", b'{"choices": []}', b'{"choices": [{"message": 3}]}'])
@@ -170,7 +183,7 @@ def test_garbage_is_no_reply_and_is_not_kept(server, images, tmp_path, body):
     server.fault = lambda request, count, handler: handler.send(200, body) or True
     results = asked(server, images[:1], tmp_path, ["bald"])
     assert results[0, "bald"].reply is None and results[0, "bald"].reason.startswith("no reply: ")
-    assert not (tmp_path / "answers.jsonl").exists()
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2  # the colors
 
 
 # Answers that are none.
@@ -215,10 +228,10 @@ def test_the_ladder_is_climbed_once_and_logged(server, images, tmp_path, caplog)
         kind = request.get("response_format", {}).get("type")
         return handler.refuse(f"response_format {kind} is not supported") if kind else None
 
-    server.fault = fault
+    no_check(server).fault = fault
     results = asked(server, images[:3], tmp_path)
     assert {result.reply.rung for result in results.values()} == {"structured_outputs"}
-    assert len(server.requests) == 9 + 1
+    assert (len(server.checks), len(server.requests)) == (2 + 1, 9)
     assert server.requests[1]["structured_outputs"]["json"]["required"] == ["evidence", "answer"]
     assert "takes no" not in caplog.text and "is asked with structured_outputs from here on" in caplog.text
     assert "does not take json_schema" in caplog.text and KEY not in caplog.text
@@ -230,31 +243,56 @@ def test_a_form_that_is_taken_and_then_ignored_is_left(server, images, tmp_path)
             return handler.refuse("unknown response_format")
         return (handler.answer("I see a man.") or True) if "structured_outputs" in request else None
 
-    server.fault = fault
+    no_check(server).fault = fault
     results = asked(server, images[:2], tmp_path)
     assert {result.reply.rung for result in results.values()} == {"json_object"}
-    assert len(server.requests) == 6 + 2
+    assert (len(server.checks), len(server.requests)) == (2 + 2, 6)
 
 
 def test_a_server_that_takes_no_form_is_asked_in_words(server, images, tmp_path):
-    server.fault = lambda request, count, handler: (
+    no_check(server).fault = lambda request, count, handler: (
         handler.refuse("extra fields") if {"response_format", "structured_outputs"} & set(request) else None
     )
     results = asked(server, images[:2], tmp_path)
-    assert {result.reply.rung for result in results.values()} == {"text"} and len(server.requests) == 6 + 3
+    assert {result.reply.rung for result in results.values()} == {"text"}
+    assert (len(server.checks), len(server.requests)) == (2 + 3, 6)
 
 
-def test_a_parameter_that_is_refused_by_name_is_left_out(server, images, tmp_path):
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 501])
+def test_a_parameter_that_is_not_supported_is_left_out(server, images, tmp_path, status):
+    """Whatever the status is (fault 2: a 403 was taken for a refused key)."""
+
     def fault(request, count, handler):
         for name in ("logprobs", "max_tokens", "temperature"):
             if name in request:
-                return handler.refuse(f"Unsupported parameter: '{name}'")
+                return handler.refuse(f"You are not allowed to request {name} from this model", status)
         return None
 
-    server.fault = fault
-    results = asked(server, images[:2], tmp_path)
+    no_check(server).fault = fault
+    results = asked(server, images[:2], tmp_path, concurrency=1)
     assert {(r.reply.rung, r.reply.yes_share) for r in results.values()} == {("json_schema", None)}
-    assert len(server.requests) == 6 + 3 and server.requests[-1]["max_completion_tokens"] == 300
+    assert (len(server.checks), len(server.requests)) == (2 + 2, 6 + 1)
+    assert server.requests[-1]["max_completion_tokens"] == 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_tokens is too large: 300. Such images are not supported",
+        "the image in {'temperature': 0, 'max_tokens': 300, 'logprobs': True, 'messages': '"
+        + 400 * "x"
+        + "'} is too wide",
+        "this image is not allowed: temperature 0, max_tokens 300, logprobs true",
+    ],
+    ids=["too large", "echo", "in one sentence"],
+)
+def test_a_parameter_that_is_only_mentioned_stays(server, images, tmp_path, words):
+    """Nor is it left out of later questions when leaving it out did not help."""
+    bad = images[0]
+    server.fault = lambda request, count, handler: handler.refuse(words) if shows(request, bad) else None
+    results = asked(server, images[:3], tmp_path, ["bald"], concurrency=1)
+    assert [results[index, "bald"].reply is None for index in range(3)] == [True, False, False]
+    assert {"temperature", "max_tokens", "logprobs"} <= set(server.requests[-1])
 
 
 @pytest.mark.parametrize("as_list", [False, True], ids=["text", "list"])
@@ -271,9 +309,10 @@ def test_a_reason_in_another_form_is_understood_and_told(server, images, tmp_pat
 
     server.fault = fault
     results = asked(server, [*images[:2], Image.new("RGB", (64, 32))], tmp_path, ["bald"], concurrency=1)
-    assert "logprobs" in server.requests[0] and "temperature" in server.requests[1]
+    assert "logprobs" in server.requests[0] and "logprobs" not in server.requests[1]
+    assert "temperature" in server.requests[1]
     assert [result.reply and result.reply.rung for result in results.values()] == ["json_schema"] * 2 + [None]
-    assert results[2, "bald"].reason == "no reply: BadRequestError: Error code: 400 - too small ***"
+    assert results[2, "bald"].reason == "no reply: 400: too small ***"
     assert len(server.requests) == 4
 
 
@@ -296,13 +335,13 @@ def test_a_image_that_the_server_will_not_take_costs_the_others_nothing(server, 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_key_that_is_refused_fails_at_once_and_stays_secret(server, images, tmp_path, status, caplog):
     caplog.set_level(logging.DEBUG)
-    server.fault = lambda request, count, handler: handler.refuse(f"not with {KEY}", status)
+    no_check(server).fault = lambda request, count, handler: handler.refuse(f"not with {KEY}", status)
     with pytest.raises(
         RaigenError, match=r"to take the model 'm' and the key in RAIGEN_API_KEY \(set\); it says"
     ) as caught:
         asked(server, images, tmp_path)
     assert KEY not in str(caught.value) and "***" in str(caught.value)
-    assert KEY not in caplog.text and len(server.requests) == 1
+    assert KEY not in caplog.text and (len(server.checks), len(server.requests)) == (1, 0)
     assert not list(tmp_path.iterdir())
 
 
@@ -319,8 +358,7 @@ def test_no_server_gets_the_key_of_another(images, monkeypatch):
         Server(address_of("openai:gpt-4o-mini"), 5.0)
 
 
-def test_a_server_that_is_not_there_fails_at_once(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("raigen.judging.vlm.server.RETRIES", 0)
+def test_a_server_that_is_not_there_fails_at_once(images):
     with serving() as server:
         pass
     with pytest.raises(RaigenError, match=rf"expected a server at {server.url}; .*Start it, or correct the URL"):
@@ -334,41 +372,85 @@ def test_quota_that_is_used_up_fails_at_once(server, images):
         ask_one(server, images[0])
 
 
-def test_without_the_client_the_install_line_is_told(images, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(RaigenError, match=r"Install it with: pip install 'raigen\[openai\]'"):
-        Server(address_of("openai:m@http://127.0.0.1:1/v1"), 5.0)
-
-
 # What may be spent.
 
 
 def test_calls_are_counted_and_capped(server, images, tmp_path):
+    """The two questions about colors are calls, too."""
     with pytest.raises(RaigenError, match=r"max_calls: 5 calls are made\. All answers are kept"):
         asked(server, images, tmp_path, max_calls=5)
-    assert len(server.requests) == 5 == len((tmp_path / "answers.jsonl").read_text().splitlines())
-    asked(server, images, tmp_path, max_calls=19)
+    assert len(server.requests) == 3 and len((tmp_path / "answers.jsonl").read_text().splitlines()) == 5
+    asked(server, images, tmp_path, max_calls=21)
     assert len(server.requests) == len(images) * len(PHRASES)
     asked(server, images, tmp_path, max_calls=0)
+
+
+def test_every_request_is_a_call(server, images, tmp_path):
+    """Those that find the form of an answer, too, and those that are repeated (attack 13: four for one)."""
+    server.eyes = lambda request: {255: "red"}.get(image_of(request).getpixel((0, 0))[2], "a plain image")
+    with pytest.raises(RaigenError, match=r"max_calls: 3 calls are made"):
+        asked(server, images, tmp_path, max_calls=3)
+    assert len(server.checks) == 3 and not (tmp_path / "answers.jsonl").exists()
+    server.eyes, busy = color_of, {"error": {"message": "busy"}}
+    server.fault = lambda request, count, handler: handler.send(503, busy, Retry_After="0.01") or True
+    with pytest.raises(RaigenError, match=r"max_calls: 7 calls are made"):
+        asked(server, images, tmp_path, max_calls=7, concurrency=1)
+    assert (len(server.checks), len(server.requests)) == (3 + 2, 5)
 
 
 def test_cost_is_counted_and_capped(server, images, tmp_path):
     prices = {"price_in": 10.0, "price_out": 100.0}  # 0.002 an answer
     with pytest.raises(RaigenError, match=r"max_cost: 0\.008 of 0\.0075 are spent"):
         asked(server, images, tmp_path, max_cost=0.0075, concurrency=1, **prices)
-    assert len(server.requests) == 4
+    assert (len(server.checks), len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("count", ["12", -5, 10**12, None, [], True, 1e308])
+def test_a_count_that_is_none_is_estimated(server, images, tmp_path, count):
+    """So a server that does not count cannot spend without end, and no later start fails on it (attack 8)."""
+    server.usage = {"prompt_tokens": count, "completion_tokens": count}
+    with pytest.raises(RaigenError, match=r"max_cost: .* are spent"):
+        asked(server, images, tmp_path, max_cost=0.01, price_in=20.0, concurrency=1)
+    assert 1 <= len(server.requests) < 8
+    assert asked(server, images[:1], tmp_path, ["bald"])[0, "bald"].reply.tokens_in == 0
+
+
+def test_an_odd_account_costs_no_answer(server, images, tmp_path):
+    server.usage = "none"
+    assert asked(server, images[:1], tmp_path, ["bald"])[0, "bald"].reply.tokens_in == 0
 
 
 def test_a_plan_asks_nothing(server, images, tmp_path):
+    """It counts the two questions about colors until they are answered."""
     config = AskConfig(price_in=10.0, price_out=100.0)
     address = address_of(server.model)
     answers = Answers(tmp_path / "answers.jsonl", Budget(config))
     guess = plan(address, jobs(images), answers)
-    assert (guess.questions, guess.calls) == (24, 24) and guess.tokens_in > 24 * 81 and server.requests == []
+    assert (guess.questions, guess.calls) == (26, 26) and guess.tokens_in > 24 * 81
+    assert guess.is_guess and "a guess until the first answers are there" in str(guess)
+    assert server.requests == server.checks == []
     asked(server, images[:4], tmp_path)
     known = plan(address, jobs(images), Answers(tmp_path / "answers.jsonl", Budget(config)))
-    assert known[1:] == (24, 12, 1200, 120, pytest.approx(12 * 0.002)) and len(server.requests) == 12
+    assert known[1:] == (24, 12, 1200, 120, pytest.approx(12 * 0.002), False) and len(server.requests) == 12
     assert str(known).endswith("24 questions, 12 answered before, 12 calls; about 1,200 tokens in and 120 out; cost about 0.024")  # fmt: skip  # noqa: E501
+
+
+def test_the_first_answers_correct_the_estimate(server, images, tmp_path):
+    """A model that bills 5,000 tokens an image is planned so as soon as it has named the colors (fault 15)."""
+
+    def usage(request):
+        return {"prompt_tokens": 5000 + round(len(question_of(request)) / 4), "completion_tokens": 20}
+
+    server.usage, address, path = usage, address_of(server.model), tmp_path / "answers.jsonl"
+    with pytest.raises(RaigenError, match="max_calls"):
+        asked(server, images, tmp_path, max_calls=2)
+    expected = plan(address, jobs(images), Answers(path))
+    assert expected.calls == 24 and not expected.is_guess
+    asked(server, images, tmp_path)
+    really = sum(usage(request)["prompt_tokens"] for request in server.requests)
+    assert expected.tokens_in == pytest.approx(really, rel=0.001)
+    large = [image.resize((512, 512)) for image in images]  # of another size nothing is known
+    assert plan(address, jobs(large), Answers(path)).is_guess
 
 
 KILLED = """
@@ -414,7 +496,7 @@ def test_kill_9_loses_only_what_was_under_way(tmp_path):
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "40\n"
         assert len(server.requests) == n_requests
     text = path.read_text()
-    assert KEY not in text and len([line for line in text.splitlines() if "torn" not in line]) == 40
+    assert KEY not in text and len([line for line in text.splitlines() if "torn" not in line]) == 2 + 40
     entry = json.loads(text.splitlines()[0])
     assert entry["model"] == "m" and entry["endpoint"] == server.url and entry["reply"]["rung"] == "json_schema"
 
@@ -458,13 +540,47 @@ def test_a_script_of_another_form_is_refused(images, tmp_path, text):
     [
         ("gpt-4o", r"annotator: expected clip, openai:MODEL for OpenAI, .*; got 'gpt-4o'"),
         ("openai:", r"got 'openai:'"),
-        ("openai:m@http://me:secret@host/v1", r"annotator: expected a URL without a name and password"),
+        ("openai:m@http://me:secret@host/v1", r"annotator: expected a URL without a name, password, query, or"),
+        ("openai:m@http://host/v1?api_key=secret", r"expected a URL without a name, password, query, or"),
+        ("openai:m@https://host/v1#secret", r"expected a URL without a name, password, query, or"),
+        *(
+            (text, r"expected http:// or https:// and a host after the @, as in openai:MODEL@http://HOST:PORT/v1; got")
+            for text in (
+                "openai:qwen2.5vl:7b@localhost:8000/v1",
+                "openai:m@127.0.0.1:11434/v1",
+                "openai:m@http://",
+                "openai:m@ftp://x",
+                "openai:m@file:///etc/passwd",
+                "openai:m@http:/127.0.0.1/v1",
+                "openai:m@",
+                "openai:m@http://[::1",
+                "openai:m@http://h:x/v1",
+                "openai:@http://h/v1",
+                "openai:http://h/v1",
+                "openai:m@me:secret@h/v1",
+                "openai:m@http://h:99999/v1",
+                "openai:m@http://\x07h/v1",
+            )
+        ),
     ],
 )
 def test_an_address_of_another_form_is_told(text, message):
     with pytest.raises(RaigenError, match=message) as caught:
         AnnotateConfig(annotator=text)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "endpoint"),
+    [
+        ("openai:gpt-4o-mini", "gpt-4o-mini", "https://api.openai.com/v1"),
+        ("openai:@cf/llava@https://h/v1/", "@cf/llava", "https://h/v1"),
+        ("openai:google/gemini@001@https://h/v1", "google/gemini@001", "https://h/v1"),
+        ("openai:qwen2.5vl:7b@http://[::1]:8000/v1", "qwen2.5vl:7b", "http://[::1]:8000/v1"),
+    ],
+)
+def test_names_of_models_may_hold_an_at(text, model, endpoint):
+    assert address_of(text)[1:] == (model, endpoint)
 
 
 def test_no_reply_is_no_error_for_a_person():

@@ -25,7 +25,7 @@ from raigen.runs import pixels
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.records import Presence, Sample
 from raigen.runs.run import Run
-from raigen.stats import q_rarer
+from raigen.stats import p_rarer, q_values
 from tests.support.run_folder import (
     EXACT,
     HOSTILE,
@@ -282,7 +282,7 @@ def test_given_attributes_have_a_section_with_rates_of_every_judge(tmp_path: Pat
 
 def test_rarer_than_is_tested_over_all_that_were_judged(whole: Run) -> None:
     measured = [a.presence for a in whole.attributes if a.presence]
-    expected = q_rarer([p.hits for p in measured], [p.n for p in measured], 0.05)
+    expected = q_values([p_rarer(p.hits, p.n, 0.05) for p in measured])
     found = re.findall(r"rate is shown to be under 5\s% \(q (.+?), over 3 attributes\)", text_of(whole))
     assert found == [q_text(q) for q in expected]
 
@@ -346,9 +346,9 @@ def test_what_is_not_shown_to_be_rare_is_said_so_in_words(tmp_path: Path) -> Non
     write(run)
     rows = re.findall(r"<tr data-words.*?</tr>", run.report().read_text(), re.S)
     cells = [re.findall(r'data-value="([\d.e-]+)">(?:<b>)?(yes|not shown)\b', row) for row in rows]
-    q_values = q_rarer([2, 12, 0], [300] * 3, 0.05)
+    expected = q_values([p_rarer(hits, 300, 0.05) for hits in (2, 12, 0)])
     assert [(float(q), words) for ((q, words),) in cells] == [
-        (pytest.approx(q), "yes" if q <= 0.05 else "not shown") for q in q_values
+        (pytest.approx(q), "yes" if q <= 0.05 else "not shown") for q in expected
     ]
     assert [words for ((_, words),) in cells] == ["yes", "not shown", "yes"]
     text = text_of(run)

@@ -1,6 +1,7 @@
 """The reservoir: each token once, well mixed, in bounded memory, resumable."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from raigen.errors import RaigenError
 from raigen.runs.activations import TokenBatch
-from raigen.sae.reservoir import Reservoir, mixed
+from raigen.sae.reservoir import Reservoir
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -24,6 +25,13 @@ def numbered(sizes: list[int]) -> list[TokenBatch]:
         parts.append(TokenBatch(torch.stack([numbers % 1000, numbers // 1000], 1).float(), torch.full((size,), image)))
         first += size
     return parts
+
+
+def mixed(parts: list[TokenBatch], reservoir: Reservoir) -> Iterator[TokenBatch]:
+    """All tokens of `parts` through the reservoir, to the last."""
+    for part in parts:
+        yield from reservoir.add(part.tokens, part.images)
+    yield from reservoir.drain()
 
 
 @given(sizes=st.lists(st.integers(0, 40), max_size=30), capacity=st.integers(4, 60), size=st.integers(1, 4))

@@ -1,5 +1,6 @@
 """A tiny vision-language model, made in code: with random weights, or taught to tell red from blue."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from raigen.judging.vlm.questions import Question
+from raigen.judging.vlm.questions import COLORS, Question, color_question
 from tests.support.tiny import PIXELS, WIDTH
 
 RED, BLUE = Image.new("RGB", (20, 20), (230, 20, 20)), Image.new("RGB", (20, 20), (20, 20, 230))
@@ -62,16 +63,21 @@ def llava(tools: LlavaProcessor) -> LlavaForConditionalGeneration:
 def taught(
     model: LlavaForConditionalGeneration, tools: LlavaProcessor, question: Question
 ) -> LlavaForConditionalGeneration:
-    """The model after some steps on the two answers to the question, one for each color."""
-    examples, asked = [], f"<image>{question.text}>"
-    n_asked = tools(images=[RED], text=asked, return_tensors="pt")["input_ids"].shape[1]
-    for image, verdict in ((RED, "yes"), (BLUE, "no")):
-        example = tools(images=[image], text=f"{asked}{ANSWERS[verdict]}<eos>", return_tensors="pt")
+    """The model after some steps on the two answers to the question, one for each color, and on the names of the
+    colors, which every model is asked for first."""
+    examples = []
+    lessons = [(question, RED, ANSWERS["yes"]), (question, BLUE, ANSWERS["no"])]
+    lessons += [(color_question(), Image.new("RGB", (20, 20), rgb), json.dumps({"color": color}))
+                for color, rgb in COLORS.items()]  # fmt: skip
+    for each, image, answer in lessons:
+        asked = f"<image>{each.text}>"
+        n_asked = tools(images=[image], text=asked, return_tensors="pt")["input_ids"].shape[1]
+        example = tools(images=[image], text=f"{asked}{answer}<eos>", return_tensors="pt")
         labels = example["input_ids"].clone()
         labels[:, :n_asked] = -100  # what is asked need not be learned
         examples.append({**example, "labels": labels})
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(150):
+    for _ in range(300):
         loss = sum(model(**example).loss for example in examples)
         optimizer.zero_grad()
         loss.backward()

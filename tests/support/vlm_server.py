@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from raigen.judging.vlm.questions import COLORS, color_question
 from raigen.world.attributes import VALUES
 from raigen.world.judge import judge
 
@@ -31,6 +32,13 @@ def question_of(request: dict[str, Any]) -> str:
     return request["messages"][0]["content"][-1]["text"]
 
 
+def color_of(request: dict[str, Any]) -> str:
+    """The color of a plain image: what a model that sees is first asked for."""
+    pixel = image_of(request).convert("RGB").resize((1, 1)).getpixel((0, 0))
+    near = min(COLORS, key=lambda color: sum(abs(a - b) for a, b in zip(COLORS[color], pixel, strict=True)))
+    return json.dumps({"color": near})
+
+
 class Brain:
     """Says by the world's judge whether an image shows a phrase. One image at a time: torch runs on one thread."""
 
@@ -47,7 +55,7 @@ class Brain:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request: the server's `fault` may answer it, else the brain does."""
+    """One request: the server's `fault` may answer it, else the brain does, or its eyes where a color is asked for."""
 
     def log_message(self, *args):
         pass
@@ -55,23 +63,26 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server.of
+        is_check = question_of(request) == color_question().text
         with server.lock:
-            server.requests.append(request)
+            (server.checks if is_check else server.requests).append(request)
             server.under_way += 1
             server.most_under_way = max(server.most_under_way, server.under_way)
         try:
-            fault = server.fault(request, len(server.requests), self)
+            fault = None if is_check and server.spares_checks else server.fault(request, len(server.requests), self)
             if fault is None:
-                self.answer(server.brain(request), request)
+                self.answer((server.eyes if is_check else server.brain)(request), request)
         finally:
             with server.lock:
                 server.under_way -= 1
 
     def answer(self, text: str | None, request: dict[str, Any] | None = None, **message):
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text, **message}}
+        reason = message.pop("finish_reason", "stop")
+        choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text, **message}}
         if request and request.get("logprobs") and text:
             choice["logprobs"] = {"content": log_probabilities(text)}
-        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+        usage = self.server.of.usage
+        usage = usage(request) if callable(usage) else usage
         self.send(200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
                         "usage": usage})  # fmt: skip
 
@@ -100,11 +111,18 @@ def log_probabilities(text: str) -> list[dict[str, Any]]:
 
 
 class FakeServer:
-    """The server's address, what it was asked, and what it does wrong: `fault` answers itself and returns True."""
+    """The server's address, what it was asked, and what it does wrong: `fault` answers itself and returns True.
+
+    The colors of plain images (`checks`) are apart from the other `requests`; faults pass over them if it
+    `spares_checks`.
+    """
 
     def __init__(self, url: str, brain: Callable[[dict[str, Any]], str]):
-        self.url, self.brain = url, brain
+        self.url, self.brain, self.eyes = url, brain, color_of
         self.requests: list[dict[str, Any]] = []
+        self.checks: list[dict[str, Any]] = []
+        self.spares_checks = True
+        self.usage: Any = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         self.fault: Callable[[dict[str, Any], int, Handler], bool | None] = lambda request, count, handler: None
         self.lock = threading.Lock()
         self.under_way = self.most_under_way = 0

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
+from transformers import AutoTokenizer, CLIPModel
 
 import raigen
 from raigen.auditing.audit import walk
@@ -25,27 +26,29 @@ from raigen.world.judge import judge
 from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER, makes_portraits
 from raigen.world.train import quality, transformer
 from raigen.world.train.__main__ import ABOUT
+from tests.support.forked import succeeds, without_raigen
 
 BUNDLE = Path(str(files("raigen.world"))) / "bundle"
 CARDS = {BUNDLED: BUNDLE, TRANSFORMER: BUNDLE / FOLDERS[TRANSFORMER]}
 DOCTOR = PROMPTS[0]
 
 
+def load_with_nothing_of_ours() -> None:
+    without_raigen()
+    sys.modules["raigen"] = None  # type: ignore[assignment]  # from here on, an import of it fails
+    pipe = DiffusionPipeline.from_pretrained(BUNDLE / "pipeline")
+    clip = CLIPModel.from_pretrained(BUNDLE / "clip")
+    parts = [pipe, clip, AutoTokenizer.from_pretrained(BUNDLE / "clip"), *pipe.components.values()]
+    homes = {type(part).__module__.split(".")[0] for part in parts if part is not None}
+    assert homes == {"diffusers", "transformers"}
+    assert (type(pipe).__name__, type(clip).__name__) == ("StableDiffusionPipeline", "CLIPModel")
+    assert pipe.unet.mid_block.resnets[0].out_channels >= 128 and pipe.unet.config.sample_size == 16
+    image = pipe("a photo of a doctor", num_inference_steps=2, guidance_scale=1.0).images[0]
+    assert image.size == (64, 64)
+
+
 def test_diffusers_and_transformers_load_it_with_nothing_of_ours():
-    code = f"""
-import sys, logging
-from diffusers import DiffusionPipeline
-from transformers import AutoTokenizer, CLIPModel
-pipe = DiffusionPipeline.from_pretrained({str(BUNDLE / "pipeline")!r})
-clip = CLIPModel.from_pretrained({str(BUNDLE / "clip")!r})
-AutoTokenizer.from_pretrained({str(BUNDLE / "clip")!r})
-assert pipe.unet.mid_block.resnets[0].out_channels >= 128 and pipe.unet.config.sample_size == 16
-image = pipe("a photo of a doctor", num_inference_steps=2, guidance_scale=1.0).images[0]
-assert image.size == (64, 64) and not any(name.split(".")[0] == "raigen" for name in sys.modules)
-print(type(pipe).__name__, type(clip).__name__)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("StableDiffusionPipeline CLIPModel")
+    assert succeeds(load_with_nothing_of_ours)
 
 
 def test_it_is_small_and_holds_no_pickle():
@@ -145,7 +148,8 @@ def audited(tmp_path_factory):
     """A folder, and what the same command prints the first and the second time."""
     folder, printed = tmp_path_factory.mktemp("runs") / "doctor", []
     command = ["audit", DOCTOR, "--run-dir", str(folder), "--n-images", "50", "--n-fresh-images", "12",
-               "--num-inference-steps", "4", "--min-images", "3", "--n-suggested-images", "1"]  # fmt: skip
+               "--num-inference-steps", "4", "--min-images", "3", "--n-suggested-images", "1",
+               "--d-sae", "256"]  # fmt: skip
     for _ in range(2):
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             assert main(command) == 0
@@ -173,7 +177,7 @@ def test_an_audit_ends_in_a_table_and_a_report(audited):
 
 def test_the_same_audit_finds_the_same(audited, tmp_path):
     first, again = raigen.Run(audited[0]), raigen.Run.create(tmp_path / "again")
-    config = AuditConfig.of(DOCTOR, n_images=50, num_inference_steps=4, min_images=3)
+    config = AuditConfig.of(DOCTOR, n_images=50, num_inference_steps=4, min_images=3, d_sae=256)
     for step in walk(again, config):
         if step.stage == "annotate":
             break

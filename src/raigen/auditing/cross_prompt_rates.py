@@ -1,8 +1,6 @@
 """How often a listed neuron fires under every prompt that shares its autoencoder."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raigen.auditing.shared_sae import sharers
@@ -35,15 +33,6 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 values = (attribute.rank, attribute.neuron, attribute.name, other.config.capture.prompt, rate)
                 found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))
     return found
-
-
-def as_csv(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as CSV text."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([row[name] for name in COLUMNS] for row in rows)
-    return buffer.getvalue()
 
 
 def _is_kin(run: Run, other: Run) -> bool:

@@ -12,7 +12,7 @@ from raigen.auditing.shared_sae import check_shareable, check_sharers, share, sh
 from raigen.config import STAGES, AuditConfig, identity
 from raigen.config.fields import FILE
 from raigen.errors import RaigenError
-from raigen.runs.files import write_text
+from raigen.runs.files import csv_text, write_text
 from raigen.runs.run import Run
 from raigen.runs.steps import Step
 from raigen.runs.study import Entry, Study, slug
@@ -21,8 +21,8 @@ OF_A_RUN = ("prompt", "model")  # settings in which the runs of a study differ
 
 
 class SweepStep(NamedTuple):
-    """Where a sweep stands: run `number` of `total`, from 1, has taken a `step`; or, without one, has ended, with the
-    `error` that stopped it or None."""
+    """Where a sweep stands: run `number` of `total`, from 1, has taken a `step`. Without a step the run has ended, and
+    `error` says what stopped it, if anything did."""
 
     number: int
     total: int
@@ -53,15 +53,14 @@ def sweep(
 ) -> Iterator[SweepStep]:
     """Takes a run for each of `prompts` and `models` through all stages; the rest of `config` is the same for all.
 
-    What is done is skipped; what was interrupted is resumed. A run that fails does not stop the others. With `workers`
-    above 1, that many runs go on at once, each in a process; with `ray`, the address of a Ray cluster, as many as it
-    has GPUs, or else CPUs (see `raigen.auditing.ray_cluster`). With `shared_sae`, the prompts share an autoencoder for
-    each model (see `raigen.auditing.shared_sae`), which is trained in this process first; rates.csv then says how often
-    each listed neuron fires under every prompt.
+    Finished stages are skipped, and interrupted ones resume. A run that fails does not stop the others. `workers` runs
+    go on at once, each in its own process. `ray` is the address of a Ray cluster that works on the runs instead (see
+    `raigen.auditing.ray_cluster`). With `shared_sae`, this process first trains one autoencoder per model on the images
+    of all prompts (see `raigen.auditing.shared_sae`), and in the end writes rates.csv: how often each listed neuron
+    fires under every prompt.
 
-    Raises RaigenError at the end, naming the runs that failed; and at once when the study has other settings, another
-    process works on it, there is no such cluster, or an autoencoder cannot be shared: with one prompt, a store or a
-    cluster.
+    Raises RaigenError at the end, naming the runs that failed. Raises it at once when the study has other settings,
+    another process works on it, the cluster cannot be reached, or an autoencoder cannot be shared.
     """
     _check_ways(config, prompts, workers, ray, shared_sae)
     with study.locked():
@@ -144,7 +143,7 @@ def _runs_of(study: Study, prompts: Sequence[str], models: Sequence[str]) -> Ite
 
 
 def _messages(jobs: Sequence[Job], workers: int, ray: str | None, group: int | None) -> Iterator[Message]:
-    """Runs the jobs. With a `group`, every so many jobs that follow each other first train one autoencoder together."""
+    """Runs the jobs. With a `group`, each `group` successive jobs first train one autoencoder together."""
     if group is not None:
         jobs = yield from _train_together(jobs, group)
     if ray is not None:
@@ -157,8 +156,8 @@ def _messages(jobs: Sequence[Job], workers: int, ray: str | None, group: int | N
 
 
 def _train_together(jobs: Sequence[Job], group: int) -> Generator[Message, None, list[Job]]:
-    """Trains an autoencoder for every group of jobs; its steps count as those of the first job. Returns the jobs that
-    are ready for the other stages."""
+    """Trains one autoencoder for every group of jobs, and yields its steps as steps of the group's first job. Returns
+    the jobs that are ready for the other stages."""
     ready = []
     for start in range(0, len(jobs), group):
         together = jobs[start : start + group]
@@ -180,6 +179,6 @@ def _walked(job: Job) -> Iterator[Step]:
 
 
 def _write_rates(study: Study, runs: Sequence[Run]) -> None:
-    from raigen.auditing.cross_prompt_rates import as_csv, cross_prompt_rates  # scipy takes a second to load
+    from raigen.auditing.cross_prompt_rates import COLUMNS, cross_prompt_rates  # scipy takes a second to load
 
-    write_text(study.rates_path, as_csv(cross_prompt_rates(runs)))
+    write_text(study.rates_path, csv_text(COLUMNS, cross_prompt_rates(runs)))

@@ -22,9 +22,10 @@ def server_of(place: Path, port: int) -> ThreadingHTTPServer:
 
     `serve_forever` starts it. Raises RaigenError when `place` has neither a run nor a study, or the port is taken.
     """
-    if not runs_in(place) and not _is_study(place):
+    if not runs_in(place) and not Study.is_at(place):
         raise RaigenError(f"{place}: expected a run folder, a folder of them or a study; found no run.json in it")
-    handler = type("Handler", (_Handler,), {"root": _root_of(place), "place": place})
+    root = place.resolve().parent if Run.is_at(place) else place.resolve()  # so that all URLs begin with a run
+    handler = type("Handler", (_Handler,), {"root": root, "place": place})
     try:
         return ThreadingHTTPServer((HOST, port), handler)
     except (OSError, OverflowError) as error:
@@ -55,12 +56,8 @@ def file_at(root: Path, path: str) -> Path | None:
 def index(place: Path) -> str:
     """The page that lists the runs at `place`, and for a study the files of its comparison."""
     entries = [_entry(path) for path in runs_in(place)]
-    study = _study_entry(place) if _is_study(place) else None
+    study = _study_entry(place) if Study.is_at(place) else None
     return fill("index.html.jinja", {"runs": entries, "place": place.resolve().name, "study": study})
-
-
-def _is_study(place: Path) -> bool:
-    return (place / "study.json").is_file()
 
 
 def _study_entry(place: Path) -> dict[str, Any]:
@@ -72,11 +69,6 @@ def _study_entry(place: Path) -> dict[str, Any]:
         "links": [(file.as_posix(), quote(file.as_posix())) for file in found],
         "elsewhere": [entry.folder for entry in study.entries if entry.folder.startswith("..")],
     }
-
-
-def _root_of(place: Path) -> Path:
-    """The folder that URLs are relative to. For a single run it is the parent, so that all URLs begin with a run."""
-    return place.resolve().parent if Run.is_at(place) else place.resolve()
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -129,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_of_a_run(self, path: str) -> bool:
         """Whether the path begins with a listed run or a file of the study; nothing else is served."""
-        names = {run.resolve().name for run in runs_in(self.place)} | set(OF_A_STUDY if _is_study(self.place) else ())
+        names = {run.resolve().name for run in runs_in(self.place)} | set(OF_A_STUDY if Study.is_at(self.place) else ())
         return unquote([*path.split("/"), ""][1]) in names
 
     def _send(self, data: bytes, kind: str, with_body: bool) -> None:

@@ -39,14 +39,14 @@ class Capture(Command):
     @property
     def folder(self) -> Path:
         """The given folder; or the prompt, if that is one; or the default folder of the prompt."""
-        return self.run_dir or (Path(self.prompt) if _is_run(self.prompt) else default_run_dir(self.prompt))
+        return self.run_dir or (Path(self.prompt) if Run.is_at(self.prompt) else default_run_dir(self.prompt))
 
     def recorded(self) -> Mapping[str, Mapping[str, Any]]:
-        return _recorded(Run(self.folder), "capture") if _is_run(self.folder) else {}
+        return _recorded(Run(self.folder), "capture") if Run.is_at(self.folder) else {}
 
     def execute(self) -> None:
         values = dict(vars(self.capture))
-        if self.run_dir is not None or not _is_run(self.prompt):  # else the recorded prompt
+        if self.run_dir is not None or not Run.is_at(self.prompt):  # else the recorded prompt
             values["prompt"] = self.prompt
         config = CaptureConfig(**values)  # checked before a folder is made
         _run_stage(Run.create(self.folder), "capture", config, self.redo)
@@ -151,7 +151,3 @@ def _recorded(run: Run, stage: str) -> dict[str, Mapping[str, Any]]:
 def _run_stage(run: Run, stage: str, config: Any, redo: str | None) -> None:
     with progress_bars() as show:
         run_stage(run, stage, config, redo=redo is not None, on_tick=show)
-
-
-def _is_run(place: str | Path) -> bool:
-    return Run.is_at(Path(place))

@@ -159,13 +159,13 @@ def _print_rare(attributes: Sequence[RareAttribute], truth: Mapping[str, Any] | 
         "presence": [presence(attribute.presence) for attribute in attributes],
     }
     if any(attribute.suggested for attribute in attributes):
-        columns["when asked for"] = [_suggested(attribute) for attribute in attributes]
+        columns["when requested"] = [_suggested(attribute) for attribute in attributes]
     if any(attribute.causal for attribute in attributes):
         columns["steered"] = [_causal(attribute.causal) for attribute in attributes]
     if truth is not None:
         truths = {row["neuron"]: row for row in truth["attributes"]}
         columns["truly rare"] = [_truth(truths[attribute.neuron]) for attribute in attributes]
-    right = ("rank", "score", "frequency", "presence", "when asked for")
+    right = ("rank", "score", "frequency", "presence", "when requested")
     _print_table(tuple(columns), zip(*columns.values(), strict=True), right)
 
 
@@ -175,16 +175,13 @@ def print_study(study: Study) -> None:
     is_shared, rows = study.rates_path.is_file(), []
     for entry in study.entries:
         run = Run(study.dir_of(entry)) if Run.is_at(study.dir_of(entry)) else None
-        under = (_most_under(study, entry, _rarest(run)),) if is_shared else ()
-        rows.append((entry.prompt, entry.model, *_run_cells(run), *under, entry.folder))
+        listed = run.attributes if run is not None and run.attributes_path.is_file() else None
+        under = (_most_under(study, entry, rarest(listed or [])),) if is_shared else ()
+        rows.append((entry.prompt, entry.model, *_run_cells(listed), *under, entry.folder))
     elsewhere = ("fires most under",) if is_shared else ()
     names = ("prompt", "model", "listed", "named", "rarest", "presence", *elsewhere, "folder")
     _print_table(names, rows, right=("listed", "named", "presence"))
     print(f"what the models differ in: raigen compare {study.dir}")
-
-
-def _rarest(run: Run | None) -> RareAttribute | None:
-    return rarest(run.attributes) if run is not None and run.attributes_path.is_file() else None
 
 
 def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> str:
@@ -201,13 +198,11 @@ def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> 
     return f"{most}: {shares[most]:.1%} (here {here:.1%})"
 
 
-def _run_cells(run: Run | None) -> list[str]:
-    if run is None or not run.attributes_path.is_file():
+def _run_cells(listed: Sequence[RareAttribute] | None) -> list[str]:
+    if listed is None:
         return ["not done", "", "", ""]
-    attribute = rarest(run.attributes)
-    named = sum(attribute.name is not None for attribute in run.attributes)
-    shown = [(attribute.label or ""), presence(attribute.presence)] if attribute else ["", ""]
-    return [str(len(run.attributes)), str(named), *shown]
+    first, named = rarest(listed), sum(attribute.name is not None for attribute in listed)
+    return [str(len(listed)), str(named), *([first.label or "", presence(first.presence)] if first else ["", ""])]
 
 
 def print_comparison(study: Study) -> None:
@@ -263,7 +258,7 @@ def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Col
     """A table with a header, unless all `names` are empty; the columns in `right` are aligned to the right."""
     table = Table(show_header=any(names))
     for name in names:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when asked for")
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when requested")
     for row in rows:
         table.add_row(*map(escape, row))
     plain = {} if sys.stdout.isatty() else {"width": 140, "force_terminal": False, "color_system": None}

@@ -66,10 +66,10 @@ def read_axes(source: str, approach: str) -> list[Axis]:
 def axis_rate(axis: Axis, prompt: str, model: str, shows: Mapping[str, Float[np.ndarray, " image"]]) -> AxisRate:
     """How images spread over an axis, from the verdicts on its labels (1, 0, NaN unscored).
 
-    An image that shows m categories counts 1/m for each. The discrepancy is |p - q|, the Euclidean distance of the
-    shares p from the reference q (the fairness discrepancy of Choi et al., Fair Generative Modeling via Weak
-    Supervision, ICML 2020, with verdicts in place of class probabilities). For n images of a model with p = q, the
-    discrepancy has the mean square (1 - |q|^2) / n; `by_chance` is its root. The severity is
+    An image that shows m categories counts 1/m for each; this gives the shares p. The discrepancy is |p - q|, their
+    Euclidean distance from the reference q. It is the fairness discrepancy of Choi et al. (Fair Generative Modeling via
+    Weak Supervision, ICML 2020), with verdicts in place of class probabilities. In n images of a model whose true
+    shares are q, its mean square is (1 - |q|^2) / n; `by_chance` is the root of that. The severity is
     1 + sum(p log p) / log K over K categories (D'Inca et al., OpenBias, CVPR 2024).
     """
     verdicts = np.stack([shows[label] for label in axis.labels])
@@ -104,8 +104,8 @@ def rates_along(
 
 
 def table_of_axes(rates: Sequence[AxisRate]) -> str:
-    """axes.csv: a line per axis, prompt, model and category, with the share, the wanted share, and the numbers of the
-    whole axis. A number without any scored image is empty."""
+    """axes.csv: a line per axis, prompt, model and category. It holds the share, the wanted share, and the numbers of
+    the whole axis, which are empty if no image was scored."""
     return csv_text(COLUMNS, (
         {name: value for name, value in asdict(rate).items() if name in COLUMNS}
         | {"category": category, "share": share if rate.n else None, "reference": wanted}

@@ -9,18 +9,15 @@ from jaxtyping import Float
 
 from raigen.config import CLIP, CompareConfig
 from raigen.discovery.embeddings import Embedder, embedder_of
+from raigen.judging.clip_judge import NAME, Threshold, direction_of, threshold_of
 from raigen.judging.judges import (
-    ClipJudge,
     Images,
     Judge,
     StoredImages,
     Subject,
     Subjects,
-    Threshold,
     Verdicts,
-    direction_of,
     judge_of,
-    means_of,
     unscored,
     without_black,
 )
@@ -77,6 +74,7 @@ class Pool:
 
     def __init__(self, runs: Sequence[Run], findings: Mapping[str, Sequence[Finding]], axes: Sequence[Axis]):
         self.runs, self.findings, self.axes = runs, findings, axes
+        self._thresholds = dict[tuple[str, str], Threshold]()
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -88,34 +86,49 @@ class Pool:
         return {place_of(run): _audited(run) for run in self.runs}
 
     def threshold(self, label: str, prompt: str) -> Threshold:
+        """The threshold of a found label for a prompt, computed once: see `_threshold`."""
+        if (label, prompt) not in self._thresholds:
+            self._thresholds[label, prompt] = self._threshold(label, prompt)
+        return self._thresholds[label, prompt]
+
+    def _threshold(self, label: str, prompt: str) -> Threshold:
         """The threshold of a found label for a prompt: one for all models.
 
-        Where runs of the prompt list the label, the middle lies halfway between the top images and the others of the
-        run with the best score. For another prompt it is the mean of that prompt's audited images (of all models) plus
-        half of the distance between the top images and the others where the label was found.
+        Where runs of the prompt list the label, it comes from the audited images of that prompt (of all models) and the
+        top images of the run with the best score. For another prompt it is the threshold of the prompt where the label
+        was found, moved by the difference of the two prompts' medians.
         """
-        direction = direction_of(self.embedder, prompt, label)
-        same_prompt = [one.embeddings for one in self._audited.values() if one.prompt == prompt]
-        pool = np.concatenate(same_prompt) @ direction
         best = sorted(self.findings[label], key=lambda finding: -finding.minority_score)
-        here = [finding for finding in best if finding.prompt == prompt]
-        finding = (here or best)[0]
-        source = self._audited[finding.prompt, finding.model]
-        along = source.embeddings @ (direction if here else direction_of(self.embedder, finding.prompt, label))
-        top, rest = means_of(along, source.tops[finding.neuron])
-        middle = (top + rest) / 2 if here else float(pool.mean()) + (top - rest) / 2
-        return Threshold(direction, middle, float(pool.std()))
+        finding = next((finding for finding in best if finding.prompt == prompt), best[0])
+        direction = direction_of(self.embedder, finding.prompt, label)
+        embeddings, first = self._pooled(finding.prompt)
+        tops = self._audited[finding.prompt, finding.model].tops[finding.neuron]
+        found = threshold_of(direction, embeddings, [first[finding.model] + index for index in tops])
+        if finding.prompt == prompt:
+            return found
+        here = direction_of(self.embedder, prompt, label)
+        shift = float(np.median(self._pooled(prompt)[0] @ here) - np.median(embeddings @ direction))
+        return found._replace(direction=here, shift=shift)
+
+    def _pooled(self, prompt: str) -> tuple[Float[np.ndarray, "image width"], dict[str, int]]:
+        """The embeddings of the audited images of a prompt, of all models, and where those of each model begin."""
+        parts, first, n = [], dict[str, int](), 0
+        for (of, model), audited in self._audited.items():
+            if of == prompt:
+                parts.append(audited.embeddings)
+                first[model], n = n, n + len(audited.embeddings)
+        return np.concatenate(parts), first
 
 
 class PooledClipJudge:
-    """CLIP, uncalibrated, for images of one prompt of a study.
+    """CLIP for images of one prompt of a study.
 
     A label that some run found has the threshold of the `pool`. A label that only an axis asks for is shown by the
     images that are nearer to its text than to the other categories of the axis (the first such axis); the text of
     `none` is the bare prompt. Any other label is unscored.
     """
 
-    name = ClipJudge.name
+    name = NAME
 
     def __init__(self, pool: Pool, prompt: str):
         self._pool, self._prompt = pool, prompt
@@ -127,7 +140,7 @@ class PooledClipJudge:
 
     def _verdict(self, embeddings: Float[np.ndarray, "image width"], label: str) -> Verdicts:
         if self._pool.findings.get(label):
-            return ClipJudge.verdict(embeddings, self._pool.threshold(label, self._prompt))
+            return self._pool.threshold(label, self._prompt).verdicts(embeddings)
         axis = next((axis for axis in self._pool.axes if label in axis.labels), None)
         if axis is None:
             return unscored(self.name, len(embeddings), "CLIP can judge only what a run has top images of")

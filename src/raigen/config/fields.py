@@ -20,6 +20,7 @@ FORMS = (
     "openai:MODEL for OpenAI, openai:MODEL@http://HOST:PORT/v1 for a server that speaks its protocol (vLLM, Ollama, "
     "llama.cpp, LM Studio), transformers:FOLDER_OR_ID for a model in this process, or scripted:FILE"
 )
+AFTER_AT = "http:// or https:// and a host after the @, as in openai:MODEL@http://HOST:PORT/v1"
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {  # by their names in annotated-types
     "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
 }  # fmt: skip
@@ -102,23 +103,37 @@ class ModelAddress(NamedTuple):
 def address_of(text: str, name: str = "model", others: Sequence[str] = ()) -> ModelAddress:
     """The address that `text` spells out.
 
-    Raises RaigenError when `text` has none of the `FORMS`, or contains a password. The message calls the value `name`
-    and lists `others` as further legal values.
+    Raises RaigenError when `text` has none of the `FORMS`, or contains a password or a key. The message calls the value
+    `name` and lists `others` as further legal values. A server whose `http://` was forgotten is never taken for a model
+    of OpenAI.
 
     >>> address_of("openai:gpt-4o-mini").endpoint
     'https://api.openai.com/v1'
     """
-    server = re.fullmatch(r"openai:(?P<model>\S+?)(@(?P<url>https?://\S+))?", text)
+    server = re.fullmatch(r"openai:(?P<model>\S\S*?)(@(?P<url>[a-zA-Z]+:/\S*))?", text)
     other = re.fullmatch(r"(?P<kind>transformers|scripted):(?P<model>.+)", text)
-    if server and "@" in urlsplit(server["url"] or OPENAI_URL).netloc:
-        raise RaigenError(
-            f"{name}: expected a URL without a name and password, because it is recorded in the run; put the key "
-            "into the environment variable RAIGEN_API_KEY"
-        )
+    if server and server["url"]:
+        return ModelAddress("openai", server["model"], _endpoint(name, server["url"]))
     if server:
-        return ModelAddress("openai", server["model"], (server["url"] or OPENAI_URL).rstrip("/"))
+        model = server["model"].removeprefix("@")  # names of models may begin with it
+        need("@" not in model and "://" not in model, name, model.rpartition("@")[2], AFTER_AT)
+        return ModelAddress("openai", server["model"], OPENAI_URL)
     if other and other["kind"] == "transformers":
         return ModelAddress("transformers", other["model"], "here")
     if other:
         return ModelAddress("scripted", other["model"], other["model"])
     raise RaigenError(f"{name}: expected {', '.join([*others, FORMS])}; got {text!r}")
+
+
+def _endpoint(name: str, url: str) -> str:
+    """The base URL of a server. Raises RaigenError for anything else, without repeating what may be a secret."""
+    try:
+        place = urlsplit(url)
+        is_right = bool(place.scheme in ("http", "https") and place.hostname and place.port != 0 and url.isprintable())
+    except ValueError:  # brackets or a port of another form
+        is_right, place = False, urlsplit("")
+    need("@" not in place.netloc and not place.query and not place.fragment, name, "one that has them",
+         "a URL without a name, password, query, or fragment, because it is recorded in the run; put the key into the "
+         "environment variable RAIGEN_API_KEY")  # fmt: skip
+    need(is_right, name, url, AFTER_AT)
+    return url.rstrip("/")

@@ -12,20 +12,20 @@ from raigen.config.fields import CLIP, check_ranges, detail, need, need_address,
 class AskConfig:
     """How vision-language models are asked, in every stage that asks one. None of it changes an answer."""
 
-    concurrency: Annotated[int, Ge(1)] = detail(8)
-    """Questions sent to a server at once, at least 1."""
-    timeout: Annotated[float, Gt(0)] = detail(120.0)
-    """Seconds to wait for one answer, above 0."""
+    concurrency: Annotated[int, Interval(ge=1, le=1000)] = detail(8)
+    """Questions sent to a server at once, 1 to 1000."""
+    timeout: Annotated[float, Interval(gt=0, le=86400)] = detail(120.0)
+    """Seconds to wait for one whole answer, above 0 and up to 86400 (a day)."""
     max_calls: Annotated[int | None, Ge(0)] = detail(None)
-    """Most questions to ask before the stage stops, 0 or more; None is no limit. Answers are kept: the same command
-    continues with the next questions."""
+    """Most requests to send before the stage stops, repeated ones included; 0 or more, None is no limit. Answers are
+    kept: the same command continues with the next questions."""
     max_cost: Annotated[float | None, Gt(0)] = detail(None)
     """Most to spend on answers before the stage stops, above 0; None is no limit. Needs price_in or price_out. Answers
     that are already on their way may exceed it."""
-    price_in: Annotated[float, Ge(0)] = detail(0.0)
-    """Price of a million tokens that the model reads, 0 or more."""
-    price_out: Annotated[float, Ge(0)] = detail(0.0)
-    """Price of a million tokens that the model writes, 0 or more."""
+    price_in: Annotated[float, Interval(ge=0, le=1e9)] = detail(0.0)
+    """Price of a million tokens that the model reads, 0 to 1e9."""
+    price_out: Annotated[float, Interval(ge=0, le=1e9)] = detail(0.0)
+    """Price of a million tokens that the model writes, 0 to 1e9."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -34,8 +34,8 @@ def stored_codes(store: ActivationStore, sae: MatryoshkaSAE, score: str) -> Floa
 def largest_codes(run: Run) -> Float[np.ndarray, "image neuron"]:
     """The largest code of each neuron in each audited image; black images have 0 everywhere.
 
-    Discovery has written them to codes.safetensors, unless it took means for the published score: then all activations
-    are encoded again. Raises RaigenError before `discover` has run.
+    They are in codes.safetensors, unless discovery used the published score, which keeps means; then this encodes all
+    activations again. Raises RaigenError before `discover` has run.
     """
     if run.config.discover.score != "published":
         return run.image_codes()
@@ -49,8 +49,8 @@ def heatmaps(
 ) -> Float[Tensor, "image token"]:
     """The code of one neuron at every position of each image, 0 or more, on the CPU.
 
-    Two columns are encoded, both of this neuron: for a single one torch calls a matrix-vector routine, whose last bits
-    differ from those of `image_codes`. (For wide tokens the last bits may differ anyway.)
+    The neuron is encoded twice, as two columns: for one column torch calls a matrix-vector routine, and the last bits
+    differ from `image_codes`. (For wide tokens they may differ anyway.)
     """
     pair = [neuron, neuron]
     maps = [sae.encode(tokens.to(sae.W_enc.device), pair)[:, 0].float().cpu() for tokens in activations]
@@ -68,7 +68,7 @@ def typical_peak(codes: Float[np.ndarray, "image neuron"], count: int = N_STRONG
     >>> typical_peak(np.array([[4.0, 0.0], [2.0, 1.0], [0.0, 0.0]]), count=2).tolist()
     [3.0, 0.5]
     """
-    # By torch, whose last bits are part of the recipes of all images that were ever steered.
+    # With torch: its last bits are part of the recipes under which steered images are kept.
     return torch.from_numpy(codes).topk(min(count, len(codes)), dim=0).values.mean(0).numpy()
 
 

@@ -99,9 +99,9 @@ def attributes_of(
     listing: NeuronList, samples: Sequence[Sample], found_by: Int[np.ndarray, " listed"] | None
 ) -> list[RareAttribute]:
     """The entries of the list, not named yet."""
-    scores, found = listing.scores, []
-    for place, neuron in enumerate(listing.neurons.tolist()):
-        found.append(RareAttribute(
+    scores = listing.scores
+    return [
+        RareAttribute(
             rank=place + 1,
             neuron=neuron,
             minority_score=float(scores.minority_score[neuron]),
@@ -109,8 +109,9 @@ def attributes_of(
             distinctiveness=float(scores.distinctiveness[neuron]),
             top_images=tuple(samples[index].file for index in listing.top[place]),
             found_by=None if found_by is None else int(found_by[place]),
-        ))  # fmt: skip
-    return found
+        )
+        for place, neuron in enumerate(listing.neurons.tolist())
+    ]
 
 
 def kin_lines(

@@ -20,10 +20,10 @@ class Relation(NamedTuple):
     """A coarse neuron, the `parent`, fires in nearly all images of a fine neuron, the `child`. One of the two is the
     listed `neuron`.
 
-    `frequency` is the share of all images in which the other neuron fires, `within` the share of the child's images in
-    which the parent fires, P(parent | child), and `covers` the reverse, P(child | parent); all in [0, 1]. `lift` is
-    `within` / the frequency of the parent; 1 is chance. `q` tests whether chance gives as many common images, over all
-    tried pairs of a listed and another neuron.
+    Three shares, in [0, 1]: `frequency`, of all images in which the other neuron fires; `within`, of the child's images
+    in which the parent fires, P(parent | child); `covers`, of the parent's images in which the child fires,
+    P(child | parent). `lift` is `within` divided by the parent's share of all images; 1 is chance. `q` is the p-value
+    that so many common images are chance, adjusted for all tried pairs.
     """
 
     neuron: int

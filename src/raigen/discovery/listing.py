@@ -1,7 +1,6 @@
 """Makes the list: which neurons are scored, which are listed, and why every other one is left out."""
 
 import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -13,6 +12,7 @@ from raigen.config import DiscoverConfig
 from raigen.discovery.codes import strongest
 from raigen.discovery.scores import NeuronScores, coherence_scores, minority_scores, prune, standing_out
 from raigen.errors import RaigenError
+from raigen.runs.files import csv_text
 from raigen.runs.run import Run
 
 COLUMNS = ("neuron", "frequency", "distinctiveness", "minority_score", "listed", "left_out")
@@ -159,20 +159,18 @@ def neurons_csv(listing: NeuronList, codes: Float[np.ndarray, "image neuron"], c
 
     A neuron that fires in too few images has no scores; its frequency is the share of images in which it fires at all.
     """
-    buffer, scores, listed = io.StringIO(), listing.scores, listing.neurons.tolist()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    scores, listed, rows = listing.scores, listing.neurons.tolist(), []
     pruning, fired = config.pruning(len(codes)), (codes > 0).mean(0)
     reasons = left_out(scores, listed, *pruning)
     for neuron, scored in enumerate(scores.live):
-        if not scored:
+        if scored:
+            row: dict[str, object] = {name: f"{getattr(scores, name)[neuron]:.6g}" for name in COLUMNS[1:4]}
+            why = sentence(reasons[neuron], len(listed), pruning.max_frequency) if neuron in reasons else ""
+        else:
+            row = {"frequency": f"{fired[neuron]:.6g}"}
             why = f"fires in fewer than {config.min_images} pictures" if fired[neuron] else "never fires"
-            writer.writerow([neuron, f"{fired[neuron]:.6g}", "", "", 0, why])
-            continue
-        numbers = (scores.frequency, scores.distinctiveness, scores.minority_score)
-        why = sentence(reasons[neuron], len(listed), pruning.max_frequency) if neuron in reasons else ""
-        writer.writerow([neuron, *(f"{values[neuron]:.6g}" for values in numbers), int(neuron in listed), why])
-    return buffer.getvalue()
+        rows.append(row | {"neuron": neuron, "listed": int(neuron in listed), "left_out": why})
+    return csv_text(COLUMNS, rows)
 
 
 def next_frequency(run: Run) -> float | None:

@@ -47,7 +47,8 @@ def minority_scores(image_codes: Shaped[Any, "image neuron"], embeddings: Shaped
     >>> scores.frequency.round(2).tolist(), scores.minority_score.tolist()
     ([1.0, 0.33], [0.0, 1.0])
     """
-    codes, directions = _checked(image_codes, embeddings)
+    codes = _checked_codes(image_codes, len(embeddings))
+    directions = _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of an image")
     live, frequency = _live(codes), (codes > 0).mean(axis=0)
     centroids = np.full((codes.shape[1], directions.shape[1]), np.nan)
     strengths = codes[:, live] / codes[:, live].max(axis=0)  # the scale cancels; tiny codes would underflow
@@ -68,15 +69,14 @@ def coherence_scores(
 
     `views` are embeddings of the images, one row each: what they mean (CLIP), and how they look
     (`raigen.discovery.embeddings.thumbnails`). Each view is centered and cut to its principal directions (one for every
-    16 images, at most 64). These get equal variance, so a direction in which few images differ counts as much as one
-    in which all do; then each row is set to length 1. With T_i the `n_top` images with the highest codes of neuron i
-    and x(h) the view of image h:
+    16 images, at most 64). All directions get the same variance, so that one in which few images differ counts as much
+    as one in which all do. Then each row is set to length 1. With T_i the `n_top` images with the highest codes of
+    neuron i and x(h) the view of image h:
 
-    - an image's likeness to T_i is the cosine of x(h) and the mean of T_i; an image of T_i itself is left out of that
-      mean;
+    - an image's likeness to T_i is the cosine of x(h) and the mean of T_i; for an image of T_i, the mean of the others;
     - distinctiveness is the coherence c_i, the mean likeness of T_i itself: 0 by chance, and at least 0;
-    - frequency r_i is the share of all images whose likeness is at least `reach` times c_i. So a mixture of frequent
-      attributes counts as frequent, because all images with one of them are like it;
+    - frequency r_i is the share of all images whose likeness is at least `reach` times c_i. A neuron that mixes
+      frequent attributes therefore counts as frequent: all images with any of them are like its top images;
     - minority_score = c_i x log(1 / r_i) / log(n_images). The view with the highest score counts, with its c_i and r_i.
 
     The scores of a neuron depend on no other neuron. `centroids` are the mean directions of T_i in all views, side by
@@ -156,12 +156,6 @@ def standing_out(scores: NeuronScores, percentile: float, max_frequency: float) 
     """Which neurons score above the `percentile` of all that fire, with a frequency of at most `max_frequency`."""
     cut = np.percentile(scores.minority_score[scores.live], percentile)
     return scores.live & (np.nan_to_num(scores.minority_score) > cut) & (scores.frequency <= max_frequency)
-
-
-def _checked(image_codes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64, embeddings of length 1."""
-    codes = _checked_codes(image_codes, len(embeddings))
-    return codes, _unit(_checked_embeddings(embeddings, len(codes)), "the embedding of an image")
 
 
 def _checked_codes(image_codes: Any, n_embeddings: int) -> np.ndarray:

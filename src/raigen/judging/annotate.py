@@ -80,7 +80,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
         "n_unanswered": sum(named.attribute.labeled_by is None for named in ordered),
     }
     if not by_clip:
-        facts["answers"] = answers.usage(address_of(config.annotator).model)._asdict()
+        facts["answers"] = answers.usage(address_of(config.annotator))._asdict()
     return Outcome([run.annotations_path], facts)
 
 

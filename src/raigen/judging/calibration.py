@@ -54,9 +54,9 @@ def calibration_of(known: Sequence[Known], label: str, judge: str) -> Calibratio
     return Calibration(sum(positives), len(positives), len(negatives) - sum(negatives), len(negatives))
 
 
-def calibrated(raw: Presence, judge: Calibration, confidence: float) -> Presence | None:
+def calibrated(raw: Presence, judge: Calibration, confidence: float, mode: str = "calibrated") -> Presence | None:
     """The rate without the judge's errors (Rogan & Gladen's estimate, clipped to the interval); None without images
-    that show the attribute, or without images that do not."""
+    that show the attribute, or without images that do not. `mode` says where the errors are known from."""
     if not (raw.n and judge.positives and judge.negatives):
         return None
     interval = calibrated_interval(raw.hits, raw.n, judge, confidence)
@@ -65,7 +65,7 @@ def calibrated(raw: Presence, judge: Calibration, confidence: float) -> Presence
     rate = (raw.rate + specificity - 1) / better if better > 0 else (interval.low + interval.high) / 2
     return replace(
         raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high,
-        interval=f"{100 * confidence:g} % {interval.method}", mode="calibrated",
+        interval=f"{100 * confidence:g} % {mode}, {interval.method}", mode=mode,
     )  # fmt: skip
 
 

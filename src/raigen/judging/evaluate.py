@@ -217,12 +217,12 @@ def judgments(samples: Sequence[Sample], verdicts: Mapping[Subject, Sequence[Ver
     """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
-        name, shows, confidence, why = verdict
-        for index, (sample, shown, sure) in enumerate(zip(samples, shows, confidence, strict=True)):
+        rows = zip(samples, verdict.shows, verdict.confidence, strict=True)
+        for index, (sample, shown, sure) in enumerate(rows):
             line = {"file": sample.file, "seed": sample.seed, "neuron": subject.neuron, "label": subject.label}
-            line |= {"judge": name, "shows": None if np.isnan(shown) else bool(shown)}
+            line |= {"judge": verdict.judge, "shows": None if np.isnan(shown) else bool(shown)}
             line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
             if np.isnan(shown):
-                line["why"] = (why or {}).get(index, "unscored")
+                line["why"] = (verdict.why or {}).get(index, "unscored")
             lines.append(json.dumps(line) + "\n")
     return "".join(lines)

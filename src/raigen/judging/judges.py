@@ -1,19 +1,18 @@
 """Says of each image whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 
 from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of
 from raigen.config.fields import FILE, PYTHON
 from raigen.config.prompts import lines_of
-from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
+from raigen.judging.clip_judge import ClipJudge
 from raigen.judging.own_judges import FileJudge, FunctionJudge
 from raigen.judging.protocol import (  # other rooms find all of them here
     Images,
@@ -150,68 +149,6 @@ def truth_of_run(run: Run) -> dict[str, Any]:
     return truth_of(judgment, top, [attribute.neuron for attribute in run.attributes], run.config.capture.prompt)
 
 
-class Threshold(NamedTuple):
-    """Where CLIP's yes begins for a label: an image shows it when it lies beyond `middle` along `direction`. `spread`
-    is the standard deviation of audited images along it, the unit of the confidence."""
-
-    direction: Float[np.ndarray, " width"]
-    middle: float
-    spread: float
-
-
-class ClipJudge:
-    """CLIP, uncalibrated: an image shows a label when it is nearer to the neuron's top images than to the others.
-
-    Nearness is measured along the direction of the label, text(prompt, label) - text(prompt); the middle lies halfway
-    between the mean of the top images and the mean of the other audited images. A label without top images has no
-    middle, and is unscored.
-    """
-
-    name = "CLIP, uncalibrated"
-
-    def __init__(self, run: Run):
-        self._run = run
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        """The CLIP model of discovery, loaded when it is first needed."""
-        return embedder_of(self._run)
-
-    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
-        """The side of the middle on which each image lies. There is no progress to tell."""
-        found, embeddings = [], self.embedder.images(images)
-        audited, index_of = self._run.embeddings(), self._run.index_of
-        for subject in subjects:
-            if not subject.top_images:
-                found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
-                continue
-            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
-            along = audited @ direction
-            top, rest = means_of(along, [index_of[file] for file in subject.top_images])
-            found.append(self.verdict(embeddings, Threshold(direction, (top + rest) / 2, float(along.std()))))
-        return without_black(images, found)
-
-    @classmethod
-    def verdict(cls, embeddings: Float[np.ndarray, "image width"], threshold: Threshold) -> Verdicts:
-        """The rule: yes beyond the middle. The confidence is the logistic function of the distance, in units of
-        `spread`."""
-        margin = (embeddings @ threshold.direction - threshold.middle) / max(threshold.spread, 1e-12)
-        return Verdicts(cls.name, (margin > 0).astype(float), 1 / (1 + np.exp(-np.abs(margin))))
-
-
-def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarray, " width"]:
-    """Which way a label leads from the prompt: text(prompt, label) - text(prompt)."""
-    plain, named = embedder.texts([prompt, f"{prompt}, {label}"])
-    return named - plain
-
-
-def means_of(along: Float[np.ndarray, " image"], top: Sequence[int]) -> tuple[float, float]:
-    """The mean of the top images, and of all others."""
-    is_top = np.zeros(len(along), bool)
-    is_top[list(top)] = True
-    return float(along[is_top].mean()), float(along[~is_top].mean())
-
-
 class VlmJudge:
     """A vision-language model, asked about each image and label. Answers are kept, so no question is asked twice.
 
@@ -261,7 +198,7 @@ class VlmJudge:
     @property
     def usage(self) -> Usage:
         """What the answers of the model took so far."""
-        return self._answers.usage(self._address.model)
+        return self._answers.usage(self._address)
 
 
 def asking(judge: Judge, looks: Sequence[Look]) -> Iterator[Tick]:

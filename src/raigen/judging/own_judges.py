@@ -264,4 +264,4 @@ def _place(text: str, run_dir: Path | None) -> str:
 
 def _verdicts(judge: str, rows: Sequence[tuple[float, float]], reason: str) -> Verdicts:
     columns: Float[np.ndarray, "2 image"] = np.array(rows, float).reshape(-1, 2).T
-    return Verdicts(judge, *columns, dict.fromkeys(np.flatnonzero(np.isnan(columns[0])).tolist(), reason))
+    return Verdicts(judge, columns[0], columns[1], dict.fromkeys(np.flatnonzero(np.isnan(columns[0])).tolist(), reason))

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
+from raigen.stats import Calibration
 
 
 class Subject(NamedTuple):
@@ -29,13 +30,14 @@ class Verdicts(NamedTuple):
     """What a judge says about each image: 1 it shows the attribute, 0 it does not, NaN unscored.
 
     `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none. `why` holds the reason for
-    each unscored image, by index.
+    each unscored image, by index. `errors` is what the judge knows of its own errors, None where it knows nothing.
     """
 
     judge: str
     shows: Float[np.ndarray, " image"]
     confidence: Float[np.ndarray, " image"]
     why: Mapping[int, str] | None = None
+    errors: Calibration | None = None
 
 
 class StoredImages(Sequence[Image]):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raigen.judging.calibration import calibrated
 from raigen.judging.protocol import Verdicts
 from raigen.runs.records import Presence, Ratio
 from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
@@ -21,15 +22,17 @@ class Rates(NamedTuple):
 
 
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
-    """The rate of the attribute with its interval; unscored images are not in the denominator."""
+    """The rate of the attribute with its interval; unscored images are not in the denominator. Where the judge knows
+    its errors, the rate is estimated: corrected for them, and the interval holds their uncertainty."""
     scored = ~np.isnan(verdicts.shows)
     hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
     interval = rate_interval(hits, n, confidence)
-    return Presence(
+    raw = Presence(
         rate=hits / n if n else 0.0, low=interval.low, high=interval.high,
         hits=hits, n=n, unscored=int((~scored).sum()),
         judge=verdicts.judge, interval=f"{100 * confidence:g} % {interval.method}",
     )  # fmt: skip
+    return raw if verdicts.errors is None else calibrated(raw, verdicts.errors, confidence, "estimated") or raw
 
 
 def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import expit
 
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import with_checked
 from raigen.runs.files import sha256, write_text
 from raigen.runs.records import Presence, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.stats import reviewed_rate
+from raigen.stats import in_deviations, reviewed_rate
 
 FORMAT = 1  # of the file that the browser downloads
 FLOOR = 0.1  # of the mean weight of the images that the judge rejected: the least weight with which one is drawn
@@ -47,7 +48,7 @@ class Task(NamedTuple):
         The half is the one with the higher scores."""
         score_of = dict(zip(self.files, self.scores, strict=True))
         order = sorted((sample.file for sample in self.images), key=lambda file: -score_of[file])
-        n_yes = sum(score_of[file] > 0 for file in order)
+        n_yes = sum(bool(score_of[file] > 0) for file in order)
         found = self.checked({file: place < n_yes / 2 for place, file in enumerate(order)}, confidence)
         return found.high - found.low
 
@@ -90,7 +91,7 @@ def to_look_at(scores: Float[np.ndarray, " image"], n_looks: int, seed: int) -> 
     rng = np.random.default_rng(seed)
     yes, no = np.flatnonzero(scores > 0), np.flatnonzero(scores <= 0)
     n_yes = min(len(yes), max(n_looks // 2, n_looks - len(no)))
-    weight = 1 / (1 + np.exp(-scores[no] / max(float(scores.std()), 1e-9)))
+    weight = expit(in_deviations(scores)[no])
     weight = np.maximum(weight, FLOOR * weight.mean()) if len(no) else weight
     drawn = rng.choice(no, min(n_looks - n_yes, len(no)), replace=False, p=weight / weight.sum()) if len(no) else no
     return np.concatenate([rng.choice(yes, n_yes, replace=False), drawn])

@@ -23,7 +23,7 @@ from raigen.report.formatting import DASH
 from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, rarest
 from raigen.runs.run import Run
-from raigen.stats import LEVEL, q_rarer, rate_interval
+from raigen.stats import LEVEL, p_below, p_rarer, q_values, rate_interval
 from raigen.world.attributes import BY_NAME
 
 # With few marks, for narrow screens.
@@ -56,10 +56,11 @@ def page_of(
 
     Raises RaigenError when files of the run do not fit each other.
     """
-    given, q_values = given_of(run), _q_values(attributes, config.rarer_than)
+    given = given_of(run)
+    q_of = _q_values(attributes, config.rarer_than, run.config.evaluate.confidence)
     return {
         **_audit(run),
-        **_overview(neurons, cards, q_values),
+        **_overview(neurons, cards, q_of),
         **_rates(attributes, given),
         "n_scored": len(neurons.ids),
         "n_unscored": neurons.n_unscored,
@@ -69,7 +70,7 @@ def page_of(
         "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
         "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
-        **_sides(attributes, q_values, config.rarer_than, run.config.evaluate.confidence),
+        **_sides(attributes, q_of, config.rarer_than, run.config.evaluate.confidence),
         "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),
         "level": LEVEL,
         "truth": _truth(run, attributes),
@@ -96,14 +97,14 @@ def _audit(run: Run) -> dict[str, Any]:
     }
 
 
-def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_values: Mapping[int, float]) -> dict[str, Any]:
+def _overview(neurons: Neurons, cards: Sequence[Mapping[str, Any]], q_of: Mapping[int, float]) -> dict[str, Any]:
     """The chart of all scored neurons, and the cards, each with its pin on the chart and its q."""
     is_listed = np.isin(neurons.ids, [card["attribute"].neuron for card in cards])
     chart = charts.scatter(neurons.frequency, neurons.distinctiveness, is_listed)
     # Pins come in the order of neurons.csv, cards in the order of the ranking.
     pins = dict(zip(neurons.ids[is_listed].tolist(), chart.pins, strict=True))
     return {
-        "cards": [{**card, "pin": pins[n], "q": q_values.get(n)} for card in cards for n in [card["attribute"].neuron]],
+        "cards": [{**card, "pin": pins[n], "q": q_of.get(n)} for card in cards for n in [card["attribute"].neuron]],
         "chart": chart,
         "dot_box": charts.DOT_BOX,
         "ramp": ["#{:02x}{:02x}{:02x}".format(*color) for color in pixels.color_map(9).tolist()],
@@ -150,13 +151,14 @@ def given_of(run: Run) -> list[dict[str, Any]]:
     return [{"label": label, **rates._asdict()} for label, rates in found.items()]
 
 
-def _q_values(attributes: Sequence[RareAttribute], rate: float) -> dict[int, float]:
+def _q_values(attributes: Sequence[RareAttribute], rate: float, confidence: float) -> dict[int, float]:
     """The q-value of "rarer than `rate`" for each named neuron that the first judge measured."""
     measured = [(a.neuron, a.presence) for a in attributes if a.name and a.presence and a.presence.n]
-    if not measured:
-        return {}
-    q_values = q_rarer([p.hits for _, p in measured], [p.n for _, p in measured], rate)
-    return {neuron: float(q) for (neuron, _), q in zip(measured, q_values, strict=True)}
+    p_values = [
+        p_rarer(p.hits, p.n, rate) if p.mode == "raw" else p_below(p.low, p.high, rate, confidence)
+        for _, p in measured
+    ]  # fmt: skip
+    return {neuron: q for (neuron, _), q in zip(measured, q_values(p_values), strict=True)}
 
 
 def _sides(

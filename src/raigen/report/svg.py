@@ -22,7 +22,8 @@ COLORS = {
 
 
 class Frame(NamedTuple):
-    """The frame of a drawing: its title, the words at its axes, and its key (a `method` and a `text` each)."""
+    """The frame of a drawing: its title, the words at its axes, and its key, which explains each `method` by a `text`.
+    Sizes are in pixels."""
 
     title: str
     up: str

@@ -20,7 +20,8 @@ class Presence:
     """How often fresh images show an attribute: `hits` of `n` judged images, with an interval. `n` does not include the
     `unscored` images.
 
-    `mode` is `raw` for what the judge says. It is `calibrated` if the judge's errors, measured on images with known
+    `mode` is `raw` for what the judge says. It is `estimated` if the judge itself estimates its errors (CLIP), and the
+    rate was corrected for them. It is `calibrated` if the judge's errors, measured on images with known
     answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones.
     """
 

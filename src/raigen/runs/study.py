@@ -54,7 +54,7 @@ class Study(Folder):
 
     @property
     def entries(self) -> list[Entry]:
-        """The runs that belong to the study, in the order in which they were asked for."""
+        """The runs that belong to the study, in the order in which they were requested."""
         return [Entry(**entry) for entry in self.manifest["runs"]]
 
     def dir_of(self, entry: Entry) -> Path:
@@ -73,10 +73,10 @@ class Study(Folder):
 
     def enroll(self, prompts: Sequence[str], models: Sequence[str], options: Mapping[str, Mapping[str, Any]],
                but: Sequence[str] = ()) -> list[Entry]:  # fmt: skip
-        """Adds a run for every prompt and model that has none; the entries of the asked-for ones.
+        """Adds a run for every prompt and model that has none. Returns the entries of these prompts and models.
 
-        `options` are the settings of each stage that all runs of a study share. Raises RaigenError, naming the field,
-        where the study has others, unless the stage is in `but`: those are to be done anew.
+        `options` are the settings that all runs of a study share, by stage. Raises RaigenError, naming the field, where
+        the study has other ones, except for stages in `but`, which are done anew.
         """
         manifest, known = self.manifest, {(entry.prompt, entry.model): entry for entry in self.entries}
         for stage, wanted in options.items():
@@ -96,8 +96,8 @@ class Study(Folder):
         return [known[prompt, model] for model in models for prompt in prompts]
 
     def adopt(self, runs: Sequence[Run]) -> None:
-        """Makes `runs`, wherever they lie, those of the study. Raises RaigenError when two have one prompt and
-        model."""
+        """Makes `runs` the runs of the study; they stay where they are. Raises RaigenError when two of them have the
+        same prompt and model."""
         found: dict[tuple[str, str], Entry] = {}
         for run in runs:
             capture = run.config.capture
@@ -133,13 +133,13 @@ class Study(Folder):
         return run.attributes if run and run.has_finished("discover") else []
 
     def table(self) -> "pandas.DataFrame":
-        """comparison.csv as a pandas DataFrame; what is not known is missing. Raises RaigenError before the study was
-        compared, and when pandas is not installed."""
+        """comparison.csv as a pandas DataFrame. Raises RaigenError before the study was compared, and when pandas is
+        not installed."""
         return frame(list(rows(self.comparison())), COLUMNS)
 
     def neuron_rates(self) -> list[dict[str, Any]]:
-        """What rates.csv says: how often listed neurons fire under every prompt that shares their autoencoder (columns
-        `raigen.auditing.elsewhere.COLUMNS`, `rate` as a number); empty where none is shared."""
+        """The rows of rates.csv: how often listed neurons fire under every prompt that shares their autoencoder. Empty
+        if no autoencoder is shared. The columns are `raigen.auditing.cross_prompt_rates.COLUMNS`."""
         if not self.rates_path.is_file():
             return []
         with self.rates_path.open(encoding="utf-8", newline="") as file:

@@ -18,11 +18,7 @@ from raigen.sae.model import MatryoshkaSAE
 
 SAELENS_FORMAT = "6.0.0"  # the first version of SAELens whose cfg.json has this form
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec")
-LINEAR_LAYERS = {
-    "encoder.weight": "W_enc",
-    "decoder.weight": "W_dec",
-    "encoder.bias": "b_enc",
-}  # weights are transposed
+LINEAR_LAYERS = {"encoder.weight": "W_enc", "decoder.weight": "W_dec", "encoder.bias": "b_enc"}  # weights transposed
 
 
 def to_saelens(sae: MatryoshkaSAE, dir: str | Path) -> list[Path]:

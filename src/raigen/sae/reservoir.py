@@ -1,6 +1,6 @@
 """Mixes a stream of tokens in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -81,10 +81,3 @@ class Reservoir:
             if len(some) >= count:
                 return some[torch.randperm(len(some), generator=self.generator)[:count]]
         return torch.randperm(self.held, generator=self.generator)[:count]
-
-
-def mixed(parts: Iterable[TokenBatch], reservoir: Reservoir) -> Iterator[TokenBatch]:
-    """Passes all tokens of `parts` through the reservoir, to the last."""
-    for part in parts:
-        yield from reservoir.add(part.tokens, part.images)
-    yield from reservoir.drain()

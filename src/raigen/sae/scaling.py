@@ -1,6 +1,5 @@
 """Scales the tokens of every denoising step to mean 0 and variance 1, for training."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,11 +29,6 @@ class InputScaling(NamedTuple):
             raise RaigenError(f"input_scaling: expected tokens that differ; all tokens of stored step {step} are "
                               "equal or not finite. Train without it")  # fmt: skip
         return cls(mean, scale)
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Tensor]) -> "InputScaling | None":
-        """The scaling with these fields; None where there are none."""
-        return cls(state["mean"], state["scale"]) if state else None
 
     def scaled(self, activations: Float[Tensor, "image step token d_in"]) -> Float[Tensor, "image step token d_in"]:
         """(activation - mean) / scale for each step, in the precision of the activations."""

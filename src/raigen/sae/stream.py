@@ -181,7 +181,8 @@ class _StreamTraining:
         self._begin(saved["reservoir.tokens"].shape[1], int(saved["tokens_per_image"]))
         self.trainings.restore(saved)
         self.reservoir.restore(below(saved, "reservoir."))
-        self.scaling = InputScaling.restored(below(saved, "scaling."))
+        scaling = below(saved, "scaling.")
+        self.scaling = InputScaling(**scaling) if scaling else None
         epoch, *firsts = saved["place"].tolist()
         return epoch, firsts
 

@@ -5,8 +5,8 @@ import math
 from raigen.world.pen import Color, Look, Pen
 
 
-def _torso(pen: Pen, color: Color, width: float = 20.0) -> None:
-    pen.box(32 - width, 42.5, 32 + width, 100, color, radius=11)
+def _torso(pen: Pen, color: Color) -> None:
+    pen.box(12, 42.5, 52, 100, color, radius=11)
 
 
 def _collar(pen: Pen, color: Color, depth: float = 50.0) -> None:

@@ -17,6 +17,7 @@ from raigen.errors import RaigenError
 from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, VALUES
 from raigen.world.pen import SIZE
 
+BATCH = 128  # images
 HEADS: dict[str, int] = {"profession": len(PROFESSIONS)} | {field: len(CHOICES[field]) for field in FIELDS}
 
 
@@ -79,16 +80,16 @@ def as_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "image 3 64 64"]:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def judge(images: Sequence[Image.Image], *, net: JudgeNet | None = None, batch_size: int = 128) -> Judgment:
+def judge(images: Sequence[Image.Image]) -> Judgment:
     """Recognizes all attributes of images of the portraits world.
 
     Raises RaigenError when there is no image, or when the bundled weights are missing.
     """
     if not images:
         raise RaigenError("judge: expected at least one image; got none")
-    net = net or _bundled()
+    net = _bundled()
     with torch.inference_mode():
-        batches = [net(as_pixels(images[start : start + batch_size])) for start in range(0, len(images), batch_size)]
+        batches = [net(as_pixels(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
     logits = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     return read(logits)
 

@@ -60,21 +60,11 @@ def hit_of(judgment: Judgment, images: Sequence[int], rates: dict[str, float]) -
     """The rare value with the highest lift that these images share, with its share and rate. Where they share none, the
     largest share of a rare value, as no hit."""
     readable = [index for index in images if judgment.readable[index]]
-    if not readable:
-        return {"value": None, "share": 0.0, "rate": None, "hit": False}
-    share = judgment.shows[readable].mean(0)
+    share = judgment.shows[readable].mean(0) if readable else np.zeros(len(VALUE_NAMES))
     rate = np.array([rates[name] for name in VALUE_NAMES])
     rare = (rate > 0) & (rate <= RARE_SEEN_AT_MOST)
     hits = rare & (share >= SHARED_BY_AT_LEAST)
-    pool = hits if hits.any() else rare
-    if not pool.any():
-        return {"value": None, "share": 0.0, "rate": None, "hit": False}
-    lift = np.where(pool, share / np.maximum(rate, 1e-9) if hits.any() else share, -1.0)
-    best = int(lift.argmax())
-    hit = bool(hits.any())
-    return {
-        "value": VALUE_NAMES[best] if hit else None,
-        "share": round(float(share[best]), 3),
-        "rate": float(rate[best]) if hit else None,
-        "hit": hit,
-    }
+    if not hits.any():
+        return {"value": None, "share": round(float(share[rare].max(initial=0.0)), 3), "rate": None, "hit": False}
+    best = int(np.where(hits, share / np.maximum(rate, 1e-9), -1.0).argmax())
+    return {"value": VALUE_NAMES[best], "share": round(float(share[best]), 3), "rate": float(rate[best]), "hit": True}

@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from raigen.config import ModelAddress
 from raigen.errors import RaigenError
-from raigen.judging.vlm.answers import NoReplyError, Reply
-from raigen.judging.vlm.questions import Question, Token, yes_share
+from raigen.judging.vlm.answers import Gate, NoReplyError, Reply, whole
+from raigen.judging.vlm.questions import Question, Token, in_a_line, yes_share
 from raigen.runs.pixels import sized
 
 N_ALTERNATIVES = 5
@@ -30,7 +32,7 @@ class Local:
         try:
             self.processor: Any = AutoProcessor.from_pretrained(address.model)
             model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype)
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError, KeyError) as error:
             raise RaigenError(
                 f"transformers:{address.model}: expected an image-text-to-text model in a folder or on the Hub; it "
                 f"cannot be loaded: {error}"
@@ -41,26 +43,33 @@ class Local:
                 "tuned on instructions (often with -Instruct in its name)"
             )
         self.model = model.to(self.device).eval()
+        ends = self.model.generation_config.eos_token_id
+        self._ends = set(ends if isinstance(ends, list) else [ends])
         self._lock = threading.Lock()
 
-    def ask(self, images: Sequence[Image.Image], question: Question) -> Reply:
-        """The reply by greedy decoding. Raises NoReplyError when the images do not fit into memory."""
+    def ask(self, images: Sequence[Image.Image], question: Question, gate: Gate | None = None) -> Reply:
+        """The reply by greedy decoding. Raises NoReplyError when the model cannot take the question or the images do
+        not fit into memory, and CutError when the answer is not whole."""
+        gate = gate or Gate()
         content = [*({"type": "image", "image": sized(image)} for image in images)]
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": question.text}]}]
         with self._lock, torch.inference_mode():
-            inputs = self.processor.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-            ).to(self.device)
+            gate.request()
             try:
+                inputs = self.processor.apply_chat_template(
+                    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+                ).to(self.device)
                 out = self.model.generate(
                     **inputs, max_new_tokens=question.max_tokens, do_sample=False, output_logits=True,
                     return_dict_in_generate=True,
                 )  # fmt: skip
-            except torch.OutOfMemoryError as error:
-                raise NoReplyError(f"out of memory: {error}") from error
+            except (RuntimeError, ValueError, IndexError, TemplateError) as error:  # too long, too large, no memory
+                raise NoReplyError(in_a_line(f"{type(error).__name__}: {error}")[:300]) from error
         n_prompt = inputs["input_ids"].shape[1]
         ids = out.sequences[0, n_prompt:].tolist()
-        text = self.processor.decode(ids, skip_special_tokens=True)
+        gate.budget.spend_tokens(n_prompt, len(ids))
+        is_cut = len(ids) >= question.max_tokens and ids[-1] not in self._ends
+        text = whole(self.processor.decode(ids, skip_special_tokens=True), is_cut, question.max_tokens)
         return Reply(text, yes_share(self._tokens(ids, out.logits)), "text", n_prompt, len(ids))
 
     def _tokens(self, ids: Sequence[int], logits: Sequence[torch.Tensor]) -> list[Token]:

@@ -10,6 +10,15 @@ SHARE = 0.8  # of the top images must show an attribute (RAIGen, arXiv 2602.0680
 NOTHING = {"", "none", "null", "n/a", "no attribute", "no identified attribute"}
 MAX_AXES = 10  # axes for a prompt that a language model may propose; each class is judged in every image
 LONGEST_LABEL = 80  # characters; a longer label is a sentence, not an attribute
+LONGEST_ANSWER = 20_000  # characters after the thought, from the end; 1,500 tokens have fewer than 10,000
+COLORS = {"red": (220, 30, 30), "blue": (30, 60, 220)}  # plain images that a model is shown before its first use
+OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>", re.IGNORECASE)
+END_OF_THOUGHT = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNORECASE)
+VERDICTS: dict[str, Literal["yes", "no", "unsure"]] = {
+    "yes": "yes", "true": "yes", "no": "no", "false": "no", "unsure": "unsure",
+}  # fmt: skip
+# What a terminal takes for a command, and what turns the direction of a line.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Question(NamedTuple):
@@ -89,6 +98,26 @@ def axes_question(prompt: str) -> Question:
     return Question(text, _object(axes={"type": "array", "items": axis}), 1500)
 
 
+def color_question() -> Question:
+    """Asks which color a plain image has. A model that sees no image gives one answer for all of them."""
+    names = ["red", "green", "blue", "yellow"]
+    text = (
+        "Which color fills this picture: red, green, blue, or yellow? Answer with JSON only: "
+        '{"color": one of these four words}'
+    )
+    return Question(text, _object(color={"type": "string", "enum": names}), 400)
+
+
+def read_color(text: str) -> str | None:
+    """The color in an answer to `color_question`, or None unless it names exactly one.
+
+    >>> read_color('{"color": "Red"}'), read_color("red or blue"), read_color("I see no picture.")
+    ('red', None, None)
+    """
+    found = set(re.findall(r"red|green|blue|yellow", without_thought(text).lower()))
+    return found.pop() if len(found) == 1 else None
+
+
 def read_proposal(text: str) -> dict[str, list[str]] | None:
     """The classes by axis in an answer to `axes_question`; axes without two classes are left out. None when the answer
     holds no axis of the requested form.
@@ -101,23 +130,32 @@ def read_proposal(text: str) -> dict[str, list[str]] | None:
         for axis in entry["axes"] if isinstance(entry.get("axes"), list) else []:
             name, classes = (axis.get("name"), axis.get("classes")) if isinstance(axis, dict) else (None, None)
             if isinstance(name, str) and isinstance(classes, list) and all(isinstance(c, str) for c in classes):
-                phrases = list(dict.fromkeys(" ".join(phrase.split()) for phrase in classes if phrase.strip()))
+                phrases = list(dict.fromkeys(in_a_line(phrase) for phrase in classes if in_a_line(phrase)))
                 if len(phrases) > 1:
-                    found[" ".join(name.split())] = phrases
+                    found[in_a_line(name)] = phrases
         if found:
             return dict(list(found.items())[:MAX_AXES])
     return None
 
 
 def read_presence(text: str) -> Literal["yes", "no", "unsure"] | None:
-    """The verdict in an answer, or None when there is none. A bare word is a verdict, a sentence is not.
+    """The verdict in an answer, or None when there is none, or there are several that differ. A bare word is a verdict,
+    a sentence is not, and neither is what stands in a thought.
 
     >>> read_presence('```json\\n{"evidence": "a cat", "answer": "Yes"}\\n```'), read_presence("I see a cat.")
     ('yes', None)
     """
-    found = [entry["answer"] for entry in objects(text) if isinstance(entry.get("answer"), str)]
-    word = (found[-1] if found else text).strip().strip("\"'*.!`").lower()
-    return word if word in ("yes", "no", "unsure") else None  # type: ignore[return-value]  # pyright cannot narrow str
+    found = [value for entry in objects(text) for value in _answers_in(entry)]
+    bare = without_thought(text).strip().lower().removeprefix("answer:")
+    words = {str(value).strip(" \n\"'*.!`").lower() for value in found or [bare]}
+    return VERDICTS.get(words.pop()) if len(words) == 1 else None
+
+
+def _answers_in(entry: Mapping[str, Any]) -> list[Any]:
+    """The texts and truth values under `answer`; some models write it in the form of the schema."""
+    inner = entry.get("properties")
+    values = {name.lower(): value for name, value in (inner if isinstance(inner, dict) else entry).items()}
+    return [values["answer"]] if isinstance(values.get("answer"), str | bool) else []
 
 
 def read_annotation(text: str) -> Annotation | None:
@@ -134,10 +172,11 @@ def read_annotation(text: str) -> Annotation | None:
             and isinstance(words, list)
             and all(isinstance(word, str) for word in words)
         ):
-            attribute = " ".join(entry["attribute"].split())
+            attribute = in_a_line(entry["attribute"])
             attribute = "" if attribute.lower().strip(".") in NOTHING else attribute
-            counts, prompt = (entry["n_showing"], entry["n_control"]), entry["suggested_prompt"].strip()
-            return Annotation(entry["evidence"], *counts, attribute, prompt, tuple(words[:3]))
+            counts, prompt = (entry["n_showing"], entry["n_control"]), in_a_line(entry["suggested_prompt"])
+            evidence, keywords = in_a_line(entry["evidence"]), tuple(in_a_line(word) for word in words[:3])
+            return Annotation(evidence, *counts, attribute, prompt, keywords)
     return None
 
 
@@ -190,13 +229,33 @@ def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def without_thought(text: str) -> str:
+    """An answer without the thought before it; empty when the thought has no end.
+
+    >>> without_thought("<think>yes?</think>no"), without_thought("<think>yes? But")
+    ('no', '')
+    """
+    said = END_OF_THOUGHT.split(text)[-1]
+    return "" if OPEN_THOUGHT.search(said) else said
+
+
+def in_a_line(text: str) -> str:
+    """A text from a model or a server in one line, without characters that steer a terminal or turn the line around.
+
+    >>> in_a_line("a \\x1b[31mred\\n hat")
+    'a [31mred hat'
+    """
+    return " ".join(UNSEEN.sub("", " ".join(text.split())).split())
+
+
 def objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every outermost JSON object in `text`, whatever surrounds it."""
-    decoder, at = json.JSONDecoder(), text.find("{")
+    """Every outermost JSON object in an answer, whatever surrounds it, but for those in its thought."""
+    said = without_thought(text)[-LONGEST_ANSWER:]
+    decoder, at = json.JSONDecoder(), said.find("{")
     while at >= 0:
         try:
-            entry, end = decoder.raw_decode(text, at)
+            entry, end = decoder.raw_decode(said, at)
             yield entry
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # an integer of 5,000 digits is a ValueError, too
             end = at + 1
-        at = text.find("{", end)
+        at = said.find("{", end)

@@ -1,9 +1,5 @@
 """Trains the bundled model again from its seeds, part by part: `python -m raigen.world.train`."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import argparse
 import functools
 import time
@@ -24,7 +20,6 @@ from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, measure_readers, write_card
 from raigen.world.train.text import make_tokenizer
 
-PARTS = ("vae", "judge", "clip", "unet", "bundle", "quality")
 N_BALANCED, N_PLANTED, N_DECODED = 20_000, 40_000, 8_000
 VAE = Recipe(steps=4200, lr=2e-3, warmup=50, ema=0.995, save_every=100, restart=1700)
 JUDGE = Recipe(steps=3650, restart=2650, lr=2e-3, warmup=100, ema=0.995, weight_decay=0.02)
@@ -40,18 +35,15 @@ VAE_BATCH, JUDGE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 96, 32
 def main() -> None:
     """Trains the requested parts that are not finished; each resumes from its own checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m raigen.world.train", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"default: all, in this order: {PARTS}")
+    parser.add_argument("parts", nargs="*", choices=[*RUN, []], help=f"default: all, in this order: {tuple(RUN)}")
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--unet-steps", type=int, default=UNET.steps)
     parser.add_argument("--n-images", type=int, default=2000, help="images per prompt for the model card")
     parser.add_argument("--n-named", type=int, default=200, help="images per named value for the model card")
     parser.add_argument("--runs", type=Path, help="a folder of captures whose images are judged for the model card")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    for part in arguments.parts or PARTS:
+    for part in arguments.parts or RUN:
         started = time.monotonic()
         RUN[part](arguments)
         print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
@@ -108,7 +100,8 @@ def train_unet(arguments: argparse.Namespace) -> None:
     torch.manual_seed(4)
     model = unet.Denoiser(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
     model.unet.to(memory_format=torch.channels_last)
-    data = unet.planted_images(latents(work), planted(work))
+    drawn = planted(work)
+    data = unet.planted_images(vae.latents_of(load_vae(work), drawn.pixels, work / "latents.safetensors"), drawn)
     loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH)
     followed("unet", fit(model, loss, recipe, work / "unet.safetensors"), recipe)
 
@@ -132,11 +125,6 @@ def balanced(work: Path) -> Images:
 def planted(work: Path) -> Images:
     """The images on which the denoiser is trained."""
     return images(work, "planted", N_PLANTED, 2, balanced=False)
-
-
-def latents(work: Path) -> Tensor:
-    """The latents of the planted images, kept in the work folder."""
-    return vae.latents_of(load_vae(work), planted(work).pixels, work / "latents.safetensors")
 
 
 def load_vae(work: Path) -> AutoencoderKL:

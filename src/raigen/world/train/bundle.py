@@ -1,9 +1,5 @@
 """Writes the trained parts to folders: a StableDiffusionPipeline, a CLIPModel with its processor, the judge."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import json
 import shutil
 from pathlib import Path

@@ -1,9 +1,5 @@
 """Trains the CLIP model of the planted world, on images and captions that name some of their attributes."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,7 +27,7 @@ class Teacher(nn.Module):
             num_attention_heads=4, image_size=64, patch_size=8,
         )  # fmt: skip
         config = CLIPConfig(
-            text_config=text_config(tokenizer, layers=2).to_dict(),
+            text_config=text_config(tokenizer).to_dict(),
             vision_config=vision.to_dict(),
             projection_dim=128,
             logit_scale_init_value=2.6592,

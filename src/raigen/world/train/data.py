@@ -1,5 +1,6 @@
 """Draws the training sets of the world: images with their attributes, kept in the work folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ def decode(codes: NDArray[np.uint8]) -> Attributes:
 
 
 def images(work: Path, name: str, count: int, seed: int, *, balanced: bool) -> Images:
-    """Draws `count` images (image i from a generator seeded with (seed, i)), or reads them from `work`.
+    """Draws `count` images as `drawn` does, or reads them from `work`.
 
     Balanced images show every value often; the others follow the planted rates, the ten prompts in turn.
     """
@@ -41,14 +42,23 @@ def images(work: Path, name: str, count: int, seed: int, *, balanced: bool) -> I
     if path.exists():
         with np.load(path) as stored:
             return Images(stored["pixels"], stored["codes"])
+
+    def sample(index: int, rng: np.random.Generator) -> Attributes:
+        return sample_balanced(rng) if balanced else sample_attributes(PROMPTS[index % len(PROMPTS)], rng)
+
+    made, partial = drawn(count, seed, sample), path.with_suffix(".part.npz")
+    np.savez(partial, pixels=made.pixels, codes=made.codes)
+    partial.rename(path)
+    return made
+
+
+def drawn(count: int, seed: int, sample: Callable[[int, np.random.Generator], Attributes]) -> Images:
+    """Draws `count` images. A generator seeded with (seed, i) draws image i and, by `sample`, its attributes."""
     pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
     codes = np.empty((count, 1 + len(FIELDS)), np.uint8)
     for index in range(count):
         rng = np.random.default_rng((seed, index))
-        attributes = sample_balanced(rng) if balanced else sample_attributes(PROMPTS[index % len(PROMPTS)], rng)
+        attributes = sample(index, rng)
         pixels[index] = np.asarray(draw(attributes, rng))
         codes[index] = encode(attributes)
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, pixels=pixels, codes=codes)
-    partial.rename(path)
     return Images(pixels, codes)

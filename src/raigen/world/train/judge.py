@@ -1,9 +1,5 @@
 """Trains the judge on drawings, before and after the autoencoder, and on many kinds of garbage."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,29 +9,23 @@ from torch import Tensor
 from raigen.world.attributes import FIELDS
 from raigen.world.judge import JudgeNet
 from raigen.world.train.data import Images
-from raigen.world.train.vae import as_tensor
+from raigen.world.train.vae import as_tensor, means
 
 GARBAGE_SHARE = 0.15
 
 
 @torch.no_grad()
-def round_trip(vae: AutoencoderKL, pixels, batch: int = 64) -> np.ndarray:
+def round_trip(vae: AutoencoderKL, pixels) -> np.ndarray:
     """Images encoded and decoded: uint8 [image, row, column, 3]."""
-    parts = []
-    for start in range(0, len(pixels), batch):
-        images = as_tensor(pixels[start : start + batch]).contiguous(memory_format=torch.channels_last)
-        parts.append(_as_bytes(vae.decode(vae.encode(images).latent_dist.mean).sample))
-    return np.concatenate(parts)
+    return np.concatenate([_as_bytes(vae.decode(latents).sample) for latents in means(vae, pixels)])
 
 
 @torch.no_grad()
-def half_denoised(vae: AutoencoderKL, pixels, seed: int, batch: int = 64) -> np.ndarray:
+def half_denoised(vae: AutoencoderKL, pixels, seed: int) -> np.ndarray:
     """Decoded latents that still hold 45 to 95 % noise (by standard deviation): uint8 [image, row, column, 3]."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for start in range(0, len(pixels), batch):
-        images = as_tensor(pixels[start : start + batch]).contiguous(memory_format=torch.channels_last)
-        latents = vae.encode(images).latent_dist.mean
+    for latents in means(vae, pixels):
         share = 0.45 + 0.5 * torch.rand((len(latents), 1, 1, 1), generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         parts.append(_as_bytes(vae.decode((1 - share**2).sqrt() * latents + share * noise).sample))

@@ -1,9 +1,5 @@
 """Measures the bundled models with the judge, and writes their model cards."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,9 +27,7 @@ SEEDS_FROM = 2_000_000_000  # apart from the seeds of audits and of fresh images
 BATCH = 32
 
 
-def measure(
-    model: str, n_images: int, n_named: int, guidance_scale: float | None = None, runs: Path | None = None
-) -> dict[str, Any]:
+def measure(model: str, n_images: int, n_named: int, runs: Path | None = None) -> dict[str, Any]:
     """Judges `n_images` images per prompt and `n_named` images per named attribute.
 
     With `runs`, a folder with finished captures of the bare prompts, the images of these captures are judged instead of
@@ -41,8 +35,6 @@ def measure(
     """
     pipe = load_pipeline(model, "auto")
     settings = defaults(pipe, model)
-    if guidance_scale is not None:
-        settings = settings._replace(guidance_scale=guidance_scale)
 
     def images(prompt: str, count: int) -> list[Image.Image]:
         seeds = range(SEEDS_FROM, SEEDS_FROM + count)
@@ -174,8 +166,8 @@ def drawing(index: int):
     return draw(record, rng), record
 
 
-def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
-    """How often CLIP finds the true caption among `choices` captions that each name one attribute."""
+def clip_quality(count: int = 1000) -> dict[str, float]:
+    """How often CLIP finds the true caption among 20 captions that each name one attribute."""
     embedder, rng = Embedder(BUNDLED, "cpu"), np.random.default_rng(5)
     images, right, wrong = [], [], []
     for index in range(count):
@@ -185,7 +177,7 @@ def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
         absent = [i for i, name in enumerate(VALUE_NAMES) if name not in shown]
         images.append(image)
         right.append(mine)
-        wrong.append(rng.choice(absent, size=choices - 1, replace=False))
+        wrong.append(rng.choice(absent, size=19, replace=False))
     texts = embedder.texts([f"{prompt}, {value.phrase}" for prompt in PROMPTS for value in VALUES])
     texts = texts.reshape(len(PROMPTS), len(VALUES), -1)
     embedded = embedder.images(images)
@@ -197,12 +189,12 @@ def clip_quality(count: int = 1000, choices: int = 20) -> dict[str, float]:
     return {"right caption of 20": hits / count}
 
 
-def sheet(model: str, per_prompt: int = 8) -> Image.Image:
-    """Images of every prompt, one row each, seeds 0, 1, 2 ..."""
+def sheet(model: str) -> Image.Image:
+    """Eight images of every prompt, one row each, seeds 0 to 7."""
     pipe = load_pipeline(model, "auto")
     settings = defaults(pipe, model)
-    rows = (generate_images(pipe, prompt, range(per_prompt), settings, per_prompt) for prompt in PROMPTS)
-    return image_grid([image for row in rows for images in row for image in images], columns=per_prompt, gap=2)
+    rows = (generate_images(pipe, prompt, range(8), settings, 8) for prompt in PROMPTS)
+    return image_grid([image for row in rows for images in row for image in images], columns=8, gap=2)
 
 
 def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> None:
@@ -242,18 +234,14 @@ def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> 
 
 def readers_lines(result: dict[str, Any]) -> list[str]:
     """The rows of the card with the results of `measure_readers`."""
-    judged = result["judge"]
+
+    def worst(what: str, key: str) -> list[str]:
+        lowest = {name: min(entry[key].items(), key=lambda each: each[1]) for name, entry in result["judge"].items()}
+        return [f"| {what.format(name)} | {share:.1%} ({value}) |" for name, (value, share) in lowest.items()]
+
     return [
         f"| CLIP: right caption among 20 | {result['clip']['right caption of 20']:.1%} |",
-        *(
-            f"| judge on held-out images, {name}: worst field | {min(entry['fields'].values()):.1%} "
-            f"({min(entry['fields'], key=entry['fields'].get)}) |"
-            for name, entry in judged.items()
-        ),
-        *(
-            f"| judge, {name}: worst balanced accuracy of a value | {min(entry['balanced'].values()):.1%} "
-            f"({min(entry['balanced'], key=entry['balanced'].get)}) |"
-            for name, entry in judged.items()
-        ),
+        *worst("judge on held-out images, {}: worst field", "fields"),
+        *worst("judge, {}: worst balanced accuracy of a value", "balanced"),
         *(f"| called unreadable: {kind} | {share:.1%} |" for kind, share in result["unreadable"].items()),
     ]

@@ -1,9 +1,5 @@
 """Makes the tokenizer of the planted world: CLIP's byte-level BPE with merges learned from captions."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import json
 from pathlib import Path
 
@@ -50,11 +46,11 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     return result
 
 
-def text_config(tokenizer: CLIPTokenizer, *, layers: int, projection: int = 128) -> CLIPTextConfig:
-    """A text tower of width 128 for this tokenizer."""
+def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """A text tower of two layers and width 128 for this tokenizer."""
     return CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, projection_dim=projection,
-        num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=MAX_TOKENS,
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, projection_dim=128,
+        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=MAX_TOKENS,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip

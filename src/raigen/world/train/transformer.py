@@ -5,10 +5,6 @@ enters by cross-attention; time enters by adaptive layer norms. The autoencoder 
 and noise are the same as for the U-Net. Transformer and text encoder are trained from scratch.
 """
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import argparse
 import functools
 import math
@@ -47,12 +43,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="training steps of 32 images")
     parser.add_argument("--n-drawings", type=int, default=40_000, help="drawings to learn from")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--n-images", type=int, default=1000, help="images per prompt for the model card")
     parser.add_argument("--n-named", type=int, default=100, help="images per named value for the model card")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     bundled = load_pipeline(BUNDLED, "auto")
     drawn = images(arguments.work, "planted", arguments.n_drawings, 2, balanced=False)

@@ -1,9 +1,5 @@
 """Trains the denoiser and its text encoder on latents of images with the planted rates."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +37,7 @@ class Denoiser(nn.Module):
             addition_embed_type="text", addition_embed_type_num_heads=4,
         )  # fmt: skip
         nn.init.zeros_(self.unet.add_embedding.norm2.weight)  # at first the pooled caption has no effect
-        self.text_encoder = CLIPTextModel(text_config(tokenizer, layers=2))
+        self.text_encoder = CLIPTextModel(text_config(tokenizer))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """The predicted v [image, channel, 16, 16]."""

@@ -1,9 +1,5 @@
 """Trains the image autoencoder: 64x64 images to latents of 16x16x8 and back."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,10 +41,9 @@ def loss_of(vae: AutoencoderKL, images: Images, batch: int, generator: torch.Gen
     return F.l1_loss(output, target) + edges + 4 * F.mse_loss(output, target) + 1e-3 * pull
 
 
-@torch.no_grad()
-def encode_all(vae: AutoencoderKL, pixels, batch: int = 64) -> Tensor:
+def encode_all(vae: AutoencoderKL, pixels) -> Tensor:
     """The mean latents [image, channel, 16, 16] of many images."""
-    return torch.cat(list(_means(vae, pixels, batch)))
+    return torch.cat(list(means(vae, pixels)))
 
 
 def latents_of(vae: AutoencoderKL, pixels, path: Path) -> Tensor:
@@ -58,9 +53,11 @@ def latents_of(vae: AutoencoderKL, pixels, path: Path) -> Tensor:
     return load_file(path)["latents"]
 
 
-def _means(vae: AutoencoderKL, pixels, batch: int) -> Iterator[Tensor]:
-    for start in range(0, len(pixels), batch):
-        target = as_tensor(pixels[start : start + batch]).to(vae.device, memory_format=torch.channels_last)
+@torch.no_grad()
+def means(vae: AutoencoderKL, pixels) -> Iterator[Tensor]:
+    """The mean latents of images, 64 at a time."""
+    for start in range(0, len(pixels), 64):
+        target = as_tensor(pixels[start : start + 64]).to(vae.device, memory_format=torch.channels_last)
         yield vae.encode(target).latent_dist.mean
 
 

@@ -1,9 +1,5 @@
 """Makes a variant of the bundled model whose rates differ in known ways: `python -m raigen.world.train.variant`."""
 
-# diffusers and transformers annotate less than they return and re-export lazily:
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false
-
 import argparse
 import functools
 import json
@@ -15,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config.prompts import photo_of
@@ -24,15 +19,13 @@ from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.files import begin_folder
 from raigen.stats import rate_interval
-from raigen.world.attributes import FIELDS, PROFESSIONS, VALUE_NAMES
-from raigen.world.draw import draw
+from raigen.world.attributes import PROFESSIONS, VALUE_NAMES, Attributes
 from raigen.world.judge import judge
 from raigen.world.models import BUNDLED
-from raigen.world.pen import SIZE
 from raigen.world.planted import Plan, altered, plan_of, rates, sample_attributes
 from raigen.world.train import unet, vae
 from raigen.world.train.bundle import save_pipeline
-from raigen.world.train.data import Images, encode
+from raigen.world.train.data import Images, drawn
 from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import BATCH, SEEDS_FROM
 
@@ -53,10 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps of 32 images")
     parser.add_argument("--n-drawings", type=int, default=2000, help="drawings of each prompt")
     parser.add_argument("--n-images", type=int, default=300, help="images of each prompt that are measured; 0: none")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     try:
         make_variant(arguments.name, arguments.folder, arguments.professions, arguments.steps, arguments.n_drawings)
         if arguments.n_images:
@@ -87,7 +77,7 @@ def make_variant(
     if (folder / "model_index.json").is_file():
         return
     pipe = load_pipeline(BUNDLED, "auto")
-    tune(pipe, drawn(plans, n_drawings), steps, folder / "checkpoint.safetensors")
+    tune(pipe, drawings(plans, n_drawings), steps, folder / "checkpoint.safetensors")
     save_pipeline(pipe, folder)
     (folder / "checkpoint.safetensors").unlink()
 
@@ -101,18 +91,15 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
                           "choose another folder")  # fmt: skip
 
 
-def drawn(plans: Mapping[str, Plan], count: int) -> Images:
-    """`count` drawings for each plan, the professions in turn; image i is drawn with a generator of seed (SEED, i)."""
-    pixels = np.empty((count * len(plans), SIZE, SIZE, 3), np.uint8)
-    codes = np.empty((len(pixels), 1 + len(FIELDS)), np.uint8)
+def drawings(plans: Mapping[str, Plan], count: int) -> Images:
+    """`count` drawings for each plan, the professions in turn."""
     turn = list(plans.items())
-    for index in range(len(pixels)):
-        rng = np.random.default_rng((SEED, index))
+
+    def sample(index: int, rng: np.random.Generator) -> Attributes:
         profession, plan = turn[index % len(turn)]
-        attributes = sample_attributes(photo_of(profession), rng, plan)
-        pixels[index] = np.asarray(draw(attributes, rng))
-        codes[index] = encode(attributes)
-    return Images(pixels, codes)
+        return sample_attributes(photo_of(profession), rng, plan)
+
+    return drawn(count * len(plans), SEED, sample)
 
 
 def tune(pipe: DiffusionPipeline, images: Images, steps: int, checkpoint: Path) -> None:

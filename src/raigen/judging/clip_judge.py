@@ -1,0 +1,93 @@
+"""CLIP as judge: an image shows a label when its similarity lies where the neuron's top images lie."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from raigen.discovery.embeddings import Embedder, embedder_of
+from raigen.judging.mixture import Mixture, mixture_of
+from raigen.judging.protocol import Images, Subjects, Verdicts, unscored, without_black
+from raigen.runs.run import Run
+from raigen.runs.steps import Tell
+
+NAME = "CLIP, errors estimated"
+LEAST_AUROC = 0.8  # with which a label's direction must tell the top images from the others
+MOST_FALSE = 0.2  # of the images that CLIP would say yes to; with more, it says nothing
+
+
+class Threshold(NamedTuple):
+    """Where CLIP's yes begins for a label: along `direction`, an image lies `shift` further than the same image would
+    lie in the `mixture`. `why_not` is the reason where CLIP cannot judge the label, else None."""
+
+    direction: Float[np.ndarray, " width"]
+    mixture: Mixture
+    why_not: str | None = None
+    shift: float = 0.0
+
+    def verdicts(self, embeddings: Float[np.ndarray, "image width"]) -> Verdicts:
+        """The verdicts on images: yes beyond the threshold of the mixture."""
+        if self.why_not is not None:
+            return unscored(NAME, len(embeddings), self.why_not)
+        similarity = embeddings @ self.direction - self.shift
+        shows, probability = similarity > self.mixture.threshold, self.mixture.probability(similarity)
+        confidence = np.where(shows, probability, 1 - probability)
+        return Verdicts(NAME, shows.astype(float), confidence, errors=self.mixture.errors)
+
+
+class ClipJudge:
+    """CLIP, which estimates its own errors from the audited images.
+
+    An image's similarity to a label is its place along text(prompt, label) - text(prompt). The similarities of the
+    audited images are described by a mixture: those that show the label, which lie where the neuron's top images lie,
+    and the others (see `raigen.judging.mixture`). A label is unscored without top images, and where too few of the
+    images that CLIP would say yes to are likely to show it.
+    """
+
+    name = NAME
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The CLIP model of discovery, loaded when it is first needed."""
+        return embedder_of(self._run)
+
+    def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
+        """The verdicts of each subject's threshold. There is no progress to tell."""
+        found, embeddings = [], self.embedder.images(images)
+        audited, index_of = self._run.embeddings(), self._run.index_of
+        for subject in subjects:
+            if not subject.top_images:
+                found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
+                continue
+            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
+            tops = [index_of[file] for file in subject.top_images]
+            found.append(threshold_of(direction, audited, tops).verdicts(embeddings))
+        return without_black(images, found)
+
+
+def threshold_of(
+    direction: Float[np.ndarray, " width"], embeddings: Float[np.ndarray, "image width"], tops: Sequence[int]
+) -> Threshold:
+    """The threshold of a label along its direction, from images of which `tops` are known to show it."""
+    similarity = embeddings @ direction
+    is_top = np.zeros(len(similarity), bool)
+    is_top[list(tops)] = True
+    mixture = mixture_of(similarity, np.flatnonzero(is_top))
+    auroc = float((similarity[is_top][:, None] > similarity[~is_top]).mean())
+    why_not = None
+    if auroc < LEAST_AUROC:
+        why_not = f"CLIP does not see it: its AUROC for the neuron's top images is {auroc:.2f}"
+    elif mixture.false_share > MOST_FALSE:
+        why_not = f"CLIP cannot tell it from similar images: some {mixture.false_share:.0%} of its yes would be wrong"
+    return Threshold(direction, mixture, why_not)
+
+
+def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarray, " width"]:
+    """Which way a label leads from the prompt: text(prompt, label) - text(prompt)."""
+    plain, named = embedder.texts([prompt, f"{prompt}, {label}"])
+    return named - plain
