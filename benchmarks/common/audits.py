@@ -67,7 +67,7 @@ def _read(images: Sequence[Image], embedder: Embedder, side: str) -> dict[str, n
 
 
 def _fresh_images(run: Run) -> Iterator[Image]:
-    capture, pipe = run.config.capture, loader(run.config.capture)()
+    capture, pipe = run.config.capture, loader(run)()
     seeds = [first_seed(capture) + index for index in range(N_FRESH)]
     for images in generate_images(pipe, capture.prompt, seeds, defaults(pipe, capture.model, capture), 16):
         yield from images

@@ -177,7 +177,7 @@ def test_files_and_seeds_name_images_of_the_run(run):
 
 def test_a_file_about_other_images_is_refused_with_a_list_of_what_to_judge(run):
     Path("v.csv").write_text(f"file,label,shows\nelsewhere/000000.png,{HAT},yes\n")
-    with pytest.raises(RaigenError, match=r"such as run/fresh/000000.png with the label 'a red hat'; it has none, but "
+    with pytest.raises(RaigenError, match=r"such as run/images/\d+.png with the label 'a red hat'; it has none, but "
                                           "elsewhere/000000.png"):  # fmt: skip
         run_stage(run, "evaluate", EvaluateConfig(judge=("file:v.csv",), **CONFIG))
     assert "run/fresh/000003.png,a red hat," in run.unjudged_path.read_text()

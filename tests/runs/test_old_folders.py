@@ -97,17 +97,31 @@ def test_an_old_run_takes_what_a_person_ticked(old, capsys):
 
 def test_evaluating_an_old_run_anew_says_what_its_calibration_lacks(old, capsys):
     Path("mine.txt").write_text("a dog\n")
+    Path("mine.py").write_text("def shows(images, label):\n    return [True] * len(images)\n")
     Path("few.csv").write_text("judged,true,label\nyes,yes,a red hat\n")
-    assert main(["evaluate", "run", "--judge", "clip", "--calibration", "few.csv", "--redo", "evaluate"]) == 0
+    assert (
+        main(["evaluate", "run", "--judge", "python:mine:shows", "--calibration", "few.csv", "--redo", "evaluate"]) == 0
+    )
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and lines[0].startswith("a red hat: no calibrated rate, because the calibration of CLIP")
-    assert list(Run("run").facts.evaluate.calibration_cautions) == lines
+    assert lines[0].startswith("a red hat: no calibrated rate, because the calibration of mine:shows")
+    assert list(Run("run").facts.evaluate.calibration_cautions) == lines[:3]
 
 
 def test_an_old_study_is_compared_to_the_same_numbers(old):
+    """From the same verdicts. They were CLIP's, by a rule that is no more; so they are handed over in a file."""
     before = json.loads((old / "study/comparison.json").read_text(encoding="utf-8"))
-    verdicts = (old / "study/verdicts.jsonl").read_bytes()
-    study = raigen.compare("study", judge="clip", n_asked_images=2, n_strip_images=2)
-    assert json.loads(study.comparison_path.read_text(encoding="utf-8")) == before
+    verdicts, said = (old / "study/verdicts.jsonl").read_bytes(), {"1": "yes", "0": "no"}
+    lines = [
+        f"study/a-photo-of-a-doctor--{one['model'][-3:]}/fresh/{index:06d}.png,{one['label']},{said[sign]}"
+        for one in map(json.loads, verdicts.splitlines()) for index, sign in enumerate(one["shows"])
+    ]  # fmt: skip
+    Path("old.csv").write_text("file,label,shows\n" + "\n".join(lines))
+    study = raigen.compare("study", judge="file:old.csv", n_asked_images=0, n_strip_images=2)
+    after = json.loads(study.comparison_path.read_text(encoding="utf-8"))
+    for cell in after["cells"]:
+        cell["presence"]["judge"] = before["judge"]
+    assert [after[name] for name in ("cells", "changes", "attributes")] == [
+        before[name] for name in ("cells", "changes", "attributes")
+    ]
     assert study.verdicts_path.read_bytes() == verdicts
     assert study.report_path.is_file() and len(Study("study").table()["q"]) == len(before["cells"])
