@@ -77,4 +77,5 @@ def stages(monkeypatch):
 
     stages = Stages()
     monkeypatch.setattr("raigen.auditing.audit.stage_function", stages)
+    monkeypatch.setattr("raigen.auditing.audit.check_inputs", lambda *args: None)  # of models that are not there
     return stages

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom, binomtest, fisher_exact, multinomial
 
 from raigen.errors import RaigenError
+from raigen.judging.posterior import Calibration, calibrated_interval, contradiction
+from raigen.judging.review import reviewed_rate
 from raigen.stats import (
-    Calibration,
     above_controls,
-    calibrated_interval,
-    contradiction,
     images_needed,
     krippendorff_alpha,
     mean_interval,
@@ -24,7 +23,6 @@ from raigen.stats import (
     rarest_rate,
     rate_interval,
     ratio_interval,
-    reviewed_rate,
 )
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -11,9 +11,10 @@ from scipy.stats import norm
 
 from raigen.config import ReportConfig
 from raigen.judging.calibration import SURE, calibrated
-from raigen.judging.review import to_look_at
+from raigen.judging.posterior import Calibration, contradiction
+from raigen.judging.review import reviewed_rate, to_look_at
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, contradiction, rate_interval, reviewed_rate
+from raigen.stats import rate_interval
 
 
 class Judge(NamedTuple):

@@ -1,4 +1,4 @@
-"""Statistics of rates: intervals, sample sizes, paired differences, imperfect judges, false discovery rates."""
+"""Statistics of rates: intervals, sample sizes, paired differences, false discovery rates."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import expit, logsumexp, softmax, xlogy
 from scipy.stats import beta, binom, binomtest, false_discovery_control, nbinom, norm, t
 
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference, Mean
 
 LEVEL = 0.05  # a finding holds if its q is at most this
-LATTICE = 377, 233  # Fibonacci numbers: how many points a lattice on a square has, and their order on its second side
-TINY = 1e-15  # a judge never says yes at a rate of exactly 0 or 1
 FEW = 10  # with fewer hits, or fewer misses, the interval is Clopper-Pearson
 
 
@@ -44,7 +41,7 @@ def rate_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
     >>> rate_interval(0, 0)
     Interval(low=0.0, high=1.0, method='no data')
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if not 0 <= hits <= n:
         raise RaigenError(f"hits: expected 0 <= hits <= n = {n}; got {hits}")
     if n == 0:
@@ -95,8 +92,8 @@ def images_needed(rate: float, examples: int = 1, confidence: float = 0.95) -> i
     >>> images_needed(0.01), images_needed(0.01, examples=10)
     (299, 1568)
     """
-    _check_confidence(confidence)
-    _check_count("examples", examples)
+    check_confidence(confidence)
+    check_count("examples", examples)
     if not 0 < rate <= 1:
         raise RaigenError(f"rate: expected a number in (0, 1]; got {rate}")
     return examples + int(nbinom.ppf(confidence, examples, rate))  # with so many misses before the last example
@@ -110,73 +107,11 @@ def rarest_rate(n_images: int, examples: int = 10, confidence: float = 0.95) -> 
     >>> round(rarest_rate(1000), 4)
     0.0157
     """
-    _check_confidence(confidence)
-    _check_count("examples", examples)
+    check_confidence(confidence)
+    check_count("examples", examples)
     if n_images < examples:
         raise RaigenError(f"n_images: expected at least examples = {examples}; got {n_images}")
     return float(beta.ppf(confidence, examples, n_images - examples + 1))
-
-
-class Calibration(NamedTuple):
-    """A judge's answers on images with known truth: yes to `true_yes` of the `positives`, which show the attribute, and
-    no to `true_no` of the `negatives`, which do not. What an estimate is worth need not be a whole number of images."""
-
-    true_yes: float
-    positives: float
-    true_no: float
-    negatives: float
-
-
-def calibrated_interval(hits: int, n: int, judge: Calibration, confidence: float = 0.95) -> Interval:
-    """The interval on the true rate behind `hits` of `n` images to which an imperfect judge said yes.
-
-    With sensitivity Se and specificity Sp the judge says yes at the rate q = p Se + (1 - p) (1 - Sp) (Rogan & Gladen
-    1978). The interval is the middle of the posterior of p: p, Se and Sp have Jeffreys' prior Beta(1/2, 1/2), and the
-    likelihood Binomial(hits; n, q) is averaged over the posteriors of Se and Sp, on grids, without random draws. The
-    ends lie between 0 and 1 and apart, even where no hit was seen.
-
-    It is right if the calibration's images are random samples of the prompt's own images: the `positives` of those that
-    show the attribute, the `negatives` of those that do not. Negatives that are harder than most images of the prompt
-    (look-alikes) make the rate too low, easier ones too high; `python -m benchmarks.rates` measures how much.
-
-    Raises RaigenError unless the counts fit and 0 < confidence < 1.
-
-    >>> low, high, method = calibrated_interval(0, 300, Calibration(45, 50, 190, 200))
-    >>> f"{low:.6f}", f"{high:.4f}", method
-    ('0.000002', '0.0094', 'Beta posterior')
-    """
-    _check_confidence(confidence)
-    _check_judged(hits, n, judge)
-    most = beta.ppf(1 - 1e-9, hits + 0.5, n - hits + 0.5)  # of q, and q >= p Se
-    most = min(1.0, most / beta.ppf(1e-7, judge.true_yes + 0.5, judge.positives - judge.true_yes + 0.5))
-    end = math.asin(math.sqrt(most))
-    edges = np.linspace(0, end, 50 + math.ceil(8 * end * math.sqrt(n)))  # four cells a standard deviation, or more
-    rates = np.sin((edges[1:, None] + edges[:-1, None]) / 2) ** 2  # of a uniform angle: Jeffreys' prior
-    points, turn = LATTICE
-    places = np.arange(points)
-    sensitivities, of_se = _posterior_at((places + 0.5) / points, judge.true_yes, judge.positives)
-    specificities, of_sp = _posterior_at((places * turn % points + 0.5) / points, judge.true_no, judge.negatives)
-    said = (rates * sensitivities + (1 - rates) * (1 - specificities)).clip(TINY, 1 - TINY)
-    likely = hits * np.log(said) + (n - hits) * np.log(1 - said) + of_se + of_sp
-    posterior = softmax(logsumexp(likely, axis=1))
-    tail = (1 - confidence) / 2
-    ends = np.sin(np.interp([tail, 1 - tail], np.r_[0, posterior.cumsum()], edges)) ** 2
-    return Interval(float(ends[0]), float(ends[1]), "Beta posterior")
-
-
-def contradiction(hits: int, n: int, judge: Calibration) -> float:
-    """The posterior probability that the judge says yes to fewer of the `n` images than a judge with this calibration
-    would if no image showed the attribute, q < 1 - Sp.
-
-    Near 1, the calibration's negatives are not like the images that were judged. Raises RaigenError unless the counts
-    fit.
-
-    >>> round(contradiction(0, 300, Calibration(45, 50, 190, 200)), 3)
-    1.0
-    """
-    _check_judged(hits, n, judge)
-    specificities, log_weights = _posterior_at((np.arange(1000) + 0.5) / 1000, judge.true_no, judge.negatives)
-    return float(softmax(log_weights) @ beta.cdf(1 - specificities, hits + 0.5, n - hits + 0.5))
 
 
 def krippendorff_alpha(ratings: Float[np.ndarray, "judge unit"]) -> float | None:
@@ -265,7 +200,7 @@ def mean_interval(values: Float[np.ndarray, " image"], confidence: float = 0.95)
     """
     if len(values) < 2:
         raise RaigenError(f"values: expected at least 2, to estimate their spread; got {len(values)}")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
     half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * error
     return Mean(mean, mean - half, mean + half, len(values))
@@ -280,7 +215,7 @@ def p_rarer(hits: int, n: int, rate: float) -> float:
     True
     """
     _check_rate(rate)
-    _check_share("hits", hits, n)
+    check_share("hits", hits, n)
     return float(binom.cdf(hits, n, rate))
 
 
@@ -294,7 +229,7 @@ def p_below(low: float, high: float, rate: float, confidence: float = 0.95) -> f
     (0.025, 0.0)
     """
     _check_rate(rate)
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if not 0 <= low < high <= 1:
         raise RaigenError(f"interval: expected 0 <= low < high <= 1; got [{low}, {high}]")
     first, last, at = (math.asin(math.sqrt(share)) for share in (low, high, rate))
@@ -313,43 +248,23 @@ def q_values(p_values: Sequence[float]) -> list[float]:
     return false_discovery_control(list(p_values), method="bh").round(15).tolist() if len(p_values) else []
 
 
-def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str) -> Interval:
-    low, high = np.quantile(rate, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high), method)
-
-
 def _check_rate(rate: float) -> None:
     if not 0 < rate < 1:
         raise RaigenError(f"rate: expected a number in (0, 1); got {rate}")
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raises RaigenError unless 0 < confidence < 1."""
     if not 0 < confidence < 1:
         raise RaigenError(f"confidence: expected a number in (0, 1); got {confidence}")
 
 
-def _check_count(name: str, count: int) -> None:
+def check_count(name: str, count: int) -> None:
     if count < 1:
         raise RaigenError(f"{name}: expected 1 or more; got {count}")
 
 
-def _posterior_at(
-    places: Float[np.ndarray, " node"], yes: float, n: float
-) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
-    """Rates at `places` in [0, 1] of the range of the posterior Beta(yes + 1/2, n - yes + 1/2), and the logarithms of
-    their weights, up to a constant. The range is even in angles a, with rate = sin^2 a."""
-    first, last = np.arcsin(np.sqrt(beta.ppf([1e-7, 1 - 1e-7], yes + 0.5, n - yes + 0.5)))
-    angles = first + (last - first) * places
-    return np.sin(angles) ** 2, 2 * (xlogy(yes, np.sin(angles)) + xlogy(n - yes, np.cos(angles)))
-
-
-def _check_judged(hits: int, n: int, judge: Calibration) -> None:
-    _check_share("hits", hits, n)
-    _check_share("true_yes", judge.true_yes, judge.positives)
-    _check_share("true_no", judge.true_no, judge.negatives)
-
-
-def _check_share(name: str, part: float, whole: float) -> None:
+def check_share(name: str, part: float, whole: float) -> None:
     if not 0 <= part <= whole:
         raise RaigenError(f"{name}: expected 0 <= {name} <= {whole}; got {part}")
 
@@ -367,53 +282,3 @@ def _correlation(both: int, gained: int, lost: int, n: int) -> float:
 def _added(one: float, other: float, correlation: float) -> float:
     """The root of the sum of two correlated squares."""
     return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
-
-
-class Estimate(NamedTuple):
-    """A rate in [0, 1] with its interval."""
-
-    rate: float
-    interval: Interval
-
-
-def reviewed_rate(
-    scores: Float[np.ndarray, " image"], answers: Float[np.ndarray, " image"], confidence: float = 0.95, seed: int = 0,
-    draws: int = 20_000,
-) -> Estimate:  # fmt: skip
-    """The rate of an attribute when a person has looked at some of the judged images.
-
-    `scores` are the judge's, higher where a yes is likelier. `answers` are the person's: 1 shows it, 0 does not, NaN
-    was not looked at. Which images were looked at may depend on the scores, but on nothing else. The probability that
-    an image shows the attribute is taken as logistic in its score, P = 1 / (1 + exp(-(a + b s))), with s in standard
-    deviations (Platt 1999). The posterior of a and b >= 0 under a flat prior on a grid gives draws of the number T of
-    images that show it: those that were seen, and a Poisson number of others with mean sum(P). Each draw of the rate is
-    Beta(T + 1/2, n - T + 1/2). `rate` is the median of the draws, and the ends are quantiles. docs/log.md has its
-    coverage. Raises RaigenError for an empty `scores`, and unless 0 < confidence < 1.
-
-    >>> estimate = reviewed_rate(np.linspace(-3, 1, 300), np.r_[np.full(280, np.nan), np.zeros(15), np.ones(5)])
-    >>> round(estimate.rate, 3), round(estimate.interval.low, 3), round(estimate.interval.high, 3)
-    (0.03, 0.011, 0.153)
-    """
-    _check_confidence(confidence)
-    _check_count("scores", len(scores))
-    rng, n = np.random.default_rng(seed), len(scores)
-    looked, units = ~np.isnan(answers), in_deviations(scores)
-    starts, slopes = (axis.ravel() for axis in np.meshgrid(np.linspace(-8, 6, 43), np.linspace(0, 6, 19)))
-    logits = starts[:, None] + slopes[:, None] * units[looked]
-    likelihood = -np.logaddexp(0, np.where(answers[looked] == 1, -logits, logits)).sum(axis=1)
-    weights = np.exp(likelihood - likelihood.max())
-    others = expit(starts[:, None] + slopes[:, None] * units[~looked]).sum(axis=1)
-    chosen = rng.choice(len(weights), draws, p=weights / weights.sum())
-    total = np.nansum(answers) + np.minimum(rng.poisson(others[chosen]), n - looked.sum())
-    rate = rng.beta(total + 0.5, n - total + 0.5)
-    return Estimate(float(np.median(rate)), _quantiles(rate, confidence, "checked, logistic in the judge's score"))
-
-
-def in_deviations(scores: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
-    """Scores in units of their standard deviation; 0 where all are the same, because they then tell nothing apart.
-
-    >>> in_deviations(np.array([-2.0, 2.0])).tolist(), in_deviations(np.array([3.0, 3.0])).tolist()
-    ([-1.0, 1.0], [0.0, 0.0])
-    """
-    spread = float(scores.std())
-    return scores / spread if spread > 1e-6 else np.zeros(len(scores))

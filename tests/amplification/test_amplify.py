@@ -18,6 +18,7 @@ from raigen.amplification.steering import unit_of
 from raigen.auditing.audit import run_stage
 from raigen.cli.main import main
 from raigen.config import AmplifyConfig, SAEConfig
+from raigen.diffusion import recorded
 from raigen.diffusion.generation import Generated
 from raigen.errors import RaigenError
 from raigen.judging.judges import Verdicts
@@ -62,7 +63,7 @@ def run(finished, tmp_path):
 @pytest.fixture
 def made(monkeypatch):
     """The calls of `generate`: (prompt, seeds) each. The pipeline is one, so that its hooks can be counted."""
-    calls, pipes, generate, load = [], [], methods.generate, methods.load_pipeline
+    calls, pipes, generate, load = [], [], methods.generate, recorded.load_pipeline
 
     def counted(pipe, prompt, seeds, *rest):
         calls.append((prompt, list(seeds)))
@@ -73,7 +74,7 @@ def made(monkeypatch):
         return pipes[-1]
 
     monkeypatch.setattr(methods, "generate", counted)
-    monkeypatch.setattr(methods, "load_pipeline", loaded)
+    monkeypatch.setattr(recorded, "load_pipeline", loaded)
     yield calls
     modules = [module for pipe in pipes for module in pipe.unet.modules()]
     assert sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules) == 0

@@ -287,3 +287,43 @@ def test_the_scale_of_a_neuron_is_that_of_its_strongest_images():
     peaks = torch.arange(100.0)[:, None] * torch.tensor([1.0, 2.0])
     assert typical_peak(peaks.numpy()).tolist() == [94.5, 189.0]
     assert unit_in(peaks.numpy(), 1) == 189.0
+
+
+@pytest.mark.parametrize(
+    ("chosen", "called", "message"),
+    [
+        (1.0, 7.5, r"branches of guidance in step 0: this call has 2, with `settings` it has 1\. Give settings="),
+        (4.0, 1.0, r"branches of guidance in step 0: this call has 1, with `settings` it has 2\. Give settings="),
+    ],
+)
+def test_a_call_with_other_guidance_than_the_settings_is_an_error(pipe, sae, chosen, called, message):
+    """Else nothing would be steered, or the branch without the prompt would be."""
+    with (
+        pytest.raises(RaigenError, match=message),
+        raigen.steering(pipe, sae, {5: 20.0}, settings=SETTINGS._replace(guidance_scale=chosen)),
+    ):
+        pipe(PROMPT, num_inference_steps=3, guidance_scale=called, height=32, width=32)
+    assert hooks(pipe) == 0
+    with raigen.steering(pipe, sae, {5: 20.0}, settings=SETTINGS._replace(guidance_scale=chosen), every_branch=True):
+        pipe(PROMPT, num_inference_steps=3, guidance_scale=called, height=32, width=32)
+
+
+def test_guidance_that_ends_before_the_last_step_is_an_error(pipe, sae):
+    from diffusers.callbacks import SDCFGCutoffCallback
+
+    cutoff = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
+    with (
+        pytest.raises(RaigenError, match=r"branches of guidance in step 2: this call has 1, with"),
+        raigen.steering(pipe, sae, {5: 20.0}, steps=[2], settings=SETTINGS),
+    ):
+        pipe(PROMPT, num_inference_steps=3, guidance_scale=4.0, height=32, width=32, callback_on_step_end=cutoff,
+             callback_on_step_end_tensor_inputs=["prompt_embeds"])  # fmt: skip
+    assert hooks(pipe) == 0
+
+
+def test_the_steps_of_every_call_are_counted_from_0(pipe, sae):
+    options = {"settings": SETTINGS, "steps": [0]}
+    with raigen.steering(pipe, sae, {5: 3.0}, **options):
+        both = [pixels(made(pipe)) for _ in range(2)]
+    assert np.array_equal(*both) and not np.array_equal(both[0], pixels(made(pipe)))
+    assert "set_timesteps" not in vars(pipe.scheduler)

@@ -9,6 +9,9 @@ import pytest
 
 import raigen
 from raigen.auditing.audit import HOMES, run_stage, stage_function, walk
+from raigen.auditing.inputs import check_inputs
+from raigen.cli import flags
+from raigen.cli import main as cli
 from raigen.cli.main import main
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
@@ -174,6 +177,38 @@ def test_every_stage_is_a_function_in_the_module_of_its_name():
         stage_function("amplifyy")
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("annotate", {"vocabulary": "nope"}), ("evaluate", {"calibration": "/nope.csv"})]
+)
+def test_redo_reads_its_inputs_before_it_drops_anything(stages, run, monkeypatch, name, more):
+    """A mistyped file costs nothing, and a later start without flags has the recorded settings."""
+    config = AuditConfig.of(DOCTOR, store=True, n_fresh_images=40, min_auroc=0.9)
+    list(walk(run, config))
+    before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
+    wrong = AuditConfig.of(DOCTOR, store=True, n_fresh_images=40, min_auroc=0.9, **more)
+    monkeypatch.setattr("raigen.auditing.audit.check_inputs", check_inputs)
+    with pytest.raises(RaigenError, match="there is no file"):
+        run_stage(run, name, getattr(wrong, name), redo=True)
+    with pytest.raises(RaigenError, match="there is no file"):
+        list(walk(run, wrong, redo=name))
+    assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
+
+
+def test_redo_keeps_the_settings_of_what_it_drops(stages, run):
+    config = AuditConfig.of(DOCTOR, store=True, n_fresh_images=40, min_auroc=0.9)
+    list(walk(run, config))
+    stages.fails = {"annotate": RaigenError("no server")}
+    with pytest.raises(RaigenError, match="no server"):
+        run_stage(run, "annotate", config.annotate, redo=True)
+    assert run.manifest["stages"].keys() == {"capture", "train", "discover"}
+    assert run.config.annotate.min_auroc == 0.9 and run.config.evaluate.n_fresh_images == 40
+    command = flags.parse(["evaluate", str(run.dir)], cli.COMMANDS)
+    assert command.config.n_fresh_images == 40
+    run.forget("capture")
+    with pytest.raises(RaigenError, match="nothing was captured yet"):
+        _ = run.config
+
+
 # The real stages, on a tiny real pipeline.
 
 
@@ -194,7 +229,9 @@ def whole(sd_folder, clip_folder, tmp_path_factory):
 def test_an_audit_of_a_real_pipeline_ends_in_a_report_and_nothing_but_our_lines(whole):
     _, run, out, err = whole
     assert out.splitlines()[-1] == f"report: {run.report_path}"
-    assert [line.split(": done in ")[0] for line in err.splitlines()] == list(STAGES)
+    first, *lines = err.splitlines()
+    assert first == "capture: 16 x 16 pixels, 3 steps, guidance 2, float32 on cpu, 16 at once"
+    assert [line.split(": done in ")[0] for line in lines] == list(STAGES)
     assert "\x1b" not in out + err
     assert run.report().read_text(encoding="utf-8").startswith("<!doctype html>")
     assert 1 <= len(run.attributes) <= 3

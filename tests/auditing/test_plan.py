@@ -13,8 +13,13 @@ OPTIONS = {"n_images": 50, "batch_size": 8, "tokens_per_batch": 256, "d_sae": 64
            "n_suggested_images": 0}  # fmt: skip
 
 
-def test_what_is_planned_is_what_is_done(sd_folder, tmp_path):
-    config = AuditConfig.of("a photo of a doctor", model=str(sd_folder), **OPTIONS)
+@pytest.fixture(scope="module")
+def options(sd_folder, clip_folder):
+    return OPTIONS | {"model": str(sd_folder), "embedder": str(clip_folder)}
+
+
+def test_what_is_planned_is_what_is_done(options, tmp_path):
+    config = AuditConfig.of("a photo of a doctor", **options)
     planned = estimate(config)
     run = Run.create(tmp_path / "run")
     for step in walk(run, config):
@@ -33,18 +38,17 @@ def test_what_is_planned_is_what_is_done(sd_folder, tmp_path):
     assert min(planned.seconds_images, planned.seconds_training, planned.seconds_fresh, planned.memory) > 0
 
 
-def test_the_plan_counts_the_images_that_are_asked_for(sd_folder):
+def test_the_plan_counts_the_images_that_are_asked_for(options):
     """Ten listed attributes, five images each, beside ten fresh and fifty audited ones."""
     without, asked = (
-        estimate(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **(OPTIONS | {"n_suggested_images": n})))
-        for n in (0, 5)
+        estimate(AuditConfig.of("a photo of a doctor", **(options | {"n_suggested_images": n}))) for n in (0, 5)
     )
     assert asked.disk_images == pytest.approx(without.disk_images * 110 / 60, rel=1e-3)
 
 
-def test_a_store_and_epochs_change_the_plan(sd_folder):
+def test_a_store_and_epochs_change_the_plan(options):
     plain, stored, twice = (
-        estimate(AuditConfig.of("a photo of a doctor", model=str(sd_folder), **OPTIONS, **more))
+        estimate(AuditConfig.of("a photo of a doctor", **options, **more))
         for more in ({}, {"store": True}, {"epochs": 2, "steps_per_image": 2, "tokens_per_step": 5})
     )
     assert stored.disk_activations == 3 * plain.disk_activations
@@ -53,11 +57,47 @@ def test_a_store_and_epochs_change_the_plan(sd_folder):
     assert plain.memory - twice.memory == in_reservoir + at_the_end
 
 
-def test_the_command_prints_it_and_leaves_no_folder(sd_folder, tmp_path, monkeypatch, capsys):
+def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "a photo of a doctor", "--model", str(sd_folder), "--n-images", "60"]) == 0
+    args = ["plan", "a photo of a doctor", "--model", str(sd_folder), "--n-images", "60"]
+    assert main([*args, "--embedder", str(clip_folder)]) == 0
     out = capsys.readouterr().out
     assert "60 of 16 x 16, 3 steps" in out and "unet.mid_block, 4 x 4 tokens of width 16" in out
     assert "2,880 tokens in 12 steps" in out and "(the last step)" in out
     assert "60 images are few: the list holds what up to 50% of them resemble; with 600 images, up to 5%" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--embedder", "./nowhere"], "embedder: expected a CLIP model"),
+        (["--vocabulary", "nowhere.txt"], "vocabulary: expected one of"),
+        (["--attributes", "nowhere.txt"], "attributes: expected a text file"),
+        (["--calibration", "nowhere.csv"], "calibration: expected a CSV file"),
+        (["--judge", "portraits"], "judge: expected clip or a vision-language model"),
+        (["--judge", "scripted:nowhere"], "scripted:nowhere: expected a file of answers"),
+        (["--judge", "openai:gpt-4o-mini"], "expected a key in the environment"),
+        (["--judge", "transformers:./nowhere"], "expected an image-text-to-text model in a folder or on the Hub"),
+        (["--annotator", "scripted:nowhere"], "scripted:nowhere: expected a file of answers"),
+        (["--device", "cuda:99"], "device: 'cuda:99' was requested"),
+        (["--model", "./nowhere"], "there is no folder './nowhere'"),
+        (["--k", "64", "--d-sae", "64"], "k: expected 1 <= k < d_sae = 64"),
+    ],
+)
+@pytest.mark.parametrize("command", ["audit", "plan"])
+def test_what_needs_no_image_is_checked_before_the_first(
+    sd_folder, clip_folder, tmp_path, monkeypatch, capsys, command, flags, message
+):
+    monkeypatch.setattr("raigen.diffusion.generation._call", None)  # no image can be made
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in flags else ["--model", str(sd_folder)]
+    assert main([command, "a photo of a doctor", *model, "--embedder", str(clip_folder), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_prompt_without_room_for_names_is_told_before_the_first_image(sd_folder, clip_folder, tmp_path, capsys):
+    args = ["plan", "a photo of a doctor " * 5, "--model", str(sd_folder), "--embedder", str(clip_folder)]
+    assert main(args) == 2
+    assert "a prompt that leaves room for a name in the 77 tokens that CLIP reads" in capsys.readouterr().err

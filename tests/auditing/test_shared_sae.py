@@ -26,8 +26,23 @@ N_IMAGES, N_STEPS, N_TOKENS = 50, 3, 16
 PROMPTS = ["a photo of a doctor", "a photo of a nurse"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _embedder(clip_folder):
+    OPTIONS["embedder"] = str(clip_folder)
+
+
+OPTIONS: dict[str, str] = {}
+
+
 def config_for(prompt, sd_folder, **more):
-    options = {"n_images": N_IMAGES, "batch_size": 16, "tokens_per_batch": 512, "d_sae": 64, "k": 4, "min_images": 1}
+    options = OPTIONS | {
+        "n_images": N_IMAGES,
+        "batch_size": 16,
+        "tokens_per_batch": 512,
+        "d_sae": 64,
+        "k": 4,
+        "min_images": 1,
+    }
     return AuditConfig.of(prompt, model=str(sd_folder), **options | more)
 
 

@@ -16,6 +16,7 @@ from raigen.cli import main as cli
 from raigen.config import STAGES, AuditConfig
 from raigen.config.prompts import LISTS, prompts_of
 from raigen.errors import RaigenError
+from raigen.runs.device import gpus_for
 from raigen.runs.records import Presence, RareAttribute
 from raigen.runs.run import Run
 from raigen.runs.steps import Tick
@@ -122,7 +123,8 @@ def test_the_command_line_makes_a_study(stages, tmp_path, capsys, monkeypatch):
     assert len(study.entries) == 4
     row = "a photo of a nurse  │ b     │      1 │     1 │ a cat  │ 1.0% [0.3%, 2.9%] │ a-photo-of-a-nurse--b  "
     assert row in out and out.endswith("what the models differ in: raigen compare studies/a-photo-of-a-doctor\n")
-    assert err.splitlines()[0].startswith("1 of 4, “a photo of a doctor” with a: capture: done in ")
+    head = "1 of 4, “a photo of a doctor” with a: capture: "
+    assert err.splitlines()[0] == f"{head}working" and err.splitlines()[1].startswith(f"{head}done in ")
     assert cli.main(args) == 0
     again = capsys.readouterr()
     assert again.out == out
@@ -159,6 +161,12 @@ def refusing(job):
     yield
 
 
+def seeing(job):
+    yield os.environ.get("CUDA_VISIBLE_DEVICES")
+    while len(list(job.parent.iterdir())) < 4:  # the others run meanwhile
+        job.touch()
+
+
 def by_name(job):
     yield from {"dying": dying, "refusing": refusing}.get(job[0].name, counting)(job)
 
@@ -171,6 +179,36 @@ def test_a_process_that_dies_costs_its_own_job_only(tmp_path):
     assert [message.item for message in messages if message.job == jobs[3] and not message.is_end] == [0, 1, 2]
     assert (tmp_path / "last").read_text() == "2"
     assert Message(jobs[1], 0) in messages
+
+
+def test_each_worker_sees_a_gpu_of_its_own(tmp_path, monkeypatch):
+    jobs = [tmp_path / str(number) for number in range(4)]
+    for gpus, seen in ((["0", "1", "2", "3"], "0123"), (["GPU-a", "GPU-b"], ["GPU-a", "GPU-b"] * 2)):
+        for job in jobs:
+            job.unlink(missing_ok=True)
+        found = {message.job: message.item for message in spread(seeing, jobs, 4, gpus) if not message.is_end}
+        assert [found[job] for job in jobs] == list(seen)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus_for("auto") == gpus_for("cuda") == ["0", "1", "2"] and gpus_for("cpu") == gpus_for("cuda:1") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-x")
+    assert gpus_for("auto") == ["2", "GPU-x"]
+
+
+def test_more_workers_than_gpus_are_told(study, monkeypatch, capsys):
+    monkeypatch.setattr("raigen.runs.device.gpus_for", lambda device: ["0", "1"])
+    seen = []
+    monkeypatch.setattr("raigen.auditing.sweep.spread", lambda *args: seen.append(args[2:]) or iter(()))
+    list(sweep(study, AuditConfig.of("x"), ["x", "y", "z"], ["m"], workers=3))
+    assert seen == [(3, ["0", "1"])]
+    assert "raigen: 3 workers share 2 GPUs; --workers 2 gives each its own" in capsys.readouterr().err
+
+
+def test_the_name_of_a_folder_fits_every_file_system(study):
+    (entry,) = study.enroll(["医" * 99], ["x/" + "模" * 99], {})
+    assert len(entry.folder.encode()) <= 255 and entry.folder.startswith("医") and "--模" in entry.folder
+    assert Run.create(study.dir_of(entry)).manifest["stages"] == {}
 
 
 def test_who_stops_listening_ends_the_processes(tmp_path):

@@ -233,6 +233,26 @@ def test_a_missing_stage_is_told_with_the_command_that_makes_it(captured, capsys
     assert capsys.readouterr().err == message
 
 
+def test_a_request_to_end_is_answered_with_a_word():
+    code = (
+        "import os, signal, sys, time\nsys.argv = ['raigen', 'version']\nimport raigen.cli.main as room\n"
+        "room.Version.execute = lambda self: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(9))\n"
+        "sys.exit(room.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\nraigen: stopped; the same command goes on from here\n")
+
+
+def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
+    def execute(self):
+        raise OSError(36, "File name too long", "x" * 300)
+
+    monkeypatch.setattr(cli.Version, "execute", execute)
+    assert cli.main(["version"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("raigen: 'xxxx") and said.endswith(": File name too long\n") and len(said) < 300
+
+
 def test_ctrl_c_says_how_to_go_on(captured, capsys, monkeypatch):
     def stopped(run, config):
         yield Tick(1, 2)

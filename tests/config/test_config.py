@@ -18,6 +18,7 @@ from raigen.config import (
     ReportConfig,
     SAEConfig,
     TrainConfig,
+    address_of,
     identity,
 )
 from raigen.config.presets import PRESETS, PresetName
@@ -148,3 +149,50 @@ def test_every_field_is_described(stage):
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign):
             assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "place", ["localhost:8000/v1", "127.0.0.1:11434/v1", "http://", "ftp://x/v1", "http:/127.0.0.1/v1", "", "http://[::1",
+              "http://h:port/v1", "sk-secret@h/v1"],
+)  # fmt: skip
+def test_a_server_without_its_url_is_never_taken_for_openai(place):
+    with pytest.raises(RaigenError, match=r"expected http:// or https:// and a host after the @") as caught:
+        address_of(f"openai:qwen2.5vl:7b@{place}")
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "place", ["http://h/v1?api_key=sk-secret", "http://h/v1#sk-secret", "http://me:sk-secret@h/v1"]
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(place):
+    with pytest.raises(RaigenError, match="without a name, password, query, or") as caught:
+        address_of(f"openai:m@{place}")
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_addresses_of_servers():
+    assert address_of("openai:m@http://h:8/v1/").endpoint == "http://h:8/v1"
+    assert address_of("openai:m@http://[::1]:8/v1").name == "m at [::1]:8"
+    assert address_of("openai:gpt-4o-mini").endpoint == "https://api.openai.com/v1"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_sae": 64, "k": 64}, "k: expected 1 <= k < d_sae = 64; got 64"),
+        ({"d_sae": 64, "group_sizes": (8, 8)}, "group_sizes: expected positive numbers that add up to d_sae = 64"),
+        ({"group_sizes": (8, 8), "k": 0}, None),
+        ({"d_sae": 1, "k": 1}, "d_sae: expected 2 or more"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused_before_the_first_image(options, message):
+    if message is None:
+        TrainConfig(**options)
+        return
+    with pytest.raises(RaigenError, match=message):
+        TrainConfig(**options)
+
+
+def test_the_list_of_images_fits_into_memory():
+    with pytest.raises(RaigenError, match="n_images: expected at most 10,000,000; got 1000000000"):
+        CaptureConfig("x", n_images=10**9)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -95,13 +96,13 @@ def test_what_is_stored_is_what_the_pipeline_makes(finished, config):
 
 def test_the_facts_say_how_it_was_done(finished, config):
     facts = dict(finished[2].facts)
-    assert facts.pop("seconds_per_image") > 0
+    assert facts.pop("seconds_per_image") > 0 and re.fullmatch("[0-9a-f]{64}", facts.pop("weights"))
     assert facts == {
         "model": config.model, "revision": None, "licence": None, "pipeline": "StableDiffusionPipeline",
         "scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 3, "guidance_scale": 2.0, "height": 16,
         "width": 16, "negative_prompt": None, "true_cfg_scale": None,
         "hookpoint": "unet.mid_block", "grid": [4, 4], "d_in": 16, "n_steps": 3, "device": "cpu",
-        "dtype": "float32", "offload": "none", "safety_checker": False, "black_images": [],
+        "dtype": "float32", "offload": "none", "safety_checker": False, "black_images": [], "unread_tokens": 0,
     }  # fmt: skip
     json.dumps(facts)
 
@@ -110,6 +111,38 @@ def test_the_batch_size_changes_no_image(finished, config, tmp_path):
     run = Run.create(tmp_path / "run")
     drained(capture(run, CaptureConfig(**{**vars(config), "batch_size": 50})))
     assert_same_images(run, finished[0])
+
+
+def test_what_others_put_into_the_folders_stays(copied, finished, config, tmp_path):
+    """Notes, clutter of other systems, folders and links beside our files are neither deleted nor in the way."""
+    foreign = []
+    for folder in (copied.images_dir, copied.activations_dir):
+        for name in (".ipynb_checkpoints", "@eaDir", "000000.png.d"):
+            (folder / name).mkdir()
+        (folder / "link").symlink_to(tmp_path)
+        names = ("my-notes.csv", "crop.png", "Thumbs.db", "._000000.safetensors", "metadata.jsonl", "1.png")
+        foreign += [folder / name for name in names]
+    for path in foreign:
+        path.write_text("mine")
+    (copied.images_dir / "000007.png").write_bytes(b"torn")  # so that there is something to do
+    (copied.images_dir / "000099.png").write_bytes(b"of a longer capture")
+    (copied.images_dir / "000098.png.part").write_bytes(b"half a file")
+    drained(capture(copied, config))
+    assert all(path.read_text() == "mine" for path in foreign) and (copied.images_dir / "link").is_symlink()
+    assert not (copied.images_dir / "000099.png").exists() and not (copied.images_dir / "000098.png.part").exists()
+    assert ActivationStore(copied.activations_dir).n_images == 50
+    assert_same_images(copied, finished[0])
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
+def test_a_stopped_capture_goes_on_whatever_the_prompt_holds(config, tmp_path, letter):
+    run = Run.create(tmp_path / "run")
+    odd = CaptureConfig(**{**vars(config), "prompt": f"a photo of a doctor{letter}smiling"})
+    stopped = capture(run, odd)
+    assert [next(stopped).done for _ in range(3)] == [0, 16, 32]
+    stopped.close()
+    ticks, _ = drained(capture(run, odd))
+    assert ticks[0].done == 32 and len(run.samples()) == 50
 
 
 def test_a_finished_capture_is_only_looked_through(copied, finished, config):

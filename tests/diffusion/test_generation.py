@@ -149,7 +149,9 @@ def test_the_hook_is_gone_after_success_and_after_an_error(pipe, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(pipe.unet, "forward", broken)
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(
+        RaigenError, match=r"StableDiffusionPipeline failed with num_inference_steps 3, .*: broken\. Try"
+    ):
         generate(pipe, PROMPT, [1], SETTINGS, hookpoint)
     assert not hookpoint.module._forward_hooks
 
@@ -234,14 +236,14 @@ def test_settings_come_from_the_call_then_the_folder_then_the_pipeline(pipe, pip
     assert defaults(pipe_xl, str(sdxl_folder)) == Settings(50, 5.0, PIXELS, PIXELS)
     config = CaptureConfig(PROMPT, guidance_scale=0.0, height=24)
     assert defaults(pipe, str(sd_folder), config) == Settings(3, 0.0, 24, PIXELS)
-    with pytest.raises(RaigenError, match="height: expected a multiple of 8 pixels; got 20"):
+    with pytest.raises(RaigenError, match="height: StableDiffusionPipeline takes a multiple of 8 pixels; got 20"):
         defaults(pipe, str(sd_folder), CaptureConfig(PROMPT, height=20))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "raigen.json: expected JSON"),
+        ("{", "raigen.json: expected whole JSON"),
         ('{"guidance_scale": "high"}', "expected a number for guidance_scale; got 'high'"),
         ('{"num_inference_steps": 2.5}', "expected a number for num_inference_steps; got 2.5"),
     ],

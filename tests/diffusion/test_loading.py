@@ -108,7 +108,7 @@ def test_other_kinds_of_pipelines_are_refused(tmp_path, sd_folder):
         with pytest.raises(RaigenError, match=message):
             load_pipeline(str(tmp_path / "other"))
     index.write_text("{}")
-    with pytest.raises(RaigenError, match="expected JSON with a _class_name"):
+    with pytest.raises(RaigenError, match="expected a JSON object with _class_name; found the keys none"):
         load_pipeline(str(tmp_path / "other"))
 
 

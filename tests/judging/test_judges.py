@@ -12,8 +12,8 @@ from PIL import Image
 
 from raigen.cli.main import main
 from raigen.config import AnnotateConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, TrainConfig, address_of
+from raigen.diffusion import recorded
 from raigen.errors import RaigenError
-from raigen.judging import fresh
 from raigen.judging.annotate import annotate, answered, evidence_sheet
 from raigen.judging.evaluate import evaluate, plan
 from raigen.judging.fresh import FRESH_SEEDS_FROM, suggested_list
@@ -456,8 +456,8 @@ def test_the_plan_counts_the_questions_for_the_scores(run, server):
 
 def test_one_evaluation_loads_the_pipeline_once(run, monkeypatch):
     """Fresh images are missing, and so are those of the suggested prompt."""
-    loads, load = [], fresh.load_pipeline
-    monkeypatch.setattr(fresh, "load_pipeline", lambda *args: loads.append(args) or load(*args))
+    loads, load = [], recorded.load_pipeline
+    monkeypatch.setattr(recorded, "load_pipeline", lambda *args: loads.append(args) or load(*args))
     suggest(run, 6)
     stages = run.manifest["stages"]
     stages["capture"]["config"]["num_inference_steps"] = 1

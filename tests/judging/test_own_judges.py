@@ -188,10 +188,9 @@ def test_a_file_about_other_images_is_refused_with_a_list_of_what_to_judge(run):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("picture,label,shows\n", r"expected the columns file \(or seed\), label and shows, and perhaps confidence; "
-                                  "v.csv has picture, label, shows"),
-        ("file,label\n", "v.csv has file, label"),
-        ("", "v.csv has none"),
+        ("picture,label,shows\n", "expected the columns label, shows, file or seed, .* found picture, label, shows"),
+        ("file,label\n", "shows is missing, found file, label"),
+        ("", "label is missing, found none"),
         ("file,label,shows\na,b,maybe\n", "line 2: expected yes, no or nothing in the column shows; got 'maybe'"),
         ("file,label,shows,confidence\na,b,yes,2\n", r"line 2: expected a confidence in \[0, 1\] or nothing; got '2'"),
         ("file,label,shows,confidence\na,b,yes,high\n", "got 'high'"),

@@ -17,11 +17,12 @@ from selenium.webdriver.common.keys import Keys
 from raigen.cli.main import main
 from raigen.errors import RaigenError
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
-from raigen.judging.review import Task, digest, read_ticks, review, tasks, to_look_at
+from raigen.judging.posterior import Calibration, calibrated_interval
+from raigen.judging.review import Task, digest, read_ticks, review, reviewed_rate, tasks, to_look_at
 from raigen.runs.files import write_text
 from raigen.runs.records import Presence, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.stats import Calibration, calibrated_interval, rate_interval, reviewed_rate
+from raigen.stats import rate_interval
 from tests.support.run_folder import HOSTILE, make_run, text_of, view, write
 
 RAW = Presence(0.02, 0.009, 0.04, 6, 300, 0, "a judge", "95 % Clopper-Pearson")
@@ -138,7 +139,7 @@ def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys
     assert re.search(r"^a doctor in a turban|raw, \d", out) and "checked" in out and "report.html" in out
     assert "a person saw it in 20 images" in text_of(run)
     assert main(["review", str(run.dir), str(run.dir / "gone.json")]) == 2
-    assert "expected the file that review.html downloads; No such file" in capsys.readouterr().err
+    assert "expected the file that review.html downloads; there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -148,8 +149,8 @@ def test_the_command_brings_it_back_and_writes_the_report_again(run: Run, capsys
         ({"neuron": 999}, "are of other images"),
         ({"sha256": "0" * 64}, "are of other images"),
         ({"shows": ["../../etc/passwd"]}, "are of other images"),
-        ({"shows": 3}, "it cannot be read"),
-        ({"neuron": []}, "it cannot be read"),
+        ({"shows": 3}, "expected the file that review.html downloads; 'int'"),
+        ({"neuron": []}, r"expected the file that review.html downloads; int\(\)"),
     ],
 )
 def test_ticks_of_something_else_are_refused(run: Run, changes, message) -> None:
@@ -157,9 +158,9 @@ def test_ticks_of_something_else_are_refused(run: Run, changes, message) -> None
     with pytest.raises(RaigenError, match=message):
         review(run, ticked(run, **changes))
     for text, why in (
-        ("{", "it cannot be read"),
+        ("{", "expected whole JSON"),
         ('{"format": 2, "reviewed": []}', "of format 1; got 2"),
-        ("[]", "read"),
+        ("[]", "expected the file that review.html downloads"),
     ):
         path = run.dir.parent / "ticks.json"
         path.write_text(text)
@@ -251,9 +252,9 @@ def test_what_is_doubtful_about_a_calibration_is_in_the_report_and_on_the_termin
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("judged\nyes", "lacks true"),
+        ("judged\nyes", "true is missing, found judged"),
         ("judged,true\nyes,maybe", "expected yes or no; .* in line 2"),
-        ("", "lacks judged"),
+        ("", "judged is missing, found none"),
     ],
 )
 def test_a_calibration_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:

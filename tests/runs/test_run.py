@@ -1,7 +1,9 @@
 """The run folder: what is kept, what is refused, and that nothing half-written is ever seen."""
 
 import builtins
+import csv
 import errno
+import io
 import json
 import os
 import subprocess
@@ -17,7 +19,8 @@ from PIL import Image
 
 from raigen.config import STAGE_CONFIGS, STAGES, CaptureConfig, DiscoverConfig, ReportConfig, TrainConfig
 from raigen.errors import RaigenError
-from raigen.runs.files import sha256, write_bytes, write_tensors, write_text
+from raigen.runs.files import csv_text, plain_cell, sha256, write_bytes, write_tensors, write_text
+from raigen.runs.images import write_list
 from raigen.runs.records import Causal, Difference, Mean, Presence, RareAttribute, Ratio, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome
@@ -66,8 +69,56 @@ def test_a_newer_format_and_a_broken_manifest_are_refused(run):
     with pytest.raises(RaigenError, match="written in format 2, this raigen reads up to 1; upgrade it"):
         Run(run.dir)
     run.manifest_path.write_text('{"format": 1, "stag')
-    with pytest.raises(RaigenError, match=r"expected JSON, .*delete the folder and audit again"):
+    with pytest.raises(RaigenError, match=r"expected whole JSON; .*To keep all images that are whole, write .*stages"):
         Run(run.dir)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"format": "1", "stages": {}}', '{"format": 1, "stages": "x"}'])
+def test_a_manifest_of_another_shape_is_one_clear_error(run, text):
+    run.manifest_path.write_text(text)
+    with pytest.raises(
+        RaigenError, match=r"run\.json: expected a .*; found .* To keep all images that are whole, write "
+    ):
+        Run(run.dir)
+
+
+def test_the_settings_of_a_newer_raigen_are_named(run):
+    run.begin("capture", DOCTOR)
+    manifest = run.manifest
+    manifest["stages"]["capture"]["config"]["wings"] = 2
+    run.manifest_path.write_text(json.dumps(manifest))
+    for ask in (lambda: run.config, lambda: run.is_done("capture", DOCTOR)):
+        with pytest.raises(RaigenError, match=r"run\.json, capture: expected settings .*wings.*\. Upgrade raigen$"):
+            ask()
+    manifest["stages"]["capture"] = {}
+    run.manifest_path.write_text(json.dumps(manifest))
+    with pytest.raises(RaigenError, match=r"run\.json, capture: expected settings that this raigen knows; 'config' is"):
+        _ = run.config
+
+
+SHAPES = ["{}", "[]", "3", '{"a": 1}', '[{"rank": 1}]', '"x"', "null"]
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_lists_of_another_shape_are_one_clear_error(run, text):
+    remedy = "Make it again with: raigen"
+    run.samples_path.write_text(text)
+    with pytest.raises(RaigenError, match=rf"samples\.jsonl: expected what raigen capture writes; .*{remedy} capture"):
+        run.samples()
+    run.attributes_path.write_text(text)
+    if text not in ("{}", "[]"):
+        with pytest.raises(RaigenError, match=rf"attributes\.json: expected what raigen discover writes; .*{remedy}"):
+            _ = run.attributes
+    write_tensors(run.codes_path, {"other": torch.zeros(1)})
+    with pytest.raises(RaigenError, match=rf"'image_codes' is missing\. {remedy} discover .* --redo discover"):
+        run.image_codes()
+
+
+def test_a_prompt_may_hold_any_character(run):
+    for letter in "\u2028\u2029\x85\x0b\x0c":
+        sample = Sample(0, f"a photo{letter}of a nurse", 7, "images/000000.png", "")
+        write_list(run.samples_path, {0: sample})
+        assert run.samples() == [sample]
 
 
 def test_done_needs_the_record_and_every_output_whole(run):
@@ -196,9 +247,9 @@ def test_a_disk_that_fills_up_while_writing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_errors_of_the_system_stay_what_they_are(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_written_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")))
-    with pytest.raises(PermissionError):
+    with pytest.raises(RaigenError, match=r"a\.json: expected a place to write to; no\. Choose another folder"):
         write_text(tmp_path / "a.json", "text")
     assert list(tmp_path.iterdir()) == []
 
@@ -235,7 +286,9 @@ def test_a_image_is_the_one_that_was_written_or_an_error(run):
     assert run.samples() == [sample]
     assert run.read_image(sample).getpixel((0, 0)) == (255, 0, 0)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(RaigenError, match=r"0\.png \(seed 7\) is not the file that was written\. Make it again with: "):
+    with pytest.raises(
+        RaigenError, match=r"0\.png \(seed 7\) is not the file that was written\. Make it again with: delete it, "
+    ):
         run.read_image(sample)
     path.unlink()
     with pytest.raises(RaigenError, match=r"0\.png \(seed 7\) is missing\. Make it again with: raigen capture .*"):
@@ -353,24 +406,64 @@ def test_autoencoders_of_other_seeds_go_with_the_training_even_when_it_noted_non
     assert run.seed_dirs() == []
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
-def test_where_the_file_system_knows_no_locks_a_line_says_so_and_work_goes_on(run, monkeypatch, capsys, number):
-    def none(*args):
-        raise OSError(number, "no locks here")
+NO_LOCKS = [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO]
+NO_FILES = [errno.EROFS, errno.EACCES, errno.ENOSPC]
 
-    monkeypatch.setattr("fcntl.flock", none)
-    with run.locked():
-        (run.dir / "done").touch()
-    said = capsys.readouterr().err
-    assert said == f"raigen: {run.dir} lies on a file system without locks; let only one raigen write there\n"
+
+@pytest.mark.parametrize(
+    ("broken", "number"), [*(("fcntl.flock", n) for n in NO_LOCKS), *(("os.open", n) for n in NO_FILES)]
+)
+def test_where_nothing_can_be_locked_a_line_says_so_and_work_goes_on(run, monkeypatch, capsys, number, broken):
+    def none(*args):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as changed:
+        changed.setattr(broken, none)
+        with run.locked():
+            assert run.manifest["stages"] == {}
+    assert f"raigen: {run.dir} cannot be locked (" in capsys.readouterr().err
     with run.locked():  # again, whatever the first left behind
         pass
 
 
-def test_a_lock_that_fails_otherwise_is_an_error(run, monkeypatch):
-    def broken(*args):
-        raise OSError(errno.EIO, "input/output error")
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
+def test_a_place_that_cannot_be_written_to_is_named(run, monkeypatch, number):
+    def none(*args, **options):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("fcntl.flock", broken)
-    with pytest.raises(OSError, match="input/output error"), run.locked():
-        raise AssertionError("not reached")
+    monkeypatch.setattr("builtins.open", none)
+    with pytest.raises(RaigenError, match=r"x\.txt: expected a place to write to; .* Choose another folder"):
+        write_text(run.dir / "x.txt", "x")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_cannot_wait_for_the_disk_is_written_to(run, monkeypatch, number):
+    def none(file):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", none)
+    write_text(run.dir / "x.txt", "x")
+    assert (run.dir / "x.txt").read_text() == "x"
+
+
+def test_a_run_folder_that_is_a_file_or_lies_below_one_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(RaigenError, match="expected a place to write to; "):
+            Run.create(place)
+        assert not Run.is_at(place)
+
+
+def test_what_other_systems_leave_in_a_new_folder_is_not_in_the_way(tmp_path):
+    for name in (".DS_Store", "Thumbs.db", ".directory", "desktop.ini"):
+        (tmp_path / name).touch()
+    (tmp_path / "@eaDir").mkdir()
+    assert Run.create(tmp_path).manifest["stages"] == {}
+
+
+def test_a_label_is_no_formula_in_a_spreadsheet_and_comes_back_as_it_was():
+    labels = ['=cmd|"/c calc"!A1', "+1 hat", "-a", "@x", "\thidden", "a hat", "'tis", "-0.5", "1e-9"]
+    text = csv_text(["label", "rate"], [{"label": label, "rate": -0.5} for label in labels])
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["label"][:1] for row in rows] == ["'"] * 5 + ["a", "'", "-", "1"]
+    assert [plain_cell(row["label"]) for row in rows] == labels and {row["rate"] for row in rows} == {"-0.5"}

@@ -1,6 +1,7 @@
 """Formats of other libraries: what is written for SAELens, what is read from others, and what is refused."""
 
 import json
+import math
 import pickle
 
 import pytest
@@ -101,6 +102,13 @@ def test_checkpoints_of_others_give_the_same_codes(sae, tmp_path, layout, config
     assert found.threshold.dtype == torch.float64
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_the_name_of_a_wrapper_in_front_of_the_names_does_not_matter(sae, tmp_path, prefix):
+    tensors = {prefix + name: value for name, value in matryoshka_of_dictionary_learning(sae).items()}
+    save_file(tensors, tmp_path / "ae.safetensors")
+    assert torch.equal(from_file(tmp_path / "ae.safetensors").encode(tokens()), sae.encode(tokens()))
+
+
 def test_half_precision_becomes_single_and_k_may_stand_in_the_trainers_settings(sae, tmp_path):
     tensors = {name: value.bfloat16() for name, value in flat_of_dictionary_learning(sae).items() if name != "k"}
     torch.save(tensors, tmp_path / "ae.pt")
@@ -124,6 +132,19 @@ def without(name):
     [
         (without("b_enc"), REFERENCE_CONFIG, r"expected W_enc, .* one threshold.*; got W_dec, W_enc, b_dec, threshold"),
         (lambda sae: reference(sae) | {"threshold": torch.ones(24)}, REFERENCE_CONFIG, "one threshold"),
+        (
+            lambda sae: reference(sae) | {"threshold": torch.tensor(-1.0)},
+            REFERENCE_CONFIG,
+            "got -1, so it was never cal",
+        ),
+        (lambda sae: reference(sae) | {"threshold": torch.tensor(0.0)}, REFERENCE_CONFIG, "a threshold above 0; got 0"),
+        (lambda sae: reference(sae) | {"threshold": torch.tensor(math.nan)}, REFERENCE_CONFIG, "threshold holds some"),
+        (lambda sae: reference(sae) | {"threshold": torch.tensor(math.inf)}, REFERENCE_CONFIG, "threshold holds some"),
+        (
+            lambda sae: reference(sae) | {"b_enc": torch.full((24,), math.nan)},
+            REFERENCE_CONFIG,
+            "b_enc holds some that",
+        ),
         (reference, REFERENCE_CONFIG | {"input_unit_norm": True}, "has input_unit_norm"),
         (reference, REFERENCE_CONFIG | {"group_sizes": [6, 8]}, "fit each other; group_sizes: expected"),
         (lambda sae: reference(sae) | {"b_dec": torch.ones(9)}, REFERENCE_CONFIG, r"fit each other; [\s\S]*b_dec"),

@@ -23,8 +23,10 @@ TRAIN = {"tokens_per_batch": 256, "d_sae": 64, "k": 4}
 
 
 @pytest.fixture(scope="module")
-def config(sd_folder):
-    return AuditConfig.of("a photo of a doctor", model=str(sd_folder), n_images=N_IMAGES, batch_size=8, **TRAIN)
+def config(sd_folder, clip_folder):
+    return AuditConfig.of(
+        "a photo of a doctor", model=str(sd_folder), embedder=str(clip_folder), n_images=N_IMAGES, batch_size=8, **TRAIN
+    )
 
 
 def streamed(config: AuditConfig, folder, stop_after: int | None = None) -> Run:
@@ -53,7 +55,7 @@ def test_every_token_is_trained_on_once_and_only_the_last_step_is_kept(whole):
     assert facts["tokens"] == N_IMAGES * N_STEPS * N_TOKENS and facts["training_seconds"] > 0
     assert facts["l0"] == pytest.approx(4, rel=0.1)
     lines = [json.loads(line) for line in whole.metrics_path.read_text().splitlines()]
-    assert lines[-1]["step"] == facts["steps"] and not whole.checkpoint_path.exists()
+    assert lines[-1]["step"] == facts["steps"] and not whole.checkpoint_path.exists()  # the training was recorded
 
 
 @pytest.mark.parametrize("stop_after", [3, 5, 7])
@@ -66,6 +68,26 @@ def test_stopped_at_any_point_it_comes_to_the_same_weights(config, whole, tmp_pa
         assert torch.equal(value, weights(run)[name]), name
     assert run.metrics_path.read_text() == whole.metrics_path.read_text()
     assert [s.sha256 for s in run.samples()] == [s.sha256 for s in whole.samples()]
+
+
+@pytest.mark.parametrize("stage", ["capture", "train"])
+def test_killed_before_its_record_a_training_makes_no_image_again(config, whole, tmp_path, monkeypatch, stage):
+    monkeypatch.setattr(stream, "CHECKPOINT_SECONDS", 0.0)
+    finish, made = Run.finish, []
+
+    def killed(self, name, *args):
+        if name == stage:
+            raise KeyboardInterrupt
+        finish(self, name, *args)
+
+    monkeypatch.setattr(Run, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        streamed(config, tmp_path / "run")
+    monkeypatch.setattr(Run, "finish", finish)
+    monkeypatch.setattr("raigen.diffusion.capture.generate", lambda *args: made.append(args))
+    run = streamed(config, tmp_path / "run")
+    assert made == [] and not run.checkpoint_path.exists()
+    assert all(torch.equal(value, weights(run)[name]) for name, value in weights(whole).items())
 
 
 def test_a_broken_checkpoint_costs_the_training_only(config, whole, tmp_path, monkeypatch):

@@ -35,17 +35,17 @@ GRID = (4, 4)  # of the middle of the U-Net
 MAX_TOKENS = 24
 
 
-def tokenizer() -> CLIPTokenizer:
+def tokenizer(longest: int = MAX_TOKENS) -> CLIPTokenizer:
     """CLIP's tokenizer without merges: every letter is a token."""
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer({word: index for index, word in enumerate(words)}, [], model_max_length=MAX_TOKENS)
+    return CLIPTokenizer({word: index for index, word in enumerate(words)}, [], model_max_length=longest)
 
 
 def text_config(tokens: CLIPTokenizer) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokens), hidden_size=WIDTH, intermediate_size=2 * WIDTH, projection_dim=WIDTH,
-        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=MAX_TOKENS,
+        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=tokens.model_max_length,
         bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id,
     )  # fmt: skip
 
@@ -110,7 +110,7 @@ def stable_diffusion_3() -> StableDiffusion3Pipeline:
 def save_clip(folder: Path) -> None:
     """A CLIPModel with its tokenizer and its image processor."""
     torch.manual_seed(0)
-    tokens = tokenizer()
+    tokens = tokenizer(77)  # as published: room for a prompt and a name, letter by letter
     vision = CLIPVisionConfig(
         hidden_size=WIDTH, intermediate_size=2 * WIDTH, projection_dim=WIDTH, num_hidden_layers=1,
         num_attention_heads=2, image_size=PIXELS, patch_size=8,

@@ -197,7 +197,7 @@ def write_curve(run: Run, name: str, entry: dict[str, Any]) -> Amplification:
     strengths. Returns what the file holds."""
     merged, path = Amplification(json.loads(json.dumps(entry))), run.amplification_path(name)
     if path.is_file():
-        former = json.loads(path.read_text(encoding="utf-8"))
+        former = run.read_json(path, "amplify")
         if all(former[key] == merged[key] for key in ("label", "recipe", "setup")):
             measured = {point["strength"] for point in merged["points"]}
             merged["points"] += [point for point in former["points"] if point["strength"] not in measured]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -15,19 +15,20 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raigen.amplification.steering import Method, random_like, steering, unit_in
-from raigen.config import AmplifyConfig
+from raigen.config import AmplifyConfig, object_of
 from raigen.diffusion.generation import Generated, Settings, generate
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
-from raigen.diffusion.loading import load_pipeline
+from raigen.diffusion.recorded import recorded_pipeline
 from raigen.discovery.codes import N_STRONGEST, image_codes, largest_codes, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
-from raigen.runs.files import sha256, write_tensors, write_text
+from raigen.runs.files import sha256, shards_in, write_tensors, write_text
 from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
@@ -79,6 +80,9 @@ class Renderer:
         self.capture = run.config.capture
         self.facts = run.facts.capture
         run.require("train")
+        last = self.facts.n_steps - 1
+        if config.steps and config.steps[1] > last:
+            raise RaigenError(f"steps: expected denoising steps from 0 to {last}; got {config.steps}")
         self.settings = Settings(**{name: getattr(self.facts, name) for name in Settings._fields})
         self.sae = MatryoshkaSAE.load(run.sae_dir)
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
@@ -90,7 +94,7 @@ class Renderer:
     @cached_property
     def pipe(self) -> DiffusionPipeline:
         """The audited pipeline."""
-        return load_pipeline(self.capture.model, self.config.device, self.capture)
+        return recorded_pipeline(self.run, device=self.config.device)
 
     @cached_property
     def mean(self) -> Float[Tensor, "token d_in"]:
@@ -209,8 +213,9 @@ class _Codes:
 
     def __init__(self, dir: Path):
         self.dir, self.rows = dir, dict[int, Tensor]()
-        for path in dir.glob("*.safetensors"):
-            self._add(**load_file(path))
+        for path in shards_in(dir):
+            with suppress(SafetensorError):  # of a broken one: its images are made again
+                self._add(**load_file(path))
 
     def has(self, index: int) -> bool:
         return index in self.rows
@@ -258,7 +263,7 @@ def with_strength(recipe: Recipe, strength: float) -> Recipe:
 def _timing(path: Path) -> tuple[float, int]:
     if not path.is_file():
         return 0.0, 0
-    noted = json.loads(path.read_text(encoding="utf-8"))
+    noted = object_of(path, "seconds", "n_timed")
     return noted["seconds"], noted["n_timed"]
 
 

@@ -1,8 +1,9 @@
 """Steers a pipeline: turns neurons of an autoencoder up or down while it makes images."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,10 +56,12 @@ def steering(
     `every_branch` is True. No hook is left behind.
 
     One denoising step with `settings` and `prompt` runs first, to find the image tokens; `settings` None is the
-    pipeline's defaults. Images of another size than `settings` gives can be steered in U-Nets only.
+    pipeline's defaults. Give the settings of the very calls: images of another size can be steered in U-Nets only, and
+    with other branches of guidance the prompt's cannot be told from the others.
 
     Raises RaigenError for a neuron that the autoencoder does not have, for a hookpoint of another width or one that
-    cannot be captured, and for a pattern that is missing or has another shape.
+    cannot be captured, for a pattern that is missing or has another shape, and for a call with other branches of
+    guidance.
     """
     beyond = [neuron for neuron in strengths if not 0 <= neuron < sae.config.d_sae]
     if beyond:
@@ -83,8 +86,28 @@ def steering(
             return patterned(tokens, [patterns[neuron] for neuron in active], list(active.values()), where)
         return pushed(tokens, sae, list(active), list(active.values()), units, method, where)
 
-    with TokenHook(point, layout, visit, exact=True, every_branch=every_branch).registered(denoiser_of(pipe, point)):
+    hook = TokenHook(point, layout, visit, exact=True, every_branch=every_branch)
+    with hook.registered(denoiser_of(pipe, point)), _told(pipe, hook.begin_pipeline):
         yield
+        hook.begin_pipeline()
+
+
+@contextmanager
+def _told(pipe: DiffusionPipeline, begin: Callable[[], None]) -> Iterator[None]:
+    """Calls `begin` whenever the pipeline begins to denoise: that is when it sets the steps of its scheduler."""
+    scheduler: Any = pipe.components["scheduler"]
+    plain = scheduler.set_timesteps
+
+    @wraps(plain)
+    def told(*args: Any, **options: Any) -> Any:
+        begin()
+        return plain(*args, **options)
+
+    scheduler.set_timesteps = told
+    try:
+        yield
+    finally:
+        del scheduler.set_timesteps
 
 
 @torch.no_grad()

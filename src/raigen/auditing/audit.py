@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raigen.auditing.inputs import check_inputs
 from raigen.config import STAGES, AuditConfig, CaptureConfig
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
@@ -58,12 +60,17 @@ def audit(
 def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Step]:
     """Takes `run` through all stages, holding its lock. `redo` names a stage to do again, with all that follow it.
 
-    Nothing is dropped before the stages ahead of `redo` are known to agree with `config`.
+    Everything that needs no image is checked before the first image is made. Nothing is dropped before that, and before
+    the stages ahead of `redo` are known to agree with `config`.
     """
     with run.locked():
+        n_done = 0
+        for name in STAGES[: STAGES.index(redo) if redo else len(STAGES)]:
+            if not run.is_done(name, getattr(config, name)) and redo is None:  # raises for another configuration
+                break
+            n_done += 1
+        check_inputs(config, STAGES[n_done:])
         if redo is not None:
-            for name in STAGES[: STAGES.index(redo)]:
-                run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
             run.forget(redo)
         # A list, not a generator: each is_done also checks the configuration.
         is_done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
@@ -85,6 +92,8 @@ def run_stage(
     with run.locked():
         run.require(*STAGES[: STAGES.index("annotate" if name == "report" else name)])
         if redo:
+            before = AuditConfig(config) if name == "capture" else run.config
+            check_inputs(replace(before, **{name: config}), [name])
             run.forget(name)
         for step in steps(run, name, config):
             if on_tick is not None:
@@ -153,7 +162,7 @@ def begun(run: Run, configs: dict[str, Any]) -> Iterator[None]:
         yield
     except BaseException:
         if is_new and set(run.dir.rglob("*")) == before:
-            run.forget(first)
+            run.forget(first, keep_settings=False)
         raise
 
 
@@ -192,9 +201,9 @@ def _in_turns(
     """Generates the images from `firsts` on, a batch at a time, always of the run with the fewest images so far (the
     first among equals). Returns the outcome of each run's capture."""
     from raigen.diffusion.capture import capture_batches
-    from raigen.diffusion.loading import load_pipeline
+    from raigen.diffusion.recorded import recorded_pipeline
 
-    pipe = load_pipeline(captures[0].model, captures[0].device, captures[0])
+    pipe = recorded_pipeline(runs[0], captures[0])
     batches = {index: capture_batches(run, captures[index], firsts[index], pipe) for index, run in enumerate(runs)}
     n_done, outcomes = list(firsts), {}
     while batches:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from raigen.auditing.inputs import check_inputs
 from raigen.config import AuditConfig
 from raigen.diffusion.generation import Settings, defaults, generate
 from raigen.diffusion.hookpoints import find_hookpoint
@@ -55,6 +56,7 @@ def estimate(config: AuditConfig) -> AuditPlan:
     For some rates, `images_for` holds how many images show an attribute once, and ten times, with probability .95.
     Raises RaigenError as `capture` does.
     """
+    check_inputs(config)
     capture = config.capture
     pipe = load_pipeline(capture.model, capture.device, capture)
     settings = defaults(pipe, capture.model, capture)

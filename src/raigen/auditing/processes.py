@@ -22,6 +22,7 @@ class Message(NamedTuple):
 class _Worker(NamedTuple):
     job: Any
     process: Any
+    place: int  # of the worker among those that run at once
 
 
 def messages_of(function: Callable[[Any], Iterable[Any]], job: Any) -> Iterator[Message]:
@@ -35,8 +36,11 @@ def messages_of(function: Callable[[Any], Iterable[Any]], job: Any) -> Iterator[
     yield Message(job, is_end=True, error=error)
 
 
-def spread(function: Callable[[Any], Iterable[Any]], jobs: Sequence[Any], workers: int) -> Iterator[Message]:
-    """Runs `function(job)` for every job, up to `workers` jobs at a time, each in a new process.
+def spread(
+    function: Callable[[Any], Iterable[Any]], jobs: Sequence[Any], workers: int, gpus: Sequence[str] = ()
+) -> Iterator[Message]:
+    """Runs `function(job)` for every job, up to `workers` jobs at a time, each in a new process. Of n `gpus`, worker i
+    sees GPU i mod n alone.
 
     Yields the messages of all jobs as they arrive. A job that raises RaigenError, or whose process dies, fails; the
     others go on. `function`, the jobs and the items must be picklable. When the caller stops, the processes are ended.
@@ -49,10 +53,12 @@ def spread(function: Callable[[Any], Iterable[Any]], jobs: Sequence[Any], worker
             while waiting and len(running) < workers:
                 job = waiting.popleft()
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(sender, threads, function, job), daemon=True)
+                place = min(set(range(workers)) - {worker.place for worker in running.values()})
+                gpu = gpus[place % len(gpus)] if gpus else None
+                process = context.Process(target=_work, args=(sender, threads, gpu, function, job), daemon=True)
                 process.start()
                 sender.close()  # ours: the pipe ends when the process does
-                running[receiver] = _Worker(job, process)
+                running[receiver] = _Worker(job, process, place)
             for receiver in wait(list(running)):
                 assert isinstance(receiver, Connection)
                 yield (message := _received(receiver, running[receiver]))
@@ -75,10 +81,14 @@ def _received(receiver: Connection, worker: _Worker) -> Message:
         return Message(worker.job, is_end=True, error=f"its process {how}")
 
 
-def _work(sender: Connection, threads: int, function: Callable[[Any], Iterable[Any]], job: Any) -> None:
+def _work(
+    sender: Connection, threads: int, gpu: str | None, function: Callable[[Any], Iterable[Any]], job: Any
+) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, which the job does
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when a GPU is first used
     try:
         for message in messages_of(function, job):
             sender.send(message)
-    except KeyboardInterrupt:  # Ctrl-C reaches every process; the parent reports it
+    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C reaches every process, and the parent may be gone
         return

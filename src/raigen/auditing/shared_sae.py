@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from raigen.auditing.audit import begun, capture_and_train, steps
+from raigen.auditing.inputs import check_inputs
 from raigen.config import STAGES, AuditConfig
 from raigen.errors import RaigenError
 from raigen.runs.files import write_bytes
@@ -28,6 +29,9 @@ def share(runs: Sequence[Run], configs: Sequence[AuditConfig], redo: str | None 
         for run, config in both:
             for name in STAGES[: STAGES.index(redo)] if redo else ():
                 run.is_done(name, getattr(config, name))  # raises where the folder holds another configuration
+        if redo is not None or not any(_is_trained(run, config, prompts) for run, config in both):
+            for config in configs:
+                check_inputs(config)
         if redo is not None:
             for run in runs:
                 run.forget(redo)

@@ -1,5 +1,6 @@
 """Audits many prompts with many models: one run each, in one study."""
 
+import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,13 @@ def _messages(jobs: Sequence[Job], workers: int, ray: str | None, group: int | N
     if ray is not None:
         yield from spread_over(_walked, jobs, ray)
     elif workers > 1:
-        yield from spread(_walked, jobs, workers)
+        from raigen.runs.device import gpus_for  # loads torch
+
+        gpus = gpus_for(jobs[0].config.capture.device)
+        if 0 < len(gpus) < workers:
+            print(f"raigen: {workers} workers share {len(gpus)} GPUs; --workers {len(gpus)} gives each its own",
+                  file=sys.stderr)  # fmt: skip
+        yield from spread(_walked, jobs, workers, gpus)
     else:
         for job in jobs:
             yield from messages_of(_walked, job)

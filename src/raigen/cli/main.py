@@ -1,5 +1,6 @@
 """The command line: runs the command that the arguments spell out."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 2: an error that the user can fix. 130: stopped by Ctrl-C.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if argv is None:  # the command itself, not a test or a notebook
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with a word
     try:
         command = parse(args, COMMANDS)
         quiet_libraries()
@@ -38,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except RaigenError as error:
         print(f"raigen: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of a file that nothing of ours reads or writes by itself: a name too long, say
+        place = f"{error.filename!r:.200}: " if error.filename else ""
+        print(f"raigen: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         ahead = "starts over" if args[0] == "hookpoints" else "goes on from here"  # a search keeps nothing

@@ -71,6 +71,8 @@ def bars(progress: Progress) -> Callable[[Step], None]:
         if step.state == "skipped":
             progress.update(task, total=1, completed=1, note="done before")
         elif step.tick is not None:
+            if progress.tasks[task].total is None and step.stage == "capture" and step.tick.note:
+                progress.console.print(f"{step.stage}: {step.tick.note}", highlight=False, markup=False)
             progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
         elif step.state == "finished":
             total = progress.tasks[task].total or 1
@@ -139,6 +141,8 @@ def plain_lines(head: str = "") -> Callable[[Step], None]:
             text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
             print(f"{head}{step.stage}: {text}", file=sys.stderr, flush=True)
         elif step.tick is not None:
+            if start is None and step.stage == "capture" and step.tick.note:  # how the images are made
+                print(f"{head}{step.stage}: {step.tick.note}", file=sys.stderr, flush=True)
             if start is None or start[1].total != step.tick.total:
                 start = now, step.tick
             if now - last_line >= SECONDS_PER_LINE:

@@ -145,7 +145,8 @@ class Report(StageCommand):
 
 def _recorded(run: Run, stage: str) -> dict[str, Mapping[str, Any]]:
     """The values with which the stage last ran here."""
-    return {stage: vars(run.config_of(stage))} if stage in run.manifest["stages"] else {}
+    known = {**run.manifest["stages"], **run.manifest.get("dropped", {})}
+    return {stage: vars(run.config_of(stage))} if stage in known else {}
 
 
 def _run_stage(run: Run, stage: str, config: Any, redo: str | None) -> None:

@@ -1,6 +1,5 @@
 """Prints results as tables on stdout."""
 
-import json
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -98,7 +97,7 @@ def few_images(config: AuditConfig) -> str | None:
 
 def print_result(run: Run) -> None:
     """The listed attributes, which of them are truly rare where that is known, and the path of the report."""
-    truth = json.loads(run.truth_path.read_text(encoding="utf-8")) if run.truth_path.is_file() else None
+    truth = run.read_json(run.truth_path, "evaluate") if run.truth_path.is_file() else None
     print_attributes(run, truth)
     print_cautions(run)
     if truth is not None:
@@ -254,13 +253,22 @@ def _print_mixture(entry: Mapping[str, Any]) -> None:
     _print_table(("attribute", "target", "presence"), rows)
 
 
+def printable(text: str) -> str:
+    """The text without what would steer the terminal: escape sequences, and marks that turn the writing around.
+
+    >>> printable("a\\x1b[31m hat\\u202e")
+    'a[31m hat'
+    """
+    return "".join(letter for letter in text if letter.isprintable())
+
+
 def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> None:
     """A table with a header, unless all `names` are empty; the columns in `right` are aligned to the right."""
     table = Table(show_header=any(names))
     for name in names:
         table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when requested")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     plain = {} if sys.stdout.isatty() else {"width": 140, "force_terminal": False, "color_system": None}
     Console(**plain).print(table)
 

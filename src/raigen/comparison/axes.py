@@ -1,6 +1,5 @@
 """Axes that a person or a language model sets, as in other audits, and how unevenly a model spreads over them."""
 
-import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from raigen.config import KINDS, WORLD, CompareConfig, address_of
+from raigen.config import KINDS, WORLD, CompareConfig, address_of, parsed, text_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all
@@ -34,7 +33,7 @@ def axis_of(approach: str, name: str, given: Any, prompt: str | None = None) -> 
     (0.5, 0.5)
     """
     names = list(given) if isinstance(given, list | dict) else []
-    if len(names) < 2 or len(set(names)) < len(names) or not all(isinstance(n, str) and n.strip() for n in names):
+    if len(names) < 2 or not all(isinstance(n, str) and n.strip() for n in names) or len(set(names)) < len(names):
         raise RaigenError(f"{approach}_set: expected two or more categories for {name!r}, each once; got {given!r}")
     shares = list(given.values()) if isinstance(given, dict) else [1 / len(names)] * len(names)
     if not all(type(s) in (int, float) and s >= 0 for s in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-3):
@@ -53,10 +52,10 @@ def read_axes(source: str, approach: str) -> list[Axis]:
     if not path.is_file():
         raise RaigenError(f"{approach}_set: expected {WORLD} or a file of axes (TOML or JSON); there is no file "
                           f"{source!r}")  # fmt: skip
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     try:
-        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        table = tomllib.loads(text) if path.suffix == ".toml" else parsed(text, str(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RaigenError(f"{approach}_set: {path} cannot be read: {error}") from error
     if not isinstance(table, dict) or not table:
         raise RaigenError(f'{approach}_set: expected axes such as "skin tone" = ["dark skin", "light skin"] in {path}')

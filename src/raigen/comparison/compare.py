@@ -223,7 +223,7 @@ def _when_asked(
     """How often images of a prompt that names the attribute show it."""
     with run.locked():
         tell = _with_note(tell, f"{run.dir.name}: {prompt}")
-        making = suggested_images(run, [prompt], config.n_asked_images, loader(run.config.capture))
+        making = suggested_images(run, [prompt], config.n_asked_images, loader(run))
         samples = exhausted(making, tell)[prompt]
         return presence_of(judge.verdicts(run, samples, [label], tell)[label], config.confidence)
 

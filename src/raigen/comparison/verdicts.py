@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from raigen.config import CLIP, CompareConfig
 from raigen.discovery.embeddings import Embedder, embedder_of
-from raigen.judging.clip_judge import NAME, Threshold, direction_of, threshold_of
+from raigen.judging.clip_judge import NAME, Threshold, direction_of, threshold_of, too_long
 from raigen.judging.judges import (
     Images,
     Judge,
@@ -26,6 +26,8 @@ from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
 from raigen.runs.study_records import NONE, Axis, Finding
+
+SHORT_PROMPT = "a photo"  # what labels are compared with where the real prompt leaves no room for them
 
 
 class Judged(NamedTuple):
@@ -85,6 +87,11 @@ class Pool:
     def _audited(self) -> dict[tuple[str, str], AuditedImages]:
         return {place_of(run): _audited(run) for run in self.runs}
 
+    def source(self, label: str, prompt: str) -> Finding:
+        """Where the threshold of a found label comes from: the run with the best score, of this prompt if there is
+        one."""
+        return min(self.findings[label], key=lambda finding: (finding.prompt != prompt, -finding.minority_score))
+
     def threshold(self, label: str, prompt: str) -> Threshold:
         """The threshold of a found label for a prompt, computed once: see `_threshold`."""
         if (label, prompt) not in self._thresholds:
@@ -98,8 +105,7 @@ class Pool:
         top images of the run with the best score. For another prompt it is the threshold of the prompt where the label
         was found, moved by the difference of the two prompts' medians.
         """
-        best = sorted(self.findings[label], key=lambda finding: -finding.minority_score)
-        finding = next((finding for finding in best if finding.prompt == prompt), best[0])
+        finding = self.source(label, prompt)
         direction = direction_of(self.embedder, finding.prompt, label)
         embeddings, first = self._pooled(finding.prompt)
         tops = self._audited[finding.prompt, finding.model].tops[finding.neuron]
@@ -139,9 +145,14 @@ class PooledClipJudge:
         return without_black(images, [self._verdict(embeddings, subject.label) for subject in subjects])
 
     def _verdict(self, embeddings: Float[np.ndarray, "image width"], label: str) -> Verdicts:
-        if self._pool.findings.get(label):
-            return self._pool.threshold(label, self._prompt).verdicts(embeddings)
         axis = next((axis for axis in self._pool.axes if label in axis.labels), None)
+        found = self._pool.findings.get(label)
+        asked = [label] if found or axis is None else axis.labels
+        prompts = {self._prompt, *([self._pool.source(label, self._prompt).prompt] if found else [])}
+        if why := next(filter(None, (too_long(self._pool.embedder, prompt, asked) for prompt in prompts)), None):
+            return unscored(self.name, len(embeddings), why)
+        if found:
+            return self._pool.threshold(label, self._prompt).verdicts(embeddings)
         if axis is None:
             return unscored(self.name, len(embeddings), "CLIP can judge only what a run has top images of")
         return self._nearest(embeddings, label, axis)
@@ -162,7 +173,9 @@ def place_of(run: Run) -> tuple[str, str]:
 
 def directions(embedder: Embedder, prompt: str, labels: Sequence[str]) -> Float[np.ndarray, "label width"]:
     """Which way each label leads from the prompt, of unit length. These tell near labels from far ones; whole texts
-    are all alike."""
+    are all alike. A prompt that leaves no room for a label gives way to a short one."""
+    if too_long(embedder, prompt, labels):
+        prompt = SHORT_PROMPT
     texts = embedder.texts([prompt, *(f"{prompt}, {label}" for label in labels)])
     ways = texts[1:] - texts[0]
     return ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-12)

@@ -16,6 +16,7 @@ from raigen.config.discovery import DiscoverConfig, Pruning
 from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
+from raigen.config.text_files import LONGEST_LABEL, json_of, lines_of, object_of, parsed, rows_of, shaped, text_of
 
 __all__ = [
     "CLIP",
@@ -23,6 +24,7 @@ __all__ = [
     "CONTROLS",
     "DTYPES",
     "KINDS",
+    "LONGEST_LABEL",
     "METHODS",
     "MIN_IMAGES",
     "OFFLOADS",
@@ -48,4 +50,11 @@ __all__ = [
     "TrainConfig",
     "address_of",
     "identity",
+    "json_of",
+    "lines_of",
+    "object_of",
+    "parsed",
+    "rows_of",
+    "shaped",
+    "text_of",
 ]

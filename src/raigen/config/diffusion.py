@@ -11,6 +11,7 @@ from raigen.config.fields import check_ranges, detail, need
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 MIN_IMAGES = 50  # fewer cannot show a rare attribute even twice
+MAX_IMAGES = 10**7  # more fill the memory with their list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class CaptureConfig(LoadConfig):
     """Negative prompt of classifier-free guidance; None is the model's default, usually the empty text."""
     true_cfg_scale: Annotated[float | None, Interval(ge=0, lt=math.inf)] = None
     """Classifier-free guidance scale, 0 or more, of models that use guidance_scale for something else (Qwen-Image,
-    FLUX). They need a negative_prompt, which may be a space. None is the model's default."""
+    FLUX). Above 1, the negative_prompt is a space unless it is given. None is the model's default."""
     height: int | None = None
     """Height of the images in pixels; None is the model's default."""
     width: int | None = None
@@ -76,8 +77,11 @@ class CaptureConfig(LoadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         need(bool(self.prompt.strip()), "prompt", self.prompt, "a text that is not empty")
+        is_whole = not any("\ud800" <= letter <= "\udfff" for letter in self.prompt)  # what a broken byte becomes
+        need(is_whole, "prompt", self.prompt, "a text of whole characters, in the terminal's encoding")
         need(self.n_images >= MIN_IMAGES, "n_images", self.n_images,
              f"at least {MIN_IMAGES}: fewer images cannot show what is rare")  # fmt: skip
+        need(self.n_images <= MAX_IMAGES, "n_images", self.n_images, f"at most {MAX_IMAGES:,}")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from raigen.config.text_files import lines_of
 from raigen.errors import RaigenError
 
 PROFESSIONS = ("doctor", "nurse", "farmer", "sheriff", "CEO", "hairdresser", "manager", "cleaner", "attendant",
@@ -53,9 +54,3 @@ def prompts_of(name: str) -> tuple[str, ...]:
     if not found:
         raise RaigenError(f"prompts: expected one prompt a line; {path} has none")
     return tuple(found)
-
-
-def lines_of(path: Path) -> list[str]:
-    """The lines of a text file, without duplicates, empty lines and comments (lines that begin with #)."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

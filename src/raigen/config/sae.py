@@ -77,6 +77,9 @@ class TrainConfig:
         if self.group_sizes is not None:
             object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
         check_ranges(self)
+        d_sae = self.d_sae or sum(self.group_sizes or ()) or None
+        if d_sae is not None and (self.k or self.group_sizes):  # the rest depends on the width of a token
+            SAEConfig(1, d_sae, self.group_sizes or (d_sae,), self.k or 1)
 
     def sae_config(self, d_in: int) -> SAEConfig:
         """The shape of the autoencoder for tokens of width `d_in`.

@@ -1,8 +1,10 @@
 """Generates the images of a run, and keeps the activations of its hookpoint."""
 
 import itertools
+import re
 import time
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,23 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from raigen.config import CaptureConfig
-from raigen.diffusion.generation import Generated, Settings, defaults, generate
+from raigen.diffusion.checks import check_guidance, check_repeatable, check_room, unread_tokens, watched
+from raigen.diffusion.generation import Generated, Settings, generate, layout_of
 from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
-from raigen.diffusion.loading import find_source, license_of, load_pipeline
+from raigen.diffusion.loading import find_source, license_of, origin_of
+from raigen.diffusion.recorded import note_model, recorded_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.activations import NAME, ActivationStore, CapturedBatch
 from raigen.runs.device import resolve_device
-from raigen.runs.files import sha256
+from raigen.runs.files import sha256, shards_in
 from raigen.runs.images import as_png, whole_samples, write_image, write_list
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick, mapped
+
+DISTILLED = re.compile(r"turbo|lightning|lcm|schnell|hyper", re.IGNORECASE)  # in the name of a model
+MOST_DISTILLED_STEPS = 10
+OURS = re.compile(r"\d{6,}\.(png|safetensors)(\.part)?")  # the files that a capture may delete
 
 
 def capture(run: Run, config: CaptureConfig) -> Generator[Tick, None, Outcome]:
@@ -48,20 +56,23 @@ def capture_batches(
     With `again_from`, all images from that index on are made, even if they are there already, since their activations
     are needed again; they are not written again. `pipe` is the pipeline of `config`, if it is loaded already.
     """
-    pipe = pipe or load_pipeline(config.model, config.device, config)
-    settings = defaults(pipe, config.model, config)
+    pipe = pipe or recorded_pipeline(run, config)
+    settings = note_model(run, pipe, config)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
     model_facts = _model_facts(pipe, config, hookpoint)
-    samples = _whole_batches(run, config)
-    if run.samples_path.exists():  # it may list images of broken batches, which are deleted now
-        write_list(run.samples_path, samples)
+    layout, samples = layout_of(pipe, config.prompt, settings, hookpoint), _whole_batches(run, config)
+    check_guidance(pipe, settings, layout)
+    check_room(run, config, settings, layout, config.n_images - len(samples))
     n_made, seconds = 0, 0.0
-    note = f"the model's license: {model_facts['licence']}" if model_facts["licence"] else ""
-    yield CapturedBatch([], None, (), Tick(len(samples) if again_from is None else again_from, config.n_images, note))
+    begun = Tick(len(samples) if again_from is None else again_from, config.n_images)
+    yield CapturedBatch([], None, (), begun._replace(note=_first_words(model_facts, settings, config)))
     for indices in _batches(config, samples, again_from):
         started = time.perf_counter()
         seeds = [config.base_seed + index for index in indices]
-        generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
+        with watched() as draws:
+            generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
+        if draws.any and not n_made:
+            check_repeatable(pipe, config.prompt, seeds[0], settings)
         _check_not_black(pipe, config, generated)
         for missing in _consecutive([index for index in indices if index not in samples]):
             start = missing[0] - indices[0]
@@ -69,8 +80,8 @@ def capture_batches(
             write_list(run.samples_path, samples)
         n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
         done = len(samples) if again_from is None else indices[-1] + 1
-        note = f"{seconds / n_made:.2f} s an image"
-        yield CapturedBatch(indices, generated.activations, generated.step_indices, Tick(done, config.n_images, note))
+        tick = Tick(done, config.n_images, f"{seconds / n_made:.2f} s an image")
+        yield CapturedBatch(indices, generated.activations, generated.step_indices, tick)
     store = ActivationStore(run.activations_dir)
     facts = {
         **model_facts,
@@ -82,17 +93,35 @@ def capture_batches(
         "seconds_per_image": round(seconds / n_made, 4) if n_made else None,
         "black_images": _black(samples, settings),
     }
-    shards = sorted(run.activations_dir.glob("*.safetensors"))
+    shards = shards_in(run.activations_dir)
     images = [run.dir / sample.file for sample in samples.values()]
     return Outcome([run.samples_path, *images, *shards], facts)
 
 
+def _first_words(facts: Mapping[str, Any], settings: Settings, config: CaptureConfig) -> str:
+    """What a person must know before the first image."""
+    guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
+    words = [f"{settings.height} x {settings.width} pixels, {settings.num_inference_steps} steps{guidance}, "
+             f"{facts['dtype']} on {facts['device']}, {config.batch_size} at once"]  # fmt: skip
+    is_distilled = DISTILLED.search(config.model) or "LCM" in facts["scheduler"]
+    if is_distilled and settings.num_inference_steps > MOST_DISTILLED_STEPS:
+        words.append("this looks like a distilled model, which takes few steps and little guidance: see its card, and "
+                     "give --num-inference-steps and --guidance-scale")  # fmt: skip
+    if facts["unread_tokens"]:
+        words.append(f"the model does not read the last {facts['unread_tokens']} tokens of the prompt")
+    if facts["licence"]:
+        words.append(f"the model's license: {facts['licence']}")
+    return "; ".join(words)
+
+
 def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
     """Which model made the images, exactly, and how it ran."""
-    source = find_source(config.model, config)
+    source = find_source(config.model, replace(config, revision=origin_of(pipe).revision or config.revision))
     return {
         "model": config.model,
         "revision": source.commit,
+        "weights": origin_of(pipe).weights,
+        "unread_tokens": unread_tokens(pipe, config.prompt),
         "licence": license_of(source, config),
         "pipeline": type(pipe).__name__,
         "scheduler": type(pipe.components["scheduler"]).__name__,
@@ -104,19 +133,22 @@ def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hook
 
 
 def _whole_batches(run: Run, config: CaptureConfig) -> dict[int, Sample]:
-    """The samples of the batches that an earlier start finished. The files of all other batches are deleted."""
+    """The samples of the batches that an earlier start finished. The files of all other batches are
+    deleted; what else lies there is left alone."""
     listed = whole_samples(run, run.samples_path, run.images_dir, config.prompt, config.base_seed)
     whole: dict[int, Sample] = {}
     files = set()
-    for path in sorted(run.activations_dir.glob("*.safetensors")):
+    for path in shards_in(run.activations_dir):
         indices = _images_of(path)
         is_new = whole.keys().isdisjoint(indices)
         if indices and indices[-1] < config.n_images and is_new and listed.keys() >= set(indices):
             whole |= {index: listed[index] for index in indices}
             files |= {path, *(run.dir / listed[index].file for index in indices)}
-    for folder in (run.images_dir, run.activations_dir):
-        for path in set(folder.glob("*")) - files:
+    for path in {*run.images_dir.glob("*"), *run.activations_dir.glob("*")} - files:
+        if OURS.fullmatch(path.name) and path.is_file():
             path.unlink()
+    if run.samples_path.exists():  # it may list images of broken batches, which are deleted now
+        write_list(run.samples_path, whole)
     return whole
 
 

@@ -1,6 +1,5 @@
 """Runs text-to-image pipelines: images of a prompt, one seed each, and the activations of one module at each step."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Float32
 from PIL.Image import Image
 from torch import Tensor
 
-from raigen.config import CaptureConfig
+from raigen.config import CaptureConfig, object_of
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, denoiser_of
 from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
 from raigen.diffusion.layout import LayoutProbe
@@ -79,9 +78,14 @@ def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig |
     for name in WHOLE_NUMBERS:
         if not isinstance(values[name], int):
             raise RaigenError(f"{name}: {type(pipe).__name__} has no default of its own; give a whole number")
+    multiple = _size_multiple(pipe)
     for name in ("height", "width"):
-        if values[name] < PIXEL_MULTIPLE or values[name] % PIXEL_MULTIPLE:
-            raise RaigenError(f"{name}: expected a multiple of {PIXEL_MULTIPLE} pixels; got {values[name]}")
+        if values[name] < multiple or values[name] % multiple:
+            raise RaigenError(
+                f"{name}: {type(pipe).__name__} takes a multiple of {multiple} pixels; got {values[name]}"
+            )
+    if (values["true_cfg_scale"] or 0) > 1 and values["negative_prompt"] is None:
+        values["negative_prompt"] = " "  # without one, the pipelines would generate without guidance
     return Settings(**values)
 
 
@@ -113,6 +117,7 @@ def generate(
     collector = ActivationCollector(hookpoint.path, seeds, step_indices)
     images = generate_with_hooks(pipe, prompt, seeds, settings, [TokenHook(hookpoint, layout, collector, len(seeds))])
     activations, steps = collector.collected()
+    _check_steps(pipe, collector.n_steps)
     return Generated(images, activations, layout.grid, steps)
 
 
@@ -183,13 +188,37 @@ def layout_of(pipe: DiffusionPipeline, prompt: str, settings: Settings, hookpoin
     return known[key]
 
 
+def _check_steps(pipe: DiffusionPipeline, n_steps: int) -> None:
+    schedules = [getattr(part, "timesteps", ()) for name, part in pipe.components.items() if name.endswith("scheduler")]
+    n_scheduled = max(map(len, schedules), default=0)
+    if n_steps > n_scheduled:
+        raise RaigenError(f"{type(pipe).__name__} called its denoiser on {n_steps} different noisy images in "
+                          f"{n_scheduled} steps, as self-attention guidance does; which of them belong to the image "
+                          "cannot be told. Take a pipeline without it")  # fmt: skip
+
+
 def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
     options = {name: value for name, value in settings._asdict().items() if value is not None}
     options |= {name: False for name in UNWANTED_DEFAULTS if name in arguments_of(type(pipe))}
-    return pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
-        prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,
-    ).images  # fmt: skip
+    try:
+        images = pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
+            prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,
+        ).images  # fmt: skip
+    except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        if isinstance(error, RaigenError | torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise
+        chosen = ", ".join(f"{name} {value}" for name, value in settings._asdict().items() if value is not None)
+        raise RaigenError(
+            f"{type(pipe).__name__} failed with {chosen}: {error}. Try the model's own settings"
+        ) from error
+    if images[0].size != (settings.width, settings.height):
+        width, height = images[0].size
+        raise RaigenError(
+            f"height: {type(pipe).__name__} makes images of {height} x {width} pixels (height x width) where "
+            f"{settings.height} x {settings.width} were requested; give height {height} and width {width}"
+        )
+    return images
 
 
 @contextmanager
@@ -208,10 +237,7 @@ def _memory(pipe: DiffusionPipeline, n_images: int) -> Iterator[None]:
 def _read_defaults(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RaigenError(f"{path}: expected JSON; {error}") from error
+    found = object_of(path)
     values = {name: found[name] for name in FILED if found.get(name) is not None}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int if name in WHOLE_NUMBERS else int | float):
@@ -222,6 +248,19 @@ def _read_defaults(path: Path) -> dict[str, Any]:
 def _chosen(config: CaptureConfig | None) -> dict[str, Any]:
     values = {name: getattr(config, name, None) for name in Settings._fields}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _size_multiple(pipe: DiffusionPipeline) -> int:
+    """Of how many pixels height and width are multiples: for a transformer the pixels of one patch."""
+    factor, transformer = getattr(pipe, "vae_scale_factor", None), pipe.components.get("transformer")
+    if not isinstance(factor, int) or transformer is None:
+        return PIXEL_MULTIPLE
+    config = transformer.config
+    latent = getattr(getattr(pipe.components.get("vae"), "config", None), "latent_channels", None)
+    sides = [getattr(config, "patch_size", None), *getattr(config, "all_patch_size", ())]
+    is_packed = latent is not None and getattr(config, "in_channels", None) == 4 * latent  # squares of 2 x 2
+    patch = max((side for side in sides if isinstance(side, int)), default=1)
+    return max(PIXEL_MULTIPLE, int(factor) * max(patch, 2 if is_packed else 1))
 
 
 def _native_size(pipe: DiffusionPipeline) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raigen.diffusion.hookpoints import Hookpoint, calling_hooks
+from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, uncompiled
 from raigen.errors import RaigenError
 
 NoisyInput = Tensor | list[Tensor]  # the noisy images that a denoiser gets: one row, or one item, for each
@@ -19,9 +19,10 @@ class TokenLayout(NamedTuple):
     """Where a module's outputs hold the image tokens of the prompt.
 
     In a step the denoiser sees each image once for each *branch*: classifier-free guidance has a branch with the prompt
-    and one without. Branches are counted through the rows of a call, and on through the calls of the step. An output
-    can hold several tensors: `part` is the index of the right one, `start` the index of the first image token in it.
-    From there the tokens, of width `d_in`, run row by row over the `grid` of (rows, columns).
+    and one without. There are `n_branches`, counted through the rows of a call, and on through the calls of the step;
+    `branch` is the index of the prompt's. An output can hold several tensors: `part` is the index of the right one,
+    `start` the index of the first image token in it. From there the tokens, of width `d_in`, run row by row over the
+    `grid` of (rows, columns).
     """
 
     branch: int
@@ -29,6 +30,7 @@ class TokenLayout(NamedTuple):
     start: int
     grid: tuple[int, int]
     d_in: int
+    n_branches: int = 1
 
     def tokens(self, states: Tensor) -> Float[Tensor, "image token d_in"]:
         """The image tokens in rows of the right tensor, [row, token, d_in] or [row, channel, row, column].
@@ -71,7 +73,7 @@ def with_noisy_input(
 
 
 def _first_argument(denoiser: nn.Module) -> str:
-    return next(iter(inspect.signature(denoiser.forward).parameters))
+    return next(iter(inspect.signature(uncompiled(denoiser).forward).parameters))
 
 
 def same_rows(rows: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -109,8 +111,9 @@ class TokenHook:
 
     `visit(step, tokens)` may return other tokens, which then replace these. If a step has no guidance, its last branch
     is the prompt's. If the prompt comes in a later call, the step is visited twice, and the second visit is the right
-    one. With `exact`, the prompt's own branch is visited only, or nothing. With `every_branch`, all branches are
-    visited. `n_images` is the number of images per call; None finds it out, if no two images start from equal noise.
+    one. With `exact`, the prompt's own branch is visited only, and a step with other branches than the layout's is an
+    error. With `every_branch`, all branches are visited. `n_images` is the number of images per call; None finds it
+    out, if no two images start from equal noise.
     """
 
     def __init__(self, hookpoint: Hookpoint, layout: TokenLayout, visit: Visit, n_images: int | None = None, *,
@@ -140,8 +143,15 @@ class TokenHook:
             for handle in handles:
                 handle.remove()
 
+    def begin_pipeline(self) -> None:
+        """Counts steps from 0 again. Raises RaigenError as `end_step` does."""
+        if self.step >= 0:
+            self.end_step()
+        self.step, self.n_branches, self.noisy = -1, 0, []
+
     def end_step(self) -> None:
-        """Raises RaigenError if the module has not run in the step that ends."""
+        """Raises RaigenError if the module has not run in the step that ends, or with other branches than it must."""
+        self._check_branches(self.n_branches < self.layout.n_branches)
         if self.n_branches == 0:
             raise RaigenError(f"hookpoint: {self.hookpoint.path} did not run in step {max(self.step, 0)}; name a "
                               "module of the denoiser")  # fmt: skip
@@ -179,12 +189,19 @@ class TokenHook:
         chosen = self._chosen(len(blocks))
         visited = [(block, self.visit(self.step, self.layout.tokens(blocks[block]))) for block in chosen]
         self.n_branches += len(blocks)
+        self._check_branches(self.n_branches > self.layout.n_branches)
         if all(tokens is None for _, tokens in visited):
             return None
         for block, tokens in visited:
             if tokens is not None:
                 blocks[block] = put_tokens(blocks[block], self.layout, tokens)
         return _replaced(output, states, torch.cat(blocks))
+
+    def _check_branches(self, is_wrong: bool) -> None:
+        if is_wrong and self.n_branches and self.exact and not self.every_branch:
+            raise RaigenError(f"branches of guidance in step {self.step}: this call has {self.n_branches}, with "
+                              f"`settings` it has {self.layout.n_branches}. Give settings= with the call's "
+                              "guidance_scale, or every_branch=True")  # fmt: skip
 
     def _chosen(self, count: int) -> Sequence[int]:
         """Which of the `count` branches in this call to visit."""

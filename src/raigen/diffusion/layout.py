@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from raigen.diffusion.hookpoints import Hookpoint
+from raigen.diffusion.hookpoints import Hookpoint, uncompiled
 from raigen.diffusion.hooks import (
     NoisyInput,
     TokenLayout,
@@ -103,7 +103,7 @@ class LayoutProbe:
                                   "try another guidance_scale, dtype or device")  # fmt: skip
         places = [(index, row) for index, call in enumerate(self.calls) for row in range(call.n_rows)]
         branch = self._branch(path)
-        return self._image_tokens(path, *places[branch])._replace(branch=branch)
+        return self._image_tokens(path, *places[branch])._replace(branch=branch, n_branches=len(places))
 
     def _branch(self, path: str) -> int:
         """The branch in which the module responds most to another prompt; any branch if all are alike."""
@@ -196,7 +196,7 @@ class LayoutProbe:
 
         handle = self.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
         try:
-            with self._recording(calls):
+            with self._recording(calls), _attention_kept(self.denoiser):
                 run(prompt)
         except _EnoughError:
             pass
@@ -225,6 +225,20 @@ class LayoutProbe:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def _attention_kept(denoiser: nn.Module) -> Iterator[None]:
+    """Puts back what computes attention: a pipeline that exchanges it (perturbed-attention guidance) is stopped before
+    it does so itself."""
+    plain: Any = uncompiled(denoiser)
+    before = dict(getattr(plain, "attn_processors", {}))
+    try:
+        yield
+    finally:
+        after = getattr(plain, "attn_processors", {})
+        if any(after[name] is not processor for name, processor in before.items()):
+            plain.set_attn_processor(before)
 
 
 def _change(before: Tensor, after: Tensor) -> Tensor:

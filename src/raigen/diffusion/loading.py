@@ -1,11 +1,13 @@
 """Loads text-to-image pipelines, from a folder or from the Hub."""
 
 import inspect
-import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import diffusers
 import torch
@@ -22,16 +24,31 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from raigen.config import LoadConfig
+from raigen.config import LoadConfig, object_of
 from raigen.errors import RaigenError
 from raigen.runs.device import resolve_device
+from raigen.runs.files import sha256
 from raigen.world.models import model_path
 
 NEEDED_ARGUMENTS = frozenset({"prompt", "num_inference_steps", "generator", "num_images_per_prompt"})
 FOREIGN_ARGUMENTS = {"strength": "images to start from", "mask_image": "an image with a hole", "num_frames": "video",
-                     "control_image": "an image to follow"}  # fmt: skip
+                     "control_image": "an image to follow",
+                     "sag_scale": "self-attention guidance, which denoises other images beside"}  # fmt: skip
+N_SAMPLED = 64  # values of a tensor that go into the fingerprint of a model: all of a small one
+
+
+class Origin(NamedTuple):
+    """Which model was loaded: its commit on the Hub, and a hash of its weights that is the same whatever number type
+    they were loaded as."""
+
+    revision: str | None
+    weights: str | None
+
+
+_origins: WeakKeyDictionary[DiffusionPipeline, Origin] = WeakKeyDictionary()
 
 
 class Source(NamedTuple):
@@ -91,7 +108,7 @@ def license_of(source: Source, config: LoadConfig | None = None) -> str | None:
             return None
     if not card.is_file():
         return None
-    data = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    data = ModelCard(card.read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True).data
     named = data.get("license_name") or data.get("license")
     return str(named) if named else None
 
@@ -112,6 +129,8 @@ def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = 
     _check_text_to_image(source)
     pipe = _read(source, resolve_dtype(config.dtype, target), config)
     modules = {name: part.eval() for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    _check_tokenizers(source, pipe)
+    _origins[pipe] = Origin(source.commit, _fingerprint(modules))  # now: an offloaded model has its weights elsewhere
     lacking = [f"{name}.{key}" for name, part in modules.items() for key, p in part.named_parameters() if p.is_meta]
     if lacking:
         raise RaigenError(f"{source.path}: expected a whole diffusers pipeline; it lacks the weights "
@@ -126,6 +145,11 @@ def load_pipeline(model: str, device: str = "auto", config: LoadConfig | None = 
             raise RaigenError(f"tiling: the decoder of {type(pipe).__name__} cannot work in tiles; leave it out")
         vae.enable_tiling()
     return _placed(pipe, target, config)
+
+
+def origin_of(pipe: DiffusionPipeline) -> Origin:
+    """Which model a pipeline is; not known for one that `load_pipeline` did not load."""
+    return _origins.get(pipe, Origin(None, None))
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -154,10 +178,34 @@ def _read(source: Source, dtype: torch.dtype, config: LoadConfig) -> DiffusionPi
     try:
         with _quiet():
             return DiffusionPipeline.from_pretrained(source.path, dtype=dtype, **pinned, **variant)
-    except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError, OverflowError, RuntimeError,
+            SafetensorError, UnpicklingError) as error:  # fmt: skip
         hint = f" with the variant {config.variant!r}" if config.variant else ""
+        variants = {path.name.split(".")[-2] for path in source.index_path.parent.glob("*/*.*.safetensors")}
+        found = sorted(name for name in variants - {config.variant} if not re.match(r"\d|.*-\d", name))
+        remedy = f". It has *.{found[0]}.safetensors: add --variant {found[0]}" if found else ""
         raise RaigenError(f"{source.path}: expected a whole diffusers pipeline{hint}; it cannot be loaded: "
-                          f"{error}") from error  # fmt: skip
+                          f"{error}{remedy}") from error  # fmt: skip
+
+
+def _fingerprint(modules: Mapping[str, nn.Module]) -> str:
+    """Samples every tensor evenly. As bfloat16, a value is the same whether its module was loaded as that or not."""
+    parts = []
+    for name, module in sorted(modules.items()):
+        for key, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and not tensor.is_meta:
+                flat = tensor.flatten()
+                some = flat[:: max(1, len(flat) // N_SAMPLED)].to("cpu", torch.bfloat16).float().tolist()
+                parts.append(f"{name}.{key} {tuple(tensor.shape)} {some}")
+    return sha256("\n".join(parts).encode())
+
+
+def _check_tokenizers(source: Source, pipe: DiffusionPipeline) -> None:
+    """Without its files, transformers makes a tokenizer of a few marks, for which all prompts are alike."""
+    for name, part in pipe.components.items():
+        if isinstance(part, PreTrainedTokenizerBase) and len(part) <= len(set(part.all_special_ids)) + 1:
+            raise RaigenError(f"{source.path}: expected a whole diffusers pipeline; its {name} knows {len(part)} "
+                              "words. Fetch the model again")  # fmt: skip
 
 
 def _placed(pipe: DiffusionPipeline, target: torch.device, config: LoadConfig) -> DiffusionPipeline:
@@ -176,11 +224,7 @@ def _placed(pipe: DiffusionPipeline, target: torch.device, config: LoadConfig) -
 
 
 def _check_text_to_image(source: Source) -> None:
-    try:
-        name = json.loads(source.index_path.read_text(encoding="utf-8"))["_class_name"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise RaigenError(f"{source.index_path}: expected JSON with a _class_name; {error!r}. Fetch the model "
-                          "again") from error  # fmt: skip
+    name = object_of(source.index_path, "_class_name")["_class_name"]
     pipeline_class = _imported(name) if isinstance(name, str) else None
     if pipeline_class is None:
         raise RaigenError(f"{source.path}: diffusers {diffusers.__version__} has no pipeline {name!r}; upgrade it. A "
@@ -195,10 +239,17 @@ def _check_text_to_image(source: Source) -> None:
 
 def _imported(name: str) -> type | None:
     """A class of diffusers, loaded without its advice to install torchvision, which nothing here needs."""
+    with no_advice():
+        return getattr(diffusers, name, None)
+
+
+@contextmanager
+def no_advice() -> Iterator[None]:
+    """Hides the warnings that transformers logs, such as the one about a text that is too long."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        return getattr(diffusers, name, None)
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
 

@@ -41,7 +41,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     sae, *others = (MatryoshkaSAE.load(folder).to(device) for folder in (run.sae_dir, *run.seed_dirs()))
     yield Tick(0, len(samples), "codes")
     codes = stored_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
-    embedder = Embedder(config.embedder or default_embedder(capture.model), device)
+    embedder = Embedder(config.embedder or default_embedder(capture.model), device, offline=capture.offline)
     views = yield from views_of(run, samples, embedder)
     listing = list_neurons(codes, shown, views, config)
     found_by = None

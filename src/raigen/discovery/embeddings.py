@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
-from raigen.diffusion.loading import resolve_device
+from raigen.diffusion.loading import no_advice, resolve_device
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
 from raigen.world.models import WORLD, makes_portraits
@@ -45,14 +45,14 @@ class Embedder:
     """A CLIP model, with its image processor and its tokenizer.
 
     `name` is `portraits` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so embeddings do not
-    depend on which other image libraries are installed. Raises RaigenError when the model is missing, cannot be read
-    or is no CLIP model.
+    depend on which other image libraries are installed. `offline` looks for it in the local cache only. Raises
+    RaigenError when the model is missing, cannot be read or is no CLIP model.
 
         embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T
     """
 
-    def __init__(self, name: str, device: str | torch.device, batch_size: int = 64):
+    def __init__(self, name: str, device: str | torch.device, batch_size: int = 64, offline: bool = False):
         self.name = name
         self.device = torch.device(device)
         self.batch_size = batch_size
@@ -60,16 +60,18 @@ class Embedder:
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            kind = AutoConfig.from_pretrained(path).model_type
+            kind = AutoConfig.from_pretrained(path, local_files_only=offline).model_type
             if kind != "clip":
                 raise RaigenError(f"embedder: expected a CLIP model; {path} is {kind!r}")
-            loaded: Any = CLIPModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+            loaded: Any = CLIPModel.from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True, local_files_only=offline
+            )
             model, report = loaded
             if report["missing_keys"]:  # transformers would draw them at random
                 raise RaigenError(f"embedder: {path} lacks the weights {', '.join(sorted(report['missing_keys']))}")
             self.model = model.to(self.device).eval()
-            self.processor = AutoImageProcessor.from_pretrained(path, backend="pil")
-            self.tokenizer = AutoTokenizer.from_pretrained(path)
+            self.processor = AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=offline)
+            self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
         except (OSError, ValueError, SafetensorError) as error:
             if isinstance(error, RaigenError):
                 raise
@@ -90,13 +92,23 @@ class Embedder:
                    for start in range(0, len(images), self.batch_size)]  # fmt: skip
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
+    @property
+    def n_tokens(self) -> int:
+        """The most tokens that the model reads of a text, with the marks at its ends: 77 in published models."""
+        return self.model.text_model.embeddings.position_embedding.num_embeddings
+
+    def cut_texts(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts have more tokens than the model reads, so that `texts` would cut off their ends."""
+        with no_advice():
+            found = self.tokenizer(list(texts)).input_ids if texts else []
+        return [len(tokens) > self.n_tokens for tokens in found]
+
     def texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d_embed"]:
-        """One unit vector per text. A longer text than the model takes (77 tokens in published ones) is cut."""
-        longest = self.model.text_model.embeddings.position_embedding.num_embeddings
+        """One unit vector per text. A longer text than `n_tokens` is cut: ask `cut_texts` first."""
         batches = []
         for start in range(0, len(texts), self.batch_size):
             batch = list(texts[start : start + self.batch_size])
-            tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+            tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=self.n_tokens, return_tensors="pt")
             with torch.no_grad():
                 features = self.model.get_text_features(tokens.input_ids.to(self.device),
                                                         tokens.attention_mask.to(self.device))  # fmt: skip
@@ -112,7 +124,8 @@ class Embedder:
 
 def embedder_of(run: Run) -> Embedder:
     """The embedder that discovery used, on the device of the run. Raises RaigenError before `discover` has run."""
-    return Embedder(run.facts.discover.embedder, resolve_device(run.config.capture.device))
+    capture = run.config.capture
+    return Embedder(run.facts.discover.embedder, resolve_device(capture.device), offline=capture.offline)
 
 
 def embedder_path(name: str) -> str:

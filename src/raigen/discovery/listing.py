@@ -180,6 +180,7 @@ def next_frequency(run: Run) -> float | None:
     """
     if len(run.attributes) >= run.config.discover.n_attributes:
         return None
-    rows = csv.DictReader(run.read_text(run.neurons_path, "discover").splitlines())
-    frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
+    rows = csv.DictReader(run.read_text(run.neurons_path, "discover").split("\n"))
+    with run.shaped(run.neurons_path, "discover"):
+        frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
     return math.ceil(100 * min(frequencies)) / 100 if frequencies else None

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from PIL.Image import Image
 from scipy.stats import mannwhitneyu
 
-from raigen.config import CLIP, WORLD, AnnotateConfig, ModelAddress, address_of
-from raigen.discovery.embeddings import embedder_of
+from raigen.config import CLIP, LONGEST_LABEL, WORLD, AnnotateConfig, ModelAddress, address_of, lines_of
+from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, Reply
 from raigen.judging.vlm.ask import Job, Plan, ask_all
@@ -112,9 +112,9 @@ def control_samples(
 
 def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
     prompt, name = run.config.capture.prompt, run.facts.discover.embedder
-    phrases = vocabulary(config.vocabulary, run.config.capture.model, prompt)
-    embeddings = run.embeddings()
-    texts = embedder_of(run).texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
+    embedder, embeddings = embedder_of(run), run.embeddings()
+    phrases = fitting(vocabulary(config.vocabulary, run.config.capture.model, prompt), prompt, embedder)
+    texts = embedder.texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
     index_of = run.index_of
     for attribute in attributes:
         top = np.array([index_of[file] for file in attribute.top_images])
@@ -196,7 +196,7 @@ def vocabulary(name: str, model: str, prompt: str) -> list[str]:
     if name == WORLD:
         phrases = [value.phrase for value in VALUES]
     elif name == "general":
-        phrases = files("raigen.judging").joinpath("vocabulary", "general.txt").read_text(encoding="utf-8").splitlines()
+        phrases = lines_of(Path(str(files("raigen.judging"))) / "vocabulary" / "general.txt")
     else:
         path = Path(name)
         if not path.is_file():
@@ -204,13 +204,27 @@ def vocabulary(name: str, model: str, prompt: str) -> list[str]:
                 f"vocabulary: expected one of auto, {', '.join(BUILT_IN)}, or a text file with one phrase a line; "
                 f"there is no file {name!r}"
             )
-        phrases = path.read_text(encoding="utf-8").splitlines()
+        phrases = lines_of(path, LONGEST_LABEL)
     said = set(_words(prompt))
-    wanted = list(dict.fromkeys(phrase.strip() for phrase in phrases if phrase.strip() and not phrase.startswith("#")))
-    left = [phrase for phrase in wanted if not set(_words(phrase)) <= said]
+    left = [phrase for phrase in phrases if not set(_words(phrase)) <= said]
     if len(left) < 2:
         raise RaigenError(
             f"vocabulary: expected at least two phrases that the prompt does not say; {name} has {len(left)}"
+        )
+    return left
+
+
+def fitting(phrases: Sequence[str], prompt: str, embedder: Embedder) -> list[str]:
+    """The phrases for which the prompt leaves room in the text that CLIP reads.
+
+    Raises RaigenError when these are fewer than two.
+    """
+    cut = embedder.cut_texts([f"{prompt}, {phrase}" for phrase in phrases])
+    left = [phrase for phrase, is_cut in zip(phrases, cut, strict=True) if not is_cut]
+    if len(left) < 2:
+        raise RaigenError(
+            f"annotator: expected a prompt that leaves room for a name in the {embedder.n_tokens} tokens that CLIP "
+            "reads; this one is too long. Name the neurons with a vision-language model: --annotator openai:MODEL"
         )
     return left
 

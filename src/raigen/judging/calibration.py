@@ -1,14 +1,14 @@
 """Corrects rates for a judge's errors, which are estimated from images with known answers."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from raigen.config import rows_of
 from raigen.errors import RaigenError
+from raigen.judging.posterior import Calibration, calibrated_interval, contradiction
 from raigen.runs.records import Presence
-from raigen.stats import Calibration, calibrated_interval, contradiction
 
 FEW_POSITIVES, FEW_NEGATIVES = 10, 50  # with fewer images of a class, the calibrated interval is very wide
 SURE = 0.975  # the posterior probability with which a judge and its calibration contradict each other
@@ -31,18 +31,13 @@ def read_calibration(path: Path) -> list[Known]:
     """
     if not path.is_file():
         raise RaigenError(f"calibration: expected a CSV file; there is no file {str(path)!r}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        missing = {"judged", "true"} - set(rows.fieldnames or ())
-        if missing:
-            raise RaigenError(f"calibration: expected the columns judged and true; {path} lacks {sorted(missing)[0]}")
-        known = []
-        for row in rows:
-            answers = [ANSWERS.get((row[name] or "").strip().lower()) for name in ("judged", "true")]
-            if None in answers:
-                raise RaigenError(f"calibration: expected yes or no; {path} has {row} in line {rows.line_num}")
-            place = [(row.get(name) or "").strip() for name in ("label", "judge")]
-            known.append(Known(bool(answers[0]), bool(answers[1]), *place))
+    known = []
+    for line, row in rows_of(path, ("judged", "true")):
+        answers = [ANSWERS.get(row.get(name, "").strip().lower()) for name in ("judged", "true")]
+        if None in answers:
+            raise RaigenError(f"calibration: expected yes or no; {path} has {row} in line {line}")
+        place = [row.get(name, "").strip() for name in ("label", "judge")]
+        known.append(Known(bool(answers[0]), bool(answers[1]), *place))
     return known
 
 

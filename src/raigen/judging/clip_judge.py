@@ -64,7 +64,11 @@ class ClipJudge:
             if not subject.top_images:
                 found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
                 continue
-            direction = direction_of(self.embedder, self._run.config.capture.prompt, subject.label)
+            prompt = self._run.config.capture.prompt
+            if why := too_long(self.embedder, prompt, [subject.label]):
+                found.append(unscored(self.name, len(images), why))
+                continue
+            direction = direction_of(self.embedder, prompt, subject.label)
             tops = [index_of[file] for file in subject.top_images]
             found.append(threshold_of(direction, audited, tops).verdicts(embeddings))
         return without_black(images, found)
@@ -91,3 +95,10 @@ def direction_of(embedder: Embedder, prompt: str, label: str) -> Float[np.ndarra
     """Which way a label leads from the prompt: text(prompt, label) - text(prompt)."""
     plain, named = embedder.texts([prompt, f"{prompt}, {label}"])
     return named - plain
+
+
+def too_long(embedder: Embedder, prompt: str, labels: Sequence[str]) -> str | None:
+    """Why CLIP cannot judge one of these labels: the prompt leaves too little room for it. None where all fit."""
+    if not any(embedder.cut_texts([f"{prompt}, {label}" for label in labels])):
+        return None
+    return f"the prompt leaves no room for the label in the {embedder.n_tokens} tokens that CLIP reads"

@@ -131,7 +131,7 @@ def _make_images(
     run: Run, attributes: Sequence[RareAttribute], config: EvaluateConfig
 ) -> Generator[Tick, None, tuple[list[Sample], dict[Subject, list[Sample]]]]:
     """The fresh images, and those of the suggested prompts, by one pipeline, which is loaded if any is missing."""
-    pipeline = loader(run.config.capture)
+    pipeline = loader(run)
     fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
     prompts = _suggested_prompts(attributes, config)
     suggested = yield from suggested_images(run, list(prompts.values()), config.n_suggested_images, pipeline)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config import CaptureConfig
-from raigen.diffusion.generation import defaults, generate_images
-from raigen.diffusion.loading import load_pipeline
+from raigen.diffusion.generation import generate_images
+from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.runs.files import sha256
 from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Sample
@@ -54,9 +54,9 @@ def known_images(run: Run, stored: ImageList, prompt: str | None = None) -> dict
     return whole_samples(run, stored.path, stored.folder, prompt or capture.prompt, first_seed(capture))
 
 
-def loader(capture: CaptureConfig) -> Callable[[], DiffusionPipeline]:
-    """A function that loads the model of `capture` at its first call, and keeps it."""
-    return cache(lambda: load_pipeline(capture.model, capture.device, capture))
+def loader(run: Run) -> Callable[[], DiffusionPipeline]:
+    """A function that loads the model of a run at its first call, and keeps it."""
+    return cache(lambda: recorded_pipeline(run))
 
 
 def fresh_images(
@@ -79,7 +79,7 @@ def fresh_images(
     yield Tick(n - len(missing), n)
     if missing:
         pipe, base = pipeline(), first_seed(capture)
-        settings = defaults(pipe, capture.model, capture)
+        settings = recorded_settings(run, pipe, capture)
         waiting = iter(missing)
         seeds = [base + index for index in missing]
         for images in generate_images(pipe, capture.prompt, seeds, settings, capture.batch_size):
@@ -93,7 +93,7 @@ def fresh_images(
 def compared_images(run: Run, n: int) -> Generator[Tick, None, list[Sample]]:
     """The first `n` fresh images of a run: those that `evaluate` made, and further ones made now. Yields progress."""
     evaluated = known_images(run, fresh_list(run))
-    return fresh_images(run, n, compared_list(run), loader(run.config.capture), others=evaluated)
+    return fresh_images(run, n, compared_list(run), loader(run), others=evaluated)
 
 
 def n_missing_images(run: Run, n: int) -> int:

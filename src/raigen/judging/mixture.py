@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
-from raigen.stats import Calibration
+from raigen.judging.posterior import Calibration
 
 MOST_PARTS = 5  # normal distributions that describe the images that do not show it
 N_STEPS = 80  # of expectation and maximization

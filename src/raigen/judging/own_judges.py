@@ -1,6 +1,5 @@
 """Judges that users bring: a Python function, and a file of verdicts."""
 
-import csv
 import importlib
 import math
 import os
@@ -16,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from raigen.config import rows_of
 from raigen.config.fields import FILE
 from raigen.errors import RaigenError
 from raigen.judging.calibration import ANSWERS
 from raigen.judging.protocol import Images, StoredImages, Subjects, Verdicts, without_black
-from raigen.runs.files import csv_text, sha256, write_text
+from raigen.runs.files import csv_text, plain_cell, sha256, write_text
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell, Tick
@@ -159,23 +159,15 @@ def read_verdicts(path: Path, run_dir: Path | None = None) -> dict[tuple[str, st
     """
     if not path.is_file():
         raise RaigenError(f"judge: expected a CSV file of verdicts; there is no file {str(path)!r}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        names = list(rows.fieldnames or ())
-        if not {"label", "shows"} <= set(names) or not {"file", "seed"} & set(names):
-            raise RaigenError(
-                f"judge: expected the columns file (or seed), label and shows, and perhaps confidence; {path} has "
-                f"{', '.join(names) or 'none'}. Correct its first line, then give the same command again"
-            )
-        found: dict[tuple[str, str], tuple[float, float]] = {}
-        for row in rows:
-            cells = {name: (row.get(name) or "").strip() for name in (*COLUMNS, "seed", "confidence")}
-            image = _place(cells["file"], run_dir) if cells["file"] else cells["seed"]
-            verdict, key = _answer(cells, f"{path}, line {rows.line_num}"), (image, cells["label"])
-            if key in found and not np.array_equal(found[key], verdict, equal_nan=True):
-                raise RaigenError(f"{path}, line {rows.line_num}: expected one verdict on {image} and {key[1]!r}; "
-                                  "another line says something else. Remove one of them")  # fmt: skip
-            found[key] = verdict
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for line, row in rows_of(path, ("label", "shows"), ("file", "seed")):
+        cells = {name: plain_cell(row.get(name, "").strip()) for name in (*COLUMNS, "seed", "confidence")}
+        image = _place(cells["file"], run_dir) if cells["file"] else cells["seed"]
+        verdict, key = _answer(cells, f"{path}, line {line}"), (image, cells["label"])
+        if key in found and not np.array_equal(found[key], verdict, equal_nan=True):
+            raise RaigenError(f"{path}, line {line}: expected one verdict on {image} and {key[1]!r}; another line says "
+                              "something else. Remove one of them")  # fmt: skip
+        found[key] = verdict
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raigen.judging.rates import Rates
-from raigen.runs.files import csv_text
+from raigen.runs.files import csv_text, plain_cell
 from raigen.runs.records import ON_LABEL, RATES, SUGGESTED, Presence, RareAttribute, label_columns, suggested_columns
 from raigen.runs.run import Run
 
@@ -35,11 +35,14 @@ def read_given(run: Run) -> dict[str, Rates]:
     Raises RaigenError when the run has no presence.csv, saying how to make it.
     """
     found: dict[str, Rates] = {}
-    for row in csv.DictReader(io.StringIO(run.read_text(run.presence_path, "evaluate"))):
-        if not row["neuron"]:
-            former = found[row["label"]].presences if row["label"] in found else ()
-            alpha = float(row["judges_alpha"]) if row.get("judges_alpha") else None
-            found[row["label"]] = Rates((*former, Presence.from_row(row)), alpha)
+    rows = csv.DictReader(io.StringIO(run.read_text(run.presence_path, "evaluate")))
+    with run.shaped(run.presence_path, "evaluate"):
+        for row in rows:
+            if not row["neuron"]:
+                label = plain_cell(row["label"])
+                former = found[label].presences if label in found else ()
+                alpha = float(row["judges_alpha"]) if row.get("judges_alpha") else None
+                found[label] = Rates((*former, Presence.from_row(row)), alpha)
     return found
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from PIL.Image import Image
 
+from raigen.judging.posterior import Calibration
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
-from raigen.stats import Calibration
 
 
 class Subject(NamedTuple):

@@ -1,6 +1,5 @@
 """The review by a person: which images are shown, and the checked rates that follow from what was ticked."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
+from raigen.config import json_of, shaped, text_of
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import with_checked
 from raigen.runs.files import sha256, write_text
 from raigen.runs.records import Presence, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.stats import in_deviations, reviewed_rate
+from raigen.stats import Interval, check_confidence, check_count
 
 FORMAT = 1  # of the file that the browser downloads
 FLOOR = 0.1  # of the mean weight of the images that the judge rejected: the least weight with which one is drawn
@@ -114,7 +114,7 @@ def review(run: Run, path: Path) -> list[RareAttribute]:
     run.write_attributes(attributes)
     write_text(run.presence_path, with_checked(run.read_text(run.presence_path, "evaluate"), list(found.values())))
     if path.resolve() != run.review_path.resolve():
-        write_text(run.review_path, path.read_text(encoding="utf-8"))
+        write_text(run.review_path, text_of(path))
     return list(found.values())
 
 
@@ -144,22 +144,17 @@ def read_ticks(run: Run, path: Path) -> dict[int, dict[str, bool]]:
 
 
 def _reviewed(run: Run, path: Path) -> list[Reviewed]:
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+    wanted = f"the file that {run.sheet_path.name} downloads"
+    if not path.is_file():
+        raise RaigenError(f"{path}: expected {wanted}; there is no such file")
+    with shaped(path, wanted):
+        entry = json_of(path)
         version = entry["format"]
         found = [
             Reviewed(int(one["neuron"]), str(one["label"]), str(one["sha256"]), frozenset(one["shows"]),
                      frozenset(one["does_not"]))
             for one in entry["reviewed"]
         ]  # fmt: skip
-    except OSError as error:
-        raise RaigenError(
-            f"{path}: expected the file that {run.sheet_path.name} downloads; {error.strerror}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RaigenError(
-            f"{path}: expected the file that {run.sheet_path.name} downloads; it cannot be read ({error!r})"
-        ) from error
     if version != FORMAT:
         raise RaigenError(f"{path}: expected a review of format {FORMAT}; got {version!r}")
     return found
@@ -174,9 +169,11 @@ def _lines(run: Run) -> dict[int, list[dict]]:
     """The lines of judgements.jsonl with a verdict of the first judge, by neuron."""
     first = {attribute.neuron: attribute.presence.judge for attribute in run.attributes if attribute.presence}
     found: dict[int, list[dict]] = {}
-    for line in run.read_lines(run.judgements_path, "evaluate"):
-        if line["shows"] is not None and line["judge"] == first.get(line["neuron"]):
-            found.setdefault(line["neuron"], []).append(line)
+    lines = run.read_lines(run.judgements_path, "evaluate")
+    with run.shaped(run.judgements_path, "evaluate"):
+        for line in lines:
+            if line["shows"] is not None and line["judge"] == first.get(line["neuron"]):
+                found.setdefault(line["neuron"], []).append(line)
     return found
 
 
@@ -188,3 +185,58 @@ def _scores(lines: list[dict]) -> Float[np.ndarray, " image"]:
         return side
     sure = sure.clip(0.5 + 1e-4, 1 - 1e-4)  # a verdict lies on its own side of 1/2
     return side * np.log(sure / (1 - sure))
+
+
+def _quantiles(rate: Float[np.ndarray, " draw"], confidence: float, method: str) -> Interval:
+    low, high = np.quantile(rate, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high), method)
+
+
+class Estimate(NamedTuple):
+    """A rate in [0, 1] with its interval."""
+
+    rate: float
+    interval: Interval
+
+
+def reviewed_rate(
+    scores: Float[np.ndarray, " image"], answers: Float[np.ndarray, " image"], confidence: float = 0.95, seed: int = 0,
+    draws: int = 20_000,
+) -> Estimate:  # fmt: skip
+    """The rate of an attribute when a person has looked at some of the judged images.
+
+    `scores` are the judge's, higher where a yes is likelier. `answers` are the person's: 1 shows it, 0 does not, NaN
+    was not looked at. Which images were looked at may depend on the scores, but on nothing else. The probability that
+    an image shows the attribute is taken as logistic in its score, P = 1 / (1 + exp(-(a + b s))), with s in standard
+    deviations (Platt 1999). The posterior of a and b >= 0 under a flat prior on a grid gives draws of the number T of
+    images that show it: those that were seen, and a Poisson number of others with mean sum(P). Each draw of the rate is
+    Beta(T + 1/2, n - T + 1/2). `rate` is the median of the draws, and the ends are quantiles. docs/log.md has its
+    coverage. Raises RaigenError for an empty `scores`, and unless 0 < confidence < 1.
+
+    >>> estimate = reviewed_rate(np.linspace(-3, 1, 300), np.r_[np.full(280, np.nan), np.zeros(15), np.ones(5)])
+    >>> round(estimate.rate, 3), round(estimate.interval.low, 3), round(estimate.interval.high, 3)
+    (0.03, 0.011, 0.153)
+    """
+    check_confidence(confidence)
+    check_count("scores", len(scores))
+    rng, n = np.random.default_rng(seed), len(scores)
+    looked, units = ~np.isnan(answers), in_deviations(scores)
+    starts, slopes = (axis.ravel() for axis in np.meshgrid(np.linspace(-8, 6, 43), np.linspace(0, 6, 19)))
+    logits = starts[:, None] + slopes[:, None] * units[looked]
+    likelihood = -np.logaddexp(0, np.where(answers[looked] == 1, -logits, logits)).sum(axis=1)
+    weights = np.exp(likelihood - likelihood.max())
+    others = expit(starts[:, None] + slopes[:, None] * units[~looked]).sum(axis=1)
+    chosen = rng.choice(len(weights), draws, p=weights / weights.sum())
+    total = np.nansum(answers) + np.minimum(rng.poisson(others[chosen]), n - looked.sum())
+    rate = rng.beta(total + 0.5, n - total + 0.5)
+    return Estimate(float(np.median(rate)), _quantiles(rate, confidence, "checked, logistic in the judge's score"))
+
+
+def in_deviations(scores: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
+    """Scores in units of their standard deviation; 0 where all are the same, because they then tell nothing apart.
+
+    >>> in_deviations(np.array([-2.0, 2.0])).tolist(), in_deviations(np.array([3.0, 3.0])).tolist()
+    ([-1.0, 1.0], [0.0, 0.0])
+    """
+    spread = float(scores.std())
+    return scores / spread if spread > 1e-6 else np.zeros(len(scores))

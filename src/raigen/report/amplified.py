@@ -1,6 +1,5 @@
 """Gathers what the report shows of amplification: curves, tables, and the same seeds at growing strength."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +47,7 @@ class Amplified(NamedTuple):
 
 def read_amplified(run: Run, attributes: Sequence[RareAttribute]) -> Amplified:
     """Everything that was amplified in this run."""
-    entries = [json.loads(path.read_text(encoding="utf-8")) for path in run.amplifications()]
+    entries = [run.read_json(path, "amplify") for path in run.amplifications()]
     names = {(attribute.neuron, attribute.label) for attribute in attributes}
     order = list(METHOD_NAMES)
     mixtures = [entry for entry in entries if entry["method"] == "mix"]

@@ -252,13 +252,15 @@ def _evidence(run: Run) -> Mapping[int, dict[str, Any]]:
     if not run.annotations_path.is_file():
         return {}
     found: dict[int, dict[str, Any]] = {}
-    for line in run.read_lines(run.annotations_path, "annotate"):
-        entry = {"text": line.get("evidence"), "why_not": line.get("why_not"), "counts": None, "phrases": []}
-        if "phrases" in line:
-            entry["phrases"] = list(zip(line["phrases"], line["auroc"], strict=True))[:N_PHRASES]
-        if "n_showing" in line:
-            entry["counts"] = {name: line[name] for name in ("n_showing", "n_top", "n_control", "n_random")}
-        found[line["neuron"]] = entry
+    lines = run.read_lines(run.annotations_path, "annotate")
+    with run.shaped(run.annotations_path, "annotate"):
+        for line in lines:
+            entry = {"text": line.get("evidence"), "why_not": line.get("why_not"), "counts": None, "phrases": []}
+            if "phrases" in line:
+                entry["phrases"] = list(zip(line["phrases"], line["auroc"], strict=True))[:N_PHRASES]
+            if "n_showing" in line:
+                entry["counts"] = {name: line[name] for name in ("n_showing", "n_top", "n_control", "n_random")}
+            found[line["neuron"]] = entry
     return found
 
 
@@ -267,8 +269,10 @@ def _kin(run: Run) -> Mapping[int, list[dict[str, Any]]] | None:
     if not run.kin_path.is_file():
         return None
     found: dict[int, list[dict[str, Any]]] = {}
-    for line in run.read_lines(run.kin_path, "discover"):
-        found.setdefault(line["neuron"], []).append(line)
+    lines = run.read_lines(run.kin_path, "discover")
+    with run.shaped(run.kin_path, "discover"):
+        for line in lines:
+            found.setdefault(line["neuron"], []).append(line)
     return found
 
 
@@ -276,4 +280,6 @@ def _scores(run: Run) -> Mapping[int, dict[str, Any]]:
     """The line of label_scores.jsonl for each neuron; empty before evaluation."""
     if not run.label_scores_path.is_file():
         return {}
-    return {line["neuron"]: line for line in run.read_lines(run.label_scores_path, "evaluate")}
+    lines = run.read_lines(run.label_scores_path, "evaluate")
+    with run.shaped(run.label_scores_path, "evaluate"):
+        return {line["neuron"]: line for line in lines}

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -129,17 +128,22 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
 def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
     """What neurons.csv holds. Raises RaigenError when a listed neuron is not among the scored ones."""
     rows = list(csv.DictReader(io.StringIO(run.read_text(run.neurons_path, "discover"))))
-    scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few images or in none
-    missing = sorted({attribute.neuron for attribute in attributes} - {int(row["neuron"]) for row in scored})
+    with run.shaped(run.neurons_path, "discover"):
+        scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few images or in none
+        ids, frequency, distinctiveness = (
+            [kind(row[name]) for row in scored]
+            for name, kind in (("neuron", int), ("frequency", float), ("distinctiveness", float))
+        )
+    missing = sorted({attribute.neuron for attribute in attributes} - set(ids))
     if missing:
         raise RaigenError(
             f"{run.neurons_path}: expected a scored neuron for each entry of {run.attributes_path.name}; "
             f"found none for {missing[0]}. Make both again with: raigen discover {run.dir} --redo discover"
         )
     return Neurons(
-        np.array([int(row["neuron"]) for row in scored], dtype=int),
-        np.array([float(row["frequency"]) for row in scored]),
-        np.array([float(row["distinctiveness"]) for row in scored]),
+        np.array(ids, dtype=int),
+        np.array(frequency, dtype=float),
+        np.array(distinctiveness, dtype=float),
         len(rows) - len(scored),
         dict(Counter(sentence_of_kind(reason) for row in rows if (reason := row.get("left_out"))).most_common()),
     )
@@ -199,6 +203,8 @@ def _failures(run: Run) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     if black := run.facts.capture.black_images:
         found.append(("audited images are wholly black and were left out", len(black)))
+    if cut := run.facts.capture.unread_tokens:
+        found.append(("tokens at the end of the prompt were not read by the image model", cut))
     if run.has_finished("annotate") and (unanswered := run.facts.annotate.n_unanswered):
         found.append(("neurons have no name, because the model that was asked gave no answer", unanswered))
     if run.has_finished("evaluate"):
@@ -206,7 +212,9 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         found += [(f"verdicts are missing: {reason}", count) for reason, count in unscored.items()]
     if run.label_scores_path.is_file():
         lines = run.read_lines(run.label_scores_path, "evaluate")
-        if missing := sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {}))):
+        with run.shaped(run.label_scores_path, "evaluate"):
+            missing = sum(score.get("n_unscored", 0) for line in lines for score in (line, line.get("shuffled", {})))
+        if missing:
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
 
@@ -215,15 +223,16 @@ def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | No
     """The planted truth about this run; None for a model without one."""
     if not run.truth_path.is_file():
         return None
-    truth = json.loads(run.truth_path.read_text(encoding="utf-8"))
-    if [entry["neuron"] for entry in truth["attributes"]] != [attribute.neuron for attribute in attributes]:
-        raise RaigenError(
-            f"{run.truth_path}: expected the neurons of {run.attributes_path.name}, in their order; got others. "
-            f"Make it again with: raigen evaluate {run.dir} --redo evaluate"
-        )
-    for entry, attribute in zip(truth["attributes"], attributes, strict=True):
-        entry["right"] = entry["hit"] and attribute.label == BY_NAME[entry["value"]].phrase
-    return truth | {"n_right": sum(entry["right"] for entry in truth["attributes"])}
+    truth = run.read_json(run.truth_path, "evaluate")
+    with run.shaped(run.truth_path, "evaluate"):
+        if [entry["neuron"] for entry in truth["attributes"]] != [attribute.neuron for attribute in attributes]:
+            raise RaigenError(
+                f"{run.truth_path}: expected the neurons of {run.attributes_path.name}, in their order; got others. "
+                f"Make it again with: raigen evaluate {run.dir} --redo evaluate"
+            )
+        for entry, attribute in zip(truth["attributes"], attributes, strict=True):
+            entry["right"] = entry["hit"] and attribute.label == BY_NAME[entry["value"]].phrase
+        return truth | {"n_right": sum(entry["right"] for entry in truth["attributes"])}
 
 
 def _run_card(run: Run) -> list[dict[str, Any]]:

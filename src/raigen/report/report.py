@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from raigen.config import ReportConfig
+from raigen.config import ReportConfig, shaped
 from raigen.judging.review import digest, tasks
 from raigen.judging.trust import disagreements, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
@@ -26,8 +26,13 @@ def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     Also writes `review.html`, on which a person can check the judge, every figure as SVG, and the exports (see
     `raigen.report.exports`). Needs the results of `capture`, `train` and `discover`; names, rates and the planted truth
     are shown if they exist.
-    Raises RaigenError when a needed file is missing or does not fit the others.
+    Raises RaigenError when a needed file is missing, does not fit the others, or holds other things than raigen wrote.
     """
+    with shaped(run.dir, "files as the earlier stages wrote them", "Do the stage of the damaged one again with --redo"):
+        return (yield from _written(run, config))
+
+
+def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     attributes = run.attributes
     yield Tick(0, len(attributes) + 1, "reading")
     neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []

@@ -1,6 +1,7 @@
 """What is kept of the activations: shards of safetensors, written once and read as streams."""
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from raigen.errors import RaigenError
-from raigen.runs.files import write_tensors
+from raigen.runs.files import shards_in, write_tensors
 from raigen.runs.steps import Tick
 
 NAME = "activations"
@@ -71,9 +72,10 @@ def as_half(
     if not half.isfinite().all():
         image, step, *place = (~half.isfinite()).nonzero()[0].tolist()
         value = activations[image, step, *place].item()
+        remedy = "" if math.isfinite(value) else ", or load the model with --dtype float32"
         raise RaigenError(
             f"activations of image {first + image} at step {step_indices[step]}: expected finite numbers of at "
-            f"most 65,504 (float16); got {value:.6g}. Choose another hookpoint, or load the model in float32"
+            f"most 65,504 (float16); got {value:.6g}. Choose another hookpoint{remedy}"
         )
     return half
 
@@ -99,7 +101,7 @@ class ActivationStore:
     def __init__(self, dir: str | Path):
         self.dir = Path(dir)
         self._remedy = f"Run: raigen capture {self.dir.parent}"
-        shards = [self._header(path) for path in self.dir.glob("*.safetensors")]
+        shards = [self._header(path) for path in shards_in(self.dir)]
         if not shards:
             raise RaigenError(f"{self.dir}: expected activations; found none. {self._remedy}")
         self._shards = sorted(shards, key=lambda shard: shard.first)

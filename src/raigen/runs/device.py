@@ -1,10 +1,20 @@
 """Which device a run computes on."""
 
+import os
 import re
 
 import torch
 
 from raigen.errors import RaigenError
+
+
+def gpus_for(device: str) -> list[str]:
+    """The GPUs that several processes can share out among them, as CUDA_VISIBLE_DEVICES names them; none if the runs
+    name another device than `auto` or `cuda`."""
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    named = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
+    return named or [str(gpu) for gpu in range(torch.cuda.device_count())]
 
 
 def resolve_device(device: str) -> torch.device:

@@ -10,11 +10,14 @@ class CaptureFacts:
     """Which model made the images, exactly, and by what means; None is not known, or not taken by the pipeline.
 
     `grid` holds rows and columns of the hookpoint's positions, `d_in` is the width of a token, `n_steps` counts the
-    denoising steps. `black_images` are the indices of wholly black images, which later stages leave out.
+    denoising steps. `weights` is a hash of the model's weights. The last `unread_tokens` of the prompt were cut off by
+    every text encoder. `black_images` are the indices of wholly black images, which later stages leave out.
     """
 
     model: str = ""
     revision: str | None = None
+    weights: str | None = None
+    unread_tokens: int = 0
     license: str | None = field(default=None, metadata={"key": "licence"})
     pipeline: str = ""
     scheduler: str = ""

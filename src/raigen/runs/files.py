@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,42 @@ from raigen.errors import RaigenError
 if TYPE_CHECKING:
     import torch
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet takes for a formula
+CLUTTER = ("Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX")  # what other systems leave in folders, beside dot files
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # what a file system answers that cannot wait for the disk
+
 
 def begin_folder(manifest_path: Path, empty: Mapping[str, Any], what: str, flag: str) -> None:
     """Makes a folder with an `empty` manifest unless it has one; `flag` is what names another folder. Raises
     RaigenError if other files are in the way."""
     path = manifest_path.parent
-    if manifest_path.exists():
+    try:
+        is_there = manifest_path.exists()
+        is_taken = path.is_dir() and any(not is_clutter(entry) for entry in path.iterdir())
+    except OSError as error:
+        raise RaigenError(f"{path}: expected a place to write to; {error.strerror}. Choose another {flag}") from error
+    if is_there:
         return
-    if path.is_dir() and any(path.iterdir()):
+    if is_taken:
         raise RaigenError(
             f"{path}: expected a new or empty folder, or {what}; it holds other files. Choose another {flag}"
         )
-    path.mkdir(parents=True, exist_ok=True)
     write_text(manifest_path, json.dumps(empty, indent=1))
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a program that shows or copies folders left this entry.
+
+    >>> is_clutter(Path("images/.DS_Store")), is_clutter(Path("images/000000.png"))
+    (True, False)
+    """
+    return path.name.startswith(".") or path.name in CLUTTER
+
+
+def shards_in(dir: Path) -> list[Path]:
+    """The safetensors files in `dir`, by name, without clutter."""
+    return sorted(path for path in dir.glob("*.safetensors") if not is_clutter(path))
 
 
 def sha256(data: bytes) -> str:
@@ -36,23 +60,33 @@ def sha256(data: bytes) -> str:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises RaigenError when the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file whole or not at all. Raises RaigenError when the disk is full, or nothing can be written there."""
     partial = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _wait_for_disk(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            partial.unlink()
+        if error.errno in FULL:
             raise RaigenError(
                 f"{path}: the disk is full ({len(data):,} bytes were to be written). What was done is kept: free some "
                 "space and give the same command again"
             ) from error
-        raise
+        raise RaigenError(f"{path}: expected a place to write to; {error.strerror}. Choose another folder, or allow "
+                          "writing there") from error  # fmt: skip
+
+
+def _wait_for_disk(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,7 +105,8 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: M
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """A table as CSV text: a line of column names, then a line for each row.
 
-    A cell that is missing or None is left empty. Raises ValueError if a row has a key that is no column.
+    A cell that is missing or None is left empty. A text that a spreadsheet would run as a formula gets an apostrophe in
+    front, which `plain_cell` takes off again. Raises ValueError if a row has a key that is no column.
 
     >>> csv_text(["label", "rate"], [{"label": "a hat", "rate": 0.5}, {"label": "night, snow"}])
     'label,rate\\na hat,0.5\\n"night, snow",\\n'
@@ -79,5 +114,24 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _harmless(cell) for name, cell in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def plain_cell(text: str) -> str:
+    """The text of a cell that `csv_text` wrote.
+
+    >>> plain_cell("'=1+1"), plain_cell("'tis")
+    ('=1+1', "'tis")
+    """
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+
+
+def _harmless(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

@@ -1,6 +1,5 @@
 """A folder of ours: its manifest, its format, its lock. A run and a study are each one."""
 
-import errno
 import json
 import sys
 import warnings
@@ -11,11 +10,11 @@ from typing import Any, ClassVar, Self
 
 from filelock import FileLock, Timeout
 
+from raigen.config import object_of
 from raigen.errors import RaigenError
 from raigen.runs.files import begin_folder
 
 FORMAT = 1  # of both folders; raised when an old folder can no longer be read
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # what a file system without locks answers
 
 
 class Folder:
@@ -39,13 +38,15 @@ class Folder:
         if not self.is_at(self.dir):
             raise RaigenError(f"{self.dir}: expected a {self._kind()} folder with a {self.MANIFEST}; found none. "
                               f"Start one with: {self.START} {self.FLAG} {self.dir}")  # fmt: skip
-        if (found := self.manifest["format"]) > FORMAT:
-            raise RaigenError(f"{self.dir}: written in format {found}, this raigen reads up to {FORMAT}; upgrade it")
+        _ = self.manifest  # checks it
 
     @classmethod
     def is_at(cls, dir: str | Path) -> bool:
         """Whether there is one at this path."""
-        return (Path(dir) / cls.MANIFEST).is_file()
+        try:
+            return (Path(dir) / cls.MANIFEST).is_file()
+        except (OSError, ValueError):  # a name that is too long, or no name at all: a prompt, say
+            return False
 
     @classmethod
     def create(cls, dir: str | Path) -> Self:
@@ -56,38 +57,44 @@ class Folder:
     @property
     def manifest(self) -> dict[str, Any]:
         """What the manifest holds. Raises RaigenError when it cannot be read."""
+        empty = {"format": FORMAT, **self.EMPTY}
+        remedy = (f"To keep all images that are whole, write {json.dumps(empty)} into it and give the command that "
+                  "began it again")  # fmt: skip
         try:
-            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise RaigenError(f"{self.manifest_path}: expected JSON, {error}; "
-                              "delete the folder and audit again") from error  # fmt: skip
+            found = object_of(self.manifest_path, *empty)
+        except RaigenError as error:
+            raise RaigenError(f"{error}. {remedy}") from error
+        for name, value in empty.items():
+            if not isinstance(found[name], type(value)):
+                raise RaigenError(f"{self.manifest_path}: expected a {type(value).__name__} as {name}; found "
+                                  f"{found[name]!r:.80}. {remedy}")  # fmt: skip
+            if name == "format" and found[name] > FORMAT:
+                raise RaigenError(f"{self.dir}: written in format {found[name]}, this raigen reads up to {FORMAT}; "
+                                  "upgrade it")  # fmt: skip
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for one writer. Raises RaigenError when another process holds it. Where the file system
-        knows no locks, one line on stderr says so, and the work goes on."""
+        """Holds the folder for one writer. Raises RaigenError when another process holds it. Where nothing can be
+        locked, because the file system knows no locks or is read-only, one line on stderr says so, and the work goes
+        on: a finished run can always be read."""
         held = FileLock(self.dir / ".lock", timeout=0)
         try:
             with warnings.catch_warnings(record=True) as told:  # of a lock file in place of the system's lock
                 warnings.simplefilter("always")
                 held.acquire()
-            if told:
-                self._say_that_nothing_locks()
+            why = "its file system has no locks" if told else None
         except Timeout as error:
             raise RaigenError(f"{self.dir}: another raigen process is writing here; wait for it or choose another "
                               f"{self.FLAG}") from error  # fmt: skip
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            self._say_that_nothing_locks()
+        except (OSError, NotImplementedError) as error:
+            why = getattr(error, "strerror", None) or "its file system has no locks"
+        if why:
+            print(f"raigen: {self.dir} cannot be locked ({why}); let only one raigen write there", file=sys.stderr)
         try:
             yield
         finally:
             held.release()
-
-    def _say_that_nothing_locks(self) -> None:
-        print(f"raigen: {self.dir} lies on a file system without locks; let only one raigen write there",
-              file=sys.stderr)  # fmt: skip
 
     @classmethod
     def _kind(cls) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from raigen.config import parsed
+from raigen.errors import RaigenError
 from raigen.runs.files import sha256, write_bytes, write_text
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
@@ -56,8 +58,10 @@ def as_png(image: Image.Image) -> bytes:
 def _readable(path: Path) -> Iterator[Sample]:
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
-            yield Sample(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
+            sample = Sample(**parsed(line, str(path)))
+        except (RaigenError, TypeError):
             continue
+        if isinstance(sample.index, int) and isinstance(sample.file, str):
+            yield sample

@@ -12,19 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, shaped
 from raigen.errors import RaigenError
 from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
-from raigen.runs.folder import Folder
 from raigen.runs.notebook import N_IMAGES, frame, html_image, html_table
+from raigen.runs.reading import RunFiles
 from raigen.runs.records import RareAttribute, Sample, label_columns, rate_text
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas
-    import torch
     from jaxtyping import Bool, Float
 
 SCORES = ("rank", "neuron", "label", "perhaps", "minority_score", "frequency", "distinctiveness", "label_auroc",
@@ -33,7 +32,7 @@ RATES = ("rate", "low", "high", "hits", "n", "unscored", "judge")
 RECORDED_PACKAGES = ("raigen", "torch", "diffusers", "transformers", "numpy", "scikit-learn")
 
 
-class Run(Folder):
+class Run(RunFiles):
     """A run folder: what was made of one prompt and one model. It owns every path in the folder.
 
     `Run(dir)` opens one that is there, `Run.create(dir)` makes it if need be. Raises RaigenError when the folder is no
@@ -98,8 +97,9 @@ class Run(Folder):
     @property
     def attributes(self) -> list[RareAttribute]:
         """The listed attributes, by falling minority score. Raises RaigenError before `discover` has run."""
-        entries = self._parsed(self.read_text(self.attributes_path, "discover"), self.attributes_path, "discover")
-        return [RareAttribute.from_json(entry) for entry in entries]
+        entries = self.read_json(self.attributes_path, "discover")
+        with self.shaped(self.attributes_path, "discover"):
+            return [RareAttribute.from_json(entry) for entry in entries]
 
     def write_attributes(self, attributes: Iterable[RareAttribute]) -> None:
         """Writes attributes.json."""
@@ -115,12 +115,15 @@ class Run(Folder):
 
     def report(self) -> Path:
         """The path of the finished report. Raises RaigenError before `report` has run."""
-        self._require_file(self.report_path, "report")
+        self.require_file(self.report_path, "report")
         return self.report_path
 
     def samples(self, path: Path | None = None) -> list[Sample]:
         """The images of samples.jsonl (or of another list of the same form), in order."""
-        return [Sample(**line) for line in self.read_lines(path or self.samples_path, "capture")]
+        path = path or self.samples_path
+        lines = self.read_lines(path, "capture")
+        with self.shaped(path, "capture"):
+            return [Sample(**line) for line in lines]
 
     def __repr__(self) -> str:
         if not self.is_at(self.dir):
@@ -162,8 +165,8 @@ class Run(Folder):
     def config(self) -> AuditConfig:
         """The settings of every stage: those with which it was begun, or the defaults. Raises RaigenError before
         anything was captured."""
-        records = self.manifest["stages"]  # read once: it lists every image
-        return AuditConfig(**{stage: self._settings(records, stage) for stage in STAGES})
+        manifest = self.manifest  # read once: it lists every image
+        return AuditConfig(**{stage: self._settings(manifest, stage) for stage in STAGES})
 
     @property
     def facts(self) -> Facts:
@@ -172,11 +175,14 @@ class Run(Folder):
 
     def config_of(self, stage: str) -> Any:
         """The settings of one stage, by its name."""
-        return self._settings(self.manifest["stages"], stage)
+        return self._settings(self.manifest, stage)
 
-    def _settings(self, records: Mapping[str, Any], stage: str) -> Any:
-        if stage in records:
-            return STAGE_CONFIGS[stage](**records[stage]["config"])
+    def _settings(self, manifest: Mapping[str, Any], stage: str) -> Any:
+        with shaped(f"{self.manifest_path}, {stage}", "settings that this raigen knows", "Upgrade raigen"):
+            if stage in manifest["stages"]:
+                return STAGE_CONFIGS[stage](**manifest["stages"][stage]["config"])
+            if stage in manifest.get("dropped", {}):
+                return STAGE_CONFIGS[stage](**manifest["dropped"][stage])
         if stage == "capture":
             raise RaigenError(f"{self.dir}: nothing was captured yet; run: raigen capture PROMPT --run-dir {self.dir}")
         return STAGE_CONFIGS[stage]()
@@ -205,7 +211,7 @@ class Run(Folder):
         record = self.manifest["stages"].get(stage)
         if record is None:
             return False
-        wanted, found = identity(config), identity(STAGE_CONFIGS[stage](**record["config"]))
+        wanted, found = identity(config), identity(self.config_of(stage))
         for name, value in wanted.items():
             if found[name] != value:
                 raise RaigenError(
@@ -239,22 +245,37 @@ class Run(Folder):
 
     def image_codes(self) -> "Float[np.ndarray, 'image neuron']":
         """How strongly each neuron fires on each audited image, 0 or more."""
-        return self.read_tensors(self.codes_path, "discover")["image_codes"].numpy()
+        return self.read_array(self.codes_path, "image_codes")
 
     def embeddings(self) -> "Float[np.ndarray, 'image width']":
         """The embeddings of the audited images, each of length 1."""
-        return self.read_tensors(self.embeddings_path, "discover")["embeddings"].numpy()
+        return self.read_array(self.embeddings_path, "embeddings")
 
     def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
         """Where each listed neuron fires in its top images, 0 or more."""
-        return self.read_tensors(self.heatmaps_path, "discover")["heatmaps"].numpy()
+        return self.read_array(self.heatmaps_path, "heatmaps")
+
+    @property
+    def model_record(self) -> dict[str, Any]:
+        """Which model made the first image: `revision`, `weights` (a hash) and `settings`; older runs know less."""
+        record = self.manifest["stages"].get("capture", {}) if self.samples_path.exists() else {}
+        return record.get("model") or {"revision": (record.get("facts") or {}).get("revision")}
+
+    def note_model(self, found: Mapping[str, Any]) -> None:
+        """Notes which model makes the images. A later start of the capture keeps it; `forget` drops it."""
+        manifest = self.manifest
+        if "capture" in manifest["stages"]:
+            manifest["stages"]["capture"]["model"] = dict(found)
+            self._write_manifest(manifest)
 
     def begin(self, stage: str, config: Any) -> None:
         """Notes that `stage` runs now, and forgets the stages after it, because their inputs change."""
         manifest = self.manifest
         before = STAGES[: STAGES.index(stage)]
         kept = {name: record for name, record in manifest["stages"].items() if name in before}
-        started = {"config": asdict(config), "started": _now(), "finished": None}
+        _keep_settings(manifest, STAGES[len(before) + 1 :])
+        known = {name: value for name, value in manifest["stages"].get(stage, {}).items() if name == "model"}
+        started = {"config": asdict(config), "started": _now(), "finished": None, **known}
         manifest["stages"] = kept | {stage: started}
         self._write_manifest(manifest)
 
@@ -276,6 +297,8 @@ class Run(Folder):
         versions = {package: version(package) for package in RECORDED_PACKAGES}
         manifest["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()} | versions
         self._write_manifest(manifest)
+        if stage == "train":
+            self.checkpoint_path.unlink(missing_ok=True)  # not before: a training that is not recorded resumes from it
 
     def outdate(self, stage: str) -> None:
         """Notes that the inputs of `stage` have changed, so that it runs again. Its files stay until then."""
@@ -284,13 +307,16 @@ class Run(Folder):
             manifest["stages"][stage]["finished"] = None
             self._write_manifest(manifest)
 
-    def forget(self, stage: str) -> None:
-        """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from.
+    def forget(self, stage: str, keep_settings: bool = True) -> None:
+        """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from. The
+        settings of later stages are kept, for the next time that they run without others.
 
         Fresh images and images of suggested prompts depend on the capture alone. They stay until it is dropped: other
         judges see the same images, and answers about them are used again.
         """
         manifest = self.manifest
+        if keep_settings:
+            _keep_settings(manifest, STAGES[STAGES.index(stage) :])
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
             for file in (record or {}).get("outputs", {}):
@@ -311,63 +337,19 @@ class Run(Folder):
                 shutil.rmtree(folder)
         self._write_manifest(manifest)
 
-    def read_text(self, path: Path, stage: str) -> str:
-        """The text of a file that `stage` makes.
-
-        Raises RaigenError with the command that makes it when it is missing.
-        """
-        self._require_file(path, stage)
-        return path.read_text(encoding="utf-8")
-
-    def read_lines(self, path: Path, stage: str) -> list[dict[str, Any]]:
-        """The entries of a JSONL file that `stage` makes. Raises RaigenError as `read_text` does."""
-        return [self._parsed(line, path, stage) for line in self.read_text(path, stage).splitlines()]
-
-    def _parsed(self, text: str, path: Path, stage: str) -> Any:
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            redo = "" if stage == "capture" else f" --redo {stage}"  # a capture keeps the images that are whole
-            raise RaigenError(
-                f"{path}: expected whole JSON; it is broken ({error}). "
-                f"Make it again with: raigen {stage} {self.dir}{redo}"
-            ) from error
-
-    def read_tensors(self, path: Path, stage: str) -> dict[str, "torch.Tensor"]:
-        """The tensors of a safetensors file that `stage` makes. Raises RaigenError when it is missing or broken."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        self._require_file(path, stage)
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise RaigenError(
-                f"{path}: expected a whole safetensors file; it is broken ({error}). "
-                f"Make it again with: raigen {stage} {self.dir} --redo {stage}"
-            ) from error
-
-    def read_image(self, sample: Sample, stage: str = "capture") -> Any:
-        """The RGB image of a sample. Raises RaigenError when its file is missing or not the one that was written."""
-        from PIL import Image
-
-        path = self.dir / sample.file
-        if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
-            state = "is not the file that was written" if path.is_file() else "is missing"
-            remedy = "the same amplify command" if stage == "amplify" else f"raigen {stage} {self.dir} --redo {stage}"
-            raise RaigenError(f"{path} (seed {sample.seed}) {state}. Make it again with: {remedy}")
-        return Image.open(path).convert("RGB")
-
-    def _require_file(self, path: Path, stage: str) -> None:
-        if not path.is_file():
-            raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")
-
     def _is_whole(self, file: str, size: int | None) -> bool:
         path = self.dir / file
         return path.is_file() and (size is None or path.stat().st_size == size)
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.manifest_path, json.dumps(manifest, indent=1))
+
+
+def _keep_settings(manifest: dict[str, Any], stages: Iterable[str]) -> None:
+    """Notes the settings of stages whose records go. A capture says which images there are, so it has none to keep."""
+    for name in stages:
+        if name in manifest["stages"] and name != "capture":
+            manifest.setdefault("dropped", {})[name] = manifest["stages"][name]["config"]
 
 
 def _now() -> str:

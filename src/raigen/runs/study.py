@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from raigen.config import object_of, shaped
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
 from raigen.runs.folder import FORMAT, Folder
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 MAX_SLUG = 60  # characters; file systems allow 255 bytes, people read fewer
+MAX_BYTES = 240  # of a folder's name, before the number of `free_name`
 
 
 class Entry(NamedTuple):
@@ -55,7 +57,8 @@ class Study(Folder):
     @property
     def entries(self) -> list[Entry]:
         """The runs that belong to the study, in the order in which they were requested."""
-        return [Entry(**entry) for entry in self.manifest["runs"]]
+        with shaped(self.manifest_path, "runs with a prompt, a model and a folder"):
+            return [Entry(**entry) for entry in self.manifest["runs"]]
 
     def dir_of(self, entry: Entry) -> Path:
         """The folder of a run."""
@@ -90,7 +93,8 @@ class Study(Folder):
         for model in models:
             for prompt in prompts:
                 if (prompt, model) not in known:
-                    folder = free_name(f"{slug(prompt)}--{slug(Path(model).name)}", [e.folder for e in known.values()])
+                    name = _cut(f"{_cut(slug(prompt), MAX_BYTES // 2)}--{slug(Path(model).name)}", MAX_BYTES)
+                    folder = free_name(name, [e.folder for e in known.values()])
                     known[prompt, model] = Entry(prompt, model, folder)
         self._write(known.values(), options)
         return [known[prompt, model] for model in models for prompt in prompts]
@@ -149,7 +153,7 @@ class Study(Folder):
         """What comparison.json holds. Raises RaigenError before the study was compared."""
         if not self.comparison_path.is_file():
             raise RaigenError(f"{self.comparison_path} is missing; make it with: raigen compare {self.dir}")
-        return json.loads(self.comparison_path.read_text(encoding="utf-8"))
+        return object_of(self.comparison_path)
 
     def _write(self, entries: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
         manifest = {"format": FORMAT, "options": options, "runs": [entry._asdict() for entry in entries]}
@@ -167,6 +171,10 @@ def free_name(name: str, taken: Collection[str]) -> str:
         number += 1
         found = f"{name}-{number}"
     return found
+
+
+def _cut(name: str, n_bytes: int) -> str:
+    return name.encode()[:n_bytes].decode(errors="ignore")
 
 
 def slug(text: str) -> str:

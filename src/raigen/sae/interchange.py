@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from raigen.config import SAEConfig
+from raigen.config import SAEConfig, object_of, parsed
 from raigen.errors import RaigenError
 from raigen.runs.files import write_tensors, write_text
 from raigen.sae.model import MatryoshkaSAE
@@ -64,11 +64,13 @@ def from_file(path: str | Path) -> MatryoshkaSAE:
     safetensors or by `torch.save`; nothing but tensors is unpickled. `k` (or `top_k`) and `group_sizes` are read from
     config.json in the same folder where the tensors do not include them.
 
-    Raises RaigenError for a file that is missing or broken, tensors of another kind of autoencoder, an autoencoder that
-    rescales each token (`input_unit_norm`), and settings that are missing or do not fit.
+    Raises RaigenError for a file that is missing or broken, tensors of another kind of autoencoder, numbers that are
+    not finite, a threshold that was never set, an autoencoder that rescales each token (`input_unit_norm`), and
+    settings that are missing or do not fit.
     """
     path = Path(path)
     tensors, settings = _tensors(path), _settings(path.parent / "config.json")
+    tensors = {name.removeprefix("_orig_mod.").removeprefix("module."): value for name, value in tensors.items()}
     one_group = "encoder.weight" in tensors
     tensors = {LINEAR_LAYERS.get(name, name): value.T if name.endswith("coder.weight") else value
                for name, value in tensors.items()}  # fmt: skip
@@ -78,6 +80,14 @@ def from_file(path: str | Path) -> MatryoshkaSAE:
             f"{path}: expected W_enc, W_dec, b_enc, b_dec (or encoder and decoder layers) and one threshold, as in a "
             f"BatchTopK autoencoder; got {', '.join(sorted(tensors)) or 'no tensors'}"
         )
+    broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise RaigenError(
+            f"{path}: expected finite numbers; {broken[0]} holds some that are not. Its training broke down"
+        )
+    if not tensors["threshold"].item() > 0:
+        raise RaigenError(f"{path}: expected a threshold above 0; got {tensors['threshold'].item():g}, so it was never "
+                          "calibrated. Train it on until it has one")  # fmt: skip
     if settings.get("input_unit_norm"):
         raise RaigenError(
             f"{path}: expected an autoencoder of plain tokens; its config.json has input_unit_norm, which rescales each"
@@ -101,7 +111,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RaigenError(f"{path}: expected a checkpoint, such as ae.pt, sae.pt or *.safetensors; {error}") from error
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise RaigenError(f"{path}: expected a file of tensors; it is broken, or holds more ({error})") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise RaigenError(f"{path}: expected tensors by name; got {type(found).__name__}. Save its state_dict() alone")
@@ -110,13 +120,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _settings(path: Path) -> dict[str, Any]:
     """The settings of the training in config.json, flat; empty where there is no such file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise RaigenError(f"{path}: expected JSON; it is broken ({error})") from error
-    return found.get("trainer", found)
+    found = object_of(path) if path.is_file() else {}
+    return found["trainer"] if isinstance(found.get("trainer"), dict) else found
 
 
 def _setting(path: Path, name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Any:
@@ -130,4 +135,4 @@ def _setting(path: Path, name: str, tensors: Mapping[str, Tensor], settings: Map
             f"{path}: expected {name} in config.json in the same folder, because the tensors do not include it; found "
             f"{', '.join(settings) or 'none'}"
         )
-    return json.loads(value) if isinstance(value, str) else value
+    return parsed(value, f"{name} in {path.parent / 'config.json'}") if isinstance(value, str) else value

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from raigen.config import SAEConfig
+from raigen.config import SAEConfig, object_of
 from raigen.errors import RaigenError
 from raigen.runs.files import write_tensors, write_text
 from raigen.sae.sparse import kept_codes, prefix_errors, weighted_sums
@@ -211,11 +211,11 @@ class MatryoshkaSAE(nn.Module):
         path = Path(dir)
         remedy = f"Make it again with: raigen train {path.parent} --redo train"
         try:
-            sae = cls(SAEConfig(**json.loads((path / "config.json").read_text(encoding="utf-8"))))
+            sae = cls(SAEConfig(**object_of(path / "config.json")))
             sae.load_state_dict(load_file(path / "model.safetensors"))
         except FileNotFoundError as error:
             raise RaigenError(f"{path}: expected config.json and model.safetensors; {error}. {remedy}") from error
-        except (json.JSONDecodeError, TypeError, RaigenError, SafetensorError, RuntimeError) as error:
+        except (TypeError, RaigenError, SafetensorError, RuntimeError) as error:
             raise RaigenError(f"{path}: expected a whole autoencoder; it is broken ({error}). {remedy}") from error
         return sae.eval()
 

@@ -44,7 +44,8 @@ def train_on_stream(run: Run, config: TrainConfig, stream: ImageStream) -> Gener
     """The stage `train` on activations that arrive while images are generated; `run` keeps the autoencoder.
 
     Tokens pass through a reservoir of bounded memory, each once per epoch; from the second epoch on, the images are
-    generated again from their seeds. Every minute, between two batches of images, a checkpoint is written. Interrupted
+    generated again from their seeds. Every minute, between two batches of images, a checkpoint is written; `Run.finish`
+    deletes it, once the training is recorded. Interrupted
     at any point and started again with the same batches, the training ends with the same weights, bit for bit on a CPU.
     """
     training = _StreamTraining(run, config, stream)
@@ -58,15 +59,14 @@ def train_on_stream(run: Run, config: TrainConfig, stream: ImageStream) -> Gener
                 if time.monotonic() - written > CHECKPOINT_SECONDS:
                     training.save(epoch, firsts)
                     written = time.monotonic()
-            notes = part.tick.note, training.latest.summary() if training.latest else "mixing"
+            mixing = "" if part.activations is None else "mixing"
+            notes = part.tick.note, training.latest.summary() if training.latest else mixing
             yield part.tick._replace(note=", ".join(note for note in notes if note))
         firsts = [0] * stream.n_prompts
     n_all = stream.n_images * stream.n_prompts
     for step in training.drain():
         yield Tick(n_all, n_all, step.summary())
-    outcome = training.finish()
-    run.checkpoint_path.unlink(missing_ok=True)
-    return outcome
+    return training.finish()
 
 
 def reservoir_capacity(config: TrainConfig, d_in: int, n_tokens: int) -> int:

@@ -1,11 +1,10 @@
 """Finds the folder of a model; knows which models generate images of the planted world."""
 
-import json
 import re
 from importlib.resources import files
 from pathlib import Path
 
-from raigen.config import WORLD
+from raigen.config import WORLD, object_of
 from raigen.errors import RaigenError
 
 BUNDLED, TRANSFORMER = WORLD, "portraits-transformer"
@@ -39,15 +38,13 @@ def model_path(model: str) -> str:
 
 def makes_portraits(model: str) -> bool:
     """Whether `model` generates images of the planted world, so that the world's judge, embedder and vocabulary apply.
-    The bundled models do, and every folder whose `raigen.json` says `"world": "portraits"`.
+    The bundled models do, and every folder whose `raigen.json` says `"world": "portraits"`. Raises RaigenError when
+    that file holds no JSON object.
 
     >>> makes_portraits("portraits-transformer"), makes_portraits("stabilityai/sdxl-turbo")
     (True, False)
     """
     if model in FOLDERS:
         return True
-    try:
-        settings = json.loads((Path(model).expanduser() / OWN_SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and settings.get("world") == WORLD
+    path = Path(model).expanduser() / OWN_SETTINGS
+    return path.is_file() and object_of(path).get("world") == WORLD

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
 
-from raigen.config import AskConfig, ModelAddress
+from raigen.config import AskConfig, ModelAddress, parsed, shaped, text_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, CutError, Gate, NoReplyError, Reply, Usage, key_of
 from raigen.judging.vlm.questions import COLORS, Question, color_question, read_color
@@ -88,18 +88,14 @@ class Script:
         self._path, path = address.model, Path(address.model)
         if not path.is_file():
             raise RaigenError(f"scripted:{path}: expected a file of answers; there is none")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            lines = (json.loads(line) for line in text.split("\n") if line.strip())
-            entries = json.loads(text) if text.lstrip().startswith("[") else lines
+        where = f"scripted:{path}"
+        text = text_of(path)
+        with shaped(where, 'entries such as {"question": "a cat", "answer": {"answer": "yes"}}, one a line'):
+            lines = (parsed(line, where) for line in text.split("\n") if line.strip())
+            entries = parsed(text, where) if text.lstrip().startswith("[") else lines
             self._entries = [(entry["question"], entry.get("image", ""), entry["answer"]) for entry in entries]
             if not all(isinstance(part, str) for entry in self._entries for part in entry[:2]):
                 raise TypeError("question and image are texts")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RaigenError(
-                f'scripted:{path}: expected entries such as {{"question": "a cat", "answer": {{"answer": "yes"}}}}, '
-                f"one a line, in UTF-8; got one that does not fit ({error!r})"
-            ) from error
 
     def ask(self, images: Sequence[Image.Image], question: Question, gate: Gate | None = None) -> Reply:
         """The answer of the first entry that fits. Raises NoReplyError when none fits."""
@@ -198,6 +194,8 @@ class _Crew:
         while self.n_pending:
             self._done.get()
             self.n_pending -= 1
+        for thread in self._threads:  # they have nothing left to do
+            thread.join()
 
     def _run(self) -> None:
         for task in iter(self._todo.get, None):

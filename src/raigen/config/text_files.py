@@ -1,0 +1,112 @@
+"""Reads the text files that people and other programs write: one door, one kind of error for whatever comes."""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raigen.errors import RaigenError
+
+LARGEST = 256  # MB
+LONGEST = 10_000  # characters of a prompt
+LONGEST_LABEL = 300  # characters of a label or a phrase
+
+
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark; line ends of all systems become `\\n`.
+
+    Raises RaigenError when the file is missing, larger than `LARGEST`, or no text in UTF-8.
+    """
+    try:
+        if (size := path.stat().st_size) > LARGEST * 10**6:
+            raise RaigenError(f"{path}: expected a text of at most {LARGEST} MB; it has {size / 1e6:,.0f} MB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise RaigenError(f"{path}: expected a text file; {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise RaigenError(f"{path}: expected a text in UTF-8; line {line} is in another encoding. Save the file as "
+                          "UTF-8") from error  # fmt: skip
+    if "\0" in text:
+        raise RaigenError(f"{path}: expected a text in UTF-8; it holds null characters, as other encodings and files "
+                          "that are no text do. Save it as UTF-8")  # fmt: skip
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines_of(path: Path, longest: int = LONGEST) -> list[str]:
+    """The lines of a text file, without duplicates, empty lines and comments (lines that begin with #).
+
+    Raises RaigenError as `text_of` does, and for a line of more than `longest` characters.
+    """
+    lines = [line.strip() for line in text_of(path).split("\n")]
+    for number, line in enumerate(lines, 1):
+        if len(line) > longest:
+            raise RaigenError(f"{path}: expected lines of at most {longest:,} characters; line {number} has "
+                              f"{len(line):,}")  # fmt: skip
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def json_of(path: Path) -> Any:
+    """What a JSON file holds. Raises RaigenError as `text_of` does, and where the text is no JSON."""
+    return parsed(text_of(path), str(path))
+
+
+def parsed(text: str, source: str, remedy: str = "") -> Any:
+    """What a JSON text holds. Raises RaigenError, with the `source`, the place and the `remedy`, where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is broken ({error})"
+        raise RaigenError(f"{source}: expected whole JSON; {why}. {remedy}".rstrip(" .")) from error
+
+
+def object_of(path: Path, *keys: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises RaigenError as `json_of` does, and unless it has all `keys`."""
+    found = json_of(path)
+    if not isinstance(found, dict) or not found.keys() >= set(keys):
+        has = f"the keys {', '.join(found) or 'none'}" if isinstance(found, dict) else type(found).__name__
+        raise RaigenError(f"{path}: expected a JSON object{' with ' if keys else ''}{', '.join(keys)}; found {has}")
+    return found
+
+
+def rows_of(path: Path, columns: Collection[str], one_of: Collection[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file, by column, each with the number of its line.
+
+    Raises RaigenError as `text_of` does, where one of `columns` or each of `one_of` is missing, and where a row cannot
+    be read.
+    """
+    rows = csv.DictReader(io.StringIO(text_of(path)))
+    found = [name.strip() for name in rows.fieldnames or ()]
+    missing = [name for name in columns if name not in found]
+    if one_of and not set(one_of) & set(found):
+        missing.append(" or ".join(one_of))
+    if missing:
+        wanted = ", ".join([*columns, *([" or ".join(one_of)] if one_of else [])])
+        raise RaigenError(f"{path}: expected the columns {wanted}, with commas between them; {missing[0]} is missing, "
+                          f"found {', '.join(found) or 'none'}")  # fmt: skip
+    rows.fieldnames = found
+    try:
+        for row in rows:
+            yield rows.line_num, {name: value or "" for name, value in row.items() if isinstance(name, str)}
+    except csv.Error as error:
+        raise RaigenError(
+            f"{path}: expected a table in CSV; line {rows.line_num + 1} cannot be read ({error})"
+        ) from error
+
+
+@contextmanager
+def shaped(source: object, expected: str, remedy: str = "") -> Iterator[None]:
+    """Raises RaigenError where what was read has another shape than the code inside needs: keys that are missing or
+    unknown, values of another type."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        if isinstance(error, RaigenError):
+            raise
+        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise RaigenError(f"{source}: expected {expected}; {why}. {remedy}".rstrip(" .")) from error

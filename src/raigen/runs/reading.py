@@ -1,0 +1,84 @@
+"""Reads the files of a run: each is whole and of the right shape, or an error says how to make it again."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raigen.config import parsed, shaped, text_of
+from raigen.errors import RaigenError
+from raigen.runs.files import sha256
+from raigen.runs.folder import Folder
+from raigen.runs.records import Sample
+
+if TYPE_CHECKING:
+    import torch
+
+
+class RunFiles(Folder):
+    """The folder of a run, as far as reading its files goes."""
+
+    def read_text(self, path: Path, stage: str) -> str:
+        """The text of a file that `stage` makes.
+
+        Raises RaigenError with the command that makes it when it is missing.
+        """
+        self.require_file(path, stage)
+        return text_of(path)
+
+    def read_lines(self, path: Path, stage: str) -> list[dict[str, Any]]:
+        """The entries of a JSONL file that `stage` makes. Raises RaigenError as `read_text` does, and for a line that
+        is no JSON object."""
+        lines = self.read_text(path, stage).split("\n")  # not splitlines: a text may hold U+2028
+        with self.shaped(path, stage):
+            return [dict(parsed(line, str(path), self._remedy(stage))) for line in lines if line]
+
+    def read_json(self, path: Path, stage: str) -> Any:
+        """What a JSON file that `stage` makes holds. Raises RaigenError as `read_text` does."""
+        return parsed(self.read_text(path, stage), str(path), self._remedy(stage))
+
+    def shaped(self, path: Path, stage: str) -> AbstractContextManager[None]:
+        """Raises RaigenError, saying how to make the file of `stage` again, where the code inside needs another
+        shape."""
+        return shaped(path, f"what raigen {stage} writes", self._remedy(stage))
+
+    def _remedy(self, stage: str) -> str:
+        if stage == "amplify":
+            return "Make it again with: the same amplify command"
+        redo = "" if stage == "capture" else f" --redo {stage}"  # a capture keeps the images that are whole
+        return f"Make it again with: raigen {stage} {self.dir}{redo}"
+
+    def read_tensors(self, path: Path, stage: str) -> dict[str, "torch.Tensor"]:
+        """The tensors of a safetensors file that `stage` makes. Raises RaigenError when it is missing or broken."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self.require_file(path, stage)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise RaigenError(
+                f"{path}: expected a whole safetensors file; it is broken ({error}). {self._remedy(stage)}"
+            ) from error
+
+    def read_array(self, path: Path, name: str) -> Any:
+        """A tensor of a file that discovery makes, as an array. Raises RaigenError as `read_tensors` does."""
+        with self.shaped(path, "discover"):
+            return self.read_tensors(path, "discover")[name].numpy()
+
+    def read_image(self, sample: Sample, stage: str = "capture") -> Any:
+        """The RGB image of a sample. Raises RaigenError when its file is missing or not the one that was written."""
+        from PIL import Image
+
+        path = self.dir / sample.file
+        if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
+            state = "is not the file that was written" if path.is_file() else "is missing"
+            remedy = self._remedy(stage)
+            if stage == "capture" and path.is_file():
+                remedy = remedy.replace("with:", "with: delete it, then")  # the capture looks at sizes alone
+            raise RaigenError(f"{path} (seed {sample.seed}) {state}. {remedy}")
+        return Image.open(path).convert("RGB")
+
+    def require_file(self, path: Path, stage: str) -> None:
+        """Raises RaigenError, saying what makes it, when a file of `stage` is missing."""
+        if not path.is_file():
+            raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")

@@ -1,0 +1,245 @@
+"""Before the first image: a pipeline that does not do what the settings say is refused by name."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import (
+    DDPMScheduler,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+    PixArtAlphaPipeline,
+    StableDiffusionPAGPipeline,
+)
+
+from raigen.config import CaptureConfig, TrainConfig
+from raigen.diffusion.capture import capture_batches
+from raigen.diffusion.checks import check_guidance, check_repeatable, unread_tokens, watched
+from raigen.diffusion.generation import Settings, defaults, generate, layout_of
+from raigen.diffusion.hookpoints import find_hookpoint
+from raigen.diffusion.hooks import TokenLayout
+from raigen.diffusion.loading import load_pipeline
+from raigen.errors import RaigenError
+from raigen.runs.run import Run
+from tests.diffusion.test_families import rough
+from tests.support.families import flux, pixart, qwen_image, sana
+from tests.support.tiny import drained, stable_diffusion, stable_diffusion_3, tokenizer
+
+PROMPT = "a b"
+
+
+def quiet(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    rough(pipe)
+    return pipe
+
+
+def calls_in(pipe, settings, denoiser="transformer") -> int:
+    """How often a call for one image calls the denoiser."""
+    calls = []
+    handle = pipe.components[denoiser].register_forward_pre_hook(lambda *args: calls.append(1))
+    generate(pipe, PROMPT, [3], settings)
+    handle.remove()
+    return len(calls)
+
+
+def test_true_guidance_is_what_the_settings_say():
+    pipe = quiet(qwen_image())
+    config = CaptureConfig(PROMPT, num_inference_steps=2, height=64, width=64)
+    settings = defaults(pipe, None, config)
+    assert (settings.true_cfg_scale, settings.negative_prompt) == (4.0, " ")
+    assert calls_in(pipe, settings) == 2 * 2
+    plain = defaults(pipe, None, CaptureConfig(PROMPT, num_inference_steps=2, height=64, width=64, true_cfg_scale=1.0))
+    assert plain.negative_prompt is None and calls_in(pipe, plain) == 2
+    pipe = quiet(flux())
+    for options, n_calls in (({"true_cfg_scale": 4.0}, 4), ({}, 2)):
+        given = CaptureConfig(PROMPT, num_inference_steps=2, height=32, width=32, **options)
+        assert calls_in(pipe, defaults(pipe, None, given)) == n_calls
+
+
+def test_guidance_without_effect_is_refused(tmp_path):
+    pipe = quiet(flux())
+    config = CaptureConfig(PROMPT, num_inference_steps=2, height=32, width=32, negative_prompt="blurry")
+    with pytest.raises(RaigenError, match=r"negative_prompt: FluxPipeline .* give a true_cfg_scale above 1"):
+        next(capture_batches(Run.create(tmp_path / "flux"), config, pipe=pipe))
+    pipe = quiet(stable_diffusion())
+    config = CaptureConfig(PROMPT, num_inference_steps=2, guidance_scale=1.0, negative_prompt="blurry")
+    with pytest.raises(RaigenError, match=r"negative_prompt: StableDiffusionPipeline .* a guidance_scale above 1"):
+        next(capture_batches(Run.create(tmp_path / "sd"), config, pipe=pipe))
+    layout = TokenLayout(0, 0, 0, (1, 1), 1)
+    with pytest.raises(RaigenError, match=r"true_cfg_scale: .* 4 has no effect; give a negative_prompt"):
+        check_guidance(pipe, Settings(1, 1.0, 8, 8, true_cfg_scale=4.0), layout)
+    check_guidance(pipe, Settings(1, 1.0, 8, 8, "blurry"), layout._replace(n_branches=2))
+    check_guidance(pipe, Settings(1, 1.0, 8, 8, ""), layout)
+
+
+def test_a_scheduler_that_draws_outside_the_generator_is_refused_by_name(tmp_path):
+    pipe = quiet(stable_diffusion_3())
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
+    run = Run.create(tmp_path / "run")
+    config = CaptureConfig(PROMPT, num_inference_steps=4, guidance_scale=1.0, height=16, width=16)
+    with pytest.raises(RaigenError, match=r"scheduler: FlowMatchEulerDiscreteScheduler of StableDiffusion3Pipeline "
+                                          r"draws noise that does not come from an image's seed"):  # fmt: skip
+        drained(capture_batches(run, config, pipe=pipe))
+    assert not run.images_dir.exists()
+
+
+@pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerAncestralDiscreteScheduler, LCMScheduler])
+def test_a_scheduler_that_draws_from_the_generator_is_taken(scheduler):
+    pipe = quiet(stable_diffusion())
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    settings = Settings(3, 2.0, 16, 16)
+    with watched() as draws:
+        generate(pipe, PROMPT, [3], settings)
+    assert not draws.any
+    check_repeatable(pipe, PROMPT, 3, settings)
+
+
+def test_harmless_draws_are_no_reason_to_refuse():
+    pipe = quiet(stable_diffusion())
+
+    def draw(module, args):
+        torch.rand(3)
+
+    handle = pipe.unet.register_forward_pre_hook(draw)
+    settings, state = Settings(3, 2.0, 16, 16), torch.get_rng_state()
+    with watched() as draws:
+        check_repeatable(pipe, PROMPT, 3, settings)
+    assert not draws.any and torch.equal(state, torch.get_rng_state())  # a check leaves no trace
+    with watched() as draws:
+        generate(pipe, PROMPT, [3], settings)
+    handle.remove()
+    assert draws.any
+
+
+def test_a_denoiser_that_also_sees_other_images_is_refused():
+    pipe = quiet(stable_diffusion())
+    settings = Settings(3, 2.0, 16, 16)
+    layout_of(pipe, PROMPT, settings, find_hookpoint(pipe))
+    scheduler, step = pipe.scheduler, pipe.scheduler.step
+
+    def stepped(output, timestep, sample, **options):
+        pipe.unet(sample + 0.5, timestep, torch.zeros(1, 24, 16))
+        return step(output, timestep, sample, **options)
+
+    scheduler.step = stepped
+    with pytest.raises(
+        RaigenError, match=r"called its denoiser on 6 different noisy images in 3 steps, as self-attention"
+    ):
+        generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe))
+
+
+def test_what_computes_attention_is_put_back():
+    plain = stable_diffusion()
+    parts = {name: part for name, part in plain.components.items() if name != "image_encoder"}
+    pipe = quiet(StableDiffusionPAGPipeline(**parts, requires_safety_checker=False, pag_applied_layers=["mid"]))
+    before = dict(pipe.unet.attn_processors)
+    generate(pipe, PROMPT, [3], Settings(3, 2.0, 16, 16), find_hookpoint(pipe))
+    assert pipe.unet.attn_processors == before
+    pipe(PROMPT, num_inference_steps=2, pag_scale=0.0, height=16, width=16)
+
+
+@pytest.mark.parametrize(
+    ("make", "multiple"),
+    [(sana, 32), (lambda: pixart(PixArtAlphaPipeline), 16), (stable_diffusion_3, 8), (stable_diffusion, 8)],
+)
+def test_a_size_that_does_not_fit_is_refused(make, multiple):
+    pipe = make()
+    for size in (multiple, 3 * multiple):
+        assert defaults(pipe, None, CaptureConfig(PROMPT, height=size, width=size)).height == size
+    for size in (multiple // 2, 3 * multiple // 2):
+        with pytest.raises(
+            RaigenError, match=rf"height: {type(pipe).__name__} takes a multiple of {multiple} pixels; got"
+        ):
+            defaults(pipe, None, CaptureConfig(PROMPT, height=size, width=4 * multiple))
+
+
+def test_images_of_another_size_are_refused():
+    pipe = quiet(flux())
+    with pytest.raises(RaigenError, match=r"height: FluxPipeline makes images of 32 x 32 pixels .* where 34 x 34 were"):
+        generate(pipe, PROMPT, [3], Settings(1, 3.5, 34, 34))
+
+
+def test_a_prompt_that_does_not_fit_is_said(sd_folder, tmp_path):
+    pipe = load_pipeline(str(sd_folder), "cpu")  # 24 tokens: 22 letters
+    assert [unread_tokens(pipe, "a" * n) for n in (21, 22, 23, 40)] == [0, 0, 1, 18]
+    short, long = (generate(pipe, "a" * n, [3], Settings(2, 2.0, 16, 16)).images[0] for n in (30, 40))
+    assert short.tobytes() == long.tobytes()
+    config = CaptureConfig("a" * 40, str(sd_folder), device="cpu")
+    first = next(capture_batches(Run.create(tmp_path / "run"), config))
+    assert first.tick.note == ("16 x 16 pixels, 3 steps, guidance 2, float32 on cpu, 16 at once; the model does not "
+                               "read the last 18 tokens of the prompt")  # fmt: skip
+    several = quiet(flux())
+    several.register_modules(tokenizer_2=tokenizer(77))
+    assert unread_tokens(several, "a" * 40) == 0  # the second text encoder reads all of it
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_image(sd_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**6))
+    for options, is_enough in (({}, True), ({"n_images": 2000}, False), ({"n_images": 1000, "store": True}, False)):
+        config = CaptureConfig(PROMPT, str(sd_folder), device="cpu", **options)
+        stage = capture_batches(Run.create(tmp_path / str(options)), config)
+        if is_enough:
+            next(stage)
+            continue
+        with pytest.raises(RaigenError, match=r"images and their activations need 0.0 GB or more, the disk has 0.0 GB"):
+            next(stage)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (TrainConfig(d_sae=8), "k: expected 1 <= k < d_sae = 8; got 8"),
+        (
+            TrainConfig(d_sae=2 * 10**9),
+            r"d_sae: to train 2,000,000,000 neurons for tokens of width 16 takes 1,024.0 GB",
+        ),
+    ],
+)
+def test_an_autoencoder_that_cannot_be_is_told_before_the_first_image(sd_folder, tmp_path, train, message):
+    run, config = Run.create(tmp_path / "run"), CaptureConfig(PROMPT, str(sd_folder), device="cpu")
+    run.begin("capture", config)
+    run.begin("train", train)
+    with pytest.raises(RaigenError, match=message):
+        next(capture_batches(run, config))
+
+
+def test_a_distilled_model_with_the_steps_of_another_is_told(sd_folder, tmp_path):
+    folder = shutil.copytree(sd_folder, tmp_path / "my-sd-turbo")
+    for steps, is_told in ((20, True), (4, False)):
+        config = CaptureConfig(PROMPT, str(folder), device="cpu", num_inference_steps=steps)
+        first = next(capture_batches(Run.create(tmp_path / str(steps)), config))
+        assert ("this looks like a distilled model" in first.tick.note) is is_told
+
+
+def test_a_tokenizer_without_words_is_refused(sd_folder, tmp_path):
+    for missing in ("tokenizer.json", "vocab.json"):
+        folder = shutil.copytree(sd_folder, tmp_path / missing)
+        for path in (folder / "tokenizer").glob("*"):
+            if path.name in ("tokenizer.json", "vocab.json", "merges.txt"):
+                path.unlink()
+    with pytest.raises(RaigenError, match=r"expected a whole diffusers pipeline; its tokenizer knows \d words"):
+        load_pipeline(str(folder), "cpu")
+    shutil.rmtree(folder / "tokenizer")
+    with pytest.raises(RaigenError, match=r"expected a whole diffusers pipeline; "):
+        load_pipeline(str(folder), "cpu")
+
+
+def test_a_variant_that_is_there_is_named(sd_folder, tmp_path):
+    folder = shutil.copytree(sd_folder, tmp_path / "fp16")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(RaigenError, match=r"It has \*\.fp16\.safetensors: add --variant fp16"):
+        load_pipeline(str(folder), "cpu")
+
+
+@pytest.mark.parametrize("make", [flux, stable_diffusion_3])
+def test_a_compiled_transformer_is_heard_as_it_is_uncompiled(make):
+    pipe = quiet(make())
+    settings, path = Settings(2, 2.0, 32, 32), find_hookpoint(pipe).path
+    plain = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe, path))
+    pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    compiled = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe, path))
+    assert torch.equal(plain.activations, compiled.activations)
