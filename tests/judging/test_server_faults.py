@@ -242,7 +242,7 @@ def test_what_is_kept_needs_no_model(server, tmp_path):
     assert known.tokens_in >= 8 * 100 and not ask.plan(address_of(server.model), jobs(), Answers(path)).calls
 
 
-# Nobody else hears of it: keys, proxies, redirects (attacks 5 and 14; fault 26).
+# Nobody else hears of it: keys, redirects (attacks 5 and 14; proxies are in test_proxy.py).
 
 
 def holds_key(folder):
@@ -306,16 +306,6 @@ def test_a_redirect_is_not_followed(server, tmp_path):
         with pytest.raises(RaigenError, match=rf"it sends us elsewhere \(307: no words -> {place}\). If you trust"):
             asked(server, tmp_path)
         assert other.requests == other.checks == [] and len(server.checks) == 1
-
-
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"])
-@pytest.mark.parametrize("place", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "garbage"])
-def test_no_proxy_is_used_and_a_set_one_is_named(server, monkeypatch, name, place):
-    monkeypatch.setenv(name, place)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    assert ask_one(server.url).text == NO
-    with pytest.raises(RaigenError, match=rf"or correct the URL \({name} is set, but raigen uses no proxy\)"):
-        ask_one("http://127.0.0.1:1/v1")
 
 
 def test_a_server_hears_nothing_of_openai(server, monkeypatch):

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import Image
 
 from raigen.config import OPENAI_URL, ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import CutError, Gate, NoReplyError, RefusedError, Reply, count_of, whole
-from raigen.judging.vlm.connection import BrokenError, Connection, Response, SlowError
+from raigen.judging.vlm.connection import BrokenError, Connection, ProxyRefusedError, Response, SlowError
 from raigen.judging.vlm.questions import Question, Token, in_a_line, objects, yes_share
 from raigen.runs.pixels import PIXEL_ART, sized
 
@@ -28,11 +28,11 @@ LADDER = ("json_schema", "structured_outputs", "json_object", "text")  # ways to
 PARAMETERS = ("temperature", "max_tokens", "logprobs")  # that a server may do without
 FORMS = ("response_format", "json_schema", "structured_outputs", "json_object")
 UNSUPPORTED = re.compile("support|allow|permit|unexpected|unknown|unrecogni|extra|valid|forbidden|must|implement", re.I)
-PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 N_ALTERNATIVES = 5  # tokens whose probability is requested; some servers give no more
 RETRIES = 4  # for one question: after Retry-After, else 0.5 s to 8 s, doubling
 LONGEST_WAIT = 120.0  # seconds; a server that wants a longer wait is not asked again
-SHORTEST_KEY = 8  # characters; servers without keys get words such as "none"
+START = "Start it, or correct the URL"
+SHORTEST_KEY = 8  # characters of what is masked; servers without keys get words such as "none"
 
 
 class Server:
@@ -40,7 +40,7 @@ class Server:
 
     The key comes from OPENAI_API_KEY for OpenAI and from RAIGEN_API_KEY for every other server, so that no server gets
     the key of another. `rung` is the entry of LADDER that worked before, None to find it. Threads may share it. Raises
-    RaigenError when OpenAI's key is missing, or a key cannot be sent.
+    RaigenError when OpenAI's key is missing, or a key cannot be sent, or the environment's proxy cannot be used.
     """
 
     def __init__(self, address: ModelAddress, timeout: float, rung: str | None = None, retries: int = RETRIES):
@@ -52,6 +52,11 @@ class Server:
             raise RaigenError(f"{address.name}: expected a key of plain letters in {variable}; it holds others")
         self._variable, self._address, self._retries = variable, address, retries
         self._connection = Connection(address.endpoint, timeout)
+        proxy = self._connection.proxy
+        self._through, self._remedy = (f" through {proxy}", f". {proxy.remedy}") if proxy else ("", "")
+        self._via = self._through if self._connection.is_in_clear else ""  # an answer may then be the proxy's own
+        secrets = (self._key, *(proxy.secrets if proxy else ()))
+        self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_KEY]
         self._rung = rung if rung in LADDER else None
         self._refused: frozenset[str] = frozenset()  # parameters that this server does not take
         self._has_answered, self._answered_before = False, rung is not None
@@ -124,14 +129,17 @@ class Server:
             seconds: float = min(0.5 * 2**attempt, 8.0)
             try:
                 response = self._connection.post("/chat/completions", body, headers)
+            except ProxyRefusedError as error:
+                self._refused_by_proxy(self._said(error) + self._through)
             except SlowError as error:
-                failure, advice = str(error), "A slow server needs a longer --timeout"
+                failure, advice = f"{error}{self._through}", f"A slow server needs a longer --timeout{self._remedy}"
             except BrokenError as error:
-                failure, advice = self._said(error), f"Start it, or correct the URL{_proxy_note()}"
+                failure, advice = self._said(error) + self._through, START + self._remedy
             else:
                 if response.status == 200:
                     return self._parsed(response)
-                failure, advice = self._passing(response), ""
+                failure = self._passing(response)
+                advice = START + self._remedy if self._via and response.status >= 500 else ""
                 seconds = retry_after(response, seconds)
                 if seconds > LONGEST_WAIT:
                     raise NoReplyError(f"{failure} (it wants to be asked again in {seconds:,.0f} s)")
@@ -150,14 +158,14 @@ class Server:
             completion = None
         if not isinstance(completion, dict) or not completion.get("choices"):
             said = self._said(words_of(response.body))[:100]
-            raise NoReplyError(f"expected a chat completion; got {said!r}")
+            raise NoReplyError(f"expected a chat completion{self._via}; got {said!r}")
         self._has_answered = True
         return completion
 
     def _passing(self, response: Response) -> str:
         """What a server says of a fault that may pass. Raises RefusedError for one that will not."""
         words = words_of(response.body)
-        said = self._said(f"{response.status}: {words or 'no words'}")
+        said = self._said(f"{response.status}{self._via}: {words or 'no words'}")
         code = code_of(response.body)
         may_pass = response.status in (408, 409, 429) or response.status >= 500
         if not may_pass or code == "insufficient_quota" or unsupported(words, PARAMETERS + FORMS):
@@ -171,23 +179,32 @@ class Server:
             self._give_up(f"expected an answer from {self._address.endpoint}; it sends us elsewhere ({error}). If you "
                           "trust that place, name it in the address")  # fmt: skip
         is_first = not (self._has_answered or self._answered_before or unsupported(error.words, FORMS))
+        if self._via and (error.status == 407 or (error.status in (403, 404) and is_first)):
+            self._refused_by_proxy(str(error))
         if error.status == 401 or error.code == "insufficient_quota" or (error.status in (403, 404) and is_first):
             self._give_up(
                 f"expected {self._address.endpoint} to take the model {self._address.model!r} and the key in "
                 f"{self._variable} ({'set' if self._key else 'not set'}); it says: {error}"
             )
 
-    def _give_up(self, reason: str) -> None:
+    def _refused_by_proxy(self, said: str) -> NoReturn:
+        """Raises RaigenError for a refusal of the proxy, which may be the server's own if it is asked in the clear."""
+        login = ". In that variable, the proxy expects http://USER:PASSWORD@HOST:PORT" if said.startswith("407") else ""
+        self._give_up(f"expected an answer from {self._address.endpoint}; got {said}{login}{self._remedy}")
+
+    def _give_up(self, reason: str) -> NoReturn:
         """Raises RaigenError with the reason, and remembers it for the questions that wait."""
         self._over = RaigenError(f"{self._address.name}: {reason}")
         raise self._over
 
     def _said(self, words: object) -> str:
-        """The words of a server or of an error in one short line, without the key, which some servers repeat."""
+        """The words of a server or of an error in one short line, without what is secret, which some servers repeat."""
         return self._masked(in_a_line(str(words)))[:300]
 
     def _masked(self, text: str) -> str:
-        return text.replace(self._key, "***") if len(self._key) >= SHORTEST_KEY else text
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 def data_uri(image: Image.Image) -> str:
@@ -247,12 +264,6 @@ def retry_after(response: Response, seconds: float) -> float:
     except (ValueError, TypeError, OverflowError):
         return seconds
     return wanted if wanted > 0 else seconds
-
-
-def _proxy_note() -> str:
-    """That a proxy is set in the environment, if one is: only the host that was named is spoken to."""
-    found = next((name for name in PROXIES if os.environ.get(name)), None)
-    return f" ({found} is set, but raigen uses no proxy)" if found else ""
 
 
 def reply_of(completion: dict[str, Any], rung: str, gate: Gate, room: int) -> Reply:
