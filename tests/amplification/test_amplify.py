@@ -107,7 +107,8 @@ def bytes_of(run, point):
 
 @pytest.mark.parametrize("method", ["steer", "set"])
 def test_strength_zero_is_the_twin_bit_for_bit_and_more_is_not(run, made, method):
-    (entry,) = raigen.amplify(run, attribute=1, method=method, strength=(0, 4), n_images=N, batch_size=4)
+    judge = ("python:tests.support.bright_judge:shows",)
+    (entry,) = raigen.amplify(run, attribute=1, method=method, strength=(0, 4), n_images=N, batch_size=4, judge=judge)
     zero, four = entry["points"]
     assert bytes_of(run, zero) == bytes_of(run, entry["base"]) and zero["fidelity"]["mean"] == pytest.approx(1)
     assert zero["gain"]["difference"] == 0 and zero["diversity"] == entry["base"]["diversity"]
@@ -343,7 +344,7 @@ def gone(run, stage):
         (["--attribute", "3", "--method", "prompt"], None, "attribute: 3 has no label, so no judge can look for it"),
         (["--attribute", "3"], None, "attribute: 3 has no label, so no judge can look for it"),
         (["--attribute", "1"], lambda run: gone(run, "train"), "train has not finished; run: raigen train "),
-        (["--attribute", "1"], lambda run: shutil.rmtree(run.sae_dir), "expected config.json and model.safetensors; "),
+        (["--attribute", "1"], lambda run: shutil.rmtree(run.sae_dir), "expected a whole autoencoder; it is broken "),
         (["--attribute", "1"], lambda run: run.forget("annotate"), "annotate has not finished; run: raigen annotate "),
         (["--attribute", "1"], lambda run: run.write_attributes([]), "discovery listed no attribute"),
     ],

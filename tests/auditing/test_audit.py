@@ -229,7 +229,8 @@ def whole(sd_folder, clip_folder, tmp_path_factory):
 def test_an_audit_of_a_real_pipeline_ends_in_a_report_and_nothing_but_our_lines(whole):
     _, run, out, err = whole
     assert out.splitlines()[-1] == f"report: {run.report_path}"
-    first, *lines = err.splitlines()
+    few, first, *lines = err.splitlines()
+    assert few.startswith("50 images are few: ")
     assert first == "capture: 16 x 16 pixels, 3 steps, guidance 2, float32 on cpu, 16 at once"
     assert [line.split(": done in ")[0] for line in lines] == list(STAGES)
     assert "\x1b" not in out + err

@@ -124,7 +124,8 @@ def test_the_command_line_makes_a_study(stages, tmp_path, capsys, monkeypatch):
     row = "a photo of a nurse  │ b     │      1 │     1 │ a cat  │ 1.0% [0.3%, 2.9%] │ a-photo-of-a-nurse--b  "
     assert row in out and out.endswith("what the models differ in: raigen compare studies/a-photo-of-a-doctor\n")
     head = "1 of 4, “a photo of a doctor” with a: capture: "
-    assert err.splitlines()[0] == f"{head}working" and err.splitlines()[1].startswith(f"{head}done in ")
+    few, begun, done, *_ = err.splitlines()
+    assert few.startswith("60 images are few: ") and begun == f"{head}working" and done.startswith(f"{head}done in ")
     assert cli.main(args) == 0
     again = capsys.readouterr()
     assert again.out == out

@@ -181,5 +181,5 @@ def test_missing_and_broken_files_are_named(tmp_path):
             from_file(tmp_path / name)
     (tmp_path / "config.json").write_text("{")
     torch.save({}, tmp_path / "ae.pt")
-    with pytest.raises(RaigenError, match=r"config\.json: expected JSON"):
+    with pytest.raises(RaigenError, match=r"config\.json: expected whole JSON"):
         from_file(tmp_path / "ae.pt")

@@ -101,7 +101,7 @@ def test_a_broken_checkpoint_costs_the_training_only(config, whole, tmp_path, mo
 def test_autoencoders_of_other_seeds_are_trained_beside_the_first(config, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "CHECKPOINT_SECONDS", 0.0)
     both = AuditConfig.of("a photo of a doctor", model=config.capture.model, n_images=N_IMAGES, batch_size=8,
-                          n_seeds=2, **TRAIN)  # fmt: skip
+                          embedder=config.discover.embedder, n_seeds=2, **TRAIN)  # fmt: skip
     streamed(both, tmp_path / "run", 5)
     run = streamed(both, tmp_path / "run")
     assert all(torch.equal(value, weights(run)[name]) for name, value in weights(whole).items())  # the first alone
@@ -119,7 +119,7 @@ def test_autoencoders_of_other_seeds_are_trained_beside_the_first(config, whole,
 def test_scaled_inputs_are_resumed_and_folded_into_weights_for_the_last_step(config, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "CHECKPOINT_SECONDS", 0.0)
     scaled = AuditConfig.of("a photo of a doctor", model=config.capture.model, n_images=N_IMAGES, batch_size=8,
-                            input_scaling=True, **TRAIN)  # fmt: skip
+                            embedder=config.discover.embedder, input_scaling=True, **TRAIN)  # fmt: skip
     undisturbed = streamed(scaled, tmp_path / "undisturbed")
     streamed(scaled, tmp_path / "run", 5)
     run = streamed(scaled, tmp_path / "run")

@@ -290,7 +290,9 @@ def presence(rate: Presence | None) -> str:
     >>> presence(Presence(0.02, 0.01, 0.04, 6, 300, 0, "clip", "95 % Wilson"))
     '2.0% [1.0%, 4.0%]'
     """
-    return "not measured" if rate is None else rate_text(rate)
+    if rate is None:
+        return "not measured"
+    return rate_text(rate) if rate.n else "unscored"
 
 
 def _suggested(attribute: RareAttribute) -> str:
