@@ -25,15 +25,16 @@ from benchmarks.common.intervals import ANY, COUNT, SHARE, interval_of, median_i
 from benchmarks.common.results import RESULTS
 from benchmarks.common.world import WORLD
 from raigen.discovery.embeddings import Embedder
-from raigen.judging.clip_judge import NAME, direction_of, threshold_of
+from raigen.judging.clip_judge import direction_of, threshold_of
 from raigen.judging.rates import presence_of
-from raigen.runs.files import write_text
+from raigen.runs.files import csv_text, write_text
 from raigen.runs.records import Presence
 from raigen.world.attributes import VALUES
 from raigen.world.truth import SHARED_BY_AT_LEAST
 
 LEAST, MOST = 0.005, 0.05  # of the true rates that count
 N_KNOWN, N_DRAWS = 10, 3
+SAID = ("rate", "low", "high", "hits", "n", "mode")  # of what CLIP says, in clip_rates.csv
 INDEX_OF = {value.phrase: index for index, value in enumerate(VALUES)}
 
 
@@ -44,7 +45,7 @@ class Options:
     work: Path = Path("bench-work/names")
     """Folder of the audits, MODEL/PROFESSION/run, which the benchmark of names uses, too; missing ones are made."""
     results: Path = RESULTS
-    """Where clip_rates.json goes."""
+    """Where clip_rates.json and clip_rates.csv go."""
     prompts: tuple[str, ...] = field(default=WORLD.prompts)
     """Prompts of the portraits world."""
     models: tuple[str, ...] = field(default=MODELS)
@@ -89,9 +90,11 @@ def main(options: Options) -> None:
         case for case in groups["listed, others"] if case.top_share >= SHARED_BY_AT_LEAST
     ]
     result = {name: measures(group) for name, group in groups.items()}
-    rows = [case._asdict() | {"said": vars(case.said)} for case in cases]
-    write_text(options.results / "clip_rates.json", json.dumps(without_nan({"judge": NAME, "means": result}) | {
-        "cases": rows}, indent=1) + "\n")  # fmt: skip
+    write_text(options.results / "clip_rates.json", json.dumps(without_nan(result), indent=1) + "\n")
+    rows = [case._asdict() | {name: getattr(case.said, name) for name in SAID} for case in cases]
+    columns = [*Case._fields[:4], *SAID, *Case._fields[5:]]
+    rows = [{name: row[name] for name in columns} for row in rows]
+    write_text(options.results / "clip_rates.csv", csv_text(columns, rows))
     for name, found in result.items():
         print(name, *(f"{key} {shown(value)}" for key, value in found.items()), sep="\n  ")
 

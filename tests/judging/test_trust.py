@@ -7,6 +7,7 @@ import pytest
 
 from raigen.cli.tables import print_trust
 from raigen.judging import trust
+from raigen.judging.clip_judge import NAME
 from raigen.judging.review import digest, review, tasks
 from raigen.judging.trust import disagreements, known_error, ways
 from raigen.runs.run import Run
@@ -71,3 +72,16 @@ def test_a_known_error_stands_beside_the_rate(run, monkeypatch, capsys):
     assert "Known error of portraits judge" in text
     print_trust(run)
     assert "Known error of portraits judge: 0.1 points too high on average." in capsys.readouterr().out
+
+
+def test_the_known_error_of_clip_is_what_was_measured():
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "clip_rates.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    named, every = found["listed, rightly named, others"], found["listed, others"]
+    text = trust.KNOWN_ERRORS[NAME]
+    assert f"off by {named['absolute error']['mean']:.2f} points" in text
+    assert f"{named['more than twice']['mean']:.0%}".replace("%", " %") + " of them were more than twice" in text
+    assert f"{named['interval holds the true rate']['mean']:.0%}".replace("%", " %") + " of the intervals" in text
+    assert named["error"]["low"] < 0 < named["error"]["high"] and every["error"]["mean"] > 0
+    assert f"off by {every['absolute error']['mean']:.2f} points" in text
+    assert f"{every['more than twice']['mean']:.0%}".replace("%", " %") + " were more than twice" in text
