@@ -317,7 +317,7 @@ def test_a_name_that_other_images_deny_is_no_name(tmp_path: Path) -> None:
     assert f"is “{third.label}”" not in text and "Of 2 attributes that were measured" in text
     assert text.count(f"perhaps {third.label}") >= 3 and text.count("Not confirmed: ") == 1
     assert "“grey hair” shows in 1 of 9 other images in which the neuron fires strongly and in 30 of 300 fresh" in text
-    assert "not surely more often, so it does not hold (a further try, at 97.5 % confidence)." in text
+    assert "not significantly more often, so it does not hold (a further try, at 97.5 % confidence)." in text
     assert "in 30 of 300 fresh images: at least 4.6 times as often, so the name holds." in text
     assert text.count("The name covers more than the neuron: ") == 1
     row = re.findall(r"<tr data-words.*?</tr>", run.report().read_text(), re.S)[2]
