@@ -205,7 +205,7 @@ def test_a_model_is_shown_two_plain_images_before_its_first_use(server, tmp_path
 def test_a_judge_that_sees_no_image_is_refused(server, tmp_path, text):
     server.eyes = lambda request: text
     judge = VlmJudge(address_of(server.model), Answers(tmp_path / "answers.jsonl"), AskConfig(concurrency=8))
-    with pytest.raises(RaigenError, match=r"m at .*: expected a model that sees images; asked for the color of two"):
+    with pytest.raises(RaigenError, match=r"m at .*: expected a model that sees images; asked for the colors of two"):
         judge.verdicts(IMAGES, [Subject("a hat")])
     assert server.requests == []
 
