@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.discovery.false_alarms
 	$(VENV)/bin/python -m benchmarks.discovery.labels
 	$(VENV)/bin/python -m benchmarks.discovery.names
+	$(VENV)/bin/python -m benchmarks.rates.clip
 	$(VENV)/bin/python -m benchmarks.autoencoder.dead
 	$(VENV)/bin/python -m benchmarks.discovery.ablations
 	$(VENV)/bin/python -m benchmarks.discovery.shared_sae
@@ -69,7 +70,9 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.discovery.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.names --prompts "a photo of a doctor" --models portraits --n-images 150 \
-	  --work bench-work/quick/names --results bench-work/quick
+	  --n-fresh-images 100 --work bench-work/quick/names --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.rates.clip --prompts "a photo of a doctor" --models portraits --n-images 150 \
+	  --n-fresh-images 100 --work bench-work/quick/names --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.autoencoder.dead --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.ablations --prompts "a photo of a doctor" --n-images 150 --generation-seeds 1 \

@@ -18,7 +18,6 @@ from raigen.world.judge import judge
 from raigen.world.truth import RARE_SEEN_AT_MOST
 
 MODELS = ("portraits", "portraits-transformer")
-N_FRESH = 1000  # fresh images of each audit
 
 
 class Facts(NamedTuple):
@@ -37,7 +36,7 @@ class Audit(NamedTuple):
 
 
 def audit_of(
-    work: Path, model: str, prompt: str, n_images: int, embedder: Embedder, made_only: bool = False
+    work: Path, model: str, prompt: str, n_images: int, n_fresh: int, embedder: Embedder, made_only: bool = False
 ) -> Audit | None:
     """The audit of a prompt in `work`/MODEL/PROFESSION. A missing one is made; with `made_only` it is None."""
     folder = work / model / prompt.split()[-1]
@@ -54,7 +53,7 @@ def audit_of(
             for stage in ("discover", "annotate"):
                 list(steps(run, stage, getattr(config, stage)))
         audited = _read([run.read_image(sample) for sample in run.samples()], embedder, "a_")
-        np.savez(facts, allow_pickle=False, **audited, **_read(list(_fresh_images(run)), embedder, "f_"))
+        np.savez(facts, allow_pickle=False, **audited, **_read(list(_fresh_images(run, n_fresh)), embedder, "f_"))
     with np.load(facts) as data:
         both = [Facts(np.where(data[f"{side}_readable"][:, None], data[f"{side}_shows"], np.nan), data[f"{side}_clip"])
                 for side in "af"]  # fmt: skip
@@ -66,8 +65,8 @@ def _read(images: Sequence[Image], embedder: Embedder, side: str) -> dict[str, n
     return {f"{side}readable": found.readable, f"{side}shows": found.shows, f"{side}clip": embedder.images(images)}
 
 
-def _fresh_images(run: Run) -> Iterator[Image]:
+def _fresh_images(run: Run, n: int) -> Iterator[Image]:
     capture, pipe = run.config.capture, loader(run)()
-    seeds = [first_seed(capture) + index for index in range(N_FRESH)]
+    seeds = [first_seed(capture) + index for index in range(n)]
     for images in generate_images(pipe, capture.prompt, seeds, defaults(pipe, capture.model, capture), 16):
         yield from images

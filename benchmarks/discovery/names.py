@@ -63,6 +63,8 @@ class Options:
     """Bundled models."""
     n_images: int = 1000
     """Images per prompt."""
+    n_fresh_images: int = 1000
+    """Fresh images per prompt; the check sees the first 300."""
     made_only: bool = False
     """Leave out audits that are not there, instead of making them."""
 
@@ -88,8 +90,9 @@ def main(options: Options) -> None:
     audited: dict[str, list[str]] = {}
     embedder = Embedder("portraits", "cpu")
     for model in options.models:
-        found = (audit_of(options.work, model, prompt, options.n_images, embedder, options.made_only)
-                 for prompt in options.prompts)  # fmt: skip
+        sizes = options.n_images, options.n_fresh_images
+        found = [audit_of(options.work, model, prompt, *sizes, embedder, options.made_only)
+                 for prompt in options.prompts]  # fmt: skip
         cases = [case for case in found if case]
         audited[model] = [case.run.config.capture.prompt for case in cases]
         for arm in ARMS:
@@ -110,7 +113,7 @@ class Recalled:
     name = WorldJudge.name
 
     def __init__(self, case: Audit, embedder: Embedder):
-        self._case, self.texts = case, embedder.texts
+        self._case, self.texts, self.cut_texts = case, embedder.texts, embedder.cut_texts
 
     def verdicts(self, images: Any, subjects: Sequence[Any], tell: Any = None) -> list[Verdicts]:
         """The verdicts of the world's judge."""
@@ -202,7 +205,9 @@ def names_of(case: Audit, arm: str, embedder: Embedder) -> list[Name]:
     """Every listed neuron of an audit with its name before and after the check."""
     (namer, make_judge), run, config = ARMS[arm], case.run, EvaluateConfig()
     before, capture, index_of = namer(case), run.config.capture, run.index_of
-    fresh = [Sample(i, capture.prompt, first_seed(capture) + i, "", "") for i in range(N_FRESH)]
+    fresh = [
+        Sample(i, capture.prompt, first_seed(capture) + i, "", "") for i in range(min(N_FRESH, len(case.fresh.shows)))
+    ]
     scored = scored_labels(run, before, material_of(run), config)
     checking = check_labels(run, make_judge(case, embedder), scored, fresh, config.confidence)
     after = exhausted(checking, lambda _: None).attributes

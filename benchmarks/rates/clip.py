@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common.audits import MODELS, Audit, audit_of
-from benchmarks.common.intervals import ANY, COUNT, SHARE, interval_of, shown, without_nan
+from benchmarks.common.intervals import ANY, COUNT, SHARE, interval_of, median_interval, shown, without_nan
 from benchmarks.common.results import RESULTS
 from benchmarks.common.world import WORLD
 from raigen.discovery.embeddings import Embedder
@@ -30,6 +30,7 @@ from raigen.judging.rates import presence_of
 from raigen.runs.files import write_text
 from raigen.runs.records import Presence
 from raigen.world.attributes import VALUES
+from raigen.world.truth import SHARED_BY_AT_LEAST
 
 LEAST, MOST = 0.005, 0.05  # of the true rates that count
 N_KNOWN, N_DRAWS = 10, 3
@@ -49,7 +50,7 @@ class Options:
     models: tuple[str, ...] = field(default=MODELS)
     """Bundled models."""
     n_images: int = 1000
-    """Audited images per prompt, and as many fresh ones."""
+    """Audited images per prompt."""
     n_fresh_images: int = 1000
     """Fresh images that CLIP judges."""
     made_only: bool = False
@@ -57,7 +58,8 @@ class Options:
 
 
 class Case(NamedTuple):
-    """What CLIP says about one label of one prompt, and the truth: in the judged images, and in all images."""
+    """What CLIP says about one label of one prompt, and the truth: in the judged images, and in all images. `top_share`
+    is the share of the top images that show the label."""
 
     way: str
     prompt: str
@@ -67,6 +69,7 @@ class Case(NamedTuple):
     halfway: float
     true_here: float
     true_rate: float
+    top_share: float
 
 
 def main(options: Options) -> None:
@@ -74,13 +77,17 @@ def main(options: Options) -> None:
     embedder, cases = Embedder("portraits", "cpu"), list[Case]()
     for model in options.models:
         for prompt in options.prompts:
-            audit = audit_of(options.work, model, prompt, options.n_images, embedder, options.made_only)
+            audit = audit_of(options.work, model, prompt, options.n_images, options.n_fresh_images, embedder,
+                             options.made_only)  # fmt: skip
             if audit is not None:
                 cases += cases_of(audit, options.n_fresh_images, embedder)
     groups = {
         f"{way}, {group}": [case for case in cases if case.way == way and (case.prompt in WORLD.chosen_on) == is_chosen]
         for way in ("listed", "known") for group, is_chosen in (("chosen", True), ("others", False))
     }  # fmt: skip
+    groups["listed, rightly named, others"] = [
+        case for case in groups["listed, others"] if case.top_share >= SHARED_BY_AT_LEAST
+    ]
     result = {name: measures(group) for name, group in groups.items()}
     rows = [case._asdict() | {"said": vars(case.said)} for case in cases]
     write_text(options.results / "clip_rates.json", json.dumps(without_nan({"judge": NAME, "means": result}) | {
@@ -105,6 +112,7 @@ def cases_of(audit: Audit, n_fresh: int, embedder: Embedder) -> Iterator[Case]:
             said=presence_of(threshold_of(direction, clip, tops).verdicts(fresh), 0.95),
             halfway=float((fresh @ direction > middle).mean()),
             true_here=float(audit.fresh.shows[:n_fresh, index][is_read].mean()), true_rate=float(true_rates[index]),
+            top_share=float(np.nanmean(audit.audited.shows[tops, index])),
         )  # fmt: skip
 
 
@@ -140,6 +148,8 @@ def measures(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     return {
         "scored": mean(lambda case: case.said.n > 0, rare, SHARE),
         "absolute error": mean(lambda case: 100 * abs(case.said.rate - case.true_here), scored, COUNT),
+        "median absolute error": median_interval(
+            np.array([100 * abs(case.said.rate - case.true_here) for case in scored])),
         "error": mean(lambda case: 100 * (case.said.rate - case.true_here), scored, ANY),
         "more than twice": mean(lambda case: case.said.rate > 2 * case.true_rate, scored, SHARE),
         "less than half": mean(lambda case: case.said.rate < case.true_rate / 2, scored, SHARE),
