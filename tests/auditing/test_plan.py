@@ -64,7 +64,7 @@ def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_
     out = capsys.readouterr().out
     assert "60 of 16 x 16, 3 steps" in out and "unet.mid_block, 4 x 4 tokens of width 16" in out
     assert "2,880 tokens in 12 steps" in out and "(the last step)" in out
-    assert "60 images are few: the list holds what up to 50% of them resemble; with 600 images, up to 5%" in out
+    assert "60 images are few: the list goes up to a frequency of 50%; with 600 images, up to 5%" in out
     assert list(tmp_path.iterdir()) == []
 
 

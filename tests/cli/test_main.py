@@ -302,7 +302,7 @@ def test_the_audit_ends_in_a_table_and_the_path_of_the_report(finished, capsys):
 
 @pytest.mark.parametrize(("flags", "said"), [
     (["--n-images", "200"],
-     "200 images are few: the list holds what up to 15% of them resemble; with 600 images, up to 5%\n"),
+     "200 images are few: the list goes up to a frequency of 15%; with 600 images, up to 5%\n"),
     (["--n-images", "600"], ""),
     (["--n-images", "200", "--max-frequency", "0.2"], ""),
 ])  # fmt: skip

@@ -173,7 +173,7 @@ def test_a_server_that_goes_away_stops_the_run_and_keeps_the_answers(server, ima
         return (handler.send(500, {"error": {"message": "broken"}}, Retry_After="0.01") or True) if late else None
 
     server.fault = fault
-    with pytest.raises(RaigenError, match=r"m at 127\.0\.0\.1:\d+: the last 5 questions came to nothing \(.*broken"):
+    with pytest.raises(RaigenError, match=r"m at 127\.0\.0\.1:\d+: the last 5 questions got no reply \(.*broken"):
         asked(server, images, tmp_path, concurrency=1)
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2 + 4
 

@@ -144,7 +144,7 @@ def test_the_page_says_cost_controls_drift_and_the_verdict(whole: Run) -> None:
     points = [point for entry in entries_of(whole, 1) for point in entry["points"] if point["strength"] == 1]
     other = next(point["halves"][1] for point in points if point["presence"]["rate"] > 0.8)
     cost = other["n"] / other["hits"]
-    assert "chosen on one half of the seeds; these numbers are those of the other half" in text
+    assert "chosen on one half of the seeds; these numbers come from the other half" in text
     assert re.search(
         rf"The cheapest method is suggested prompt, 100 %: .* It takes {cost:.1f} images for each wanted one", text
     )

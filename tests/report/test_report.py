@@ -296,7 +296,7 @@ def test_a_list_without_shown_rare_ones_says_what_is_known(tmp_path: Path) -> No
     )
     write(run)
     text = text_of(run)
-    assert "measured, the rates of 2 could lie under 5 % (some 1,900 fresh images would decide at least half" in text
+    assert "measured, 2 could be under 5 % (about 1,900 fresh images would decide at least half" in text
     assert "at least half of them), 1 is more frequent." in text and "none" not in text.split("measured,")[1][:120]
 
 
@@ -317,7 +317,7 @@ def test_a_name_that_other_images_deny_is_no_name(tmp_path: Path) -> None:
     assert f"is “{third.label}”" not in text and "Of 2 attributes that were measured" in text
     assert text.count(f"perhaps {third.label}") >= 3 and text.count("Not confirmed: ") == 1
     assert "“grey hair” shows in 1 of 9 other images in which the neuron fires strongly and in 30 of 300 fresh" in text
-    assert "not surely more often, so it does not hold (a further try, at 97.5 % confidence)." in text
+    assert "not significantly more often, so it does not hold (a further try, at 97.5 % confidence)." in text
     assert "in 30 of 300 fresh images: at least 4.6 times as often, so the name holds." in text
     assert text.count("The name covers more than the neuron: ") == 1
     row = re.findall(r"<tr data-words.*?</tr>", run.report().read_text(), re.S)[2]
@@ -352,10 +352,7 @@ def test_what_is_not_shown_to_be_rare_is_said_so_in_words(tmp_path: Path) -> Non
     ]
     assert [words for ((_, words),) in cells] == ["yes", "not shown", "yes"]
     text = text_of(run)
-    assert (
-        "Of 3 attributes that were measured, 2 are shown to be under 5 %, the rate of 1 could lie under 5 % (some "
-        in text
-    )
+    assert "Of 3 attributes that were measured, 2 are shown to be under 5 %, 1 could be under 5 % (about " in text
     assert "1,900 fresh images would decide it)." in text
     assert text.count("rate is not shown to be under 5") == 1
 

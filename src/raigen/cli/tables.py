@@ -85,14 +85,14 @@ def few_images(config: AuditConfig) -> str | None:
     """A warning for an audit of so few images that it lists what is not rare, with the number that suffices.
 
     >>> few_images(AuditConfig.of("a photo of a doctor", n_images=200))
-    '200 images are few: the list holds what up to 15% of them resemble; with 600 images, up to 5%'
+    '200 images are few: the list goes up to a frequency of 15%; with 600 images, up to 5%'
     """
     n, rare, discover = config.capture.n_images, config.report.rarer_than, config.discover
     if discover.max_frequency is not None or discover.pruning(MANY).max_frequency > rare:
         return None  # the list ends where the user says, or never ends at what is rare
     enough = next(more for more in range(n, MANY + 1) if discover.pruning(more).max_frequency <= rare)
-    shares = f"{discover.pruning(n).max_frequency:.0%} of them resemble; with {enough:,} images, up to {rare:.0%}"
-    return None if enough == n else f"{n:,} images are few: the list holds what up to {shares}"
+    shares = f"{discover.pruning(n).max_frequency:.0%}; with {enough:,} images, up to {rare:.0%}"
+    return None if enough == n else f"{n:,} images are few: the list goes up to a frequency of {shares}"
 
 
 def print_result(run: Run) -> None:
@@ -123,7 +123,7 @@ def _print_unjudged(run: Run) -> None:
         if found < asked:
             print(
                 f"{file}: {found:,} of {asked:,} verdicts are there (one for each image and label). "
-                f"{run.unjudged_path} lists what is missing; the fresh images stand in {run.fresh_samples_path}, too. "
+                f"{run.unjudged_path} lists what is missing; {run.fresh_samples_path} lists the fresh images, too. "
                 f"Write yes or no into its column shows, add the lines to {file}, and give the same command again"
             )
 

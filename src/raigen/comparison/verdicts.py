@@ -154,7 +154,7 @@ class PooledClipJudge:
         if found:
             return self._pool.threshold(label, self._prompt).verdicts(embeddings)
         if axis is None:
-            return unscored(self.name, len(embeddings), "CLIP can judge only what a run has top images of")
+            return unscored(self.name, len(embeddings), "CLIP judges only attributes that have top images in a run")
         return self._nearest(embeddings, label, axis)
 
     def _nearest(self, embeddings: Float[np.ndarray, "image width"], label: str, axis: Axis) -> Verdicts:

@@ -48,13 +48,13 @@ class AmplifyConfig(AskConfig):
     """Test which attributes are causal: amplify each one, random neurons and random directions, by `steer` or
     `contrast`, and write the results into attributes.json."""
     n_control_neurons: Annotated[int, Ge(2)] = 19
-    """Random neurons of --causal, at least 2; all attributes share their images. A neuron that is no better than random
-    ones passes in at most one of n_control_neurons + 1 cases."""
+    """Random neurons that --causal compares with, at least 2; all attributes share their images. A neuron that is like
+    random neurons passes in at most one of n_control_neurons + 1 cases."""
     n_control_directions: Annotated[int, Ge(2)] = 10
-    """Random directions (or patterns) of --causal for each attribute, at least 2."""
+    """Random directions (or patterns) that --causal compares with, for each attribute; at least 2."""
     n_control_images: Annotated[int, Ge(2)] = 50
-    """Images of each random neuron of --causal, at least 2 and at most n_images: the first seeds. Each random direction
-    has half as many."""
+    """Images of each random neuron of --causal, on the first seeds; at least 2 and at most n_images. Each random
+    direction has half as many."""
     control_seed: Annotated[int, Ge(0)] = 0
     """Seed of the random directions and the random neurons of the controls, 0 or more."""
     judge: tuple[str, ...] = ("auto",)

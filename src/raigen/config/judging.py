@@ -17,7 +17,7 @@ class AskConfig:
     timeout: Annotated[float, Interval(gt=0, le=86400)] = detail(120.0)
     """Seconds to wait for one whole answer, above 0 and up to 86400 (a day)."""
     max_calls: Annotated[int | None, Ge(0)] = detail(None)
-    """Most requests to send before the stage stops, repeated ones included; 0 or more, None is no limit. Answers are
+    """Most requests to send before the stage stops, including repeated ones; 0 or more, None is no limit. Answers are
     kept: the same command continues with the next questions."""
     max_cost: Annotated[float | None, Gt(0)] = detail(None)
     """Most to spend on answers before the stage stops, above 0; None is no limit. Needs price_in or price_out. Answers
@@ -44,8 +44,8 @@ class AnnotateConfig(AskConfig):
     """Phrases that the annotator `clip` chooses from: `auto`, `portraits`, `general`, or a text file with one phrase a
     line. `auto` is `portraits` for the bundled model, else `general`."""
     min_auroc: Annotated[float, Interval(ge=0.5, le=1)] = 0.8
-    """Least AUROC, in [0.5, 1], with which a phrase must separate the neuron's top images from random ones to become
-    its name. Only for the annotator `clip`."""
+    """Least AUROC, in [0.5, 1], with which a phrase must separate the neuron's top images from all others to become its
+    name. Only for the annotator `clip`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,14 +66,14 @@ class EvaluateConfig(AskConfig):
     `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else `clip`. The first one's rate is the presence;
     the rates of the others are shown beside it."""
     attributes: str | None = None
-    """A text file with one attribute a line, to be judged along with the discovered ones."""
+    """A text file with one attribute per line, to be judged along with the discovered ones."""
     calibration: str | None = None
     """A CSV file of images with known answers: columns `judged` and `true` (yes or no), and `label` and `judge` if
     there are several. Rates corrected for the judge's errors are then shown beside the raw ones. The images must be
     drawn at random from the prompt's own images, not selected: neither look-alikes nor easy cases."""
     n_label_images: int = 20
-    """Audited images on which each label is scored, at least 10, or 0 for no scores. The neuron fires in half of them.
-    The images that the label was made from are excluded."""
+    """Audited images in which the neuron fires strongly, at least 10, on which each label is scored; 0 gives no scores.
+    As many are added in which the neuron hardly fires. The images that the label was made from are excluded."""
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals, in (0, 1)."""
 

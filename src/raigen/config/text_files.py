@@ -33,8 +33,8 @@ def text_of(path: Path) -> str:
         raise RaigenError(f"{path}: expected a text in UTF-8; line {line} is in another encoding. Save the file as "
                           "UTF-8") from error  # fmt: skip
     if "\0" in text:
-        raise RaigenError(f"{path}: expected a text in UTF-8; it holds null characters, as other encodings and files "
-                          "that are no text do. Save it as UTF-8")  # fmt: skip
+        raise RaigenError(f"{path}: expected a text in UTF-8; it has null characters, so it is in another encoding, or "
+                          "is not a text. Save it as UTF-8")  # fmt: skip
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

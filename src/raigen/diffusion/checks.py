@@ -47,8 +47,8 @@ def check_repeatable(pipe: DiffusionPipeline, prompt: str, seed: int, settings: 
     if max(high for _, high in channels) > SAME_LEVELS:
         scheduler = type(pipe.components["scheduler"]).__name__
         raise RaigenError(f"scheduler: {scheduler} of {type(pipe).__name__} draws noise that does not come from an "
-                          "image's seed, so no image could be made again. Switch that off (stochastic_sampling, say), "
-                          "or choose another scheduler")  # fmt: skip
+                          "image's seed, so no image could be made again. Switch this off (for example "
+                          "stochastic_sampling), or choose another scheduler")  # fmt: skip
 
 
 def check_guidance(pipe: DiffusionPipeline, settings: Settings, layout: TokenLayout) -> None:
@@ -57,8 +57,8 @@ def check_guidance(pipe: DiffusionPipeline, settings: Settings, layout: TokenLay
         return
     if (settings.true_cfg_scale or 0) > 1:
         raise RaigenError(f"true_cfg_scale: {type(pipe).__name__} called its denoiser without guidance, so "
-                          f"{settings.true_cfg_scale:g} has no effect; give a negative_prompt (a space, say), or a "
-                          "true_cfg_scale of 1")  # fmt: skip
+                          f"{settings.true_cfg_scale:g} has no effect; give a negative_prompt (a space is enough), or "
+                          "a true_cfg_scale of 1")  # fmt: skip
     if settings.negative_prompt:
         scale = "true_cfg_scale" if "true_cfg_scale" in arguments_of(type(pipe)) else "guidance_scale"
         raise RaigenError(f"negative_prompt: {type(pipe).__name__} called its denoiser without guidance, so it has no "

@@ -1,4 +1,4 @@
-"""Names the listed neurons by what tells their top images from random ones of the same prompt."""
+"""Names the listed neurons by what tells their top images from other images of the same prompt."""
 
 import json
 import re

@@ -62,7 +62,7 @@ class ClipJudge:
         audited, index_of = self._run.embeddings(), self._run.index_of
         for subject in subjects:
             if not subject.top_images:
-                found.append(unscored(self.name, len(images), "CLIP can judge only what it has top images of"))
+                found.append(unscored(self.name, len(images), "CLIP judges only attributes that have top images"))
                 continue
             prompt = self._run.config.capture.prompt
             if why := too_long(self.embedder, prompt, [subject.label]):
@@ -87,7 +87,7 @@ def threshold_of(
     if auroc < LEAST_AUROC:
         why_not = f"CLIP does not see it: its AUROC for the neuron's top images is {auroc:.2f}"
     elif mixture.false_share > MOST_FALSE:
-        why_not = f"CLIP cannot tell it from similar images: some {mixture.false_share:.0%} of its yes would be wrong"
+        why_not = f"CLIP cannot tell it from similar images: about {mixture.false_share:.0%} of its hits would be wrong"
     return Threshold(direction, mixture, why_not)
 
 

@@ -136,7 +136,7 @@ def read_ticks(run: Run, path: Path) -> dict[int, dict[str, bool]]:
             or digest(known) != one.sha256
         ):
             raise RaigenError(
-                f"{path}: expected ticks of the images of {run.sheet_path}; those of {one.label!r} are of other "
+                f"{path}: expected ticks of the images of {run.sheet_path}; the ticks of {one.label!r} are of other "
                 "images. Open the sheet again and review the images that it shows now"
             )
         ticks[one.neuron] = {file: file in one.shows for file in files}

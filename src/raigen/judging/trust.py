@@ -78,7 +78,7 @@ def ways(run: Run, place: str) -> list[Way]:
         n = sum(side.n for sides in differ.values() for side in sides)
         found.append(Way("See where the judges disagree", (
             f"{one.yes} and {one.no} disagree in {n:,} verdicts on {_count(len(differ), 'attribute')}. The card of "
-            f"each attribute in report.html shows up to {N_SHOWN} of these images, and who saw it."
+            f"each attribute in report.html shows up to {N_SHOWN} of these images, and which judge saw it."
         )))  # fmt: skip
     judges = dict.fromkeys(p.judge for attribute in run.attributes for p in attribute.presences)
     found += [Way(f"Known error of {judge}", error) for judge in judges if (error := known_error(judge)) is not None]
@@ -89,8 +89,8 @@ def width_text(task: Task, confidence: float) -> str:
     """What a review of one attribute will tell, before it is done."""
     width = 100 * task.expected_width(confidence)
     return (
-        f"If you see it in half of the images in which the judge does, and in no other image, the {100 * confidence:g} "
-        f"% interval will be about {width:.1f} points wide."
+        f"If you see it in half of the images in which the judge sees it, and in no other image, the "
+        f"{100 * confidence:g} % interval will be about {width:.1f} points wide."
     )
 
 
@@ -100,8 +100,8 @@ def _review_text(run: Run, open_tasks: Sequence[Task], place: str) -> str:
     images = _count(max(len(task.images) for task in open_tasks), "image")
     return (
         f"review.html, beside the report, shows {images} of each of {_count(len(open_tasks), 'attribute')}. Tick what "
-        f"you see, download the result, and bring it back: raigen review {place} review.json. If you confirm half of "
-        f"what the judge saw and find nothing that it missed, the new intervals, which include the judge's errors, "
+        f"you see, download the result, and bring it back: raigen review {place} review.json. The new intervals "
+        f"include the judge's errors. If you confirm half of what the judge saw, and find nothing that it missed, they "
         f"will be about {wide} points wide."
     )
 

@@ -83,7 +83,7 @@ def from_file(path: str | Path) -> MatryoshkaSAE:
     broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise RaigenError(
-            f"{path}: expected finite numbers; {broken[0]} holds some that are not. Its training broke down"
+            f"{path}: expected finite numbers; some of {broken[0]} are not finite. Its training broke down"
         )
     if not tensors["threshold"].item() > 0:
         raise RaigenError(f"{path}: expected a threshold above 0; got {tensors['threshold'].item():g}, so it was never "

@@ -264,8 +264,8 @@ class _Asker:
             is_blind = any(read_color(text) != color for color, text in said.items())
             answered = " and ".join(f"{text[:60]!r} for {color}" for color, text in said.items())
             self._sees[size] = RaigenError(
-                f"{self._address.name}: expected a model that sees images; asked for the color of two plain ones, it "
-                f"said {answered}. Choose a vision-language model, and start its server with the part that sees "
+                f"{self._address.name}: expected a model that sees images; asked for the colors of two plain images, "
+                f"it said {answered}. Choose a vision-language model, and start its server with the vision part "
                 "(llama.cpp: --mmproj)"
             ) if is_blind else None  # fmt: skip
         if error := self._sees[size]:
@@ -277,7 +277,7 @@ class _Asker:
             self._refused, self._failed = (self._refused + 1, 0) if error.lives else (self._refused, self._failed + 1)
             refused, failed = self._refused, self._failed
         if failed >= DEAD_AFTER and self._address.kind != "scripted":
-            self._stop(f"the last {failed} questions came to nothing", error)
+            self._stop(f"the last {failed} questions got no reply", error)
         if refused >= REFUSED_AFTER and refused % REFUSED_AFTER == 0:
             if isinstance(error, CutError):
                 self._stop(f"the last {refused} questions got no whole answer", error)
@@ -290,7 +290,7 @@ class _Asker:
             if job.images:
                 fresh.ask(*checks(job.images[0].size)[0][:2], self.gate)
         except NoReplyError as error:
-            self._stop(f"the last {refused} questions were refused, and then one that was answered before", error)
+            self._stop(f"the last {refused} questions were refused, and so was one that was answered before", error)
         self._model = fresh
 
     def _stop(self, what: str, error: NoReplyError) -> None:

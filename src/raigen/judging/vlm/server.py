@@ -49,7 +49,7 @@ class Server:
         if not self._key and address.endpoint == OPENAI_URL:
             raise RaigenError(f"{address.name}: expected a key in the environment; type: export {variable}=...")
         if not (self._key.isascii() and (self._key + "x").isprintable()):
-            raise RaigenError(f"{address.name}: expected a key of plain letters in {variable}; it holds others")
+            raise RaigenError(f"{address.name}: expected a key of plain letters in {variable}; it has other characters")
         self._variable, self._address, self._retries = variable, address, retries
         self._connection = Connection(address.endpoint, timeout)
         proxy = self._connection.proxy
