@@ -144,8 +144,12 @@ def cheapest_of(entries: Sequence[Entry]) -> dict[str, Any] | None:
     }
     if halved:
         hits, n = point["halves"][1]["hits"], point["halves"][1]["n"]
-        low, high, _ = rate_interval(hits, n, entry["setup"].get("confidence", 0.95))
-        row["presence"] = replace(row["presence"], rate=hits / n, low=low, high=high, hits=hits, n=n)
+        confidence = entry["setup"].get("confidence", 0.95)
+        low, high, method = rate_interval(hits, n, confidence)
+        row["presence"] = replace(
+            row["presence"], rate=hits / n, low=low, high=high, hits=hits, n=n, mode="raw",
+            interval=f"{100 * confidence:g} % {method}",
+        )  # fmt: skip
         row["cost"] = _cost(point, point["halves"][1]) if hits else None
     return row
 
