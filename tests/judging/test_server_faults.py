@@ -95,7 +95,9 @@ def test_a_server_that_refuses_all_from_some_point_on_is_found_out(server, tmp_p
     """A key that ends in the middle would else leave thousands of questions unanswered."""
     server.spares_checks = False
     server.fault = lambda request, count, handler: handler.refuse("no credits", 402) if count > 4 else None
-    with pytest.raises(RaigenError, match=r"the last 20 questions were refused, and then one .*before \(402: no cred"):
+    with pytest.raises(
+        RaigenError, match=r"the last 20 questions were refused, and so was one .*before \(402: no cred"
+    ):
         asked(server, tmp_path, concurrency=1)
     assert len(server.requests) == 4 + 20
     server.fault = lambda *_: None

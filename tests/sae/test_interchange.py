@@ -138,12 +138,20 @@ def without(name):
             "got -1, so it was never cal",
         ),
         (lambda sae: reference(sae) | {"threshold": torch.tensor(0.0)}, REFERENCE_CONFIG, "a threshold above 0; got 0"),
-        (lambda sae: reference(sae) | {"threshold": torch.tensor(math.nan)}, REFERENCE_CONFIG, "threshold holds some"),
-        (lambda sae: reference(sae) | {"threshold": torch.tensor(math.inf)}, REFERENCE_CONFIG, "threshold holds some"),
+        (
+            lambda sae: reference(sae) | {"threshold": torch.tensor(math.nan)},
+            REFERENCE_CONFIG,
+            "some of threshold are not finite",
+        ),
+        (
+            lambda sae: reference(sae) | {"threshold": torch.tensor(math.inf)},
+            REFERENCE_CONFIG,
+            "some of threshold are not finite",
+        ),
         (
             lambda sae: reference(sae) | {"b_enc": torch.full((24,), math.nan)},
             REFERENCE_CONFIG,
-            "b_enc holds some that",
+            "some of b_enc are not finite",
         ),
         (reference, REFERENCE_CONFIG | {"input_unit_norm": True}, "has input_unit_norm"),
         (reference, REFERENCE_CONFIG | {"group_sizes": [6, 8]}, "fit each other; group_sizes: expected"),
