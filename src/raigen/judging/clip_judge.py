@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.judging.mixture import Mixture, mixture_of
-from raigen.judging.protocol import Images, Subjects, Verdicts, unscored, without_black
+from raigen.judging.protocol import Images, Subject, Subjects, Verdicts, unscored, without_black
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
 
@@ -50,6 +50,12 @@ class ClipJudge:
 
     def __init__(self, run: Run):
         self._run = run
+        self._thresholds = dict[Subject, Threshold | str]()
+
+    @cached_property
+    def _audited(self) -> tuple[Float[np.ndarray, "image width"], dict[str, int]]:
+        """The embeddings of the audited images, and the index of each file among them."""
+        return self._run.embeddings(), self._run.index_of
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -59,25 +65,28 @@ class ClipJudge:
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The verdicts of each subject's threshold. There is no progress to tell."""
         found, embeddings = [], self.embedder.images(images)
-        audited, index_of = self._run.embeddings(), self._run.index_of
         for subject in subjects:
-            if not subject.top_images:
-                found.append(unscored(self.name, len(images), "CLIP judges only attributes that have top images"))
-                continue
-            prompt = self._run.config.capture.prompt
-            if why := too_long(self.embedder, prompt, [subject.label]):
-                found.append(unscored(self.name, len(images), why))
-                continue
-            direction = direction_of(self.embedder, prompt, subject.label)
-            tops = [index_of[file] for file in subject.top_images]
-            found.append(threshold_of(direction, audited, tops).verdicts(embeddings))
+            if subject not in self._thresholds:  # a fit takes longer than judging some images
+                self._thresholds[subject] = self._threshold(subject)
+            known = self._thresholds[subject]
+            found.append(unscored(NAME, len(images), known) if isinstance(known, str) else known.verdicts(embeddings))
         return without_black(images, found)
+
+    def _threshold(self, subject: Subject) -> Threshold | str:
+        """The threshold of an attribute, or why it has none."""
+        if not subject.top_images:
+            return "CLIP judges only attributes that have top images"
+        prompt, (audited, index_of) = self._run.config.capture.prompt, self._audited
+        if why := too_long(self.embedder, prompt, [subject.label]):
+            return why
+        direction = direction_of(self.embedder, prompt, subject.label)
+        return threshold_of(direction, audited, [index_of[file] for file in subject.top_images])
 
 
 def threshold_of(
     direction: Float[np.ndarray, " width"], embeddings: Float[np.ndarray, "image width"], tops: Sequence[int]
 ) -> Threshold:
-    """The threshold of a label along its direction, from images of which `tops` are known to show it."""
+    """The threshold of a label along its direction. The images at the indices `tops` are known to show the label."""
     similarity = embeddings @ direction
     is_top = np.zeros(len(similarity), bool)
     is_top[list(tops)] = True
