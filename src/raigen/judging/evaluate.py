@@ -1,13 +1,14 @@
 """Measures how often fresh images show each named attribute."""
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config import EvaluateConfig
 from raigen.discovery.codes import fires
@@ -75,10 +76,13 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     known = read_calibration(Path(config.calibration)) if config.calibration else []
     judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
     attributes, material = as_annotated(run), material_of(run)
-    fresh, _ = yield from _make_images(run, attributes, config)
+    pipeline = loader(run)
+    fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
+    yield from _suggested(run, attributes, config, pipeline)
+    del pipeline  # a judge may need its memory
     scored = scored_labels(run, attributes, material, config)
     checked = yield from check_labels(run, judges[0], scored, fresh, config.confidence)
-    _, suggested = yield from _make_images(run, checked.attributes, config)  # a new label has a prompt of its own
+    suggested = yield from _suggested(run, checked.attributes, config, loader(run))  # a new label has its own prompt
     scored = scored_labels(run, checked.attributes, material, config)
     inputs = Inputs(_subjects(checked.attributes, config), fresh, suggested, material, scored)
     for judge in judges:
@@ -127,15 +131,13 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     ]
 
 
-def _make_images(
-    run: Run, attributes: Sequence[RareAttribute], config: EvaluateConfig
-) -> Generator[Tick, None, tuple[list[Sample], dict[Subject, list[Sample]]]]:
-    """The fresh images, and those of the suggested prompts, by one pipeline, which is loaded if any is missing."""
-    pipeline = loader(run)
-    fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
+def _suggested(
+    run: Run, attributes: Sequence[RareAttribute], config: EvaluateConfig, pipeline: Callable[[], DiffusionPipeline]
+) -> Generator[Tick, None, dict[Subject, list[Sample]]]:
+    """The images of the suggested prompts, by subject. `pipeline` is loaded only if some are missing."""
     prompts = _suggested_prompts(attributes, config)
-    suggested = yield from suggested_images(run, list(prompts.values()), config.n_suggested_images, pipeline)
-    return fresh, {subject: suggested[prompt] for subject, prompt in prompts.items()}
+    made = yield from suggested_images(run, list(prompts.values()), config.n_suggested_images, pipeline)
+    return {subject: made[prompt] for subject, prompt in prompts.items()}
 
 
 def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, checked: Checked, config: EvaluateConfig) -> Found:
@@ -155,7 +157,7 @@ def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, checked: Checked, 
 
 
 def _subjects(attributes: Sequence[RareAttribute], config: EvaluateConfig) -> list[Subject]:
-    """What is looked for: the named attributes, then those of the file."""
+    """The attributes to look for: the named ones, then the ones in the file."""
     given = given_labels(config.attributes) if config.attributes is not None else []
     return [*(Subject.of(attribute) for attribute in attributes if attribute.label), *map(Subject, given)]
 
