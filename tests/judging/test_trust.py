@@ -28,7 +28,7 @@ def add_judge(run: Run, neuron: int, shows: dict[int, bool]) -> None:
 
 
 def test_the_review_is_offered_until_it_is_done(run):
-    (way,) = ways(run, "RUN")
+    (way,) = ways(run, "RUN", tasks(run), disagreements(run))
     assert way.title == "Look for yourself" and "shows 20 images of each of 3 attributes" in way.text
     assert "raigen review RUN review.json" in way.text and "points wide" in way.text
     reviewed = [
@@ -39,7 +39,7 @@ def test_the_review_is_offered_until_it_is_done(run):
     ticks = run.dir.parent / "ticks.json"
     ticks.write_text(json.dumps({"format": 1, "reviewed": reviewed}))
     review(run, ticks)
-    assert ways(run, "RUN") == []
+    assert ways(run, "RUN", tasks(run), disagreements(run)) == []
 
 
 def test_images_on_which_judges_disagree_are_shown_with_who_saw_it(run, capsys):

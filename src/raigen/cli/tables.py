@@ -110,10 +110,11 @@ def print_result(run: Run) -> None:
 
 def print_trust(run: Run) -> None:
     """What a file of verdicts lacks, and what can be done about the judges."""
-    from raigen.judging.trust import ways
+    from raigen.judging.review import tasks
+    from raigen.judging.trust import disagreements, ways
 
     _print_unjudged(run)
-    for way in ways(run, str(run.dir)):
+    for way in ways(run, str(run.dir), tasks(run), disagreements(run)):
         print(f"{way.title}: {way.text}")
     print(f"next: raigen report {run.dir}")
 

@@ -1,10 +1,10 @@
 """Ways to trust a rate: a review by a person, images on which judges disagree, errors of a judge that are known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from raigen.judging.clip_judge import NAME as CLIP_NAME
-from raigen.judging.review import Task, tasks
+from raigen.judging.review import Task
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 
@@ -68,9 +68,10 @@ def disagreements(run: Run) -> dict[int, list[Disagreement]]:
     return {neuron: sides for neuron, sides in found.items() if sides}
 
 
-def ways(run: Run, place: str) -> list[Way]:
-    """What can be done about the judges of a run; only what applies. `place` names the run folder in commands."""
-    found, open_tasks, differ = [], _unchecked(run), disagreements(run)
+def ways(run: Run, place: str, to_review: Sequence[Task], differ: Mapping[int, Sequence[Disagreement]]) -> list[Way]:
+    """What can be done about the judges of a run; only what applies. `place` names the run folder in commands.
+    `to_review` are the `raigen.judging.review.tasks` of the run, and `differ` its `disagreements`."""
+    found, open_tasks = [], _unchecked(run, to_review)
     if open_tasks:
         found.append(Way("Look for yourself", _review_text(run, open_tasks, place)))
     if differ:
@@ -106,9 +107,9 @@ def _review_text(run: Run, open_tasks: Sequence[Task], place: str) -> str:
     )
 
 
-def _unchecked(run: Run) -> list[Task]:
+def _unchecked(run: Run, to_review: Sequence[Task]) -> list[Task]:
     is_checked = {a.neuron for a in run.attributes if any(p.mode == "checked" for p in a.corrected)}
-    return [task for task in tasks(run) if task.attribute.neuron not in is_checked]
+    return [task for task in to_review if task.attribute.neuron not in is_checked]
 
 
 def _count(n: int, what: str) -> str:

@@ -15,8 +15,7 @@ from raigen.config import STAGES, ReportConfig
 from raigen.discovery.listing import next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import read_given
-from raigen.judging.review import tasks
-from raigen.judging.trust import known_error, ways
+from raigen.judging.trust import known_error
 from raigen.report import charts
 from raigen.report.formatting import DASH
 from raigen.runs import pixels
@@ -65,9 +64,7 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
-        "ways": ways(run, "RUN"),
         "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
-        "has_sheet": bool(tasks(run)),
         "rarer_than": config.rarer_than,
         **_sides(attributes, q_of, config.rarer_than, run.config.evaluate.confidence),
         "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),

@@ -2,12 +2,12 @@
 
 import base64
 import hashlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from raigen.config import ReportConfig, shaped
-from raigen.judging.review import digest, tasks
-from raigen.judging.trust import disagreements, width_text
+from raigen.judging.review import Task, digest, tasks
+from raigen.judging.trust import disagreements, ways, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
 from raigen.report.exports import export
 from raigen.report.html import fill
@@ -36,29 +36,30 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     attributes = run.attributes
     yield Tick(0, len(attributes) + 1, "reading")
     neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []
-    differ = disagreements(run)
+    differ, to_review = disagreements(run), tasks(run)
     n_disputed = sum(len(side.images) for sides in differ.values() for side in sides)
     thumbs = thumbs_for(run, attributes, config, amplified.n_images + n_disputed)
     for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
         made.append(card | {"disputed": disputed(run, differ.get(card["attribute"].neuron, ()), thumbs)})
         yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
     page = page_of(run, attributes, neurons, made, config) | {
+        "ways": ways(run, "RUN", to_review, differ),
+        "has_sheet": bool(to_review),
         "curves": curves_of(run, amplified, thumbs),
         "mixtures": mixtures_of(amplified),
         "n_other_curves": amplified.n_others,
     }
     html = render("report", page)
     write_text(run.report_path, html)
-    write_text(run.sheet_path, render("review", sheet_of(run)))
+    write_text(run.sheet_path, render("review", sheet_of(run, to_review)))
     exported = [*export(run, page), *draw(run, page)]
     yield Tick(len(attributes) + 1, len(attributes) + 1, run.report_path.name)
     return Outcome([run.report_path, run.sheet_path, *exported], {"bytes": len(html.encode())})
 
 
-def sheet_of(run: Run) -> dict[str, Any]:
+def sheet_of(run: Run, to_review: Sequence[Task]) -> dict[str, Any]:
     """Everything that the review sheet says: the dict that its template reads."""
-    found = tasks(run)
-    images = [sample for task in found for sample in task.images]
+    images = [sample for task in to_review for sample in task.images]
     thumbs = fitting(run, images, len(images)) if images else None
     return {
         "prompt": run.config.capture.prompt,
@@ -73,7 +74,7 @@ def sheet_of(run: Run) -> dict[str, Any]:
                     for number, sample in enumerate(task.images, 1)
                 ],
             }
-            for task in found if thumbs
+            for task in to_review if thumbs
         ],
     }  # fmt: skip
 
