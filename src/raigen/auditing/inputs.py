@@ -11,8 +11,8 @@ from raigen.errors import RaigenError
 def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES) -> None:
     """Reads all files and opens all models that these `stages` will need, except for the image model.
 
-    Raises RaigenError for a judge that cannot judge these images, a list that is missing or empty, a package, a key, a
-    device or a model that is not there, and a prompt that leaves no room for names in what CLIP reads.
+    Raises RaigenError if a judge cannot judge these images, if a list is missing or empty, if a package, a key, a
+    device or a model is missing, and if the prompt leaves no room for names in what CLIP reads.
     """
     from raigen.diffusion.loading import find_source
     from raigen.discovery.embeddings import Embedder, default_embedder  # loads torch

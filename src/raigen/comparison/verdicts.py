@@ -117,7 +117,7 @@ class Pool:
         return found._replace(direction=here, shift=shift)
 
     def _pooled(self, prompt: str) -> tuple[Float[np.ndarray, "image width"], dict[str, int]]:
-        """The embeddings of the audited images of a prompt, of all models, and where those of each model begin."""
+        """The embeddings of all models' audited images of a prompt, and the index of each model's first image."""
         parts, first, n = [], dict[str, int](), 0
         for (of, model), audited in self._audited.items():
             if of == prompt:
@@ -129,9 +129,9 @@ class Pool:
 class PooledClipJudge:
     """CLIP for images of one prompt of a study.
 
-    A label that some run found has the threshold of the `pool`. A label that only an axis asks for is shown by the
-    images that are nearer to its text than to the other categories of the axis (the first such axis); the text of
-    `none` is the bare prompt. Any other label is unscored.
+    A label that some run found has the threshold of the `pool`. If only an axis asks for a label, an image shows it if
+    the image is nearer to its text than to the texts of the other categories of the first axis with this label. The
+    text of `none` is the bare prompt. Any other label is unscored.
     """
 
     name = NAME

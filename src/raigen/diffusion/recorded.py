@@ -15,7 +15,7 @@ def recorded_pipeline(run: Run, config: CaptureConfig | None = None, device: str
     """Loads the model of a run at the commit that its first image was made with.
 
     `config` is that of the capture, and `device` the one of the run, unless given. Raises RaigenError when the weights
-    are others than those of the first image, and as `load_pipeline` does.
+    have changed since the first image was made, and as `load_pipeline` does.
     """
     config = config or run.config.capture
     revision = run.model_record.get("revision") or config.revision
@@ -25,7 +25,8 @@ def recorded_pipeline(run: Run, config: CaptureConfig | None = None, device: str
 
 
 def recorded_settings(run: Run, pipe: DiffusionPipeline, config: CaptureConfig) -> Settings:
-    """The settings of the run's first image; before there is one, those of `config` and the model's own defaults."""
+    """The settings of the run's first image. Before there is one: the settings of `config`, filled up with the
+    model's own defaults."""
     found = run.model_record.get("settings")
     if found is None and run.has_finished("capture") and run.facts.capture.height:  # of an earlier raigen
         found = {name: getattr(run.facts.capture, name) for name in Settings._fields}

@@ -17,11 +17,11 @@ N_TRIES = 3  # the label, and two more phrases
 
 
 class Try(NamedTuple):
-    """A label on trial: `hits` of `n` held-out images in which the neuron fires strongly show it, and `fresh_hits` of
-    `fresh_n` fresh images (`fresh_n` is 0 where none of the former do, so that there was no need to look).
+    """A label on trial. `hits` of `n` held-out images in which the neuron fires strongly show it. `fresh_hits` of
+    `fresh_n` fresh images show it, too; `fresh_n` is 0 if `hits` is 0, because there was no need to look.
 
-    At the given `confidence` the first share is at least `low` times the second one, 0 or more. The label holds if that
-    is more than once.
+    At the given `confidence`, the first share is at least `low` times the second one; `low` is 0 or more. The label
+    holds if `low` is above 1.
     """
 
     label: str
