@@ -23,7 +23,7 @@ from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
-from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER, makes_portraits
+from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER, world_name
 from raigen.world.train import quality, transformer
 from raigen.world.train.__main__ import ABOUT
 from tests.support.forked import succeeds, without_raigen
@@ -122,7 +122,7 @@ def test_the_cards_are_what_their_figures_make(model, about, tmp_path, monkeypat
 
 def test_the_second_model_is_a_transformer_whose_prompts_are_left_as_they_are(monkeypatch):
     pipe = load_pipeline(TRANSFORMER, "cpu")
-    assert type(pipe).__name__ == "PixArtAlphaPipeline" and makes_portraits(TRANSFORMER)
+    assert type(pipe).__name__ == "PixArtAlphaPipeline" and world_name(TRANSFORMER) == BUNDLED
     seen, ready = [], pipe._text_preprocessing
     monkeypatch.setattr(
         pipe, "_text_preprocessing", lambda text, clean_caption: (seen.append(clean_caption), ready(text))[1]

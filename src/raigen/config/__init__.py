@@ -13,7 +13,17 @@ from raigen.config.diffusion import (
     SearchConfig,
 )
 from raigen.config.discovery import DiscoverConfig, Pruning
-from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
+from raigen.config.fields import (
+    CLIP,
+    EMBLEMS,
+    KINDS,
+    OPENAI_URL,
+    PORTRAITS,
+    WORLDS,
+    ModelAddress,
+    address_of,
+    identity,
+)
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
 from raigen.config.text_files import LONGEST_LABEL, json_of, lines_of, object_of, parsed, rows_of, shaped, text_of
@@ -23,15 +33,17 @@ __all__ = [
     "CONTROLLED",
     "CONTROLS",
     "DTYPES",
+    "EMBLEMS",
     "KINDS",
     "LONGEST_LABEL",
     "METHODS",
     "MIN_IMAGES",
     "OFFLOADS",
     "OPENAI_URL",
+    "PORTRAITS",
     "STAGES",
     "STAGE_CONFIGS",
-    "WORLD",
+    "WORLDS",
     "AmplifyConfig",
     "AnnotateConfig",
     "AskConfig",

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
 
-from raigen.world.models import OWN_SETTINGS, WORLD
+from raigen.config import PORTRAITS
+from raigen.world.models import OWN_SETTINGS
 from raigen.world.train import clip, unet
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
-DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0, "world": WORLD}
+DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0}
 
 
 def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
@@ -36,13 +36,13 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
         save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "judge.safetensors")
 
 
-def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+def save_pipeline(pipe: DiffusionPipeline, folder: Path, world: str = PORTRAITS) -> None:
     """Saves a pipeline in `folder` as diffusers reads it, at half precision, with its settings and its world."""
     for part in pipe.components.values():
         if isinstance(part, ConfigMixin):
             part.register_to_config(_name_or_path="")  # not the folder of whoever made it
     pipe.to(torch.float16).save_pretrained(folder)
-    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
+    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS | {"world": world}, indent=1) + "\n", encoding="utf-8")
     _load_at_full_precision(folder / "text_encoder" / "config.json")
 
 
