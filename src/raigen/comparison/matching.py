@@ -65,7 +65,8 @@ def _models(found: Sequence[str], baseline: str | None) -> tuple[str, ...]:
 
 
 def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
-    """The one judge of all runs. The judge of a planted world, if it is named, also judges models that were made of the bundled one."""
+    """The one judge of all runs. The judge of a planted world, if it is named, also judges models that were made of a
+    bundled one."""
     judge, why = config.judge, "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew"
     if judge is None:
         judge = _same(runs, "judge", lambda run: judge_names(run.config.evaluate.judge, run.config.capture)[0], why)

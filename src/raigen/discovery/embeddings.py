@@ -42,9 +42,9 @@ def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
 class Embedder:
     """A CLIP model, with its image processor and its tokenizer.
 
-    `name` is `portraits` or `emblems` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so embeddings do not
-    depend on which other image libraries are installed. `offline` looks for it in the local cache only. Raises
-    RaigenError when the model is missing, cannot be read or is no CLIP model.
+    `name` is `portraits` or `emblems` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so
+    embeddings do not depend on which other image libraries are installed. `offline` looks for it in the local cache
+    only. Raises RaigenError when the model is missing, cannot be read or is no CLIP model.
 
         embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T

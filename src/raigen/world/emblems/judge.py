@@ -1,8 +1,8 @@
 """The judge of the world `emblems`: recognizes every attribute of an image by matching it with the art.
 
-An image is explained as a figure at one of several places before a background of one color. Over all figures, frames and
-shifts, the squared error of the best explanation becomes a probability; the shares of all figures with a value add up
-to the probability of that value. Companions are matched in their corner, on top of the best explanation.
+An image is explained as a figure at one of several places before a background of one color. The squared error of every
+explanation becomes a probability; over all figures with a value these add up to the probability of that value.
+Companions are matched in their corner, on top of the best explanation.
 """
 
 from collections.abc import Sequence
@@ -36,35 +36,46 @@ LARGEST_ERROR = 34.0  # root mean square, in [0, 255], of an image that is reada
 
 
 class Bank(NamedTuple):
-    """All figures in all frames at one size. `color` and `clear` are zero in the corner of companions."""
+    """Figures in frames: their colors and how clear they are, both zero where no pixel counts, and sums of these."""
 
-    color: Float[Tensor, "figure pixel*3"]
-    clear: Float[Tensor, "figure pixel"]
-    kept: Float[Tensor, "pixel"]
-    color_square: Float[Tensor, " figure"]
-    clear_square: Float[Tensor, " figure"]
-    product: Float[Tensor, "figure 3"]
+    color: Float[Tensor, "*image figure pixel*3"]
+    clear: Float[Tensor, "*image figure pixel"]
+    kept: Float[Tensor, " pixel"]  # 1 where pixels count: not in the corner of companions
+    color_square: Float[Tensor, "*image figure"]
+    clear_square: Float[Tensor, "*image figure"]
+    product: Float[Tensor, "*image figure 3"]
 
 
 @cache
-def _bank(side: int, *, gray: bool) -> Bank:
-    layers = [person_layer(index, frame) for frame in FRAMES for index in range(N_FIGURES)]
-    color = torch.from_numpy(np.stack([layer.color for layer in layers]))
-    clear = torch.from_numpy(np.stack([1 - layer.alpha[..., 0] for layer in layers]))
+def _figures() -> tuple[Float[Tensor, "figure 64 64 3"], Float[Tensor, "figure 64 64"]]:
+    """All figures in all frames: their colors, and how clear they are."""
+    layers = [person_layer.__wrapped__(index, frame) for frame in FRAMES for index in range(N_FIGURES)]
+    return (torch.from_numpy(np.stack([layer.color for layer in layers])).half(),
+            torch.from_numpy(np.stack([1 - layer.alpha[..., 0] for layer in layers])).half())  # fmt: skip
+
+
+@cache
+def _small_bank(*, gray: bool) -> Bank:
+    """All figures in all frames, at a quarter of the size."""
+    color, clear = (each.float() for each in _figures())
+    color = _small((_in_gray(color) if gray else color).movedim(-1, 1)).movedim(1, -1)
+    return _bank(color, _small(clear[:, None])[:, 0])
+
+
+def _bank(color: Float[Tensor, "*figures s s 3"], clear: Float[Tensor, "*figures s s"]) -> Bank:
+    side = clear.shape[-1]
     kept = torch.ones(SIZE, SIZE)
     kept[CORNER] = 0
-    color = _in_gray(color) if gray else color
-    color, clear, kept = (_small(each, side) for each in (color.movedim(-1, 1), clear[:, None], kept[None, None]))
-    kept = (kept > 0.99).float()
-    color, clear = (color * kept).movedim(1, -1), clear[:, 0] * kept[0]
+    kept = (F.avg_pool2d(kept[None], SIZE // side)[0] > 0.99).float()
+    color, clear = color * kept[..., None], clear * kept
     return Bank(
-        color.flatten(1), clear.flatten(1), kept.flatten(), color.square().sum((1, 2, 3)), clear.square().sum((1, 2)),
-        (clear[..., None] * color).sum((1, 2)),
+        color.flatten(-3), clear.flatten(-2), kept.flatten(), color.square().sum((-1, -2, -3)),
+        clear.square().sum((-1, -2)), (clear[..., None] * color).sum((-2, -3)),
     )  # fmt: skip
 
 
-def _small(images: Tensor, side: int) -> Tensor:
-    return F.avg_pool2d(images, SIZE // side)
+def _small(images: Float[Tensor, "n channel 64 64"]) -> Float[Tensor, "n channel 16 16"]:
+    return F.avg_pool2d(images, 4)
 
 
 def _in_gray(color: Float[Tensor, "*rest 3"]) -> Float[Tensor, "*rest 3"]:
@@ -80,8 +91,8 @@ def judge(images: Sequence[Image.Image]) -> Judgment:
         is_gray = _grayness(pixels) > 0.5
         parts: list[tuple[Tensor, dict[str, Tensor]]] = []
         for gray in (False, True):
-            for rows in torch.where(is_gray == gray)[0].split(BATCH):
-                parts.append((rows, _read(pixels[rows], gray=gray)))
+            found = torch.where(is_gray == gray)[0]
+            parts += [(rows, _read(pixels[rows], gray=gray)) for rows in found.split(BATCH) if len(rows)]
         order = torch.cat([rows for rows, _ in parts]).argsort()
         found = {name: torch.cat([part[name] for _, part in parts])[order] for name in parts[0][1]}
     return read(found, VALUES, CHOICES)
@@ -103,7 +114,6 @@ def _read(pixels: Float[Tensor, "image 3 64 64"], *, gray: bool) -> dict[str, Te
     who = {"profession": 54, "hand": 18, "gender": 6, "skin": 1}
     sizes = {"profession": len(PROFESSIONS), "hand": len(HANDS), "gender": len(GENDERS), "skin": len(SKINS)}
     found = {name: _summed(chance, figure // step % sizes[name], sizes[name]) for name, step in who.items()}
-    found["hand"], found["gender"] = found["hand"], found["gender"]
     found["frame"] = _summed(chance, frame, len(FRAMES))
     shades = torch.tensor([BACKGROUND[name] for name in CHOICES["background"][:-1]], dtype=torch.float32)
     distance = (match.shade[:, None] - shades).square().sum(-1)
@@ -133,12 +143,12 @@ class Match(NamedTuple):
 
 
 def matched(pixels: Float[Tensor, "image 3 64 64"], *, gray: bool) -> Match:
-    """Matches images with all figures at half size, and with the best of them at full size."""
-    small = _bank(SIZE // 2, gray=gray)
-    rough = torch.stack([_errors(_small(_shifted(pixels, *by), SIZE // 2), small)[0] for by in COARSE]).amin(0)
+    """Matches images with all figures at a quarter of their size, and with the best of them at full size."""
+    small = _small_bank(gray=gray)
+    rough = torch.stack([_errors(_small(_shifted(pixels, *by)), small)[0] for by in COARSE]).amin(0)
     figures = rough.topk(N_FINE, largest=False).indices
-    whole = _bank(SIZE, gray=gray)
-    chosen = Bank(*(part if name == "kept" else part[figures] for name, part in whole._asdict().items()))
+    color, clear = (each[figures].float() for each in _figures())
+    chosen = _bank(_in_gray(color) if gray else color, clear)
     found = [_errors(_shifted(pixels, *by), chosen) for by in SHIFTS]
     errors, shades = (torch.stack(each) for each in zip(*found, strict=True))
     lowest, shift = errors.min(0)
@@ -147,7 +157,7 @@ def matched(pixels: Float[Tensor, "image 3 64 64"], *, gray: bool) -> Match:
     rows = torch.arange(len(pixels))
     return Match(
         figures, (-lowest / (2 * PERSON_ERROR**2)).softmax(-1), shift[:, 0], shades[shift[:, 0], rows, order[:, 0]],
-        (lowest[:, 0].clamp(0) / (3 * whole.kept.sum())).sqrt(),
+        (lowest[:, 0].clamp(0) / (3 * chosen.kept.sum())).sqrt(),
     )  # fmt: skip
 
 

@@ -25,15 +25,19 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     save_pipeline(pipe, folder / "pipeline")
     if (work / "clip.safetensors").exists():
-        teacher = clip.Teacher(tokenizer)
-        teacher.load_state_dict(averaged(work / "clip.safetensors"))
-        shutil.rmtree(folder / "clip", ignore_errors=True)
-        teacher.clip.half().save_pretrained(folder / "clip")
-        processor(tokenizer).save_pretrained(folder / "clip")
-    _load_at_full_precision(folder / "clip" / "config.json")
+        save_clip(clip.Teacher(tokenizer), work, folder / "clip", tokenizer)
     if (work / "judge.safetensors").exists():
         weights = averaged(work / "judge.safetensors")
         save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "judge.safetensors")
+
+
+def save_clip(teacher: clip.Teacher, work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """Saves the averaged weights of the trained CLIP in `folder` as transformers reads it, at half precision."""
+    teacher.load_state_dict(averaged(work / "clip.safetensors"))
+    shutil.rmtree(folder, ignore_errors=True)
+    teacher.clip.half().save_pretrained(folder)
+    processor(tokenizer).save_pretrained(folder)
+    _load_at_full_precision(folder / "config.json")
 
 
 def save_pipeline(pipe: DiffusionPipeline, folder: Path, world: str = PORTRAITS) -> None:
@@ -58,10 +62,14 @@ def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """The trained parts as one diffusers pipeline at full precision."""
     model = unet.Denoiser(tokenizer)
     model.load_state_dict(averaged(work / "unet.safetensors"))
+    return assembled(model, tokenizer, AutoencoderKL.from_pretrained(work / "vae"))
+
+
+def assembled(model: unet.Denoiser, tokenizer: CLIPTokenizer, vae: AutoencoderKL) -> StableDiffusionPipeline:
+    """The parts as one pipeline."""
     return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"), text_encoder=model.text_encoder, tokenizer=tokenizer,
-        unet=model.unet, scheduler=unet.sampler(), safety_checker=None, feature_extractor=None,  # type: ignore
-        requires_safety_checker=False,
+        vae=vae, text_encoder=model.text_encoder, tokenizer=tokenizer, unet=model.unet, scheduler=unet.sampler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # type: ignore
     )  # fmt: skip
 
 

@@ -20,10 +20,10 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 class Teacher(nn.Module):
     """CLIP and, for training only, heads that classify the attributes from the image embedding."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, world: World = WORLDS[PORTRAITS]):
+    def __init__(self, tokenizer: CLIPTokenizer, world: World = WORLDS[PORTRAITS], layers: int = 4):
         super().__init__()
         vision = CLIPVisionConfig(
-            hidden_size=128, intermediate_size=384, projection_dim=128, num_hidden_layers=4,
+            hidden_size=128, intermediate_size=384, projection_dim=128, num_hidden_layers=layers,
             num_attention_heads=4, image_size=64, patch_size=8,
         )  # fmt: skip
         config = CLIPConfig(

@@ -5,6 +5,7 @@ Autoencoder, denoiser, text encoder and CLIP begin with the bundled weights of `
 
 import argparse
 import functools
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -12,26 +13,45 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from raigen.config import EMBLEMS
 from raigen.diffusion.generation import Settings, generate_images
 from raigen.diffusion.loading import load_pipeline
-from raigen.world.models import BUNDLED
-from raigen.world.train import unet, vae
+from raigen.discovery.embeddings import Embedder
+from raigen.world.models import BUNDLE, BUNDLED
+from raigen.world.train import clip, judge, unet, vae
+from raigen.world.train.bundle import assembled, pipeline, save_clip, save_pipeline
 from raigen.world.train.data import Images, images
 from raigen.world.train.emblem_art import write_pool
 from raigen.world.train.loop import Progress, Recipe, fit, followed
+from raigen.world.train.quality import measure, measure_readers, write_card
 from raigen.world.train.text import make_tokenizer
 from raigen.world.worlds import WORLDS
 
 WORLD = WORLDS[EMBLEMS]
 N_BALANCED, N_PLANTED = 20_000, 48_000
 VAE = Recipe(steps=1500, lr=1e-3, warmup=50, ema=0.995, save_every=100)
+CLIP = Recipe(steps=2500, lr=1e-3, warmup=100, ema=0.99, weight_decay=0.02, save_every=100)
 UNET = Recipe(steps=3000, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
-VAE_BATCH, UNET_BATCH = 8, 32
+VAE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 32
+CLIP_LAYERS, N_DECODED = 3, 6_000
+FOLDER = BUNDLE / "emblems"
+LARGE = 30_000  # numbers in a weight that is stored at eight bits
+ABOUT = (
+    "A StableDiffusionPipeline (`pipeline/`) and a CLIPModel (`clip/`) for the world `emblems`: people of three sets "
+    "of emoji, at planted rates. Made by `python -m raigen.world.train.emblems` from the weights of `portraits`. The "
+    "large weights of the U-Net are stored at eight bits (float8 e4m3). The judge matches images with the art and has "
+    "no weights."
+)
+ORIGIN = (
+    "The art is Noto Emoji (Apache-2.0), Twemoji (CC BY 4.0, Twitter and other contributors) and Fluent Emoji (MIT, "
+    "Microsoft), as the npm packages @iconify-json/noto 1.2.9, twemoji 1.2.5 and fluent-emoji-flat 1.2.6 hold it; see "
+    "`LICENSES.md` in `raigen/world/emblems`. The weights are raigen's: Apache-2.0."
+)
 WATCHED_EVERY, N_WATCHED = 500, 32  # steps, and images per prompt
 
 
@@ -45,6 +65,18 @@ def train_vae(arguments: argparse.Namespace) -> None:
     assert isinstance(average, AutoencoderKL)
     vae.fold_scale(average, vae.encode_all(average, planted(work).pixels[:2000]))
     average.save_pretrained(work / "vae")
+
+
+def train_clip(arguments: argparse.Namespace) -> None:
+    """CLIP, on drawn and decoded balanced images."""
+    work, drawn, tokenizer = arguments.work, balanced(arguments.work), load_tokenizer(arguments.work)
+    decoded = judge.round_trip(load_vae(work), drawn.pixels[:N_DECODED])
+    torch.manual_seed(2)
+    teacher = clip.Teacher(tokenizer, WORLD, CLIP_LAYERS)
+    before = Embedder(BUNDLED, "cpu").model
+    teacher.clip.vision_model.load_state_dict(before.vision_model.state_dict(), strict=False)
+    loss = functools.partial(clip.loss_of, teacher, tokenizer, drawn, decoded, CLIP_BATCH)
+    followed("clip", fit(teacher, loss, CLIP, work / "clip.safetensors"), CLIP)
 
 
 def train_unet(arguments: argparse.Namespace) -> None:
@@ -100,15 +132,6 @@ def seen_line(pipe: DiffusionPipeline, prompt: str) -> str:
             f"rare {sum(seen[name] for name in rare):.2f} of {sum(rates[name] for name in rare):.2f}")  # fmt: skip
 
 
-def assembled(model: unet.Denoiser, tokenizer: CLIPTokenizer, autoencoder: AutoencoderKL) -> StableDiffusionPipeline:
-    """The parts as one pipeline."""
-    return StableDiffusionPipeline(
-        vae=autoencoder, text_encoder=model.text_encoder, tokenizer=tokenizer, unet=model.unet,
-        scheduler=unet.sampler(), safety_checker=None, feature_extractor=None,  # type: ignore
-        requires_safety_checker=False,
-    )  # fmt: skip
-
-
 def balanced(work: Path) -> Images:
     """The images on which the autoencoder and CLIP are trained."""
     return images(work, "balanced", N_BALANCED, 1, balanced=True, world=WORLD)
@@ -130,7 +153,31 @@ def load_tokenizer(work: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder) if folder.exists() else make_tokenizer(folder, WORLD)
 
 
-RUN = {"vae": train_vae, "unet": train_unet}
+def bundle(arguments: argparse.Namespace) -> None:
+    """The averaged weights in the formats of diffusers and transformers: the large weights of the denoiser at eight
+    bits, all others at half precision."""
+    work, tokenizer = arguments.work, load_tokenizer(arguments.work)
+    shutil.rmtree(FOLDER / "pipeline", ignore_errors=True)
+    save_pipeline(pipeline(work, tokenizer), FOLDER / "pipeline", EMBLEMS)
+    at_eight_bits(FOLDER / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+    save_clip(clip.Teacher(tokenizer, WORLD, CLIP_LAYERS), work, FOLDER / "clip", tokenizer)
+
+
+def at_eight_bits(path: Path) -> None:
+    """Rewrites a file of weights with the large ones as eight-bit floating point numbers (e4m3). Readers convert them
+    to the precision in which they compute."""
+    weights = load_file(path)
+    large = {name: weight.to(torch.float8_e4m3fn) for name, weight in weights.items() if weight.numel() >= LARGE}
+    save_file(weights | large, path, {"format": "pt"})
+
+
+def quality(arguments: argparse.Namespace) -> None:
+    """Measures the bundled model with the judge, and writes its model card."""
+    result = measure(EMBLEMS, arguments.n_images, arguments.n_named) | measure_readers(WORLD)
+    write_card(FOLDER, EMBLEMS, ABOUT, result, ORIGIN, "other")
+
+
+RUN = {"vae": train_vae, "clip": train_clip, "unet": train_unet, "bundle": bundle, "quality": quality}
 
 
 def main() -> None:
@@ -140,6 +187,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("train-work"), help="folder for drawings and checkpoints")
     parser.add_argument("--art", type=Path, help="only render the art again, from the npm packages in this folder")
     parser.add_argument("--unet-steps", type=int, default=UNET.steps)
+    parser.add_argument("--n-images", type=int, default=500, help="images per prompt for the model card")
+    parser.add_argument("--n-named", type=int, default=50, help="images per named value for the model card")
     arguments = parser.parse_args()
     if arguments.art:
         return write_pool(arguments.art)

@@ -205,8 +205,8 @@ def sheet(model: str) -> Image.Image:
 def write_card(
     folder: Path, model: str, about: str, result: dict[str, Any], origin: str = OWN_ORIGIN, license: str = "apache-2.0"
 ) -> None:
-    """Writes README.md with the texts `about` and `origin` and the summary, quality.json with all results, and images.png; prints the
-    summary.
+    """Writes README.md with the texts `about` and `origin` and the summary, quality.json with all results, and
+    images.png; prints the summary.
 
     `result` comes from `measure`, optionally merged with the result of `measure_readers`.
     """
