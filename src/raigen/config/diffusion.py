@@ -45,7 +45,7 @@ class CaptureConfig(LoadConfig):
     prompt: str
     """The prompt to audit; not empty."""
     model: str = "portraits"
-    """`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline."""
+    """`portraits`, `portraits-transformer` or `emblems` (bundled), or a folder or Hub id of a diffusers pipeline."""
     n_images: int = 1000
     """Images to generate, at least 50. With n images, an attribute needs a rate of about 16 / n to show ten times."""
     base_seed: Annotated[int, Ge(0)] = 0
@@ -113,8 +113,8 @@ class SearchConfig(HookpointsConfig):
     batch_size: int = 16
     """With --search: images generated at once, at least 1."""
     embedder: str | None = None
-    """With --search: a folder or Hub id of a CLIP model; None is the bundled one for `portraits`, else
-    `openai/clip-vit-large-patch14`."""
+    """With --search: a folder or Hub id of a CLIP model; None is the bundled one for bundled models,
+    else `openai/clip-vit-large-patch14`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

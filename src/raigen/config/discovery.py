@@ -41,8 +41,8 @@ class DiscoverConfig:
     """A neuron is listed only if it fires in at least this many images, 1 or more (published: 1). Fewer than 10 do not
     fill a row of top images, and claims about them cannot be tested."""
     embedder: str | None = None
-    """Model that embeds images and texts: a folder or Hub id of a CLIP model. None is the bundled one for `portraits`,
-    else `openai/clip-vit-large-patch14`."""
+    """Model that embeds images and texts: a folder or Hub id of a CLIP model. None is the bundled one for bundled
+    models, else `openai/clip-vit-large-patch14`."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
