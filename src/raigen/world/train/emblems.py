@@ -36,7 +36,7 @@ WORLD = WORLDS[EMBLEMS]
 N_BALANCED, N_PLANTED = 20_000, 48_000
 VAE = Recipe(steps=1500, lr=1e-3, warmup=50, ema=0.995, save_every=100)
 CLIP = Recipe(steps=1300, lr=1e-3, warmup=100, ema=0.99, weight_decay=0.02, save_every=100)
-UNET = Recipe(steps=3000, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
+UNET = Recipe(steps=3700, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
 VAE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 32
 CLIP_LAYERS, N_DECODED = 3, 6_000
 FOLDER = BUNDLE / "emblems"
@@ -52,7 +52,8 @@ ORIGIN = (
     "Microsoft), as the npm packages @iconify-json/noto 1.2.9, twemoji 1.2.5 and fluent-emoji-flat 1.2.6 hold it; see "
     "`LICENSES.md` in `raigen/world/emblems`. The weights are raigen's: Apache-2.0."
 )
-WATCHED_EVERY, N_WATCHED = 500, 32  # steps, and images per prompt
+BARE_SHARE = 0.6  # of a batch: few steps are made, and the rates of the bare prompts matter most
+WATCHED_EVERY, N_WATCHED = 1000, 32  # steps, and images per prompt
 
 
 def train_vae(arguments: argparse.Namespace) -> None:
@@ -88,7 +89,8 @@ def train_unet(arguments: argparse.Namespace) -> None:
     model.unet.to(memory_format=torch.channels_last)
     drawn, autoencoder = planted(work), load_vae(work)
     data = unet.planted_images(vae.latents_of(autoencoder, drawn.pixels, work / "latents.safetensors"), drawn)
-    loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH)
+    loss = functools.partial(unet.loss_of, model, tokenizer, unet.training_noise(), data, UNET_BATCH,
+                             bare_share=BARE_SHARE)  # fmt: skip
     followed("unet", watched(fit(model, loss, recipe, work / "unet.safetensors"), tokenizer, autoencoder), recipe)
 
 
