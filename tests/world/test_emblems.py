@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from raigen.config import EMBLEMS, PORTRAITS, CaptureConfig
 from raigen.discovery.embeddings import default_embedder
@@ -17,8 +19,10 @@ from raigen.world.emblems.attributes import BY_NAME, CHOICES, FIELDS, PLAIN, PRO
 from raigen.world.emblems.draw import BACKGROUND, draw
 from raigen.world.emblems.judge import judge
 from raigen.world.models import world_name
+from raigen.world.train import emblems
 from raigen.world.train.data import decode, encode
 from raigen.world.train.emblem_art import PACKAGES, icon_of
+from raigen.world.train.text import make_tokenizer
 from raigen.world.worlds import WORLDS, world_of
 
 WORLD = WORLDS[EMBLEMS]
@@ -172,3 +176,24 @@ def test_the_judge_of_a_run_answers_to_the_phrases_of_its_own_world():
     assert all(each.shows[0] == 1 and each.judge == "emblems judge" for each in found[:-1])
     assert np.isnan(found[-1].shows).all()  # a phrase of the other world
     assert list(read_world(images, WORLD).prompts) == [WORLD.prompt_of(record) for record in records]
+
+
+def test_large_weights_are_stored_at_eight_bits(tmp_path):
+    weights = {"large": torch.randn(200, 200), "small": torch.randn(10)}
+    save_file(weights, tmp_path / "weights.safetensors")
+    emblems.at_eight_bits(tmp_path / "weights.safetensors")
+    kept = load_file(tmp_path / "weights.safetensors")
+    assert kept["large"].dtype == torch.float8_e4m3fn and torch.equal(kept["small"], weights["small"])
+    assert (kept["large"].float() - weights["large"]).norm() / weights["large"].norm() < 0.04
+
+
+def test_the_denoiser_begins_with_what_the_first_world_taught(portraits, tmp_path):
+    tokenizer = make_tokenizer(tmp_path, WORLD)
+    model = emblems.begun(tokenizer)
+    for name, weight in portraits.unet.state_dict().items():
+        assert torch.equal(model.unet.state_dict()[name], weight)
+    mine, theirs = (encoder.get_input_embeddings().weight for encoder in (model.text_encoder, portraits.text_encoder))
+    shared = {word for word in tokenizer.get_vocab() if word in portraits.tokenizer.get_vocab()}
+    assert {"dark</w>", "skin</w>", "close</w>"} <= shared and "teacher</w>" not in shared
+    for word in shared:
+        assert torch.equal(mine[tokenizer.get_vocab()[word]], theirs[portraits.tokenizer.get_vocab()[word]])

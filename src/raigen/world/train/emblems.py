@@ -35,9 +35,9 @@ from raigen.world.worlds import WORLDS
 WORLD = WORLDS[EMBLEMS]
 N_BALANCED, N_PLANTED = 20_000, 48_000
 VAE = Recipe(steps=1500, lr=1e-3, warmup=50, ema=0.995, save_every=100)
-CLIP = Recipe(steps=1300, lr=1e-3, warmup=100, ema=0.99, weight_decay=0.02, save_every=100)
-UNET = Recipe(steps=3700, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
-VAE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 96, 32
+CLIP = Recipe(steps=1000, lr=1e-3, warmup=100, ema=0.99, weight_decay=0.02, save_every=100)
+UNET = Recipe(steps=3200, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, save_every=50)
+VAE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 64, 32
 CLIP_LAYERS, N_DECODED = 3, 6_000
 FOLDER = BUNDLE / "emblems"
 LARGE = 30_000  # numbers in a weight that is stored at eight bits
