@@ -146,9 +146,9 @@ def truth_of_run(run: Run, world: World) -> dict[str, Any]:
     """What truth.json holds: which listed neurons of a run of a planted world were right."""
     index_of = run.index_of
     top = [[index_of[file] for file in attribute.top_images] for attribute in run.attributes]
-    judgment = world.judge(StoredImages(run, run.samples()))
-    neurons = [attribute.neuron for attribute in run.attributes]
-    return truth_of(judgment, top, neurons, run.config.capture.prompt, world)
+    judgment = world.judge(StoredImages(run, run.all_samples()))
+    neurons, n_audited = [attribute.neuron for attribute in run.attributes], len(run.samples())
+    return truth_of(judgment, top, neurons, run.config.capture.prompt, n_audited, world)
 
 
 class VlmJudge:
