@@ -29,10 +29,10 @@ N_FINE = 24  # figures in frames that are matched at full size
 SHIFTS = [(right, down) for down in range(-RISE, RISE + 1) for right in range(-SHIFT, SHIFT + 1)]
 COARSE = [(right, down) for down in (-1, 1) for right in (-2, 0, 2)]
 # The scales of errors, chosen on decoded drawings: what is likely in images that are right.
-PERSON_ERROR, COMPANION_ERROR, SHADE_ERROR = 40.0, 30.0, 12.0
+PERSON_ERROR, COMPANION_ERROR, SHADE_ERROR = 80.0, 30.0, 12.0
 LEAST_COLOR, COLOR_WIDTH = 7.0, 0.5  # mean difference between the channels of an image in color, in [0, 255]
 COMPANION_PRIOR = 4.0  # how much better in nats a companion must explain its corner
-LARGEST_ERROR = 24.0  # root mean square, in [0, 255], of an image that is readable
+LARGEST_ERROR = 30.0  # root mean square, in [0, 255], of an image that is readable
 
 
 class Bank(NamedTuple):

@@ -40,7 +40,7 @@ UNET = Recipe(steps=3200, lr=1e-3, warmup=100, ema=0.998, weight_decay=0.01, sav
 VAE_BATCH, CLIP_BATCH, UNET_BATCH = 8, 64, 32
 CLIP_LAYERS, N_DECODED = 3, 6_000
 FOLDER = BUNDLE / "emblems"
-LARGE = 30_000  # numbers in a weight that is stored at eight bits
+LARGE = 8_000  # numbers in a weight that is stored at eight bits
 ABOUT = (
     "A StableDiffusionPipeline (`pipeline/`) and a CLIPModel (`clip/`) for the world `emblems`: people of three sets "
     "of emoji, at planted rates. Made by `python -m raigen.world.train.emblems` from the weights of `portraits`. The "
