@@ -1,7 +1,9 @@
 """The plan predicts what the audit then does, and writes nothing."""
 
 import pytest
+import torch
 
+from raigen.auditing import plan
 from raigen.auditing.audit import walk
 from raigen.auditing.plan import estimate
 from raigen.cli.main import main
@@ -57,12 +59,19 @@ def test_a_store_and_epochs_change_the_plan(options):
     assert plain.memory - twice.memory == in_reservoir + at_the_end
 
 
+def test_training_is_timed_on_the_device_that_was_asked(options, monkeypatch):
+    asked, placed = [], plan.placed
+    monkeypatch.setattr(plan, "placed", lambda sae, device: asked.append(device) or placed(sae, device))
+    estimate(AuditConfig.of("a photo of a doctor", device="cpu", **options))
+    assert asked == [torch.device("cpu")]
+
+
 def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = ["plan", "a photo of a doctor", "--model", str(sd_folder), "--n-images", "60"]
     assert main([*args, "--embedder", str(clip_folder)]) == 0
     out = capsys.readouterr().out
-    assert "60 of 16 x 16, 3 steps" in out and "unet.mid_block, 4 x 4 tokens of width 16" in out
+    assert "60 of 16 x 16 pixels, 3 steps" in out and "unet.mid_block, 4 x 4 tokens of width 16" in out
     assert "2,880 tokens in 12 steps" in out and "(the last step)" in out
     assert "60 images are few: the list goes up to a frequency of 50%; with 600 images, up to 5%" in out
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from raigen.config import CaptureConfig, DiscoverConfig
+from raigen.config import AmplifyConfig, CaptureConfig, DiscoverConfig
 from raigen.discovery import embeddings as room
 from raigen.discovery.embeddings import Embedder, default_embedder, embedder_of
 from raigen.errors import RaigenError
+from raigen.judging.clip_judge import ClipJudge
+from raigen.judging.judges import judge_of
+from raigen.judging.vlm.answers import Answers
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome
 
@@ -114,8 +117,12 @@ def test_the_model_is_on_the_device_that_was_asked(clip_folder, monkeypatch, tmp
     run.begin("capture", CaptureConfig("a doctor", device="cpu"))
     run.begin("discover", DiscoverConfig())
     run.finish("discover", Outcome([], {"embedder": str(clip_folder)}), 1.0)
-    monkeypatch.setattr(room, "resolve_device", lambda device: torch.device("meta") if device == "cpu" else None)
+    places = {"cpu": torch.device("meta"), "cuda": torch.device("cpu")}
+    monkeypatch.setattr(room, "resolve_device", places.get)
     assert embedder_of(run).model.device == torch.device("meta")
+    assert embedder_of(run, "cuda").model.device == torch.device("cpu")
+    judge = judge_of("clip", run, Answers(tmp_path / "answers"), AmplifyConfig(attribute=(1,)), "cuda")
+    assert isinstance(judge, ClipJudge) and judge.embedder.model.device == torch.device("cpu")
 
 
 def test_the_default_embedder():

@@ -8,14 +8,16 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.auditing.inputs import check_inputs
 from raigen.config import AuditConfig
+from raigen.diffusion.batches import batch_size_of
 from raigen.diffusion.generation import Settings, defaults, generate
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.activations import MEMORY_BOUND
+from raigen.runs.device import resolve_device
 from raigen.runs.images import as_png
 from raigen.sae.fit import fit
 from raigen.sae.model import MatryoshkaSAE
-from raigen.sae.seeds import CLOSING_TOKENS
+from raigen.sae.seeds import CLOSING_TOKENS, placed
 from raigen.sae.stream import bytes_per_token, reservoir_capacity
 from raigen.stats import images_needed, rarest_rate
 
@@ -61,7 +63,7 @@ def estimate(config: AuditConfig) -> AuditPlan:
     pipe = load_pipeline(capture.model, capture.device, capture)
     settings = defaults(pipe, capture.model, capture)
     point = find_hookpoint(pipe, capture.hookpoint)
-    seeds = range(min(PROBE_IMAGES, capture.batch_size))
+    seeds = range(min(PROBE_IMAGES, batch_size_of(pipe, settings, capture.batch_size).size))
     generate(pipe, capture.prompt, seeds, settings, point)  # warms up, and detects the layout of the tokens
     started = time.perf_counter()
     made = generate(pipe, capture.prompt, seeds, settings, point)
@@ -97,7 +99,7 @@ def estimate(config: AuditConfig) -> AuditPlan:
 def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig, n_tokens: int) -> float:
     """The time of a training step on a batch of the real size, which repeats the given tokens."""
     rows = torch.arange(config.train.batch_of(n_tokens)) % len(tokens)
-    sae = MatryoshkaSAE(config.train.sae_config(tokens.shape[1]))
+    sae = placed(MatryoshkaSAE(config.train.sae_config(tokens.shape[1])), resolve_device(config.capture.device))
     seconds, started = [], time.perf_counter()
     for _ in fit(sae, [tokens[rows]] * PROBE_STEPS, config.train):
         seconds.append(time.perf_counter() - started)

@@ -63,10 +63,9 @@ def print_search(ratings: list[HookpointRating], model: str, config: SearchConfi
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     """What an audit takes and which rates it can show, one per line."""
     settings, n = plan.settings, config.capture.n_images
-    guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
-        ("images", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
+        ("images", f"{n:,} of {settings.summary()}"),
         ("hookpoint", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
         ("time", f"{duration(plan.seconds_images)} images + {duration(plan.seconds_training)} training + "
                  f"{duration(plan.seconds_fresh)} fresh images"),

@@ -122,10 +122,13 @@ class Embedder:
             return _unit(self.model.get_image_features(pixels.to(self.device)))
 
 
-def embedder_of(run: Run) -> Embedder:
-    """The embedder that discovery used, on the device of the run. Raises RaigenError before `discover` has run."""
+def embedder_of(run: Run, device: str | None = None) -> Embedder:
+    """The embedder that discovery used, on the device of the run, unless another is given.
+
+    Raises RaigenError before `discover` has run.
+    """
     capture = run.config.capture
-    return Embedder(run.facts.discover.embedder, resolve_device(capture.device), offline=capture.offline)
+    return Embedder(run.facts.discover.embedder, resolve_device(device or capture.device), offline=capture.offline)
 
 
 def embedder_path(name: str) -> str:

@@ -2,10 +2,28 @@
 
 import os
 import re
+from typing import NamedTuple
 
 import torch
 
 from raigen.errors import RaigenError
+
+
+class GpuMemory(NamedTuple):
+    """Bytes of a GPU: in use now by all processes, in use at most since the peak was last reset, and all of them. What
+    torch only keeps ready is not in use."""
+
+    in_use: int
+    most: int
+    total: int
+
+
+def gpu_memory(device: torch.device) -> GpuMemory:
+    """How much of a GPU's memory is in use."""
+    free, total = torch.cuda.mem_get_info(device)
+    ours = torch.cuda.memory_allocated(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    return GpuMemory(others + ours, others + torch.cuda.max_memory_allocated(device), total)
 
 
 def gpus_for(device: str) -> list[str]:
