@@ -1,5 +1,7 @@
 """The plan predicts what the audit then does, and writes nothing."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from raigen.auditing import plan
 from raigen.auditing.audit import walk
 from raigen.auditing.plan import estimate
 from raigen.cli.main import main
+from raigen.cli.tables import print_plan
 from raigen.config import AuditConfig
 from raigen.runs.run import Run
 
@@ -92,6 +95,7 @@ def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_
         (["--device", "cuda:99"], "device: 'cuda:99' was requested"),
         (["--model", "./nowhere"], "there is no folder './nowhere'"),
         (["--k", "64", "--d-sae", "64"], "k: expected 1 <= k < d_sae = 64"),
+        (["--store", "--tokens-per-step", "4"], "tokens_per_step: expected none with a store"),
     ],
 )
 @pytest.mark.parametrize("command", ["audit", "plan"])
@@ -104,6 +108,62 @@ def test_what_needs_no_image_is_checked_before_the_first(
     model = [] if "--model" in flags else ["--model", str(sd_folder)]
     assert main([command, "a photo of a doctor", *model, "--embedder", str(clip_folder), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--d-sae", "8"], "k: expected 1 <= k < d_sae = 8; got 8"),  # what k is depends on the width of a token
+        (["--d-sae", "8", "--store"], "k: expected 1 <= k < d_sae = 8; got 8"),
+        (
+            ["--negative-prompt", "blurry", "--guidance-scale", "1"],
+            "negative_prompt: StableDiffusionPipeline called its",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["audit", "plan"])
+def test_what_needs_a_single_step_is_checked_before_the_first_image(
+    sd_folder, clip_folder, tmp_path, monkeypatch, capsys, command, flags, message
+):
+    monkeypatch.chdir(tmp_path)
+    args = [
+        command,
+        "a photo of a doctor",
+        "--model",
+        str(sd_folder),
+        "--embedder",
+        str(clip_folder),
+        "--n-images",
+        "50",
+    ]
+    assert main([*args, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_an_autoencoder_that_cannot_be_drops_nothing(options, tmp_path, capsys):
+    config = AuditConfig.of("a photo of a doctor", **options, store=True)
+    run = Run.create(tmp_path / "run")
+    for step in walk(run, config):
+        if step.stage == "discover":
+            break
+    weights = (run.sae_dir / "model.safetensors").read_bytes()
+    assert main(["train", str(run.dir), "--redo", "train", "--d-sae", "4", "--k", "3", "--tokens-per-step", "2"]) == 2
+    assert "tokens_per_step: expected none with a store" in capsys.readouterr().err
+    assert main(["train", str(run.dir), "--redo", "train", "--d-sae", "2000000000"]) == 2
+    assert "d_sae: to train 2,000,000,000 neurons" in capsys.readouterr().err
+    assert (run.sae_dir / "model.safetensors").read_bytes() == weights and run.has_finished("train")
+
+
+def test_the_plan_says_what_does_not_suffice(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**4))
+    run_dir = tmp_path / "elsewhere" / "run"
+    planned = estimate(AuditConfig.of("a photo of a doctor", **options), run_dir)
+    assert planned.disk_training == 4 * 4 * (2 * 16 * 64 + 16 + 64) + (2 * 16 + 8) * 50 * 3 * 16 // 4
+    assert [sentence.split(" has ")[0] for sentence in planned.shortages] == ["the disk"] and not run_dir.exists()
+    print_plan(planned, AuditConfig.of("a photo of a doctor", **options))
+    out = capsys.readouterr().out
+    assert "too little" in out and "the disk has 0.0 GB free" in out
 
 
 def test_a_prompt_without_room_for_names_is_told_before_the_first_image(sd_folder, clip_folder, tmp_path, capsys):

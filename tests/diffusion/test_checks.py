@@ -16,8 +16,17 @@ from diffusers import (
 
 from raigen.amplification.steering import steering
 from raigen.config import CaptureConfig, SAEConfig, TrainConfig
+from raigen.diffusion import checks
 from raigen.diffusion.capture import capture_batches
-from raigen.diffusion.checks import check_guidance, check_repeatable, unread_tokens, watched
+from raigen.diffusion.checks import (
+    Need,
+    check_guidance,
+    check_repeatable,
+    shortages,
+    training_need,
+    unread_tokens,
+    watched,
+)
 from raigen.diffusion.generation import Settings, defaults, generate, layout_of
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.hooks import TokenLayout
@@ -196,7 +205,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_image(sd_folder, tmp_
         (TrainConfig(d_sae=8), "k: expected 1 <= k < d_sae = 8; got 8"),
         (
             TrainConfig(d_sae=2 * 10**9),
-            r"d_sae: to train 2,000,000,000 neurons for tokens of width 16 takes 1,024.0 GB",
+            r"d_sae: to train 2,000,000,000 neurons for tokens of width 16 takes 1,056.0 GB",
         ),
     ],
 )
@@ -206,6 +215,33 @@ def test_an_autoencoder_that_cannot_be_is_told_before_the_first_image(sd_folder,
     run.begin("train", train)
     with pytest.raises(RaigenError, match=message):
         next(capture_batches(run, config))
+
+
+def test_what_may_not_suffice_is_told_before_the_first_image(sd_folder, tmp_path, monkeypatch):
+    """Photographs would not fit, though images that pack well would."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=700_000))
+    monkeypatch.setattr(checks, "free_memory", lambda device: 10**6)
+    run, config = Run.create(tmp_path / "run"), CaptureConfig(PROMPT, str(sd_folder), n_images=600, device="cpu")
+    note = next(capture_batches(run, config)).tick.note
+    few = "has 0.0 GB free, about 0.0 GB are needed"
+    assert note.endswith(f"16 at once; the disk {few}; the memory of this machine {few}")
+
+
+def test_what_a_training_takes_is_set_against_each_memory(tmp_path, monkeypatch):
+    train = TrainConfig(d_sae=100, k=4, n_seeds=2, reservoir_mb=1)
+    weights = 4 * (2 * 50 * 100 + 50 + 100) * 2
+    need = training_need(train, False, 50, 10**6, disk=7)
+    mixed = 2**20 // 108 * 108
+    assert need == (7 + weights + 3 * weights + mixed, 4 * weights, mixed + 4 * 50 * 16_384)
+    assert training_need(train, True, 50, 100, disk=7) == (7 + weights, 4 * weights, 100 * 108 + 4 * 50 * 100)
+    free = {"cuda": 4 * weights, "cpu": 4 * weights}
+    monkeypatch.setattr(checks, "free_memory", lambda device: free[device.type])
+    folder = tmp_path / "not" / "there"
+    assert shortages(folder, torch.device("cuda"), Need(0, 4 * weights, 0)) == []
+    assert "memory of cuda has" in shortages(folder, torch.device("cuda"), Need(0, 4 * weights + 1, 0))[0]
+    assert "memory of this machine has" in shortages(folder, torch.device("cuda"), Need(0, 0, 4 * weights + 1))[0]
+    assert shortages(folder, torch.device("cpu"), Need(0, 2 * weights, 2 * weights)) == []
+    assert len(shortages(folder, torch.device("cpu"), Need(10**18, 2 * weights, 2 * weights + 1))) == 2
 
 
 def test_a_distilled_model_is_told_with_its_settings(sd_folder, tmp_path):

@@ -8,23 +8,32 @@ from raigen.config.fields import FILE, JUDGES, PYTHON
 from raigen.errors import RaigenError
 
 
-def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES) -> None:
-    """Reads all files and opens all models that these `stages` will need, except for the image model.
+def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: int | None = None) -> None:
+    """Reads all files and opens all models that these `stages` will need, except for the image model. `d_in` is the
+    width of the tokens, if these are captured already.
 
-    Raises RaigenError if a judge cannot judge these images, if a list is missing or empty, if a package, a key, a
-    device or a model is missing, and if the prompt leaves no room for names in what CLIP reads.
+    Raises RaigenError if the autoencoder can have no legal shape, if a judge cannot judge these images, if a list is
+    missing or empty, if a package, a key, a device or a model is missing, and if the prompt leaves no room for names in
+    what CLIP reads.
     """
+    from raigen.diffusion.checks import check_autoencoder
     from raigen.diffusion.loading import find_source
     from raigen.discovery.embeddings import Embedder, default_embedder  # loads torch
     from raigen.judging.annotate import fitting, vocabulary
     from raigen.judging.calibration import read_calibration
     from raigen.judging.judges import given_labels, judge_names
     from raigen.runs.device import resolve_device
+    from raigen.sae.train import check_store_options
 
     capture, phrases = config.capture, list[str]()
     if "capture" in stages:
         resolve_device(capture.device)
         find_source(capture.model, capture)
+    if "train" in stages:
+        if capture.store:
+            check_store_options(config.train)
+        if d_in is not None:
+            check_autoencoder(config.train, d_in, resolve_device(capture.device))
     if "annotate" in stages:
         if config.annotate.annotator == CLIP:
             phrases = vocabulary(config.annotate.vocabulary, capture.model, capture.prompt)

@@ -71,7 +71,9 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
                  f"{duration(plan.seconds_fresh)} fresh images"),
         ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
         ("memory", f"{_size(plan.memory)}, in addition to what the running pipeline needs"),
-        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored})"),
+        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored}) + "
+                 f"{_size(plan.disk_training)} training"),
+        *(("too little", sentence) for sentence in plan.shortages),
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),

@@ -62,10 +62,11 @@ def capture_batches(
     model_facts = _model_facts(pipe, config, hookpoint)
     layout, samples = layout_of(pipe, config.prompt, settings, hookpoint), _whole_batches(run, config)
     check_guidance(pipe, settings, layout)
-    check_room(run, config, settings, layout, config.n_images - len(samples))
+    cautions = check_room(run, config, settings, layout, config.n_images - len(samples))
     begun = Tick(len(samples) if again_from is None else again_from, config.n_images)
     sizes = batch_size_of(pipe, settings, config.batch_size)
-    yield CapturedBatch([], None, (), begun._replace(note=_first_words(pipe, model_facts, settings, config, sizes)))
+    words = [*_first_words(pipe, model_facts, settings, config, sizes), *cautions]
+    yield CapturedBatch([], None, (), begun._replace(note="; ".join(words)))
     n_made, seconds, started = 0, 0.0, time.perf_counter()
     wanted = _wanted(config, samples, again_from)
     for indices, generated in _made(pipe, config, settings, hookpoint, wanted, sizes):
@@ -116,7 +117,7 @@ def _store_facts(store: ActivationStore) -> dict[str, Any]:
 
 def _first_words(
     pipe: DiffusionPipeline, facts: Mapping[str, Any], settings: Settings, config: CaptureConfig, sizes: BatchSize
-) -> str:
+) -> list[str]:
     """What a person must know before the first image."""
     words = [f"{settings.summary()}, {facts['dtype']} on {facts['device']}, {sizes}"]
     if sign := sign_of_distilled(pipe, config.model):
@@ -126,7 +127,7 @@ def _first_words(
         words.append(f"the model does not read the last {facts['unread_tokens']} tokens of the prompt")
     if facts["licence"]:
         words.append(f"the model's license: {facts['licence']}")
-    return "; ".join(words)
+    return words
 
 
 def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
