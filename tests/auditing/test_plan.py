@@ -12,6 +12,7 @@ from raigen.cli.main import main
 from raigen.cli.tables import print_plan
 from raigen.config import AuditConfig
 from raigen.runs.run import Run
+from tests.support.tiny import save_embedder
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 OPTIONS = {"n_images": 50, "batch_size": 8, "tokens_per_batch": 256, "d_sae": 64, "k": 4, "n_fresh_images": 10,
@@ -83,7 +84,7 @@ def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--embedder", "./nowhere"], "embedder: expected a CLIP model"),
+        (["--embedder", "./nowhere"], "embedder: expected a CLIP, SigLIP or DINO model"),
         (["--vocabulary", "nowhere.txt"], "vocabulary: expected one of"),
         (["--attributes", "nowhere.txt"], "attributes: expected a text file"),
         (["--calibration", "nowhere.csv"], "calibration: expected a CSV file"),
@@ -95,6 +96,11 @@ def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_
         (["--device", "cuda:99"], "device: 'cuda:99' was requested"),
         (["--model", "./nowhere"], "there is no folder './nowhere'"),
         (["--k", "64", "--d-sae", "64"], "k: expected 1 <= k < d_sae = 64"),
+        (["--second-view", "./nowhere"], "embedder: expected a CLIP, SigLIP or DINO model"),
+        (
+            ["--second-view", "./nowhere", "--score", "published"],
+            "second_view: expected looks with the published score",
+        ),
         (["--store", "--tokens-per-step", "4"], "tokens_per_step: expected none with a store"),
     ],
 )
@@ -108,6 +114,18 @@ def test_what_needs_no_image_is_checked_before_the_first(
     model = [] if "--model" in flags else ["--model", str(sd_folder)]
     assert main([command, "a photo of a doctor", *model, "--embedder", str(clip_folder), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [(), ("--annotator", "scripted:ANSWERS", "--judge", "clip")])
+def test_names_and_rates_by_clip_need_an_embedder_with_texts(sd_folder, tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.setattr("raigen.diffusion.generation._call", None)  # no image can be made
+    (tmp_path / "answers.json").write_text('[["", ""]]')
+    save_embedder("dinov2", tmp_path / "dino")
+    flags = [flag.replace("ANSWERS", str(tmp_path / "answers.json")) for flag in flags]
+    args = ["a photo of a doctor", "--model", str(sd_folder), "--run-dir", str(tmp_path / "run"), *flags]
+    assert main(["audit", *args, "--embedder", str(tmp_path / "dino")]) == 2
+    err = capsys.readouterr().err
+    assert "embedder: expected one that knows texts" in err and "'dinov2'. Give a CLIP or SigLIP model" in err
 
 
 @pytest.mark.parametrize(

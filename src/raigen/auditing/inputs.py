@@ -1,6 +1,6 @@
 """Checks everything that an audit needs and that needs no image, before the first image is made."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from raigen.config import CLIP, STAGES, AskConfig, AuditConfig, EvaluateConfig, address_of
@@ -16,10 +16,9 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: in
     missing or empty, if a package, a key, a device or a model is missing, and if the prompt leaves no room for names in
     what CLIP reads.
     """
-    from raigen.diffusion.checks import check_autoencoder
+    from raigen.diffusion.checks import check_autoencoder  # loads torch
     from raigen.diffusion.loading import find_source
-    from raigen.discovery.embeddings import Embedder, default_embedder  # loads torch
-    from raigen.judging.annotate import fitting, vocabulary
+    from raigen.judging.annotate import vocabulary
     from raigen.judging.calibration import read_calibration
     from raigen.judging.judges import given_labels, judge_names
     from raigen.runs.device import resolve_device
@@ -46,11 +45,23 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: in
             given_labels(config.evaluate.attributes)
         if config.evaluate.calibration is not None:
             read_calibration(Path(config.evaluate.calibration))
-    if "discover" in stages:
-        name = config.discover.embedder or default_embedder(capture.model)
-        embedder = Embedder(name, "cpu", offline=capture.offline)
-        if phrases:
-            fitting(phrases, capture.prompt, embedder)
+    by_clip = "evaluate" in stages and CLIP in judge_names(config.evaluate.judge, capture)
+    if "discover" in stages or phrases or by_clip:
+        _check_embedders(config, phrases, by_clip)
+
+
+def _check_embedders(config: AuditConfig, phrases: Sequence[str], by_clip: bool) -> None:
+    from raigen.discovery.embeddings import LOOKS, Embedder, default_embedder
+    from raigen.judging.annotate import fitting
+
+    capture, discover = config.capture, config.discover
+    embedder = Embedder(discover.embedder or default_embedder(capture.model), "cpu", offline=capture.offline)
+    if phrases:
+        fitting(phrases, capture.prompt, embedder)
+    if by_clip:
+        embedder.need_texts()
+    if discover.second_view != LOOKS:
+        Embedder(discover.second_view, "cpu", offline=capture.offline)
 
 
 def _check_judge(judge: str, config: EvaluateConfig) -> None:

@@ -169,6 +169,7 @@ def layouts(
     suffice.
     """
     found: list[TokenLayout | RaigenError] = []
+    is_perturbed = "pag_scale" in arguments_of(type(pipe))  # perturbed-attention guidance
     try:
         with memory_told(pipe, 1), calling_hooks(denoiser_of(pipe, hookpoints[0])):
             probe = LayoutProbe(
@@ -177,6 +178,7 @@ def layouts(
                 hookpoints,
                 prompt,
                 (settings.height, settings.width),
+                (lambda text: _call(pipe, text, [0], settings, pag_scale=0.0)) if is_perturbed else None,
             )
             for hookpoint in hookpoints:
                 try:
@@ -212,8 +214,8 @@ def _check_steps(pipe: DiffusionPipeline, n_steps: int) -> None:
                           "cannot be told. Take a pipeline without it")  # fmt: skip
 
 
-def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
-    options = {name: value for name, value in settings._asdict().items() if value is not None}
+def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, **more: float) -> list[Image]:
+    options = {name: value for name, value in settings._asdict().items() if value is not None} | more
     options |= {name: False for name in UNWANTED_DEFAULTS if name in arguments_of(type(pipe))}
     try:
         images = pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
