@@ -104,7 +104,8 @@ def run_stage(
 
 def _d_in(run: Run, stages: Sequence[str]) -> int | None:
     """The width of the tokens, if they are captured and will not be captured again by one of the `stages`."""
-    return run.facts.capture.d_in if "capture" not in stages and run.has_finished("capture") else None
+    is_kept = "capture" not in stages and run.has_finished("capture")
+    return (run.facts.capture.d_in or None) if is_kept else None
 
 
 def default_run_dir(prompt: str) -> Path:

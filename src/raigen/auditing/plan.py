@@ -20,8 +20,8 @@ from raigen.diffusion.checks import (
     training_need,
     watched,
 )
-from raigen.diffusion.generation import Settings, defaults, generate, layout_of
-from raigen.diffusion.hookpoints import find_hookpoint
+from raigen.diffusion.generation import Generated, Settings, defaults, generate, layout_of
+from raigen.diffusion.hookpoints import Hookpoint, find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.runs.device import resolve_device
 from raigen.runs.images import as_png
@@ -77,17 +77,7 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
     settings = defaults(pipe, capture.model, capture)
     point = find_hookpoint(pipe, capture.hookpoint)
     device = resolve_device(capture.device)
-    layout = layout_of(pipe, capture.prompt, settings, point)
-    check_guidance(pipe, settings, layout)
-    check_autoencoder(config.train, layout.d_in, device)
-    seeds = range(min(PROBE_IMAGES, batch_size_of(pipe, settings, capture.batch_size).size))
-    with watched() as draws:
-        generate(pipe, capture.prompt, seeds, settings, point)  # warms up
-    if draws.any:
-        check_repeatable(pipe, capture.prompt, seeds[0], settings)
-    started = time.perf_counter()
-    made = generate(pipe, capture.prompt, seeds, settings, point)
-    per_image = (time.perf_counter() - started) / len(seeds)
+    made, per_image = _tried(pipe, config, settings, point, device)
     assert made.activations is not None and made.grid is not None  # a hookpoint was given
     _, n_steps, n_tokens, d_in = made.activations.shape
     per_epoch = tokens_of(config.train, capture.n_images, n_steps, n_tokens)
@@ -117,6 +107,23 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
         rarest_rate=rarest_rate(capture.n_images, EXAMPLES),
         images_for={rate: (images_needed(rate), images_needed(rate, EXAMPLES)) for rate in RATES},
     )
+
+
+def _tried(
+    pipe: DiffusionPipeline, config: AuditConfig, settings: Settings, point: Hookpoint, device: torch.device
+) -> tuple[Generated, float]:
+    """A few images, checked as those of an audit are, and the seconds that one of them takes."""
+    prompt, layout = config.capture.prompt, layout_of(pipe, config.capture.prompt, settings, point)
+    check_guidance(pipe, settings, layout)
+    check_autoencoder(config.train, layout.d_in, device)
+    seeds = range(min(PROBE_IMAGES, batch_size_of(pipe, settings, config.capture.batch_size).size))
+    with watched() as draws:
+        generate(pipe, prompt, seeds, settings, point)  # warms up
+    if draws.any:
+        check_repeatable(pipe, prompt, seeds[0], settings)
+    started = time.perf_counter()
+    made = generate(pipe, prompt, seeds, settings, point)
+    return made, (time.perf_counter() - started) / len(seeds)
 
 
 def _seconds_per_step(tokens: torch.Tensor, config: AuditConfig, n_tokens: int) -> float:
