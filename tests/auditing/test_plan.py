@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from raigen.auditing import plan
-from raigen.auditing.audit import walk
+from raigen.auditing.audit import run_stage, walk
 from raigen.auditing.plan import estimate
 from raigen.cli.main import main
 from raigen.cli.tables import print_plan
-from raigen.config import AuditConfig
+from raigen.config import AuditConfig, DiscoverConfig
 from raigen.runs.run import Run
 from tests.support.tiny import save_embedder
 
@@ -159,12 +159,30 @@ def test_what_needs_a_single_step_is_checked_before_the_first_image(
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_an_autoencoder_that_cannot_be_drops_nothing(options, tmp_path, capsys):
-    config = AuditConfig.of("a photo of a doctor", **options, store=True)
-    run = Run.create(tmp_path / "run")
-    for step in walk(run, config):
+@pytest.fixture(scope="module")
+def trained(options, tmp_path_factory):
+    """A run with a store, through training."""
+    run = Run.create(tmp_path_factory.mktemp("runs") / "run")
+    for step in walk(run, AuditConfig.of("a photo of a doctor", **options, store=True)):
         if step.stage == "discover":
             break
+    return run
+
+
+def test_the_second_view_is_a_setting(trained, options, tmp_path):
+    save_embedder("dinov2", tmp_path / "dino")
+    found = {}
+    for view in ("looks", str(tmp_path / "dino")):
+        config = DiscoverConfig(embedder=options["embedder"], second_view=view, max_frequency=1.0)
+        run_stage(trained, "discover", config, redo="discover" in trained.manifest["stages"])
+        assert trained.facts.discover.second_view == view
+        found[view] = trained.neurons_path.read_text()
+    looks, dino = found.values()
+    assert looks != dino  # the scores depend on it
+
+
+def test_an_autoencoder_that_cannot_be_drops_nothing(trained, capsys):
+    run = trained
     weights = (run.sae_dir / "model.safetensors").read_bytes()
     assert main(["train", str(run.dir), "--redo", "train", "--d-sae", "4", "--k", "3", "--tokens-per-step", "2"]) == 2
     assert "tokens_per_step: expected none with a store" in capsys.readouterr().err
