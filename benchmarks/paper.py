@@ -26,6 +26,7 @@ from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import capture_and_train, run_stage
 from raigen.auditing.plan import estimate
 from raigen.config import AuditConfig, identity
+from raigen.config.fields import FILE, PYTHON
 from raigen.config.presets import PresetName, preset
 from raigen.config.prompts import prompts_of
 from raigen.diffusion.generation import defaults, layout_of
@@ -185,8 +186,10 @@ def cost(options: Options) -> str:
     trainings = len({(config.capture.n_images, v.coarse) for config, v in zip(configs, variants, strict=True)})
     n_fresh = len(audited) * options.n_fresh_images * judged
     n_questions = len(variants) * N_LISTED * (options.n_fresh_images + 1) * judged
+    is_asked = any(":" in each and not each.startswith((PYTHON, FILE)) for each in (*options.judge, options.annotator))
+    asked = f", up to {n_questions:,} questions to each vision-language model" if is_asked else ""
     words = [f"{n_prompts} prompts, each with {sum(audited):,} audited and {n_fresh:,} fresh images, {trainings} "
-             f"trainings and up to {n_questions:,} questions to each vision-language model"]  # fmt: skip
+             f"trainings{asked}"]  # fmt: skip
     if options.dry_run:
         plan = estimate(config_of(options, prompts_for(options)[0], Variant()), options.work)
         share = sum(audited) / options.n_images * n_prompts

@@ -32,8 +32,8 @@ def test_a_row_is_a_published_audit_but_for_what_it_varies():
 
 
 def test_the_cost_is_counted_before_anything_is_made():
-    options = Options("7", prompts=(PROMPT, "b"), n_images=5000, n_fresh_images=1000)
-    assert cost(options) == ("2 prompts, each with 16,100 audited and 4,000 fresh images, 4 trainings and up to 40,040 "
+    options = Options("7", prompts=(PROMPT, "b"), judge=("openai:m@http://localhost/v1",))
+    assert cost(options) == ("2 prompts, each with 16,100 audited and 4,000 fresh images, 4 trainings, up to 40,040 "
                              "questions to each vision-language model")  # fmt: skip
     assert cost(Options("8", prompts=(PROMPT,))).startswith(
         "1 prompts, each with 5,000 audited and 1,000 fresh images, 3"
@@ -61,7 +61,7 @@ def options(sd_folder, clip_folder, tmp_path_factory):
 def test_a_table_is_made_once_and_read_the_second_time(options, monkeypatch, capsys):
     main(options)
     out = capsys.readouterr().out
-    assert "table 6, taken to be: the parts of the score alone" in out and "1 trainings" in out
+    assert "table 6, taken to be: the parts of the score alone" in out and "1 trainings\n" in out
     made = json.loads((options.results / "paper_table_6.json").read_text())
     assert set(made["ours"]) == set(TABLES["6"].rows) and made["published"]["product"]["AP"] == 0.15
     monkeypatch.setattr(paper, "run_stage", None)
