@@ -73,12 +73,13 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
 
 def views_of(
-    run: Run, samples: Sequence[Sample], embedder: Embedder, second: Embedder | None = None
+    run: Run, samples: Sequence[Sample], embedder: Embedder, second: Embedder | None = None, stage: str = "capture"
 ) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image other"]]]:
-    """The embeddings of the images, and their second view: thumbnails, or embeddings by another model."""
+    """The embeddings of the images, which `stage` made, and their second view: thumbnails, or embeddings by another
+    model."""
     embeddings, others = [], []
     for start in range(0, len(samples), EMBED_BATCH):
-        images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
+        images = [run.read_image(sample, stage) for sample in samples[start : start + EMBED_BATCH]]
         embeddings.append(embedder.images(images))
         others.append(second.images(images) if second else thumbnails(images))
         yield Tick(start + len(images), len(samples), "embeddings")

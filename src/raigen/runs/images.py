@@ -24,7 +24,7 @@ def write_image(run: Run, folder: Path, index: int, prompt: str, seed: int, imag
 def write_list(path: Path, samples: Mapping[int, Sample]) -> None:
     """Writes all samples as JSON lines, by rising index."""
     # The whole list at once: 5,000 lines are 1 MB, little beside a batch, and no line can be torn or out of order.
-    lines = [json.dumps(samples[index]._asdict(), ensure_ascii=False) for index in sorted(samples)]
+    lines = [json.dumps(samples[index].as_json(), ensure_ascii=False) for index in sorted(samples)]
     write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -41,6 +41,17 @@ def whole_samples(run: Run, path: Path, folder: Path, prompt: str, base_seed: in
         and (run.dir / sample.file).is_file()
         and sha256((run.dir / sample.file).read_bytes()) == sample.sha256
     }
+
+
+def whole_relatives(run: Run) -> list[Sample]:
+    """The relatives that an earlier look made, in order, up to the first whose image is not whole."""
+    found = []
+    for place, sample in enumerate(_readable(run.relatives_path)):
+        path = image_path(run.relatives_dir, place)
+        if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
+            break
+        found.append(sample)
+    return found
 
 
 def image_path(folder: Path, index: int) -> Path:
