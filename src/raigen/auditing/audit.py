@@ -76,8 +76,9 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
         # A list, not a generator: each is_done also checks the configuration.
         is_done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
         at_once = not config.capture.store and not any(is_done)
-        if not any(is_done):
-            run.intend("train", config.train)  # the capture checks that it can follow
+        if config.capture.store and not any(is_done):
+            run.begin("train", config.train)
+            run.forget("train")  # but for its settings: the capture checks that it can follow
         if at_once:
             yield from capture_and_train([run], [config])
         for name in STAGES[2:] if at_once else STAGES:

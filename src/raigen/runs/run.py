@@ -323,13 +323,6 @@ class Run(RunFiles):
         manifest["stages"] = kept | {stage: started}
         self._write_manifest(manifest)
 
-    def intend(self, stage: str, config: Any) -> None:
-        """Notes the settings with which a stage will run that has not begun, so that an earlier one can check them."""
-        manifest = self.manifest
-        if stage not in manifest["stages"]:
-            manifest.setdefault("dropped", {})[stage] = asdict(config)
-            self._write_manifest(manifest)
-
     def finish(self, stage: str, outcome: Outcome, seconds: float) -> None:
         """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
         manifest = self.manifest
