@@ -119,9 +119,9 @@ def test_what_needs_no_image_is_checked_before_the_first(
 @pytest.mark.parametrize("flags", [(), ("--annotator", "scripted:ANSWERS", "--judge", "clip")])
 def test_names_and_rates_by_clip_need_an_embedder_with_texts(sd_folder, tmp_path, monkeypatch, capsys, flags):
     monkeypatch.setattr("raigen.diffusion.generation._call", None)  # no image can be made
-    (tmp_path / "answers.json").write_text('[["", ""]]')
+    (tmp_path / "answers.jsonl").write_text('{"question": "a", "answer": {"answer": "yes"}}\n')
     save_embedder("dinov2", tmp_path / "dino")
-    flags = [flag.replace("ANSWERS", str(tmp_path / "answers.json")) for flag in flags]
+    flags = [flag.replace("ANSWERS", str(tmp_path / "answers.jsonl")) for flag in flags]
     args = ["a photo of a doctor", "--model", str(sd_folder), "--run-dir", str(tmp_path / "run"), *flags]
     assert main(["audit", *args, "--embedder", str(tmp_path / "dino")]) == 2
     err = capsys.readouterr().err

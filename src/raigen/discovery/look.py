@@ -164,14 +164,8 @@ def _finding(
     if strength[top[-1]] < WEAKEST * along[audited.shown].std():
         return None
     scored = views.parts[:2]  # the views in which neurons are scored
-<<<<<<< HEAD
-    score = score_of_set(
-        [views.rows[audited.shown][:, part] for part in scored], [rows[top][:, part] for part in scored]
-    )
-=======
     shown = views.rows[audited.shown]
     score = score_of_set([shown[:, part] for part in scored], [rows[top][:, part] for part in scored])
->>>>>>> cd8baa305203c671cf0f40c1cee32fd41e2c2557
     return Finding(family, score, places[top], float(strength[top].mean()))
 
 
