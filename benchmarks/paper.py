@@ -149,7 +149,7 @@ def main(options: Options) -> None:
     else:
         by_prompt = [rows_of(options, table, prompt) for prompt in prompts_for(options)]
         means = {row: mean_of([found[row] for found in by_prompt]) for row in table.rows}
-    told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    told = {name: value for name, value in asdict(options).items() if name not in ("work", "results", "dry_run")}
     result = {"table": options.table, "what": table.what, "options": told, "ours": means, "published": table.published}
     write_text(options.results / f"paper_table_{options.table}.json", json.dumps(without_nan(result), indent=1) + "\n")
     print("\n".join(lines_of(table, means)))
