@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from raigen.errors import RaigenError
 
+AUTO = "auto"  # of a batch size: found out while images are made
 CLIP = "clip"  # the judge and the annotator that needs no vision-language model
 WORLD = "portraits"  # the planted world; its model, judge, embedder, vocabulary and axes have this name, too
 JUDGES = (WORLD, CLIP)  # the judges that have a name; all others are addresses
@@ -46,13 +47,14 @@ def need_judge(name: str, text: str, *others: str) -> None:
 
 
 def check_ranges(config: Any) -> None:
-    """Raises RaigenError for a field whose value is outside the range in its type; None is in every range.
+    """Raises RaigenError for a field whose value is outside the range in its type; None and `auto` are in every
+    range.
 
     The range is `Ge`, `Gt` or `Interval` of annotated-types, as in `Annotated[int | None, Ge(1)]`.
     """
     for each in fields(config):
         value = getattr(config, each.name)
-        for limit in get_args(each.type)[1:] if value is not None else ():
+        for limit in get_args(each.type)[1:] if value not in (None, AUTO) else ():
             bounds = {name: bound for name in OPERATORS if (bound := getattr(limit, name, None)) is not None}
             inside = all(OPERATORS[name](value, bound) for name, bound in bounds.items())
             need(inside, each.name, value, _range_text(**bounds))
