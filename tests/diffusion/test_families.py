@@ -164,6 +164,18 @@ def test_guidance_that_does_not_answer_to_the_prompt_is_refused(made):
         generate(pipe, "a red ball", SEEDS, settings_of(family.square, {}), find_hookpoint(pipe))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_relative_is_near_its_parent_and_the_same_in_every_batch(made, name):
+    pipe, family = made(name), FAMILIES[name]
+    settings = settings_of(family.square, family.guided)
+    lineages = [(3,), (3, (0.1, 4)), (3, (0.95, 4))]
+    together = generate(pipe, PROMPT, lineages, settings).images
+    alone = [generate(pipe, PROMPT, [seed], settings).images[0] for seed in (3, lineages[1])]
+    parent, near, far, same_parent, same = (np.asarray(image).astype(int) for image in (*together, *alone))
+    assert abs(parent - same_parent).max() <= 1 and abs(near - same).max() <= 1
+    assert 0 < abs(parent - near).mean() < abs(parent - far).mean()
+
+
 @pytest.mark.parametrize("name", PERTURBED)
 def test_of_perturbed_attention_the_branch_with_whole_attention_is_captured_and_steered(name):
     """Three branches: without the prompt, with it, and with it but with attention that is switched off."""

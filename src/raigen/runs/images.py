@@ -71,8 +71,8 @@ def _readable(path: Path) -> Iterator[Sample]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
-            sample = Sample(**parsed(line, str(path)))
-        except (RaigenError, TypeError):
+            sample = Sample.from_json(parsed(line, str(path)))
+        except (RaigenError, TypeError, AttributeError):
             continue
         if isinstance(sample.index, int) and isinstance(sample.file, str):
             yield sample

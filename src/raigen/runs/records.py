@@ -22,10 +22,15 @@ class Sample(NamedTuple):
     @property
     def lineage(self) -> tuple[Any, ...]:
         """Where the image comes from: its seed, then its steps."""
-        return (self.seed, *(tuple(step) for step in self.steps))
+        return (self.seed, *self.steps)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Sample":
+        """The image of one line of a list."""
+        return cls(**{**entry, "steps": tuple(tuple(step) for step in entry.get("steps", ()))})
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of a list. Only a relative has steps."""
+        """The line of a list. Only a relative has steps."""
         return {name: value for name, value in self._asdict().items() if name != "steps" or value}
 
 
