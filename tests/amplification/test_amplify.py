@@ -342,6 +342,11 @@ def test_the_command_line_prints_the_curve(run, made, capsys):
     assert out.splitlines()[-1] == f"report: {run.report_path}" and "Amplified" in run.report().read_text()
 
 
+def as_families(run):
+    """The run, as if its attributes had been found by looking around odd images."""
+    run.write_attributes([replace(attribute, is_family=True) for attribute in run.attributes])
+
+
 def gone(run, stage):
     """The run as it stands when it was stopped before `stage`."""
     run.forget(stage)
@@ -360,6 +365,7 @@ def gone(run, stage):
         (["--attribute", "1"], lambda run: shutil.rmtree(run.sae_dir), "expected a whole autoencoder; it is broken "),
         (["--attribute", "1"], lambda run: run.forget("annotate"), "annotate has not finished; run: raigen annotate "),
         (["--attribute", "1"], lambda run: run.write_attributes([]), "discovery listed no attribute"),
+        (["--attribute", "1", "--method", "steer"], lambda run: as_families(run), "and has no neuron. Take --method "),
     ],
 )
 def test_what_cannot_be_amplified_is_one_clear_error(run, capsys, flags, spoil, message):

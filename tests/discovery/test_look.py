@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import ImageChops
 from safetensors.torch import load_file
 
+from raigen.amplification.rendering import Renderer
 from raigen.auditing.audit import capture_and_train, run_stage, steps
-from raigen.config import AnnotateConfig, AuditConfig, LookConfig
+from raigen.config import AmplifyConfig, AnnotateConfig, AuditConfig, LookConfig
 from raigen.diffusion.generation import generate
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.discovery import look as looking
 from raigen.discovery.families import ENOUGH, Family, Relative, Views, begin_families
+from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
 
 DOCTOR, N_IMAGES, BUDGET = "a photo of a doctor", 52, 60
@@ -188,3 +191,15 @@ def test_names_are_for_families_too_and_an_early_run_is_left_as_it_is(run):
     run_stage(run, "annotate", replace(AnnotateConfig(), vocabulary="portraits"))
     lines = [json.loads(line) for line in run.annotations_path.read_text().splitlines()]
     assert {line["neuron"] for line in lines} == {one.neuron for one in run.attributes}
+
+
+def test_the_contrast_of_a_family_is_that_of_its_top_images(run):
+    run_stage(run, "look", CONFIG)
+    family = next(one for one in run.attributes if one.is_family)
+    pattern = Renderer(run, AmplifyConfig(attribute=(family.rank,), device="cpu")).pattern(family.neuron)
+    stores = [ActivationStore(run.activations_dir), ActivationStore(run.relative_activations_dir)]
+    last = torch.cat([torch.cat([chunk.activations for chunk in store.step(store.step_indices[-1])])
+                      for store in stores])  # fmt: skip
+    top = [run.index_of[file] for file in family.top_images]
+    assert max(top) >= N_IMAGES  # relatives are among them
+    torch.testing.assert_close(pattern, last[top].mean(0) - last[:N_IMAGES].mean(0))

@@ -22,6 +22,7 @@ from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
 
+WITHOUT_NEURON = ("contrast", "prompt", "mix")  # methods that need only images or a name
 BASE = "base"  # the folder of the unsteered images
 # `select` generates enough for 2 expected hits per kept image; with exactly as many as it keeps, only 60 % are hits.
 PER_WANTED = 2
@@ -104,6 +105,9 @@ def chosen(experiment: Experiment) -> list[RareAttribute]:
         if by_rank[rank].label is None:
             raise RaigenError(f"attribute: {rank} has no label, so no judge can look for it; name it first: "
                               f"raigen annotate {run.dir} --redo annotate")  # fmt: skip
+        if by_rank[rank].is_family and (experiment.config.causal or experiment.config.method not in WITHOUT_NEURON):
+            raise RaigenError(f"attribute: {rank} was found by looking around an odd image, and has no neuron. Take "
+                              f"--method {', '.join(WITHOUT_NEURON[:-1])} or {WITHOUT_NEURON[-1]}")  # fmt: skip
     return [by_rank[rank] for rank in ranks]
 
 

@@ -120,18 +120,31 @@ class Renderer:
         return unit_in(self.max_codes, neuron)
 
     def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
-        """The contrast of a neuron's ten strongest images with all audited images, at the last step.
+        """The contrast of a neuron's ten strongest images with all audited images, at the last step; of a family's top
+        images, which may be relatives.
 
         This is `steering.contrast_of`, computed without loading all activations. With a seed: random directions of the
         same norms. Raises RaigenError for a neuron that never fires.
         """
         if neuron not in self._contrasts:
-            self.scale(neuron)
-            store = ActivationStore(self.run.activations_dir)
-            top = strongest(np.where(self._shown, self.max_codes[:, neuron], -1), N_STRONGEST)
-            self._contrasts[neuron] = store.images(top.tolist(), store.step_indices[-1]).mean(0) - self.mean
+            family = next((one for one in self.run.attributes if one.is_family and one.neuron == neuron), None)
+            self._contrasts[neuron] = self._of_top(self._strongest(neuron) if family is None else
+                                                   [self.run.index_of[file] for file in family.top_images])  # fmt: skip
         pattern = self._contrasts[neuron]
         return pattern if direction_seed is None else random_like(pattern, direction_seed)
+
+    def _strongest(self, neuron: int) -> list[int]:
+        self.scale(neuron)
+        return strongest(np.where(self._shown, self.max_codes[:, neuron], -1), N_STRONGEST).tolist()
+
+    def _of_top(self, places: Sequence[int]) -> Float[Tensor, "token d_in"]:
+        """The mean activations of some images, by their places in `Run.index_of`, minus those of all audited images."""
+        store, n = ActivationStore(self.run.activations_dir), len(self._shown)
+        step = store.step_indices[-1]
+        found = [store.images([place for place in places if place < n], step)]
+        if relatives := [place - n for place in places if place >= n]:
+            found.append(ActivationStore(self.run.relative_activations_dir).images(relatives, step))
+        return torch.cat(found).mean(0) - self.mean
 
     def folder(self, name: str, recipe: Recipe) -> Path:
         """Where the images of a recipe lie: below `name`, in a folder of the recipe's hash."""

@@ -80,9 +80,7 @@ class RelativeImages:
         first, note = len(self), "images around odd ones"
         for lineage in lineages:
             known = self._known.get(lineage)
-            if known is None or known.index != len(
-                self
-            ):  # an earlier look went another way; its files give way
+            if known is None or known.index != len(self):  # an earlier look went another way; its files give way
                 self._known = {}
                 break
             self.samples.append(known)
