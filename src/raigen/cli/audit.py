@@ -1,6 +1,5 @@
 """The commands that begin with a prompt or a model: audit, plan, hookpoints."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from raigen.auditing.sweep import default_study_dir, sweep
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars, study_progress_bars
 from raigen.cli.tables import few_images, print_hookpoints, print_plan, print_result, print_search, print_study
+from raigen.cli.terminal import say, warn
 from raigen.config import (
     STAGES,
     AnnotateConfig,
@@ -120,7 +120,7 @@ class Audit(AllStages):
 
 def _warn(config: AuditConfig) -> None:
     if warning := few_images(config):
-        print(warning, file=sys.stderr, flush=True)
+        warn(warning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,5 +160,5 @@ class Hookpoints(Command):
 
         survey = list_hookpoints(self.model, config)
         source = f"{survey.commit or 'a folder'}, {survey.license or 'no license named'}"
-        print(f"{survey.pipeline}, {source}; {survey.n_steps} steps, {survey.height} x {survey.width} pixels")
+        say(f"{survey.pipeline}, {source}; {survey.n_steps} steps, {survey.height} x {survey.width} pixels")
         print_hookpoints(survey.hookpoints, n_images=CaptureConfig.n_images)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,15 @@ from raigen.errors import RaigenError
 LARGEST = 256  # MB
 LONGEST = 10_000  # characters of a prompt
 LONGEST_LABEL = 300  # characters of a label or a phrase
+# What a terminal takes for a command, what turns the direction of a line, and what has no width: Unicode's controls,
+# Bidi_Control and Default_Ignorable_Code_Point, but for variation selectors and joiners.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+# Joiners beside ASCII. Between other letters they belong to the spelling: of Persian, Hindi and emoji, say.
+LONE_JOINERS = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])")
+HALF = re.compile("[\ud800-\udfff]")  # half a character: what a broken byte, or a broken escape in JSON, becomes
 
 
 def text_of(path: Path) -> str:
@@ -49,6 +59,30 @@ def lines_of(path: Path, longest: int = LONGEST) -> list[str]:
             raise RaigenError(f"{path}: expected lines of at most {longest:,} characters; line {number} has "
                               f"{len(line):,}")  # fmt: skip
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def labels_of(path: Path) -> list[str]:
+    """The labels or phrases in a text file, one a line, as `in_a_line` shows them. Raises RaigenError as `lines_of`."""
+    return list(dict.fromkeys(filter(None, map(in_a_line, lines_of(path, LONGEST_LABEL)))))
+
+
+def visible(text: str) -> str:
+    """A text as it may be shown to people: without the characters of `UNSEEN` and `LONE_JOINERS`. Tabs and line breaks
+    stay. Half a character becomes the sign for what cannot be read.
+
+    >>> visible("a\\x1b[31m hat\\u202e"), visible("zero\\u200bwidth")
+    ('a[31m hat', 'zerowidth')
+    """
+    return HALF.sub("\N{REPLACEMENT CHARACTER}", LONE_JOINERS.sub("", UNSEEN.sub("", text)))
+
+
+def in_a_line(text: str) -> str:
+    """A text from a person, a model or a server in one line, as it may be shown to people.
+
+    >>> in_a_line("a \\x1b[31mred\\n hat")
+    'a [31mred hat'
+    """
+    return " ".join(visible(" ".join(text.split())).split())
 
 
 def json_of(path: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from filelock import FileLock, Timeout
 
-from raigen.config import object_of
+from raigen.config import object_of, visible
 from raigen.errors import RaigenError
 from raigen.runs.files import begin_folder
 
@@ -90,7 +90,8 @@ class Folder:
         except (OSError, NotImplementedError) as error:
             why = getattr(error, "strerror", None) or "its file system has no locks"
         if why:
-            print(f"raigen: {self.dir} cannot be locked ({why}); let only one raigen write there", file=sys.stderr)
+            text = f"raigen: {self.dir} cannot be locked ({why}); let only one raigen write there"
+            print(visible(text), file=sys.stderr)
         try:
             yield
         finally:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from raigen.config.text_files import in_a_line
+
 
 class Sample(NamedTuple):
     """One generated image: line `index` of samples.jsonl; `file` is relative to the run folder."""
@@ -182,7 +184,8 @@ class RareAttribute:
         shown = ""
         if self.presence and self.presence.n:
             shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
-        return f"RareAttribute({self.rank}. neuron {self.neuron}: {name}, score {self.minority_score:.3f}{shown})"
+        scored = f"{in_a_line(name)}, score {self.minority_score:.3f}"
+        return f"RareAttribute({self.rank}. neuron {self.neuron}: {scored}{shown})"
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, shaped
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, in_a_line, shaped
 from raigen.errors import RaigenError
 from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
@@ -133,8 +133,8 @@ class Run(RunFiles):
         capture = self.config_of("capture")
         done = [stage for stage in STAGES if self.has_finished(stage)]
         listed = f", {len(self.attributes)} attributes listed" if "discover" in done else ""
-        return (f"Run({str(self.dir)!r}): “{capture.prompt}” with {capture.model}, {capture.n_images:,} images; "
-                f"finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
+        return (f"Run({str(self.dir)!r}): “{in_a_line(capture.prompt)}” with {in_a_line(capture.model)}, "
+                f"{capture.n_images:,} images; finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
 
     def _repr_html_(self) -> str:
         if not self.has_finished("discover"):

@@ -1,7 +1,6 @@
 """Owns a study folder: which runs belong to it, and every path beside them."""
 
 import csv
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raigen.config import object_of, shaped
 from raigen.errors import RaigenError
-from raigen.runs.files import write_text
+from raigen.runs.files import json_text, write_text
 from raigen.runs.folder import FORMAT, Folder
 from raigen.runs.notebook import frame, html_table
 from raigen.runs.records import RareAttribute, rarest, rate_text
@@ -157,7 +156,7 @@ class Study(Folder):
 
     def _write(self, entries: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
         manifest = {"format": FORMAT, "options": options, "runs": [entry._asdict() for entry in entries]}
-        write_text(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False))
+        write_text(self.manifest_path, json_text(manifest, indent=1))
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from raigen.config import in_a_line
+
 SHARE = 0.8  # of the top images must show an attribute (RAIGen, arXiv 2602.06806)
 NOTHING = {"", "none", "null", "n/a", "no attribute", "no identified attribute"}
 MAX_AXES = 10  # axes for a prompt that a language model may propose; each class is judged in every image
@@ -17,8 +19,6 @@ END_OF_THOUGHT = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNOREC
 VERDICTS: dict[str, Literal["yes", "no", "unsure"]] = {
     "yes": "yes", "true": "yes", "no": "no", "false": "no", "unsure": "unsure",
 }  # fmt: skip
-# What a terminal takes for a command, and what turns the direction of a line.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Question(NamedTuple):
@@ -237,15 +237,6 @@ def without_thought(text: str) -> str:
     """
     said = END_OF_THOUGHT.split(text)[-1]
     return "" if OPEN_THOUGHT.search(said) else said
-
-
-def in_a_line(text: str) -> str:
-    """A text from a model or a server in one line, without characters that steer a terminal or turn the line around.
-
-    >>> in_a_line("a \\x1b[31mred\\n hat")
-    'a [31mred hat'
-    """
-    return " ".join(UNSEEN.sub("", " ".join(text.split())).split())
 
 
 def objects(text: str) -> Iterator[dict[str, Any]]:
