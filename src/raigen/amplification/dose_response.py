@@ -73,6 +73,7 @@ class Experiment:
     def of(cls, run: Run, config: AmplifyConfig) -> "Experiment":
         """Raises RaigenError when the run has no names yet, or the settings do not fit it."""
         run.require("train", "discover", "annotate")
+        chosen(run, config.attribute)  # before anything is loaded
         return cls(run, config, Renderer(run, config), Evaluator(run, config))
 
     @property
@@ -92,9 +93,8 @@ class Experiment:
         return self.evaluator.look(samples, subjects, tell)
 
 
-def chosen(experiment: Experiment) -> list[RareAttribute]:
-    """The attributes that the settings name. Raises RaigenError for one that is not listed, or has no label."""
-    run, ranks = experiment.run, experiment.config.attribute
+def chosen(run: Run, ranks: Sequence[int]) -> list[RareAttribute]:
+    """The attributes of these ranks. Raises RaigenError for one that is not listed, or has no label."""
     by_rank = {attribute.rank: attribute for attribute in run.attributes}
     if not by_rank:
         raise RaigenError(f"{run.dir}: discovery listed no attribute, so there is none to amplify")

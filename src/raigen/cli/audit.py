@@ -27,6 +27,7 @@ from raigen.config import (
     TrainConfig,
 )
 from raigen.config.audit import StageName
+from raigen.config.fields import need
 from raigen.config.presets import PresetName, by_stage
 from raigen.config.prompts import prompts_of
 from raigen.errors import RaigenError
@@ -87,13 +88,15 @@ class Audit(AllStages):
     capture: Annotated[CaptureConfig, flags(CaptureConfig, "prompt", "model")]
 
     def execute(self) -> None:
-        prompts = list(dict.fromkeys((*self.prompt, *(prompts_of(self.prompts) if self.prompts else ()))))
+        prompts = list(dict.fromkeys((*self.prompt, *(prompts_of(self.prompts) if self.prompts is not None else ()))))
         if not prompts:
             raise RaigenError('prompt: expected a text, such as: raigen audit "a photo of a doctor"; or --prompts')
         # With a preset the flags are read twice, so each --model occurs twice; the default is the preset's model.
         models = list(dict.fromkeys(self.model or (self.capture.model,)))
         # The whole configuration is checked before a folder is made.
         configs = [self.config(prompt, model) for prompt in prompts for model in models]
+        need(self.workers >= 1, "workers", self.workers, "1 or more")
+        need(self.ray != "", "ray", self.ray, "the address of a Ray cluster, such as auto; or leave it out")
         if len(configs) > 1 or self.prompts or self.study or self.shared_sae:
             self._sweep(configs[0], prompts, models)
             return

@@ -1,5 +1,6 @@
 """The command line: runs the command that the arguments spell out."""
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ class Version(Command):
         say(f"raigen {version('raigen')}")
 
 
+LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
+
 COMMANDS = (Audit, Plan, Capture, Train, Discover, Annotate, Evaluate, Report, Amplify, Hookpoints, Compare, Review,
             View, Version)  # fmt: skip
 
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.execute()
         return 0
     except RaigenError as error:
-        warn(f"raigen: {error}")
+        warn(f"raigen: {re.sub(LONG_WORD, LONG_WORD_CUT, str(error))}")
         return 2
     except OSError as error:  # of a file that nothing of ours reads or writes by itself: a name too long, say
         place = f"{error.filename!r:.200}: " if error.filename else ""

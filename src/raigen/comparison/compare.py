@@ -62,6 +62,9 @@ def study_of(runs: Study | str | Path | Sequence[Run | str | Path], study: str |
         return runs
     places = [runs] if isinstance(runs, str | Path) else list(runs)
     if len(places) == 1 and isinstance(places[0], str | Path):
+        if Run.is_at(places[0]):
+            raise RaigenError(f"runs: expected a study, or two runs or more; got one run. Compare it with another: "
+                              f"raigen compare {places[0]} OTHER_RUN --study DIR")  # fmt: skip
         return Study(places[0])
     if study is None:
         raise RaigenError("study: expected a folder for the comparison of single runs; name it with --study DIR")

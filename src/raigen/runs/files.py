@@ -65,7 +65,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with open(partial, "wb", opener=not_through_links) as file:
             file.write(data)
             file.flush()
             _wait_for_disk(file.fileno())
@@ -80,6 +80,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             ) from error
         raise RaigenError(f"{path}: expected a place to write to; {error.strerror}. Choose another folder, or allow "
                           "writing there") from error  # fmt: skip
+
+
+def not_through_links(path: str, flags: int) -> int:
+    """Opens a file for `open`, unless it is a link: in a folder from a stranger, that may lead to any file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _wait_for_disk(file: int) -> None:
@@ -138,13 +143,18 @@ def plain_cell(text: str) -> str:
     >>> plain_cell("'=1+1"), plain_cell("'tis")
     ('=1+1', "'tis")
     """
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet might run it; also behind apostrophes, so that `plain_cell` knows which of them is ours."""
+    return text.lstrip("'").startswith(FORMULA)
 
 
 def _harmless(cell: Any) -> Any:
     if isinstance(cell, str):
         cell = visible(cell)
-    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+    if not isinstance(cell, str) or not _is_formula(cell):
         return cell
     try:
         float(cell)

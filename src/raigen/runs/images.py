@@ -9,7 +9,7 @@ from PIL import Image
 from raigen.config import parsed
 from raigen.errors import RaigenError
 from raigen.runs.files import json_text, sha256, write_bytes, write_text
-from raigen.runs.records import Sample
+from raigen.runs.records import Sample, checked
 from raigen.runs.run import Run
 
 
@@ -59,8 +59,7 @@ def _readable(path: Path) -> Iterator[Sample]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
-            sample = Sample(**parsed(line, str(path)))
+            sample = checked(Sample(**parsed(line, str(path))))
         except (RaigenError, TypeError):
             continue
-        if isinstance(sample.index, int) and isinstance(sample.file, str):
-            yield sample
+        yield sample

@@ -4,7 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from raigen.config.fields import fits
 from raigen.config.text_files import in_a_line
+
+
+def checked(record: Any) -> Any:
+    """The record as it is. Raises TypeError where a field has another type than its class says.
+
+    >>> checked(Ratio(1, 0.5, None))
+    Ratio(ratio=1, low=0.5, high=None)
+    """
+    for name, kind in type(record).__annotations__.items():
+        if not fits(getattr(record, name), kind):
+            raise TypeError(f"{name} is {getattr(record, name)!r:.80}")
+    return record
 
 
 class Sample(NamedTuple):
@@ -105,8 +118,8 @@ class Causal:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Causal":
         """The causal score of one entry of attributes.json."""
-        paired = {name: Difference(**entry[name]) for name in ("gain", "over_direction", "over_neuron")}
-        return cls(**{**entry, **paired})
+        paired = {name: checked(Difference(**entry[name])) for name in ("gain", "over_direction", "over_neuron")}
+        return checked(cls(**{**entry, **paired}))
 
 
 @dataclass(frozen=True)
@@ -191,17 +204,17 @@ class RareAttribute:
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
         """The attribute of one entry of attributes.json."""
         presence, suggested = entry.get("presence"), entry.get("suggested")
-        return cls(**{
+        return checked(cls(**{
             **entry,
             "top_images": tuple(entry["top_images"]),
             "keywords": tuple(entry.get("keywords", ())),
-            "presence": Presence(**presence) if presence else None,
-            "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
-            "corrected": tuple(Presence(**other) for other in entry.get("corrected", ())),
-            "suggested": Presence(**suggested) if suggested else None,
-            "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
+            "presence": checked(Presence(**presence)) if presence else None,
+            "other_presences": tuple(checked(Presence(**other)) for other in entry.get("other_presences", ())),
+            "corrected": tuple(checked(Presence(**other)) for other in entry.get("corrected", ())),
+            "suggested": checked(Presence(**suggested)) if suggested else None,
+            "ratio": checked(Ratio(**entry["ratio"])) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
-        })  # fmt: skip
+        }))  # fmt: skip
 
 
 def rate_text(presence: Presence | Mapping[str, Any], form: str = "{rate:.1f}% [{low:.1f}%, {high:.1f}%]") -> str:

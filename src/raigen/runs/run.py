@@ -5,10 +5,11 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
 from raigen.runs.notebook import N_IMAGES, frame, html_image, html_table
 from raigen.runs.reading import RunFiles
-from raigen.runs.records import RareAttribute, Sample, label_columns, rate_text
+from raigen.runs.records import RareAttribute, Sample, checked, label_columns, rate_text
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class Run(RunFiles):
         self.compared_dir = self.dir / "compared"
         self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What run.json holds. Raises RaigenError when it cannot be read, or has another shape."""
+        found = super().manifest
+        if not all(isinstance(part, dict) for part in _parts(found)):
+            raise RaigenError(f"{self.manifest_path}: expected objects as dropped, machine, and config, facts and "
+                              "outputs of each stage; found other things. Fetch the folder again")  # fmt: skip
+        return found
+
     def amplification_path(self, name: str) -> Path:
         """The result of one attribute and method; `name` is for example `12-steer` for neuron 12."""
         return self.amplified_dir / name / "amplification.json"
@@ -123,7 +133,10 @@ class Run(RunFiles):
         path = path or self.samples_path
         lines = self.read_lines(path, "capture")
         with self.shaped(path, "capture"):
-            return [Sample(**line) for line in lines]
+            found = [checked(Sample(**line)) for line in lines]
+            if any(after.index <= before.index for before, after in pairwise(found)):
+                raise ValueError("the indices do not rise")
+        return found
 
     def __repr__(self) -> str:
         if not self.is_at(self.dir):
@@ -319,8 +332,9 @@ class Run(RunFiles):
             _keep_settings(manifest, STAGES[STAGES.index(stage) :])
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
-            for file in (record or {}).get("outputs", {}):
-                path = self.dir / file
+            for path in map(self.dir.joinpath, (record or {}).get("outputs", {})):
+                if not path.parent.resolve().is_relative_to(self.dir.resolve()):
+                    continue  # not ours, whatever run.json says
                 is_fresh = path == self.fresh_samples_path or {self.fresh_dir, self.asked_root_dir} & {*path.parents}
                 if stage == "capture" or not is_fresh:
                     path.unlink(missing_ok=True)
@@ -350,6 +364,15 @@ def _keep_settings(manifest: dict[str, Any], stages: Iterable[str]) -> None:
     for name in stages:
         if name in manifest["stages"] and name != "capture":
             manifest.setdefault("dropped", {})[name] = manifest["stages"][name]["config"]
+
+
+def _parts(manifest: Mapping[str, Any]) -> Iterator[Any]:
+    """The parts of run.json that are objects, outer ones first."""
+    dropped, records = manifest.get("dropped", {}), manifest["stages"].values()
+    yield from (manifest.get("machine", {}), dropped)
+    yield from dropped.values()
+    for record in records:
+        yield from (record.get(name) or {} for name in ("config", "facts", "outputs"))
 
 
 def _now() -> str:
