@@ -30,7 +30,7 @@ def test_the_images_beyond_the_threshold_are_as_many_as_show_it(rate: float) -> 
     ratios, halves = [], []
     for seed in range(8):
         similarity, shows = drawn(seed, rate, 5.0)
-        mixture = mixture_of(similarity, np.arange(N_TOP))
+        mixture = mixture_of(similarity, similarity[:N_TOP])
         ratios.append((similarity > mixture.threshold).sum() / shows.sum())
         top, rest = similarity[:N_TOP].mean(), similarity[N_TOP:].mean()
         halves.append((similarity > (top + rest) / 2).sum() / shows.sum())

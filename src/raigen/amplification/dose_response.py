@@ -260,6 +260,7 @@ def control_neurons(experiment: Experiment, at_least: int = 1) -> Int[np.ndarray
     run = experiment.run
     alive = (run.image_codes() > 0).sum(0) >= run.config.discover.min_images
     alive[[other.neuron for other in run.attributes]] = False
+    alive[run.facts.discover.n_neurons :] = False  # families are no neurons
     live = np.flatnonzero(alive)
     if len(live) < at_least:
         raise RaigenError(f"controls: expected {at_least} or more live neurons that are not listed; got {len(live)}. "

@@ -24,6 +24,7 @@ HOMES = {
     "capture": "raigen.diffusion.capture",
     "train": "raigen.sae.train",
     "discover": "raigen.discovery.discover",
+    "look": "raigen.discovery.look",
     "annotate": "raigen.judging.annotate",
     "evaluate": "raigen.judging.evaluate",
     "report": "raigen.report.report",
@@ -90,10 +91,11 @@ def run_stage(
     nor rates.)
     """
     with run.locked():
-        run.require(*STAGES[: STAGES.index("annotate" if name == "report" else name)])
-        if redo:
-            before = AuditConfig(config) if name == "capture" else run.config
-            check_inputs(replace(before, **{name: config}), [name])
+        before = STAGES[: STAGES.index("annotate" if name == "report" else name)]
+        run.require(*(stage for stage in before if stage != "look"))  # a list is whole without it
+        if redo or (name == "look" and run.predates_look):
+            known = AuditConfig(config) if name == "capture" else run.config
+            check_inputs(replace(known, **{name: config}), [name])
             run.forget(name)
         for step in steps(run, name, config):
             if on_tick is not None:

@@ -22,14 +22,14 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
     known = [run for run in runs if sharers(run) and run.codes_path.is_file() and run.attributes_path.is_file()]
     codes = {run.dir: run.image_codes() for run in known}
     for run in known:
-        own, neurons = run.config.capture, [attribute.neuron for attribute in run.attributes]
+        own, neurons = run.config.capture, [attribute.neuron for attribute in run.attributes if not attribute.is_family]
         others = [other for other in known if _is_kin(run, other)]
         if not others or not neurons:
             continue
         least = clear_from(codes[run.dir][:, neurons])
         for other in (run, *others):
             shares = reaches(codes[other.dir][:, neurons], least).mean(axis=0).tolist()
-            for attribute, rate in zip(run.attributes, shares, strict=True):
+            for attribute, rate in zip((one for one in run.attributes if not one.is_family), shares, strict=True):
                 values = (attribute.rank, attribute.neuron, attribute.name, other.config.capture.prompt, rate)
                 found.append(dict(zip(COLUMNS, (own.model, own.prompt, *values), strict=True)))
     return found

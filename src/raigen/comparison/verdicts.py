@@ -39,11 +39,12 @@ class Judged(NamedTuple):
 
 
 class AuditedImages(NamedTuple):
-    """The audited images of a run: their embeddings, and by neuron the indices of its top images."""
+    """The audited images of a run: their embeddings, and by neuron the embeddings of its top images that are relatives
+    of audited ones, and the indices of the others."""
 
     prompt: str
     embeddings: Float[np.ndarray, "image width"]
-    tops: Mapping[int, Sequence[int]]
+    tops: Mapping[int, tuple[Float[np.ndarray, "top width"], Sequence[int]]]
 
 
 class SharedJudge:
@@ -108,8 +109,10 @@ class Pool:
         finding = self.source(label, prompt)
         direction = direction_of(self.embedder, finding.prompt, label)
         embeddings, first = self._pooled(finding.prompt)
-        tops = self._audited[finding.prompt, finding.model].tops[finding.neuron]
-        found = threshold_of(direction, embeddings, [first[finding.model] + index for index in tops])
+        relatives, indices = self._audited[finding.prompt, finding.model].tops[finding.neuron]
+        n_audited, n_relatives = len(embeddings), len(relatives)
+        tops = [*(first[finding.model] + index for index in indices), *range(n_audited, n_audited + n_relatives)]
+        found = threshold_of(direction, np.concatenate([embeddings, relatives]), tops, n_audited)
         if finding.prompt == prompt:
             return found
         here = direction_of(self.embedder, prompt, label)
@@ -182,6 +185,9 @@ def directions(embedder: Embedder, prompt: str, labels: Sequence[str]) -> Float[
 
 
 def _audited(run: Run) -> AuditedImages:
-    index_of = run.index_of
-    tops = {a.neuron: [index_of[file] for file in a.top_images] for a in run.attributes}
-    return AuditedImages(run.config.capture.prompt, run.embeddings(), tops)
+    index_of, audited, embeddings = run.index_of, run.embeddings(), run.all_embeddings()
+    tops = {}
+    for attribute in run.attributes:
+        top = np.array([index_of[file] for file in attribute.top_images], int)
+        tops[attribute.neuron] = (embeddings[top[top >= len(audited)]], top[top < len(audited)].tolist())
+    return AuditedImages(run.config.capture.prompt, audited, tops)

@@ -12,7 +12,7 @@ from raigen.config.diffusion import (
     LoadConfig,
     SearchConfig,
 )
-from raigen.config.discovery import DiscoverConfig, Pruning
+from raigen.config.discovery import DiscoverConfig, LookConfig, Pruning
 from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
@@ -54,6 +54,7 @@ __all__ = [
     "EvaluateConfig",
     "HookpointsConfig",
     "LoadConfig",
+    "LookConfig",
     "ModelAddress",
     "Pruning",
     "ReportConfig",

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Interval
 
 from raigen.config.diffusion import CaptureConfig
-from raigen.config.discovery import DiscoverConfig
+from raigen.config.discovery import DiscoverConfig, LookConfig
 from raigen.config.fields import check_ranges
 from raigen.config.judging import AnnotateConfig, EvaluateConfig
 from raigen.config.sae import TrainConfig
 from raigen.errors import RaigenError
 
-StageName = Literal["capture", "train", "discover", "annotate", "evaluate", "report"]  # in the order in which they run
+StageName = Literal["capture", "train", "discover", "look", "annotate", "evaluate", "report"]  # in the order in which they run
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class AuditConfig:
     capture: CaptureConfig
     train: TrainConfig = TrainConfig()
     discover: DiscoverConfig = DiscoverConfig()
+    look: LookConfig = LookConfig()
     annotate: AnnotateConfig = AnnotateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
@@ -74,6 +75,7 @@ STAGE_CONFIGS: dict[str, type] = {
     "capture": CaptureConfig,
     "train": TrainConfig,
     "discover": DiscoverConfig,
+    "look": LookConfig,
     "annotate": AnnotateConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,

@@ -1,4 +1,4 @@
-"""How neurons are scored, and which of them are listed."""
+"""How neurons are scored, which of them are listed, and how raigen looks around odd images."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -55,3 +55,24 @@ class DiscoverConfig:
         default = published if self.score == "published" else ours
         chosen = (self.distance, self.percentile, self.max_frequency)
         return Pruning(*(given if own is None else own for own, given in zip(chosen, default, strict=True)))
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """How raigen looks around odd images, for attributes that too few audited images show."""
+
+    n_look_images: Annotated[int | None, Ge(0)] = None
+    """Relatives of odd images to make, 0 or more; with 0, raigen looks at nothing. None is half as many as there are
+    audited images."""
+    n_families: Annotated[int, Ge(0)] = 10
+    """Most families to list beside the neurons, 0 or more."""
+    first_step: Annotated[float, Interval(gt=0, lt=1)] = 0.4
+    """How far the first relatives of an image move from its noise, in (0, 1): 0 is the same image, 1 is any other. The
+    steps of later relatives adapt."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def n_relatives(self, n_images: int) -> int:
+        """How many relatives to make beside this many audited images."""
+        return n_images // 2 if self.n_look_images is None else self.n_look_images

@@ -25,6 +25,7 @@ _PUBLISHED: dict[str, Any] = {
     "n_top_images": 10,
     "min_images": 1,
     "embedder": "openai/clip-vit-large-patch14",
+    "n_look_images": 0,
     "n_fresh_images": 1000,
 }
 _U_NET: dict[str, Any] = {"hookpoint": "unet.mid_block", "d_sae": 20480, "group_sizes": (2048, 18432)}

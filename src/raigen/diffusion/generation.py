@@ -1,7 +1,7 @@
 """Runs text-to-image pipelines: images of a prompt, one seed each, and the activations of one module at each step."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, denoiser_of
 from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
 from raigen.diffusion.layout import LayoutProbe
 from raigen.diffusion.loading import arguments_of
+from raigen.diffusion.relatives import Lineage, MovedNoise
 from raigen.errors import RaigenError
 from raigen.world.models import OWN_SETTINGS, model_path
 
@@ -94,14 +95,15 @@ def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig |
 def generate(
     pipe: DiffusionPipeline,
     prompt: str,
-    seeds: Sequence[int],
+    seeds: Sequence[int | Lineage],
     settings: Settings,
     hookpoint: Hookpoint | None = None,
     step_indices: Sequence[int] | None = None,
 ) -> Generated:
     """Makes one image of `prompt` per seed, and collects the outputs of the hookpoint at every denoising step.
 
-    Each image has its own random generator, on the CPU, so the other seeds of a call change only the last bits. A step
+    Each image has its own random generator, on the CPU, so the other seeds of a call change only the last bits. In place
+    of a seed, the lineage of a relative can be given (see `raigen.diffusion.relatives`). A step
     is one evaluation of the denoiser on the noisy images; some schedulers need more than `num_inference_steps`.
     `step_indices` None keeps all steps. Under classifier-free guidance the branch that sees the prompt is kept, as
     published (RAIGen, arXiv 2602.06806). An output [image, channel, row, column] becomes one token per position. From a
@@ -124,7 +126,7 @@ def generate(
 
 
 def generate_with_hooks(
-    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, hooks: Sequence[TokenHook]
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int | Lineage], settings: Settings, hooks: Sequence[TokenHook]
 ) -> list[Image]:
     """Makes one image of `prompt` per seed while all `hooks`, which must be new, visit the outputs of their modules.
 
@@ -199,14 +201,17 @@ def _check_steps(pipe: DiffusionPipeline, n_steps: int) -> None:
                           "cannot be told. Take a pipeline without it")  # fmt: skip
 
 
-def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings) -> list[Image]:
+def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int | Lineage], settings: Settings) -> list[Image]:
+    noise = MovedNoise([seed if isinstance(seed, tuple) else (seed,) for seed in seeds])
+    has_relatives = any(isinstance(seed, tuple) and len(seed) > 1 for seed in seeds)
     options = {name: value for name, value in settings._asdict().items() if value is not None}
     options |= {name: False for name in UNWANTED_DEFAULTS if name in arguments_of(type(pipe))}
     try:
-        images = pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
-            prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil",
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **options,
-        ).images  # fmt: skip
+        with noise if has_relatives else nullcontext():  # plain images need no step, and no other work
+            images = pipe(  # type: ignore[operator]  # every text-to-image pipeline can be called
+                prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil", generator=noise.generators,
+                **options,
+            ).images  # fmt: skip
     except (ValueError, RuntimeError, IndexError, ArithmeticError, MemoryError) as error:
         if isinstance(error, RaigenError | torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise

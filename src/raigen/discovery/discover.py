@@ -71,12 +71,12 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
 
 
 def views_of(
-    run: Run, samples: Sequence[Sample], embedder: Embedder
+    run: Run, samples: Sequence[Sample], embedder: Embedder, stage: str = "capture"
 ) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image pixel"]]]:
-    """The embeddings of the images, and their thumbnails."""
+    """The embeddings of the images, which `stage` made, and their thumbnails."""
     embeddings, looks = [], []
     for start in range(0, len(samples), EMBED_BATCH):
-        images = [run.read_image(sample) for sample in samples[start : start + EMBED_BATCH]]
+        images = [run.read_image(sample, stage) for sample in samples[start : start + EMBED_BATCH]]
         embeddings.append(embedder.images(images))
         looks.append(thumbnails(images))
         yield Tick(start + len(images), len(samples), "embeddings")

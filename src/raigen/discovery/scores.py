@@ -114,10 +114,47 @@ def _likeness(
     total = rows[top].sum(axis=0)
     direction = _unit_or_zero(total)
     likeness = rows @ direction
-    likeness[top] = (rows[top] * _unit_or_zero(total - rows[top])).sum(axis=1)
+    likeness[top] = _likeness_of_each(rows[top], total)
     coherence = max(0.0, float(likeness[top].mean()))
     share = max(1 / len(rows), float((likeness >= reach * coherence).mean()))  # an image is always like itself
     return share, coherence, direction
+
+
+def _likeness_of_each(top: Float[np.ndarray, "top width"], total: Float[np.ndarray, " width"]) -> np.ndarray:
+    """The cosine of each row and the mean of the others; `total` is the sum of all."""
+    return (top * _unit_or_zero(total - top)).sum(axis=1)
+
+
+class SetScore(NamedTuple):
+    """The score of a set of images, as `coherence_scores` gives it to the top images of a neuron."""
+
+    minority_score: float
+    frequency: float
+    distinctiveness: float
+
+
+def score_of_set(
+    rows: Sequence[Float[np.ndarray, "image _"]], sets: Sequence[Float[np.ndarray, "member _"]], reach: float = 0.3
+) -> SetScore:
+    """The coherent score of images that need not be among the audited ones; see `coherence_scores`.
+
+    `rows` holds the audited images in each view, whitened, and `sets` the images of the set in the same views. The best
+    view counts.
+
+    >>> rng = np.random.default_rng(0)
+    >>> score = score_of_set([rng.normal(size=(500, 8))], [np.eye(8)[:1] + 0.1 * rng.normal(size=(10, 8))])
+    >>> score.distinctiveness > 0.8, score.frequency < 0.4
+    (True, True)
+    """
+    found = []
+    for view, members in zip(rows, sets, strict=True):
+        view, members = _unit_or_zero(view), _unit_or_zero(members)
+        total = members.sum(axis=0)
+        coherence = max(0.0, float(_likeness_of_each(members, total).mean()))
+        share = float((view @ _unit_or_zero(total) >= reach * coherence).mean())
+        share = max(1 / len(view), share)
+        found.append(SetScore(coherence * float(np.log(1 / share) / np.log(len(view))), share, coherence))
+    return max(found)
 
 
 def prune(
@@ -199,8 +236,12 @@ def _whitened(rows: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "imag
     """The rows along their principal directions, centered, of equal variance; then of length 1, or 0 at the mean."""
     centered = rows - rows.mean(axis=0)
     left, spread, _ = np.linalg.svd(centered, full_matrices=False)
-    count = min(MAX_DIRECTIONS, max(2, len(rows) // IMAGES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
-    return _unit_or_zero(left[:, :count])
+    return _unit_or_zero(left[:, : n_directions(spread, len(rows))])
+
+
+def n_directions(spread: Float[np.ndarray, " direction"], n_images: int) -> int:
+    """How many principal directions a view of this many images keeps, from its singular values."""
+    return min(MAX_DIRECTIONS, max(2, n_images // IMAGES_PER_DIRECTION), int((spread > 1e-9 * spread[0]).sum()))
 
 
 def _unit_or_zero(vectors: Float[np.ndarray, "*row width"]) -> Float[np.ndarray, "*row width"]:

@@ -112,13 +112,14 @@ def control_samples(
 
 def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConfig) -> Iterator[Named]:
     prompt, name = run.config.capture.prompt, run.facts.discover.embedder
-    embedder, embeddings = embedder_of(run), run.embeddings()
+    embedder, embeddings, n_audited = embedder_of(run), run.all_embeddings(), len(run.embeddings())
     phrases = fitting(vocabulary(config.vocabulary, run.config.capture.model, prompt), prompt, embedder)
     texts = embedder.texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
     index_of = run.index_of
     for attribute in attributes:
         top = np.array([index_of[file] for file in attribute.top_images])
-        naming = name_of(embeddings, top, texts[1:] - texts[0], phrases)
+        rows = np.union1d(np.arange(n_audited), top)  # relatives of the others are no fair sample of the prompt
+        naming = name_of(embeddings[rows], np.searchsorted(rows, top), texts[1:] - texts[0], phrases)
         named = labeled(attribute, naming, prompt, config.min_auroc)
         line = {"neuron": attribute.neuron, "label": named.label, "by": "CLIP", "embedder": name}
         yield Named(named, line | naming._asdict())
@@ -134,7 +135,7 @@ def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
     """The question about each neuron, with a sheet of its images."""
     prompt, base_seed = run.config.capture.prompt, run.config.capture.base_seed
     samples = run.samples()
-    by_file = {sample.file: sample for sample in samples}
+    by_file = run.sample_of
     for attribute, maps in zip(attributes, run.heatmaps(), strict=True):
         top = [run.read_image(by_file[file]) for file in attribute.top_images]
         control = [run.read_image(sample) for sample in control_samples(samples, attribute, base_seed)]

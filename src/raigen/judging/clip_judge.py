@@ -53,9 +53,10 @@ class ClipJudge:
         self._thresholds = dict[Subject, Threshold | str]()
 
     @cached_property
-    def _audited(self) -> tuple[Float[np.ndarray, "image width"], dict[str, int]]:
-        """The embeddings of the audited images, and the index of each file among them."""
-        return self._run.embeddings(), self._run.index_of
+    def _seen(self) -> tuple[Float[np.ndarray, "image width"], int, dict[str, int]]:
+        """The embeddings of the audited images and of their relatives, how many are audited, and the place of each
+        file."""
+        return self._run.all_embeddings(), len(self._run.embeddings()), self._run.index_of
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -76,22 +77,27 @@ class ClipJudge:
         """The threshold of an attribute, or why it has none."""
         if not subject.top_images:
             return "CLIP judges only attributes that have top images"
-        prompt, (audited, index_of) = self._run.config.capture.prompt, self._audited
+        prompt, (embeddings, n_audited, index_of) = self._run.config.capture.prompt, self._seen
         if why := too_long(self.embedder, prompt, [subject.label]):
             return why
         direction = direction_of(self.embedder, prompt, subject.label)
-        return threshold_of(direction, audited, [index_of[file] for file in subject.top_images])
+        return threshold_of(direction, embeddings, [index_of[file] for file in subject.top_images], n_audited)
 
 
 def threshold_of(
-    direction: Float[np.ndarray, " width"], embeddings: Float[np.ndarray, "image width"], tops: Sequence[int]
+    direction: Float[np.ndarray, " width"],
+    embeddings: Float[np.ndarray, "image width"],
+    tops: Sequence[int],
+    n_audited: int | None = None,
 ) -> Threshold:
-    """The threshold of a label along its direction. The images at the indices `tops` are known to show the label."""
+    """The threshold of a label along its direction. The images at the indices `tops` are known to show the label. Only
+    the first `n_audited` images, or all, are a fair sample of their prompt."""
     similarity = embeddings @ direction
     is_top = np.zeros(len(similarity), bool)
     is_top[list(tops)] = True
-    mixture = mixture_of(similarity, np.flatnonzero(is_top))
-    auroc = float((similarity[is_top][:, None] > similarity[~is_top]).mean())
+    is_fair = np.arange(len(similarity)) < (len(similarity) if n_audited is None else n_audited)
+    mixture = mixture_of(similarity[is_fair], similarity[is_top])
+    auroc = float((similarity[is_top][:, None] > similarity[is_fair & ~is_top]).mean())
     why_not = None
     if auroc < LEAST_AUROC:
         why_not = f"CLIP does not see it: its AUROC for the neuron's top images is {auroc:.2f}"

@@ -176,7 +176,7 @@ def _measured(
     subject = Subject.of(attribute)
     if subject not in found.verdicts:
         return attribute.unmeasured()
-    fired = float(fires(material.codes[:, [attribute.neuron]]).mean())
+    fired = float(fires(material.codes_of(attribute)[: len(material.codes), None]).mean())
     (first, *others), alpha = rates_of(found.verdicts[subject], confidence)
     corrected = calibrated(first, calibration_of(known, subject.label, first.judge), confidence)
     suggested = presence_of(found.suggested[subject], confidence) if subject in found.suggested else None

@@ -144,8 +144,9 @@ def truth_of_run(run: Run) -> dict[str, Any]:
     """What truth.json holds: which listed neurons of a run of the planted world were right."""
     index_of = run.index_of
     top = [[index_of[file] for file in attribute.top_images] for attribute in run.attributes]
-    judgment = judge_portraits(StoredImages(run, run.samples()))
-    return truth_of(judgment, top, [attribute.neuron for attribute in run.attributes], run.config.capture.prompt)
+    judgment = judge_portraits(StoredImages(run, run.all_samples()))
+    neurons, n_audited = [attribute.neuron for attribute in run.attributes], len(run.samples())
+    return truth_of(judgment, top, neurons, run.config.capture.prompt, n_audited)
 
 
 class VlmJudge:

@@ -108,7 +108,7 @@ def _trials(run: Run, waiting: Sequence[Scored], number: int) -> Iterator[Trial]
 
 def _on_active(run: Run, judge: Judge, trials: Sequence[Trial]) -> Generator[Tick, None, dict[int, Presence]]:
     """How often the held-out images in which each neuron fires strongly show the label on trial, by neuron."""
-    samples, looks = run.samples(), {}
+    samples, looks = run.all_samples(), {}
     for one, attribute in trials:
         if one.held_out is not None:
             active = StoredImages(run, [samples[index] for index in one.held_out.active])

@@ -21,11 +21,19 @@ FEWEST_EMBEDDINGS = 4  # top images that two clusters need
 
 
 class Material(NamedTuple):
-    """What the scores are made from: codes and embeddings of the audited images, by index, and the images."""
+    """What the scores are made from: the codes of the audited images, by index, and the codes of all images for each
+    family; embeddings of all images, and the images. The audited images come first, then their relatives."""
 
-    codes: Float[np.ndarray, "image neuron"]
+    codes: Float[np.ndarray, "audited neuron"]
+    family_codes: Float[np.ndarray, "image family"]
     embeddings: Float[np.ndarray, "image width"]
     samples: list[Sample]
+
+    def codes_of(self, attribute: RareAttribute) -> Float[np.ndarray, " image"]:
+        """The codes of an attribute: of all images for a family, else of the audited ones."""
+        if attribute.is_family:
+            return self.family_codes[:, attribute.neuron - self.codes.shape[1]]
+        return self.codes[:, attribute.neuron]
 
 
 class Scored(NamedTuple):
@@ -42,7 +50,8 @@ class Scored(NamedTuple):
 
 def material_of(run: Run) -> Material:
     """What the scores of a run are made from. Raises RaigenError when files of discovery are missing."""
-    return Material(run.image_codes(), run.embeddings(), run.samples())
+    codes, families = run.image_codes(), run.family_codes()
+    return Material(codes[:, : codes.shape[1] - families.shape[1]], families, run.all_embeddings(), run.all_samples())
 
 
 def scored_labels(
@@ -122,10 +131,12 @@ def _chosen(
         if config.n_label_images == 0:
             yield Scored(attribute, None, "n_label_images is 0")
             continue
-        unusable = is_black.copy()
+        codes = material.codes_of(attribute)
+        unusable = np.resize(is_black, len(codes))
+        unusable[len(is_black) :] = False  # no relative is black
         unusable[[index_of[file] for file in attribute.top_images]] = True
-        codes = material.codes[:, attribute.neuron]
-        chosen = held_out(codes, material.embeddings, unusable, config.n_label_images, base + attribute.neuron)
+        embeddings, seed = material.embeddings[: len(codes)], base + attribute.neuron
+        chosen = held_out(codes, embeddings, unusable, config.n_label_images, seed)
         n_silent = len(chosen.hard) + len(chosen.random)
         if len(chosen.active) < FEWEST:
             n_strong = int(fires(codes[:, None], STRONGLY).sum())
@@ -177,10 +188,12 @@ def _measures(
 ) -> dict[int, dict[str, float | None]]:
     """By neuron, the measures that need no label; None where there are too few images or neurons."""
     index_of = {sample.file: sample.index for sample in material.samples}
-    live = np.flatnonzero((material.codes > 0).sum(0) >= min_images)
+    n_audited, families = len(material.codes), [one.neuron for one in attributes if one.is_family]
+    codes = np.concatenate([material.codes, material.family_codes[:n_audited]], axis=1) if families else material.codes
+    live = np.union1d(np.flatnonzero((material.codes > 0).sum(0) >= min_images), families).astype(int)
     if not attributes:
         return {}
-    centroids = minority_scores(material.codes[:, live], material.embeddings).centroids
+    centroids = minority_scores(codes[:, live], material.embeddings[:n_audited]).centroids
     found: dict[int, dict[str, float | None]] = {}
     for attribute in attributes:
         top = material.embeddings[[index_of[file] for file in attribute.top_images]].astype(float)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.stats import norm
 
 from raigen.judging.posterior import Calibration
@@ -51,17 +51,16 @@ class Mixture(NamedTuple):
         return np.divide(shows, shows + others, out=np.zeros(len(at)), where=shows > 0)
 
 
-def mixture_of(similarity: Float[np.ndarray, " image"], known: Int[np.ndarray, " known"]) -> Mixture:
-    """The mixture that describes the similarities of all images; `known` are indices of images that show the attribute.
+def mixture_of(similarity: Float[np.ndarray, " image"], known: Float[np.ndarray, " known"]) -> Mixture:
+    """The mixture that describes the similarities of all images; `known` are those of images that show the attribute.
 
     The known images give the mean and the spread of all that show it: the spread with a typical one for prior. The
     rest is fitted by expectation and maximization (Dempster, Laird & Rubin 1977). The number of parts is the one with
     the least Bayesian information criterion; no part may lie where the known images do.
     """
     scale = max(float(similarity.std()), 1e-12)
-    at, n = similarity[known], len(known)
-    mean = float(at.mean())
-    squares = WORTH * (TYPICAL_SPREAD * scale) ** 2 + float(((at - mean) ** 2).sum())
+    n, mean = len(known), float(known.mean())
+    squares = WORTH * (TYPICAL_SPREAD * scale) ** 2 + float(((known - mean) ** 2).sum())
     spread = float(np.sqrt(squares / (WORTH + n - 1)))
     fits = [_fitted(similarity, mean, spread, n_parts, LEAST_SPREAD * scale) for n_parts in range(1, MOST_PARTS + 1)]
     best = min(fits, key=lambda fit: 3 * len(fit.weights) * np.log(len(similarity)) - 2 * fit.log_likelihood)

@@ -21,6 +21,7 @@ from raigen.runs.run import Run
 OVERLAY = 64  # pixels of an overlay's longer side: it has no detail, and the browser smooths it
 BUDGET = 7.5e6  # bytes of images in the page; with overlays and text the page stays below 10 MB
 N_PHRASES = 3  # phrases of CLIP's ranking that are shown as evidence
+N_RELATIVES = 6  # of each kind in a card, at most
 N_KIN_IMAGES = 5  # images of a related neuron, at most
 PLACES_OF_THE_FIRST = 2  # the strongest image is also at the top of the page and in the overview
 
@@ -82,6 +83,7 @@ def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConf
     """The size and quality at which the images of all cards, and `n_more` others, fit the page."""
     shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
     shown += config.n_children * N_KIN_IMAGES
+    n_more += sum(1 + 2 * N_RELATIVES for attribute in attributes if attribute.family)
     return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
 
 
@@ -94,11 +96,11 @@ def cards(
     """
     samples = run.samples()
     heatmaps, evidence, scores = _heatmaps(run, attributes), _evidence(run), _scores(run)
-    kin, by_file = _kin(run), {sample.file: sample for sample in samples}
+    kin, by_file = _kin(run), run.sample_of
     n_coarse = run.facts.train.group_sizes[0] if kin is not None else 0
     rank_of, base_seed = {attribute.neuron: attribute.rank for attribute in attributes}, run.config.capture.base_seed
     for attribute, maps in zip(attributes, heatmaps, strict=True):
-        top = _top(run, attribute, samples)
+        top = _top(run, attribute, by_file)
         control = control_samples(samples, attribute, base_seed, config.n_control_images)
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
         middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
@@ -118,8 +120,9 @@ def cards(
                 for neuron, distance in nearest(codes, attribute.neuron, config.n_neighbours)
             ],
             "kin": kin_of(run, lines[: config.n_children], rank_of, by_file, thumbs),
-            "n_kin": None if kin is None else len(lines),
-            "is_fine": kin is not None and attribute.neuron >= n_coarse,
+            "n_kin": None if kin is None or attribute.is_family else len(lines),
+            "family": _relatives(run, attribute, by_file, thumbs),
+            "is_fine": kin is not None and attribute.neuron >= n_coarse and not attribute.is_family,
             "evidence": evidence.get(attribute.neuron),
             "score": scores.get(attribute.neuron),
         }  # fmt: skip
@@ -141,6 +144,19 @@ def kin_of(
         shares = {name: line[name] for name in ("frequency", "within", "covers", "lift")}
         found.append(Kin(other, rank_of.get(other), images=images, **shares))
     return found
+
+
+def _relatives(
+    run: Run, attribute: RareAttribute, by_file: Mapping[str, Sample], thumbs: Thumbs
+) -> dict[str, list[ShownImage]]:
+    """The odd image of the attribute's family, and relatives that kept and that lost what is odd about it; empty without
+    a family."""
+    family = attribute.family
+    if family is None:
+        return {}
+    parts = {"parent": [family.parent], "kept": family.kept[:N_RELATIVES], "lost": family.lost[:N_RELATIVES]}
+    return {name: [image_of(run, by_file[file], "relative of", thumbs) for file in files]
+            for name, files in parts.items()}  # fmt: skip
 
 
 def disputed(run: Run, sides: Sequence[Disagreement], thumbs: Thumbs) -> list[dict[str, Any]]:
@@ -225,8 +241,7 @@ def _strongest(run: Run, samples: Sequence[Sample], codes: Codes, neuron: int, t
     return image_of(run, sample, f"strongest image of neuron {neuron},", thumbs)
 
 
-def _top(run: Run, attribute: RareAttribute, samples: Sequence[Sample]) -> list[Sample]:
-    by_file = {sample.file: sample for sample in samples}
+def _top(run: Run, attribute: RareAttribute, by_file: Mapping[str, Sample]) -> list[Sample]:
     unknown = [file for file in attribute.top_images if file not in by_file]
     if unknown:
         raise RaigenError(

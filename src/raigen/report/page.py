@@ -61,6 +61,7 @@ def page_of(
         **_overview(neurons, cards, q_of),
         **_rates(attributes, given),
         "n_scored": len(neurons.ids),
+        "looked": run.facts.look if run.has_looked else None,
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
@@ -131,6 +132,10 @@ def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
             [kind(row[name]) for row in scored]
             for name, kind in (("neuron", int), ("frequency", float), ("distinctiveness", float))
         )
+    families = [attribute for attribute in attributes if attribute.is_family]
+    ids += [family.neuron for family in families]
+    frequency += [family.frequency for family in families]
+    distinctiveness += [family.distinctiveness for family in families]
     missing = sorted({attribute.neuron for attribute in attributes} - set(ids))
     if missing:
         raise RaigenError(

@@ -75,6 +75,18 @@ class DiscoverFacts:
 
 
 @dataclass(frozen=True)
+class LookFacts:
+    """How many odd images were looked around, how many relatives of them were made, how many families have an oddity in
+    common, and how many of these are listed. `why_not` says why there was no look."""
+
+    n_odd: int = 0
+    n_relatives: int = 0
+    n_families: int = 0
+    n_listed: int = 0
+    why_not: str | None = None
+
+
+@dataclass(frozen=True)
 class AnnotateFacts:
     """Who named the neurons, how many got a name, how many got no answer, and what asking took."""
 
@@ -117,6 +129,7 @@ class Facts:
     capture: CaptureFacts
     train: TrainFacts
     discover: DiscoverFacts
+    look: LookFacts
     annotate: AnnotateFacts
     evaluate: EvaluateFacts
     report: ReportFacts

@@ -9,7 +9,7 @@ from PIL import Image
 from raigen.config import parsed
 from raigen.errors import RaigenError
 from raigen.runs.files import json_text, sha256, write_bytes, write_text
-from raigen.runs.records import Sample, checked
+from raigen.runs.records import Sample
 from raigen.runs.run import Run
 
 
@@ -23,7 +23,7 @@ def write_image(run: Run, folder: Path, index: int, prompt: str, seed: int, imag
 def write_list(path: Path, samples: Mapping[int, Sample]) -> None:
     """Writes all samples as JSON lines, by rising index."""
     # The whole list at once: 5,000 lines are 1 MB, little beside a batch, and no line can be torn or out of order.
-    lines = [json_text(samples[index]._asdict()) for index in sorted(samples)]
+    lines = [json_text(samples[index].as_json()) for index in sorted(samples)]
     write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -40,6 +40,17 @@ def whole_samples(run: Run, path: Path, folder: Path, prompt: str, base_seed: in
         and (run.dir / sample.file).is_file()
         and sha256((run.dir / sample.file).read_bytes()) == sample.sha256
     }
+
+
+def whole_relatives(run: Run) -> list[Sample]:
+    """The relatives that an earlier look made, in order, up to the first whose image is not whole."""
+    found = []
+    for place, sample in enumerate(_readable(run.relatives_path)):
+        path = image_path(run.relatives_dir, place)
+        if not path.is_file() or sha256(path.read_bytes()) != sample.sha256:
+            break
+        found.append(sample)
+    return found
 
 
 def image_path(folder: Path, index: int) -> Path:
@@ -59,7 +70,7 @@ def _readable(path: Path) -> Iterator[Sample]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
-            sample = checked(Sample(**parsed(line, str(path))))
+            sample = Sample.from_json(parsed(line, str(path)))
         except (RaigenError, TypeError):
             continue
         yield sample

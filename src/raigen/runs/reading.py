@@ -60,10 +60,10 @@ class RunFiles(Folder):
                 f"{path}: expected a whole safetensors file; it is broken ({error}). {self._remedy(stage)}"
             ) from error
 
-    def read_array(self, path: Path, name: str) -> Any:
-        """A tensor of a file that discovery makes, as an array. Raises RaigenError as `read_tensors` does."""
-        with self.shaped(path, "discover"):
-            return self.read_tensors(path, "discover")[name].numpy()
+    def read_array(self, path: Path, name: str, stage: str = "discover") -> Any:
+        """A tensor of a file that `stage` makes, as an array. Raises RaigenError as `read_tensors` does."""
+        with self.shaped(path, stage):
+            return self.read_tensors(path, stage)[name].numpy()
 
     def read_image(self, sample: Sample, stage: str = "capture") -> Any:
         """The RGB image of a sample. Raises RaigenError when its file is missing or not the one that was written."""

@@ -21,13 +21,52 @@ def checked(record: Any) -> Any:
 
 
 class Sample(NamedTuple):
-    """One generated image: line `index` of samples.jsonl; `file` is relative to the run folder."""
+    """One generated image: line `index` of samples.jsonl; `file` is relative to the run folder.
+
+    `steps` lead from the image of `seed` to this one, if it is a relative: the size and the seed of each (see
+    `raigen.diffusion.relatives`).
+    """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nothing here needs
     prompt: str
     seed: int
     file: str
     sha256: str
+    steps: tuple[tuple[float, int], ...] = ()
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Sample":
+        """The image of one entry of a list. Raises TypeError for an entry of another shape."""
+        steps = tuple(tuple(step) for step in entry.get("steps", ()))
+        return checked(cls(**{**entry, "steps": steps}))
+
+    @property
+    def lineage(self) -> tuple[Any, ...]:
+        """Where the image comes from: its seed, then its steps."""
+        return (self.seed, *(tuple(step) for step in self.steps))
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry of a list. Only a relative has steps."""
+        return {name: value for name, value in self._asdict().items() if name != "steps" or value}
+
+
+@dataclass(frozen=True)
+class FamilyOf:
+    """The family of an odd image: `n` relatives were made of the audited image `parent`, a file, and `n_kept` of them
+    kept what is odd about it. `kept` and `lost` are files of some that did and of some that did not, the clearest
+    first."""
+
+    parent: str
+    n: int
+    n_kept: int
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "FamilyOf":
+        """The family of one entry of attributes.json."""
+        return checked(cls(**{**entry, "kept": tuple(entry["kept"]), "lost": tuple(entry["lost"])}))
+
 
 
 @dataclass(frozen=True)
@@ -136,7 +175,9 @@ class RareAttribute:
     images than the neuron stands for (see `raigen.judging.rates`). `suggested` is the presence in images of
     `suggested_prompt`, by the first judge, and `ratio` is `suggested` divided by `presence`. `causal` is the result of
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
-    only one was trained.
+    only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
+    attribute was found by looking at this family, and `neuron` is only its number, beyond those of the autoencoder's
+    neurons.
     """
 
     rank: int
@@ -161,6 +202,8 @@ class RareAttribute:
     label_holds: bool | None = None
     former_label: str | None = None
     covers_more: bool | None = None
+    family: FamilyOf | None = None
+    is_family: bool = False
 
     @property
     def name(self) -> str | None:
@@ -176,6 +219,11 @@ class RareAttribute:
     def title(self) -> str:
         """What a table says of the attribute: its name, or what it perhaps is."""
         return self.name or (f"perhaps {self.perhaps}" if self.perhaps else "no identified attribute")
+
+    @property
+    def source(self) -> str:
+        """What found the attribute: a neuron, or the family of an image."""
+        return f"family {self.neuron}" if self.is_family else f"neuron {self.neuron}"
 
     @property
     def presences(self) -> tuple[Presence, ...]:
@@ -198,7 +246,7 @@ class RareAttribute:
         if self.presence and self.presence.n:
             shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
         scored = f"{in_a_line(name)}, score {self.minority_score:.3f}"
-        return f"RareAttribute({self.rank}. neuron {self.neuron}: {scored}{shown})"
+        return f"RareAttribute({self.rank}. {self.source}: {scored}{shown})"
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
@@ -214,6 +262,7 @@ class RareAttribute:
             "suggested": checked(Presence(**suggested)) if suggested else None,
             "ratio": checked(Ratio(**entry["ratio"])) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
+            "family": FamilyOf.from_json(entry["family"]) if entry.get("family") else None,
         }))  # fmt: skip
 
 

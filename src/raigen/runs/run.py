@@ -19,7 +19,7 @@ from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
 from raigen.runs.notebook import N_IMAGES, frame, html_image, html_table
 from raigen.runs.reading import RunFiles
-from raigen.runs.records import RareAttribute, Sample, checked, label_columns, rate_text
+from raigen.runs.records import RareAttribute, Sample, label_columns, rate_text
 from raigen.runs.steps import Outcome
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Run(RunFiles):
         self.neurons_path = self.dir / "neurons.csv"
         self.kin_path = self.dir / "kin.jsonl"
         self.attributes_path = self.dir / "attributes.json"
+        self.look_path = self.dir / "look.safetensors"
+        self.look_dir = self.dir / "look"
+        self.relatives_path = self.dir / "look" / "relatives.jsonl"
+        self.relatives_dir = self.dir / "look" / "images"
+        self.relative_activations_dir = self.dir / "look" / "activations"
         self.annotations_path = self.dir / "annotations.jsonl"
         self.fresh_dir = self.dir / "fresh"
         self.fresh_samples_path = self.dir / "fresh.jsonl"
@@ -128,12 +133,12 @@ class Run(RunFiles):
         self.require_file(self.report_path, "report")
         return self.report_path
 
-    def samples(self, path: Path | None = None) -> list[Sample]:
-        """The images of samples.jsonl (or of another list of the same form), in order."""
+    def samples(self, path: Path | None = None, stage: str = "capture") -> list[Sample]:
+        """The images of samples.jsonl (or of another list of the same form, of another `stage`), in order."""
         path = path or self.samples_path
-        lines = self.read_lines(path, "capture")
-        with self.shaped(path, "capture"):
-            found = [checked(Sample(**line)) for line in lines]
+        lines = self.read_lines(path, stage)
+        with self.shaped(path, stage):
+            found = [Sample.from_json(line) for line in lines]
             if any(after.index <= before.index for before, after in pairwise(found)):
                 raise ValueError("the indices do not rise")
         return found
@@ -215,6 +220,11 @@ class Run(RunFiles):
         """Whether one stage has finished."""
         return bool(self.manifest["stages"].get(stage, {}).get("finished"))
 
+    @property
+    def predates_look(self) -> bool:
+        """Whether names were found without a look around odd images, as by an early raigen."""
+        return "annotate" in self.manifest["stages"] and "look" not in self.manifest["stages"]
+
     def is_done(self, stage: str, config: Any) -> bool:
         """Whether `stage` has finished with `config`, its outputs are there, whole, and the files of the user's that it
         read have not changed. (One that is gone is taken as unchanged.)
@@ -223,7 +233,7 @@ class Run(RunFiles):
         """
         record = self.manifest["stages"].get(stage)
         if record is None:
-            return False
+            return stage == "look" and self.predates_look
         wanted, found = identity(config), identity(self.config_of(stage))
         for name, value in wanted.items():
             if found[name] != value:
@@ -240,13 +250,14 @@ class Run(RunFiles):
 
     @property
     def sample_of(self) -> dict[str, Sample]:
-        """The audited images by file."""
-        return {sample.file: sample for sample in self.samples()}
+        """The images that an attribute can have among its top images, by file: audited ones and their relatives."""
+        return {sample.file: sample for sample in self.all_samples()}
 
     @property
     def index_of(self) -> dict[str, int]:
-        """The indices of the audited images by file."""
-        return {sample.file: sample.index for sample in self.samples()}
+        """The places of the images of `sample_of`, by file: the audited ones, then their relatives. This is the order of
+        `all_embeddings`."""
+        return {file: place for place, file in enumerate(self.sample_of)}
 
     def is_shown(self) -> "Bool[np.ndarray, ' image']":
         """Which audited images show anything: True for all but the wholly black ones."""
@@ -257,16 +268,49 @@ class Run(RunFiles):
         return shown
 
     def image_codes(self) -> "Float[np.ndarray, 'image neuron']":
-        """How strongly each neuron fires on each audited image, 0 or more."""
-        return self.read_array(self.codes_path, "image_codes")
+        """How strongly each neuron fires on each audited image, 0 or more; then, how much each image has of what is odd
+        about each family."""
+        import numpy as np
+
+        codes = self.read_array(self.codes_path, "image_codes")
+        return np.concatenate([codes, self.family_codes()[: len(codes)]], axis=1) if self.has_looked else codes
+
+    def family_codes(self) -> "Float[np.ndarray, 'image family']":
+        """How much the audited images and their relatives have of what is odd about each listed family, 0 or more; of
+        length 0 before `look` has finished."""
+        import numpy as np
+
+        return self.read_array(self.look_path, "codes", "look") if self.has_looked else np.zeros((0, 0))
 
     def embeddings(self) -> "Float[np.ndarray, 'image width']":
         """The embeddings of the audited images, each of length 1."""
         return self.read_array(self.embeddings_path, "embeddings")
 
+    def all_embeddings(self) -> "Float[np.ndarray, 'image width']":
+        """The embeddings of the audited images, then those of their relatives."""
+        import numpy as np
+
+        found = [self.read_array(self.look_path, "embeddings", "look")] if self.has_looked else []
+        return np.concatenate([self.embeddings(), *found])
+
     def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
-        """Where each listed neuron fires in its top images, 0 or more."""
+        """Where each listed attribute shows in its top images, 0 or more."""
+        if self.has_looked:
+            return self.read_array(self.look_path, "heatmaps", "look")
         return self.read_array(self.heatmaps_path, "heatmaps")
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the stage `look` has finished, and has made relatives."""
+        return self.look_path.is_file() and self.has_finished("look")
+
+    def all_samples(self) -> list[Sample]:
+        """The audited images, then their relatives."""
+        return [*self.samples(), *self.relatives()]
+
+    def relatives(self) -> list[Sample]:
+        """The relatives of audited images that `look` made, in order; none before it has finished."""
+        return self.samples(self.relatives_path, "look") if self.has_looked else []
 
     @property
     def model_record(self) -> dict[str, Any]:
@@ -342,7 +386,7 @@ class Run(RunFiles):
         if stage == "capture":
             self.samples_path.unlink(missing_ok=True)
             self.fresh_samples_path.unlink(missing_ok=True)
-            folders += [self.compared_dir, self.asked_root_dir]
+            folders += [self.compared_dir, self.asked_root_dir, self.look_dir]
         if stage in ("capture", "train"):
             self.checkpoint_path.unlink(missing_ok=True)
             folders += [*self.seed_dirs(), self.amplified_dir]  # seeds of a training that was stopped, too

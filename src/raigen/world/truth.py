@@ -14,15 +14,17 @@ SHARED_BY_AT_LEAST = 0.80  # of the top images
 
 
 def truth_of(
-    judgment: Judgment, top_images: Sequence[Sequence[int]], neurons: Sequence[int], prompt: str
+    judgment: Judgment, top_images: Sequence[Sequence[int]], neurons: Sequence[int], prompt: str, n_audited: int
 ) -> dict[str, Any]:
-    """The content of truth.json. `judgment` covers all audited images; `top_images` holds indices of them, per neuron.
+    """The content of truth.json. `judgment` covers the `n_audited` audited images, then their relatives; `top_images`
+    holds indices of them, per neuron.
 
     A neuron is a hit when at least 80 % of its readable top images share a value that is rare: shown by more than 0 and
     at most 10 % of all readable images. Of several such values, the one with the highest lift counts. Recall counts the
     values planted as rare, by their planted rate.
     """
-    rates = seen_rates(judgment)
+    audited = Judgment(*(part[:n_audited] for part in judgment))
+    rates = seen_rates(audited)
     attributes = [
         hit_of(judgment, images, rates) | {"neuron": int(neuron)}
         for neuron, images in zip(neurons, top_images, strict=True)
@@ -46,7 +48,7 @@ def truth_of(
         "attributes": attributes,
         "recall": recall,
         "n_hits": sum(attribute["hit"] for attribute in attributes),
-        "n_unreadable": int((~judgment.readable).sum()),
+        "n_unreadable": int((~audited.readable).sum()),
     }
 
 
