@@ -18,7 +18,7 @@ from tests.support.vlm_server import question_of, serving
 
 PROMPT = "a photo of a doctor"
 TINY = {"n_images": 50, "num_inference_steps": 2, "batch_size": 8, "d_sae": 128, "tokens_per_batch": 256,
-        "n_fresh_images": 24, "n_suggested_images": 2, "n_label_images": 0}  # fmt: skip
+        "n_fresh_images": 24, "n_suggested_images": 2, "n_label_images": 0, "n_look_images": 0}  # fmt: skip
 EQUAL = ("sae/model.safetensors", "codes.safetensors", "neurons.csv", "attributes.json", "samples.jsonl", "fresh.jsonl")
 LONGEST = 60  # seconds that a part of an audit may take
 

@@ -123,14 +123,14 @@ FLAGS = [
     ("--embedder", "/dev/null", "embedder: expected a CLIP"), ("--embedder", LONG, "embedder: expected a CLIP"),
     ("--negative-prompt", os.fsdecode(b"a\xffb"), "negative_prompt: expected a text of whole"),
     ("--model", "~nosuchuser/x/y", "model: expected 'portraits'"), ("--model", "/dev/null", "model: expected"),
-    ("--model", "\x1b[31m\u202e", "model: expected"), ("--model", LONG, "no such folder"),
+    ("--model", "\x1b[31m\u202e", "model: expected"), ("--model", LONG, "no such folder|expected"),
     ("--run-dir", "/dev/null/x", "expected a place to write to"), ("--run-dir", LONG, "expected a place to write"),
     ("--run-dir", os.fsdecode(b"\xff\xfe"), "expected the name of a folder in UTF-8"),
     ("--workers", "0", "workers: expected 1 or more"), ("--prompts", "", "prompts: expected professions"),
     ("--ray", "", "ray: expected the address"), ("--redo", "sing", "redo"), ("--preset", "paper", "preset"),
     ("--attributes", "", "attributes: expected a text"), ("--calibration", "", "calibration: expected a text"),
     ("--vocabulary", "a\nb", "vocabulary: expected one of"), ("--attributes", "/dev/zero", "there is no file"),
-    ("--judge", "", "judge: expected auto"), ("--judge", "file:", "judge: expected auto"),
+    ("--judge", "", "judge: expected a text that is not empty"), ("--judge", "file:", "judge: expected auto"),
     ("--judge", "file:.", "expected a CSV file of verdicts"), ("--judge", "file:/dev/null", "expected a CSV file"),
     ("--judge", "python:..:x", "expected the function x"), ("--judge", "scripted:/nope", "expected a file of answers"),
     ("--judge", "openai:m@http://", "expected http:// or https://"),
@@ -415,7 +415,7 @@ COMMANDS = {
     "a run within a run": (["audit", "b", "--run-dir", "RUN/images"], "it holds other files"),
     "another prompt": (["audit", "b", "--run-dir", "RUN"], "capture was run with prompt"),
     "hookpoints of nobody": (["hookpoints", "~nosuchuser/x"], "no such folder|expected"),
-    "no command": (["\x1b[31maudit\u202e"], "invalid choice|\\[31m"),
+    "no command": (["audti", P], "audti"),
 }
 
 

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:  # of a file that nothing of ours reads or writes by itself: a name too long, say
         place = f"{error.filename!r:.200}: " if error.filename else ""
-        warn(f"raigen: {place}{error.strerror or error}")
+        warn(f"raigen: {place}expected a file or folder that can be used; {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         ahead = "starts over" if args[0] == "hookpoints" else "goes on from here"  # a search keeps nothing

@@ -68,7 +68,6 @@ class FamilyOf:
         return checked(cls(**{**entry, "kept": tuple(entry["kept"]), "lost": tuple(entry["lost"])}))
 
 
-
 @dataclass(frozen=True)
 class Presence:
     """How often fresh images show an attribute: `hits` of `n` judged images, with an interval. `n` does not include the

@@ -5,11 +5,10 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,15 +83,6 @@ class Run(RunFiles):
         self.compared_dir = self.dir / "compared"
         self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
 
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What run.json holds. Raises RaigenError when it cannot be read, or has another shape."""
-        found = super().manifest
-        if not all(isinstance(part, dict) for part in _parts(found)):
-            raise RaigenError(f"{self.manifest_path}: expected objects as dropped, machine, and config, facts and "
-                              "outputs of each stage; found other things. Fetch the folder again")  # fmt: skip
-        return found
-
     def amplification_path(self, name: str) -> Path:
         """The result of one attribute and method; `name` is for example `12-steer` for neuron 12."""
         return self.amplified_dir / name / "amplification.json"
@@ -135,13 +125,7 @@ class Run(RunFiles):
 
     def samples(self, path: Path | None = None, stage: str = "capture") -> list[Sample]:
         """The images of samples.jsonl (or of another list of the same form, of another `stage`), in order."""
-        path = path or self.samples_path
-        lines = self.read_lines(path, stage)
-        with self.shaped(path, stage):
-            found = [Sample.from_json(line) for line in lines]
-            if any(after.index <= before.index for before, after in pairwise(found)):
-                raise ValueError("the indices do not rise")
-        return found
+        return self.read_samples(path or self.samples_path, stage)
 
     def __repr__(self) -> str:
         if not self.is_at(self.dir):
@@ -408,15 +392,6 @@ def _keep_settings(manifest: dict[str, Any], stages: Iterable[str]) -> None:
     for name in stages:
         if name in manifest["stages"] and name != "capture":
             manifest.setdefault("dropped", {})[name] = manifest["stages"][name]["config"]
-
-
-def _parts(manifest: Mapping[str, Any]) -> Iterator[Any]:
-    """The parts of run.json that are objects, outer ones first."""
-    dropped, records = manifest.get("dropped", {}), manifest["stages"].values()
-    yield from (manifest.get("machine", {}), dropped)
-    yield from dropped.values()
-    for record in records:
-        yield from (record.get(name) or {} for name in ("config", "facts", "outputs"))
 
 
 def _now() -> str:
