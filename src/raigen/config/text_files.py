@@ -123,8 +123,9 @@ def rows_of(path: Path, columns: Collection[str], one_of: Collection[str] = ()) 
         _check_columns(path, found, columns, one_of)
         rows.fieldnames = found
         for row in rows:
-            if None in row:
-                n_cells = len(found) + len(row[None])
+            more = row.pop(None, ())  # type: ignore[call-overload]  # the cells beyond the columns
+            if any(more):  # empty ones are the commas of a spreadsheet
+                n_cells = len(found) + len(more)
                 raise RaigenError(f"{path}: expected {len(found)} cells in line {rows.line_num}; it has {n_cells}. A "
                                   "text with commas needs quotes around it")  # fmt: skip
             yield rows.line_num, {name: value or "" for name, value in row.items()}
