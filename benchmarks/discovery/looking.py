@@ -197,8 +197,9 @@ def _of_prompt(listings: Sequence[Listing]) -> dict[str, list[float]]:
                                       if entry.is_family]  # fmt: skip
     values["truly rare, first ten"] = [float(entry.value is not None) for one in listings
                                        for entry in one.entries[:N_FIRST]]  # fmt: skip
-    values["right name, of rare ones with a label"] = [float(entry.is_named) for one in listings
-                                                       for entry in one.entries if entry.value and entry.has_label]
+    values["right name, of rare ones with a label"] = [
+        float(entry.is_named) for one in listings for entry in one.entries if entry.value and entry.has_label
+    ]
     for band, (least, most) in BANDS.items():
         for kind in ("found", "named"):
             values[f"{kind}, {band}"] = [

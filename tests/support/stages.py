@@ -9,6 +9,7 @@ PATHS: dict[str, Callable] = {
     "capture": lambda run: run.samples_path,
     "train": lambda run: run.metrics_path,
     "discover": lambda run: run.attributes_path,
+    "look": lambda run: run.relatives_path,
     "annotate": lambda run: run.annotations_path,
     "evaluate": lambda run: run.presence_path,
     "report": lambda run: run.report_path,

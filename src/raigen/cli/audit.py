@@ -22,6 +22,7 @@ from raigen.config import (
     CaptureConfig,
     DiscoverConfig,
     EvaluateConfig,
+    LookConfig,
     ReportConfig,
     SearchConfig,
     TrainConfig,
@@ -47,6 +48,7 @@ class AllStages(Command):
     capture: Annotated[CaptureConfig, flags(CaptureConfig, "prompt")]
     train: Annotated[TrainConfig, flags(TrainConfig)]
     discover: Annotated[DiscoverConfig, flags(DiscoverConfig)]
+    look: Annotated[LookConfig, flags(LookConfig)]
     annotate: Annotated[AnnotateConfig, flags(AnnotateConfig)]
     evaluate: Annotated[EvaluateConfig, flags(EvaluateConfig, *HOW_TO_ASK)]
     report: Annotated[ReportConfig, flags(ReportConfig)]

@@ -19,6 +19,7 @@ from raigen.config import (
     CaptureConfig,
     DiscoverConfig,
     EvaluateConfig,
+    LookConfig,
     ReportConfig,
     TrainConfig,
 )
@@ -108,6 +109,14 @@ class Discover(StageCommand):
 
     redo: Literal["discover"] | None = None
     discover: Annotated[DiscoverConfig, flags(DiscoverConfig)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(StageCommand):
+    """Looks around odd images for attributes that too few images show."""
+
+    redo: Literal["look"] | None = None
+    look: Annotated[LookConfig, flags(LookConfig)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,9 @@ from raigen.config.judging import AnnotateConfig, EvaluateConfig
 from raigen.config.sae import TrainConfig
 from raigen.errors import RaigenError
 
-StageName = Literal["capture", "train", "discover", "look", "annotate", "evaluate", "report"]  # in the order in which they run
+StageName = Literal[
+    "capture", "train", "discover", "look", "annotate", "evaluate", "report"
+]  # in the order in which they run
 
 
 @dataclass(frozen=True)

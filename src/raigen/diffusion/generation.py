@@ -102,9 +102,9 @@ def generate(
 ) -> Generated:
     """Makes one image of `prompt` per seed, and collects the outputs of the hookpoint at every denoising step.
 
-    Each image has its own random generator, on the CPU, so the other seeds of a call change only the last bits. In place
-    of a seed, the lineage of a relative can be given (see `raigen.diffusion.relatives`). A step
-    is one evaluation of the denoiser on the noisy images; some schedulers need more than `num_inference_steps`.
+    Each image has its own random generator, on the CPU, so the other seeds of a call change only the last bits. A seed
+    can also be the lineage of a relative (see `raigen.diffusion.relatives`). A step is one evaluation of the denoiser
+    on the noisy images; some schedulers need more than `num_inference_steps`.
     `step_indices` None keeps all steps. Under classifier-free guidance the branch that sees the prompt is kept, as
     published (RAIGen, arXiv 2602.06806). An output [image, channel, row, column] becomes one token per position. From a
     transformer's block the image tokens are taken, not the text tokens. A few calls of the denoiser for one image find

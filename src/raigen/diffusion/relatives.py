@@ -19,9 +19,9 @@ class MovedNoise(TorchFunctionMode):
     """While active, `torch.randn` moves the noise that it draws from the generators of images along their lineages.
 
     A step of size b turns noise x into sqrt(1 - b^2) x + b y, with fresh noise y of the step's own seed: the
-    preconditioned Crank-Nicolson move (Cotter, Roberts, Stuart and White 2013). If x is standard normal, the moved noise
-    is standard normal, too. So every relative is a genuine image of the model, as likely as any other. All noise that a
-    pipeline draws for an image moves, also that of samplers that add noise at each step.
+    preconditioned Crank-Nicolson move (Cotter, Roberts, Stuart and White 2013). If x is standard normal, so is the
+    moved noise. A relative is therefore a genuine image of the model, as likely as any other. All noise that a pipeline draws
+    for an image moves, even if its sampler adds noise at each step.
 
     >>> lineages = [(0, (0.6, 1))]
     >>> with MovedNoise(lineages) as noise:

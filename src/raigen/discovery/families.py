@@ -1,6 +1,7 @@
 """Families of images: an odd image, and its relatives that share what is odd about it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Views:
         self._centers = [view.mean(axis=0) for view in seen]
         self._maps = [_whitening(view - center) for view, center in zip(seen, self._centers, strict=True)]
         ends = np.cumsum([0, *(a_map.shape[1] for a_map in self._maps)])
-        self.parts = [slice(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        self.parts = [slice(start, end) for start, end in pairwise(ends.tolist())]
         self.rows = self.place(views)
 
     def place(self, views: Sequence[Float[np.ndarray, "image _"]]) -> Float[np.ndarray, "image direction"]:

@@ -78,7 +78,7 @@ def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
             return _written(run, config, images, audited, views, families, listed, n_odd)
         why_not = "this pipeline draws its noise in a way that raigen cannot move"
     run.write_attributes(_ranked(listed))
-    return Outcome([run.attributes_path], {"why_not": why_not})
+    return Outcome([], {"why_not": why_not})
 
 
 def _why_not(run: Run, budget: int) -> str | None:
@@ -164,7 +164,8 @@ def _finding(
     if strength[top[-1]] < WEAKEST * along[audited.shown].std():
         return None
     scored = views.parts[:2]  # the views in which neurons are scored
-    score = score_of_set([views.rows[audited.shown][:, part] for part in scored], [rows[top][:, part] for part in scored])
+    shown = views.rows[audited.shown]
+    score = score_of_set([shown[:, part] for part in scored], [rows[top][:, part] for part in scored])
     return Finding(family, score, places[top], float(strength[top].mean()))
 
 
@@ -199,7 +200,7 @@ def _written(
     })  # fmt: skip
     run.write_attributes(ranked)
     facts = {"n_odd": n_odd, "n_relatives": len(images), "n_families": len(families), "n_listed": len(entries)}
-    return Outcome([run.look_path, *images.files, run.attributes_path], facts)
+    return Outcome([run.look_path, *images.files], facts)
 
 
 def _noted(

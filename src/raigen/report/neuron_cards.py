@@ -149,8 +149,8 @@ def kin_of(
 def _relatives(
     run: Run, attribute: RareAttribute, by_file: Mapping[str, Sample], thumbs: Thumbs
 ) -> dict[str, list[ShownImage]]:
-    """The odd image of the attribute's family, and relatives that kept and that lost what is odd about it; empty without
-    a family."""
+    """The odd image of the attribute's family, and some relatives that kept and that lost what is odd about it; empty
+    without a family."""
     family = attribute.family
     if family is None:
         return {}

@@ -67,7 +67,6 @@ class FamilyOf:
         """The family of one entry of attributes.json."""
         return checked(cls(**{**entry, "kept": tuple(entry["kept"]), "lost": tuple(entry["lost"])}))
 
-
 @dataclass(frozen=True)
 class Presence:
     """How often fresh images show an attribute: `hits` of `n` judged images, with an interval. `n` does not include the

@@ -239,7 +239,7 @@ class Run(RunFiles):
 
     @property
     def index_of(self) -> dict[str, int]:
-        """The places of the images of `sample_of`, by file: the audited ones, then their relatives. This is the order of
+        """The places of the images of `sample_of`, by file: audited ones first. This is the order of
         `all_embeddings`."""
         return {file: place for place, file in enumerate(self.sample_of)}
 
