@@ -7,10 +7,11 @@ import shutil
 import signal
 import time
 from collections import Counter
+from importlib import import_module
 
 import pytest
 
-from raigen.auditing.audit import audit, run_stage
+from raigen.auditing.audit import HOMES, audit, run_stage
 from raigen.config import EvaluateConfig
 from raigen.runs.run import Run
 from tests.support.forked import forked, succeeds
@@ -44,6 +45,8 @@ def count(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
+    for home in HOMES.values():
+        import_module(home)  # once, not in every process
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert succeeds(audited, folder)
     return folder

@@ -301,8 +301,8 @@ def attribute(**values):
 
 
 RUNS = {
-    "a stage that is a list": (manifest(lambda m: m["stages"].update(train=[1])), "an object of objects as stages"),
-    "a stage that is null": (manifest(lambda m: m["stages"].update(train=None)), "an object of objects as stages"),
+    "a stage that is a list": (manifest(lambda m: m["stages"].update(train=[1])), "a dict of dicts as stages"),
+    "a stage that is null": (manifest(lambda m: m["stages"].update(train=None)), "a dict of dicts as stages"),
     "dropped settings in a list": (manifest(lambda m: m.update(dropped=[1])), "expected objects as dropped"),
     "a machine in a list": (manifest(lambda m: m.update(machine=[1])), "expected objects as dropped"),
     "outputs in a list": (manifest(lambda m: m["stages"]["discover"].update(outputs=["a"])), "expected objects as"),
@@ -368,7 +368,7 @@ def test_a_comparison_takes_no_study_of_other_runs(whole, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("runs", "more", "expected"),
     [([OTHER | {"folder": 3}], {}, "folder is 3"), ([OTHER | {"z": 1}], {}, "runs with a prompt"), ([[1]], {}, "runs"),
-     ([], {"options": {"capture": [1]}}, "an object of objects as options"), ([], {}, "two or more to compare"),
+     ([], {"options": {"capture": [1]}}, "a dict of dicts as options"), ([], {}, "two or more to compare"),
      ([OTHER | {"folder": "../../../etc"}], {}, "was not audited"), ([OTHER | {"folder": "a\0"}], {}, "not audited")],
 )  # fmt: skip
 def test_a_study(runs, more, expected, tmp_path, capsys):

@@ -72,7 +72,7 @@ class Folder:
             if isinstance(value, dict):
                 is_right = is_right and all(isinstance(part, dict) for part in found[name].values())
             if not is_right:
-                kind = "an object of objects" if isinstance(value, dict) else f"a {type(value).__name__}"
+                kind = "a dict of dicts" if isinstance(value, dict) else f"a {type(value).__name__}"
                 raise RaigenError(f"{self.manifest_path}: expected {kind} as {name}; found {found[name]!r:.80}. "
                                   f"{remedy}")  # fmt: skip
             if name == "format" and found[name] > FORMAT:
