@@ -43,8 +43,8 @@ from raigen.runs.records import Causal, Difference, Presence, RareAttribute, Rat
 from raigen.runs.run import Run
 from raigen.runs.study import Study
 
-FUZZ = settings(derandomize=True, deadline=None, database=None, max_examples=60,
-                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+FUZZ = settings(derandomize=True, deadline=None, database=None, max_examples=40,
+                suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # fmt: skip
 WORDS = st.sampled_from([
     "a hat", "judged", "true", "yes", "no", "label", "file", "shows", "seed", "question", "answer", "evidence",
     "format", "stages", "capture", "config", "runs", "prompt", "model", "folder", "index", "sha256", "reply", "key",
