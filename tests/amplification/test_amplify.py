@@ -96,7 +96,7 @@ def judged(monkeypatch):
             return [Verdicts(self.name, values, np.ones(len(values))) for values in seen]
 
     def by(shows):
-        monkeypatch.setattr(looking, "judges_of", lambda names, run, answers, config: [StandIn(shows)])
+        monkeypatch.setattr(looking, "judges_of", lambda *args: [StandIn(shows)])
 
     return by
 
@@ -318,6 +318,19 @@ def test_a_control_that_breaks_the_images_shows_nothing(run, made, judged, monke
     raigen.amplify(run, attribute=1, causal=True, n_images=4, n_control_neurons=2, n_control_directions=2)
     found = run.attributes[0].causal
     assert found.over_neuron.difference == 1 and found.over_direction.difference == 0 and found.correlates_only
+
+
+def test_clip_and_autoencoder_are_where_the_pipeline_is_asked_to_be(run, monkeypatch):
+    """Not where the audit was: that machine may have had other devices."""
+    asked = []
+    monkeypatch.setattr(looking, "judges_of", lambda *args: asked.append(args[-1]) or [])
+    embedder_of = looking.embedder_of
+    monkeypatch.setattr(looking, "embedder_of", lambda run, device: asked.append(device) or embedder_of(run, "cpu"))
+    looking.Evaluator(run, AmplifyConfig(attribute=(1,), device="cuda:7"))
+    assert asked == ["cuda:7", "cuda:7"]
+    places = {"cuda:7": torch.device("meta")}
+    monkeypatch.setattr(methods, "resolve_device", places.get)
+    assert Renderer(run, AmplifyConfig(attribute=(1,), device="cuda:7")).sae.W_dec.device == torch.device("meta")
 
 
 def test_the_command_line_prints_the_curve(run, made, capsys):

@@ -363,7 +363,7 @@ def test_the_written_layout_names_every_field(record, heading):
 
 def test_fresh_images_outlive_another_judge_and_training_but_not_another_capture(tmp_path):
     run = Run.create(tmp_path / "run")
-    for stage in STAGES[:5]:
+    for stage in STAGES[:6]:
         config = STAGE_CONFIGS[stage](**({"prompt": "a photo of a doctor"} if stage == "capture" else {}))
         run.begin(stage, config)
         outputs = (

@@ -134,12 +134,14 @@ class Plan(AllStages):
 
     prompt: Positional[str]
     """The prompt to audit, not empty."""
+    run_dir: Annotated[Path | None, NAMES_ITS_DEFAULT] = None
+    """The run folder that the audit will have: is there room on its disk? (default: runs/PROMPT)"""
 
     def execute(self) -> None:
         config = self.config(self.prompt, self.capture.model)
         from raigen.auditing.plan import estimate
 
-        print_plan(estimate(config), config)
+        print_plan(estimate(config, self.run_dir), config)
 
 
 @dataclass(frozen=True, kw_only=True)

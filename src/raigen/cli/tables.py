@@ -63,16 +63,17 @@ def print_search(ratings: list[HookpointRating], model: str, config: SearchConfi
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     """What an audit takes and which rates it can show, one per line."""
     settings, n = plan.settings, config.capture.n_images
-    guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
-        ("images", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
+        ("images", f"{n:,} of {settings.summary()}"),
         ("hookpoint", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
         ("time", f"{duration(plan.seconds_images)} images + {duration(plan.seconds_training)} training + "
                  f"{duration(plan.seconds_fresh)} fresh images"),
         ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
         ("memory", f"{_size(plan.memory)}, in addition to what the running pipeline needs"),
-        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored})"),
+        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored}) + "
+                 f"{_size(plan.disk_training)} training"),
+        *(("too little", sentence) for sentence in plan.shortages),
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import detail, need, need_judge
+from raigen.config.fields import AUTO, detail, need, need_judge
 from raigen.config.judging import AskConfig
 
 CONTROLS = {  # of each method that has some: a random direction of the same size, and a random neuron
@@ -63,8 +63,8 @@ class AmplifyConfig(AskConfig):
     `clip`."""
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals, in (0, 1)."""
-    batch_size: Annotated[int, Ge(1)] = detail(16)
-    """Images generated at once, at least 1."""
+    batch_size: Annotated[int | Literal["auto"], Ge(1)] = detail(AUTO)
+    """Images generated at once, at least 1; `auto` as in an audit."""
     device: str = detail("auto")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from raigen.errors import RaigenError
 
+AUTO = "auto"  # of a batch size: found out while images are made
 CLIP = "clip"  # the judge and the annotator that needs no vision-language model
 WORLD = "portraits"  # the planted world; its model, judge, embedder, vocabulary and axes have this name, too
 JUDGES = (WORLD, CLIP)  # the judges that have a name; all others are addresses
@@ -54,7 +55,7 @@ def need_judge(name: str, text: str, *others: str) -> None:
 
 def check_ranges(config: Any) -> None:
     """Raises RaigenError for a field whose value has another type than the field, or is outside the range in its type;
-    None is in every range.
+    None and `auto` are in every range.
 
     The range is `Ge`, `Gt` or `Interval` of annotated-types, as in `Annotated[int | None, Ge(1)]`. Besides, numbers are
     finite, counts (`n_...`) at most `MOST`, other whole numbers at most `LARGEST`, and texts are not empty, except for
@@ -63,7 +64,8 @@ def check_ranges(config: Any) -> None:
     for each in fields(config):
         name, value = each.name, getattr(config, each.name)
         need(fits(value, each.type), name, value, _kind_text(each.type))
-        for limit in get_args(each.type)[1:] if get_origin(each.type) is Annotated and value is not None else ():
+        has_range = get_origin(each.type) is Annotated and value not in (None, AUTO)
+        for limit in get_args(each.type)[1:] if has_range else ():
             bounds = {name: bound for name in OPERATORS if (bound := getattr(limit, name, None)) is not None}
             inside = all(OPERATORS[name](value, bound) for name, bound in bounds.items())
             need(inside, name, value, _range_text(**bounds))

@@ -20,8 +20,8 @@ class MovedNoise(TorchFunctionMode):
 
     A step of size b turns noise x into sqrt(1 - b^2) x + b y, with fresh noise y of the step's own seed: the
     preconditioned Crank-Nicolson move (Cotter, Roberts, Stuart and White 2013). If x is standard normal, so is the
-    moved noise. A relative is therefore a genuine image of the model, as likely as any other. All noise that a pipeline draws
-    for an image moves, even if its sampler adds noise at each step.
+    moved noise. A relative is therefore a genuine image of the model, as likely as any other. All noise that a pipeline
+    draws for an image moves, even if its sampler adds noise at each step.
 
     >>> lineages = [(0, (0.6, 1))]
     >>> with MovedNoise(lineages) as noise:

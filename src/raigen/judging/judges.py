@@ -38,15 +38,16 @@ from raigen.world.truth import truth_of
 NOT_KNOWN = "the judge does not know this attribute"
 
 
-def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
-    """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says.
+def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: str | None = None) -> Judge:
+    """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says. CLIP
+    runs on the device of the run, unless another is given.
 
     Raises RaigenError for a text that is neither.
     """
     if name == WORLD:
         return WorldJudge()
     if name == CLIP:
-        return ClipJudge(run)
+        return ClipJudge(run, device)
     if name.startswith(PYTHON):
         return FunctionJudge(name)
     if name.startswith(FILE):
@@ -54,9 +55,11 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
     return VlmJudge(address_of(name), answers, config)
 
 
-def judges_of(names: Sequence[str], run: Run, answers: Answers, config: AskConfig) -> list[Judge]:
+def judges_of(
+    names: Sequence[str], run: Run, answers: Answers, config: AskConfig, device: str | None = None
+) -> list[Judge]:
     """The judges of `names`, each once. Raises RaigenError where one cannot judge this run."""
-    return [judge_of(name, run, answers, config) for name in judge_names(names, run.config.capture)]
+    return [judge_of(name, run, answers, config, device) for name in judge_names(names, run.config.capture)]
 
 
 def judge_names(names: Sequence[str], capture: CaptureConfig) -> list[str]:

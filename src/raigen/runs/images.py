@@ -71,6 +71,6 @@ def _readable(path: Path) -> Iterator[Sample]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
             sample = Sample.from_json(parsed(line, str(path)))
-        except (RaigenError, TypeError):
+        except (RaigenError, TypeError, AttributeError):
             continue
         yield sample

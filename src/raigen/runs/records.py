@@ -36,17 +36,17 @@ class Sample(NamedTuple):
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Sample":
-        """The image of one entry of a list. Raises TypeError for an entry of another shape."""
+        """The image of one line of a list. Raises TypeError for a line of another shape."""
         steps = tuple(tuple(step) for step in entry.get("steps", ()))
         return checked(cls(**{**entry, "steps": steps}))
 
     @property
     def lineage(self) -> tuple[Any, ...]:
         """Where the image comes from: its seed, then its steps."""
-        return (self.seed, *(tuple(step) for step in self.steps))
+        return (self.seed, *self.steps)
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of a list. Only a relative has steps."""
+        """The line of a list. Only a relative has steps."""
         return {name: value for name, value in self._asdict().items() if name != "steps" or value}
 
 
@@ -66,6 +66,7 @@ class FamilyOf:
     def from_json(cls, entry: Mapping[str, Any]) -> "FamilyOf":
         """The family of one entry of attributes.json."""
         return checked(cls(**{**entry, "kept": tuple(entry["kept"]), "lost": tuple(entry["lost"])}))
+
 
 @dataclass(frozen=True)
 class Presence:
