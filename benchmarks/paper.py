@@ -236,6 +236,7 @@ def measured(run: Run, options: Options, variant: Variant, config: AuditConfig) 
                 pass
     at(run, "capture", config)
     at(run, "train", config)
+    known: set[int] = set()
     if variant.is_other_embedder:
         first = config_of(options, config.capture.prompt, Variant(), run.facts.capture.d_in)
         at(run, "discover", first, again=True)
