@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Lineage = tuple[int | tuple[float, int], ...]
+Lineage = tuple[Any, ...]
 """Where an image comes from: the seed of its first ancestor, then (size, seed) of each step from parent to child.
 
 The image of one seed alone has a lineage of one number. A size lies in (0, 1).

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from raigen.config import DiscoverConfig
+from raigen.config import CaptureConfig, DiscoverConfig
 from raigen.discovery.codes import heatmaps, stored_codes, strongest
 from raigen.discovery.embeddings import LOOKS, Embedder, default_embedder, thumbnails
 from raigen.discovery.hierarchy import Relation, relations_of
@@ -42,7 +42,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(samples), "codes")
     codes = stored_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
     embedder = Embedder(config.embedder or default_embedder(capture.model), device, offline=capture.offline)
-    second = None if config.second_view == LOOKS else Embedder(config.second_view, device, offline=capture.offline)
+    second = second_embedder(config, capture)
     views = yield from views_of(run, samples, embedder, second)
     listing = list_neurons(codes, shown, views, config)
     found_by = None
@@ -70,6 +70,13 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         "n_black": int((~shown).sum()),
     }
     return Outcome(outputs, facts)
+
+
+def second_embedder(config: DiscoverConfig, capture: CaptureConfig) -> Embedder | None:
+    """The model of the second view; None if this is thumbnails."""
+    if config.second_view == LOOKS:
+        return None
+    return Embedder(config.second_view, resolve_device(capture.device), offline=capture.offline)
 
 
 def views_of(

@@ -13,7 +13,7 @@ from raigen.diffusion.generation import Generated, generate
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.diffusion.relatives import Lineage
-from raigen.discovery.discover import views_of
+from raigen.discovery.discover import second_embedder, views_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import shards_in
@@ -78,9 +78,15 @@ class RelativeImages:
         """Makes new relatives, or takes those that are there; returns their places. Yields progress towards `budget`
         relatives."""
         first, note = len(self), "images around odd ones"
-        missing = [lineage for lineage in lineages if lineage not in self._known]
-        # Those that are there come first, because they were made in the same order.
-        self.samples += [self._known[lineage] for lineage in lineages if lineage in self._known]
+        for lineage in lineages:
+            known = self._known.get(lineage)
+            if known is None or known.index != len(
+                self
+            ):  # an earlier look went another way; its files give way
+                self._known = {}
+                break
+            self.samples.append(known)
+        missing = lineages[len(self) - first :]
         yield Tick(len(self), budget, note)
         for batch, made in self._made(missing):
             self.samples += self._written(batch, made)
@@ -112,7 +118,7 @@ class RelativeImages:
 
     def _see(self, samples: Sequence[Sample]) -> None:
         store = self.store
-        embeddings, looks = exhausted(views_of(self._run, samples, self._embedder, stage="look"), None)
+        embeddings, looks = exhausted(views_of(self._run, samples, self._embedder, self.second, "look"), None)
         self.embeddings = np.concatenate([self.embeddings, embeddings])
         self._looks.append(looks)
         tokens = store.images([sample.index for sample in samples], store.step_indices[-1])
@@ -121,6 +127,11 @@ class RelativeImages:
     @cached_property
     def _pipe(self) -> DiffusionPipeline:
         return recorded_pipeline(self._run)
+
+    @cached_property
+    def second(self) -> Embedder | None:
+        """The model of discovery's second view; None if this is thumbnails."""
+        return second_embedder(self._run.config.discover, self._run.config.capture)
 
     @cached_property
     def _embedder(self) -> Embedder:

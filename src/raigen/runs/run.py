@@ -232,7 +232,8 @@ class Run(RunFiles):
         sources = record["facts"].get("sources", {})
         if any(Path(file).is_file() and sha256(Path(file).read_bytes()) != was for file, was in sources.items()):
             return False
-        return all(self._is_whole(file, size) for file, size in record["outputs"].items())
+        paths = {self.dir / file: size for file, size in record["outputs"].items()}
+        return all(path.is_file() and size in (None, path.stat().st_size) for path, size in paths.items())
 
     @property
     def sample_of(self) -> dict[str, Sample]:
@@ -276,8 +277,8 @@ class Run(RunFiles):
         """The embeddings of the audited images, then those of their relatives."""
         import numpy as np
 
-        found = [self.read_array(self.look_path, "embeddings", "look")] if self.has_looked else []
-        return np.concatenate([self.embeddings(), *found])
+        found = self.read_array(self.look_path, "embeddings", "look") if self.has_looked else None
+        return self.embeddings() if found is None else np.concatenate([self.embeddings(), found])
 
     def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
         """Where each listed attribute shows in its top images, 0 or more."""
@@ -354,18 +355,19 @@ class Run(RunFiles):
         """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from. The
         settings of later stages are kept, for the next time that they run without others.
 
-        Fresh images and images of suggested prompts depend on the capture alone. They stay until it is dropped: other
-        judges see the same images, and answers about them are used again.
+        Fresh images, relatives and images of suggested prompts depend on the capture alone. They stay until it is
+        dropped: other judges see the same images, and answers about them are used again.
         """
         manifest = self.manifest
         if keep_settings:
             _keep_settings(manifest, STAGES[STAGES.index(stage) :])
+        kept = {self.fresh_dir, self.asked_root_dir, self.look_dir}
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
             for path in map(self.dir.joinpath, (record or {}).get("outputs", {})):
                 if not path.parent.resolve().is_relative_to(self.dir.resolve()):
                     continue  # not ours, whatever run.json says
-                is_fresh = path == self.fresh_samples_path or {self.fresh_dir, self.asked_root_dir} & {*path.parents}
+                is_fresh = path == self.fresh_samples_path or {*path.parents} & kept
                 if stage == "capture" or not is_fresh:
                     path.unlink(missing_ok=True)
         folders = []
@@ -380,10 +382,6 @@ class Run(RunFiles):
             if folder.is_dir():
                 shutil.rmtree(folder)
         self._write_manifest(manifest)
-
-    def _is_whole(self, file: str, size: int | None) -> bool:
-        path = self.dir / file
-        return path.is_file() and (size is None or path.stat().st_size == size)
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.manifest_path, json.dumps(manifest, indent=1))
