@@ -250,7 +250,11 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(cli.Version, "execute", execute)
     assert cli.main(["version"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("raigen: 'xxxx") and said.endswith(": File name too long\n") and len(said) < 300
+    assert (
+        said.startswith("raigen: 'xxxx")
+        and said.endswith(": expected a file or folder that can be used; File name too long\n")
+        and len(said) < 300
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(captured, capsys, monkeypatch):

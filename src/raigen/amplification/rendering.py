@@ -295,6 +295,6 @@ def _read_mask(path: str | None) -> tuple[Float[Tensor, "row column"] | None, st
     try:
         with Image.open(path) as image:
             gray = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RaigenError(f"mask: expected an image; {path} cannot be read ({error})") from error
     return gray, sha256(Path(path).read_bytes())

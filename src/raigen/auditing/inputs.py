@@ -1,5 +1,6 @@
 """Checks everything that an audit needs and that needs no image, before the first image is made."""
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _check_judge(judge: str, config: EvaluateConfig) -> None:
         FunctionJudge(judge)
     elif judge.startswith(FILE):
         path = Path(judge.removeprefix(FILE))
-        if path.is_file():  # else there are no verdicts yet
+        if os.path.lexists(path):  # else there are no verdicts yet
             read_verdicts(path)
     elif judge not in JUDGES:
         check_model(judge, config)

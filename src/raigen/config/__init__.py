@@ -16,7 +16,19 @@ from raigen.config.discovery import DiscoverConfig, LookConfig, Pruning
 from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
-from raigen.config.text_files import LONGEST_LABEL, json_of, lines_of, object_of, parsed, rows_of, shaped, text_of
+from raigen.config.text_files import (
+    UNSEEN,
+    in_a_line,
+    json_of,
+    labels_of,
+    lines_of,
+    object_of,
+    parsed,
+    rows_of,
+    shaped,
+    text_of,
+    visible,
+)
 
 __all__ = [
     "CLIP",
@@ -24,13 +36,13 @@ __all__ = [
     "CONTROLS",
     "DTYPES",
     "KINDS",
-    "LONGEST_LABEL",
     "METHODS",
     "MIN_IMAGES",
     "OFFLOADS",
     "OPENAI_URL",
     "STAGES",
     "STAGE_CONFIGS",
+    "UNSEEN",
     "WORLD",
     "AmplifyConfig",
     "AnnotateConfig",
@@ -51,11 +63,14 @@ __all__ = [
     "TrainConfig",
     "address_of",
     "identity",
+    "in_a_line",
     "json_of",
+    "labels_of",
     "lines_of",
     "object_of",
     "parsed",
     "rows_of",
     "shaped",
     "text_of",
+    "visible",
 ]

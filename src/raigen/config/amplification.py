@@ -72,9 +72,10 @@ class AmplifyConfig(AskConfig):
         for name in ("attribute", "strength", "targets", "also", "judge"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, tuple | list) else (value,))
+        if isinstance(self.steps, list):
+            object.__setattr__(self, "steps", tuple(self.steps))
         super().__post_init__()
         if self.steps is not None:
-            object.__setattr__(self, "steps", tuple(self.steps))
             need(len(self.steps) == 2 and 0 <= self.steps[0] <= self.steps[1], "steps", self.steps,
                  "a first and a last step, 0 <= first <= last")  # fmt: skip
         need(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")

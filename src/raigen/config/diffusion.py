@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from raigen.config.fields import AUTO, check_ranges, detail, need
+from raigen.config.text_files import HALF, LONGEST, visible
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 MIN_IMAGES = 50  # fewer cannot show a rare attribute even twice
-MAX_IMAGES = 10**7  # more fill the memory with their list
+HUGE = 100_000  # pixels or steps, beyond all models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,8 @@ class CaptureConfig(LoadConfig):
     """Images to generate, at least 50. With n images, an attribute needs a rate of about 16 / n to show ten times."""
     base_seed: Annotated[int, Ge(0)] = 0
     """Seed of the first image, 0 or more: image i has the seed base_seed + i."""
-    num_inference_steps: Annotated[int | None, Ge(1)] = None
-    """Denoising steps, at least 1; None is the model's default."""
+    num_inference_steps: Annotated[int | None, Interval(ge=1, le=HUGE)] = None
+    """Denoising steps, 1 to 100000; None is the model's default."""
     guidance_scale: Annotated[float | None, Interval(ge=0, lt=math.inf)] = None
     """Classifier-free guidance scale, 0 or more; None is the model's default."""
     negative_prompt: str | None = None
@@ -59,10 +60,10 @@ class CaptureConfig(LoadConfig):
     true_cfg_scale: Annotated[float | None, Interval(ge=0, lt=math.inf)] = None
     """Classifier-free guidance scale, 0 or more, of models that use guidance_scale for something else (Qwen-Image,
     FLUX). Above 1, the negative_prompt is a space unless it is given. None is the model's default."""
-    height: int | None = None
-    """Height of the images in pixels; None is the model's default."""
-    width: int | None = None
-    """Width of the images in pixels; None is the model's default."""
+    height: Annotated[int | None, Interval(ge=1, le=HUGE)] = None
+    """Height of the images in pixels, 1 to 100000; None is the model's default."""
+    width: Annotated[int | None, Interval(ge=1, le=HUGE)] = None
+    """Width of the images in pixels, 1 to 100000; None is the model's default."""
     hookpoint: str | None = None
     """Dotted path of the module whose output is captured, such as one that `raigen hookpoints MODEL` lists. None is
     `unet.mid_block`, or a block in the middle of a transformer."""
@@ -77,24 +78,24 @@ class CaptureConfig(LoadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        need(bool(self.prompt.strip()), "prompt", self.prompt, "a text that is not empty")
-        is_whole = not any("\ud800" <= letter <= "\udfff" for letter in self.prompt)  # what a broken byte becomes
-        need(is_whole, "prompt", self.prompt, "a text of whole characters, in the terminal's encoding")
+        need(bool(visible(self.prompt).strip()), "prompt", self.prompt, "a text that is not empty")
+        for name, text in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt or "")):
+            need(not HALF.search(text), name, text, "a text of whole characters, in the terminal's encoding")
+            need(len(text) <= LONGEST, name, f"{len(text):,}", f"at most {LONGEST:,} characters")
         need(self.n_images >= MIN_IMAGES, "n_images", self.n_images,
              f"at least {MIN_IMAGES}: fewer images cannot show what is rare")  # fmt: skip
-        need(self.n_images <= MAX_IMAGES, "n_images", self.n_images, f"at most {MAX_IMAGES:,}")
 
 
 @dataclass(frozen=True)
 class HookpointsConfig(LoadConfig):
     """The images for which the hookpoints of a model are listed."""
 
-    num_inference_steps: Annotated[int | None, Ge(1)] = None
-    """Denoising steps, at least 1; None is the model's default."""
-    height: int | None = None
-    """Height of the images in pixels; None is the model's default."""
-    width: int | None = None
-    """Width of the images in pixels; None is the model's default."""
+    num_inference_steps: Annotated[int | None, Interval(ge=1, le=HUGE)] = None
+    """Denoising steps, 1 to 100000; None is the model's default."""
+    height: Annotated[int | None, Interval(ge=1, le=HUGE)] = None
+    """Height of the images in pixels, 1 to 100000; None is the model's default."""
+    width: Annotated[int | None, Interval(ge=1, le=HUGE)] = None
+    """Width of the images in pixels, 1 to 100000; None is the model's default."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 

@@ -13,6 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from raigen.config import CaptureConfig, object_of
+from raigen.config.diffusion import HUGE
+from raigen.config.fields import fits
 from raigen.diffusion.batches import batch_size_of, memory_told
 from raigen.diffusion.distilled import distilled_settings
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, denoiser_of
@@ -229,7 +231,7 @@ def _call(
                 prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil", generator=noise.generators,
                 **options,
             ).images  # fmt: skip
-    except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, RuntimeError, IndexError, ArithmeticError, MemoryError) as error:
         if isinstance(error, RaigenError | torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise
         chosen = ", ".join(f"{name} {value}" for name, value in settings._asdict().items() if value is not None)
@@ -251,8 +253,10 @@ def _read_defaults(path: Path) -> dict[str, Any]:
     found = object_of(path)
     values = {name: found[name] for name in FILED if found.get(name) is not None}
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int if name in WHOLE_NUMBERS else int | float):
-            raise RaigenError(f"{path}: expected a number for {name}; got {value!r}")
+        is_whole = name in WHOLE_NUMBERS
+        if not fits(value, int if is_whole else float) or not is_whole <= value <= HUGE:
+            kind = "whole number" if is_whole else "number"
+            raise RaigenError(f"{path}: expected a {kind} from {is_whole:d} to {HUGE} for {name}; got {value!r}")
     return values
 
 
@@ -281,5 +285,8 @@ def _native_size(pipe: DiffusionPipeline) -> tuple[int, int]:
     factor = getattr(pipe, "vae_scale_factor", None)
     if sample is None or factor is None:
         raise RaigenError(f"{type(pipe).__name__} does not say how large its images are; give height and width")
-    rows, columns = (sample, sample) if isinstance(sample, int) else sample
-    return rows * factor, columns * factor
+    sides = (sample, sample) if isinstance(sample, int) else sample
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise RaigenError(f"{type(pipe).__name__}: expected a whole number or two as sample_size; got {sample!r}. Give "
+                          "height and width")  # fmt: skip
+    return sides[0] * factor, sides[1] * factor

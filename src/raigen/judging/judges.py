@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from raigen.config import CLIP, LONGEST_LABEL, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, lines_of
+from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, labels_of
 from raigen.config.fields import FILE, PYTHON
 from raigen.errors import RaigenError
 from raigen.judging.clip_judge import ClipJudge
@@ -100,7 +100,7 @@ def given_labels(file: str) -> list[str]:
     path = Path(file)
     if not path.is_file():
         raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {file!r}")
-    given = lines_of(path, LONGEST_LABEL)
+    given = labels_of(path)
     if not given:
         raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
     return given

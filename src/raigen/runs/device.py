@@ -59,7 +59,7 @@ def resolve_device(device: str) -> torch.device:
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return torch.device("cuda" if n_gpus else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
         raise RaigenError(f"device: expected auto, cpu, cuda or cuda:N; got {device!r}")
     found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= n_gpus:

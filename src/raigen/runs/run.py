@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, shaped
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, in_a_line, shaped
 from raigen.errors import RaigenError
 from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
@@ -125,10 +125,7 @@ class Run(RunFiles):
 
     def samples(self, path: Path | None = None, stage: str = "capture") -> list[Sample]:
         """The images of samples.jsonl (or of another list of the same form, of another `stage`), in order."""
-        path = path or self.samples_path
-        lines = self.read_lines(path, stage)
-        with self.shaped(path, stage):
-            return [Sample.from_json(line) for line in lines]
+        return self.read_samples(path or self.samples_path, stage)
 
     def __repr__(self) -> str:
         if not self.is_at(self.dir):
@@ -138,8 +135,8 @@ class Run(RunFiles):
         capture = self.config_of("capture")
         done = [stage for stage in STAGES if self.has_finished(stage)]
         listed = f", {len(self.attributes)} attributes listed" if "discover" in done else ""
-        return (f"Run({str(self.dir)!r}): “{capture.prompt}” with {capture.model}, {capture.n_images:,} images; "
-                f"finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
+        return (f"Run({str(self.dir)!r}): “{in_a_line(capture.prompt)}” with {in_a_line(capture.model)}, "
+                f"{capture.n_images:,} images; finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
 
     def _repr_html_(self) -> str:
         if not self.has_finished("discover"):
@@ -367,8 +364,9 @@ class Run(RunFiles):
         kept = {self.fresh_dir, self.asked_root_dir, self.look_dir}
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
-            for file in (record or {}).get("outputs", {}):
-                path = self.dir / file
+            for path in map(self.dir.joinpath, (record or {}).get("outputs", {})):
+                if not path.parent.resolve().is_relative_to(self.dir.resolve()):
+                    continue  # not ours, whatever run.json says
                 is_fresh = path == self.fresh_samples_path or {*path.parents} & kept
                 if stage == "capture" or not is_fresh:
                     path.unlink(missing_ok=True)

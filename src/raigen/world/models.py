@@ -1,5 +1,6 @@
 """Finds the folder of a model; knows which models generate images of the planted world."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -27,8 +28,8 @@ def model_path(model: str) -> str:
             raise RaigenError(f"{folder}: expected the weights of the bundled model {model}; they are missing. "
                               f"Train them with: python -m {module}")  # fmt: skip
         return str(folder)
-    if Path(model).expanduser().is_dir():
-        return str(Path(model).expanduser())
+    if os.path.isdir(_expanded(model)):  # False for a name that is too long
+        return str(_expanded(model))
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
         known = " or ".join(map(repr, FOLDERS))
         raise RaigenError(f"model: expected {known}, a folder with a diffusers pipeline, or a Hub id such as "
@@ -46,5 +47,12 @@ def makes_portraits(model: str) -> bool:
     """
     if model in FOLDERS:
         return True
-    path = Path(model).expanduser() / OWN_SETTINGS
-    return path.is_file() and object_of(path).get("world") == WORLD
+    path = _expanded(model) / OWN_SETTINGS
+    return os.path.isfile(path) and object_of(path).get("world") == WORLD
+
+
+def _expanded(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(model)
