@@ -34,7 +34,7 @@ from raigen.runs.steps import Outcome, Step, Tick
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,\
+usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,hookpoints,compare,\
 review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.

@@ -23,6 +23,7 @@ from raigen.diffusion.checks import (
 from raigen.diffusion.generation import Generated, Settings, defaults, generate, layout_of
 from raigen.diffusion.hookpoints import Hookpoint, find_hookpoint
 from raigen.diffusion.loading import load_pipeline
+from raigen.discovery.look import FEWEST_IMAGES
 from raigen.runs.device import resolve_device
 from raigen.runs.images import as_png
 from raigen.sae.fit import fit
@@ -54,6 +55,8 @@ class AuditPlan(NamedTuple):
     seconds_images: float
     seconds_training: float
     seconds_fresh: float
+    seconds_relatives: float
+    n_relatives: int
     tokens: int
     training_steps: int
     memory: int
@@ -84,9 +87,11 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
     tokens = per_epoch * config.train.epochs
     training_steps = -(-tokens // config.train.batch_of(tokens))
     replays = 1 if capture.store else config.train.epochs
-    n_more = config.evaluate.n_fresh_images + config.discover.n_attributes * config.evaluate.n_suggested_images
+    n_relatives = config.look.n_relatives(capture.n_images) if capture.n_images >= FEWEST_IMAGES else 0
+    n_listed = config.discover.n_attributes + (config.look.n_families if n_relatives else 0)
+    n_more = config.evaluate.n_fresh_images + n_listed * config.evaluate.n_suggested_images
     png = sum(len(as_png(image)) for image in made.images) / len(made.images)
-    disk_images = round(png * (capture.n_images + n_more))
+    disk_images = round(png * (capture.n_images + n_relatives + n_more))
     disk_activations = (n_steps if capture.store else 1) * n_tokens * d_in * 2 * capture.n_images
     need = training_need(config.train, capture.store, d_in, per_epoch, disk_images + disk_activations)
     return AuditPlan(
@@ -97,6 +102,8 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
         seconds_images=per_image * capture.n_images * replays,
         seconds_training=_seconds_per_step(made.activations.flatten(0, 2), config, tokens) * training_steps,
         seconds_fresh=per_image * n_more,
+        seconds_relatives=per_image * n_relatives,
+        n_relatives=n_relatives,
         tokens=tokens,
         training_steps=training_steps,
         memory=_weights(pipe) + need.device + need.machine,

@@ -68,7 +68,8 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
         ("images", f"{n:,} of {settings.summary()}"),
         ("hookpoint", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
         ("time", f"{duration(plan.seconds_images)} images + {duration(plan.seconds_training)} training + "
-                 f"{duration(plan.seconds_fresh)} fresh images"),
+                 f"{duration(plan.seconds_relatives)} relatives + {duration(plan.seconds_fresh)} fresh images"),
+        ("looking", f"{plan.n_relatives:,} relatives of odd images, for what fewer than ten of {n:,} images show"),
         ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
         ("memory", f"{_size(plan.memory)}, in addition to what the running pipeline needs"),
         ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored}) + "
