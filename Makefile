@@ -85,6 +85,8 @@ bench-quick: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.amplification --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \
 	  --n-images 8 --n-selected 2 --most-per-selected 10 --n-fresh-images 20 --source bench-work/quick \
 	  --work bench-work/quick/amplification --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.paper --table 6 --prompts "a photo of a doctor" --n-images 150 --n-fresh-images 20 \
+	  --work bench-work/quick/paper --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.rates --n-images 300 --n-audits 2 --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.amplification.steering_overhead --batch-size 2 --rounds 2 --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.amplification.paper_protocol --prompts "a photo of a doctor" --n-audited 150 --n-attributes 1 \

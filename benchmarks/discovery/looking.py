@@ -15,7 +15,6 @@ bands are rates seen in the 1,000 images.
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -75,14 +74,13 @@ class Entry(NamedTuple):
 
 class Listing(NamedTuple):
     """The list of an arm for one prompt and generation seed, with the rates at which values are seen in the first
-    images, and the seconds that the arm took after these were there."""
+    images."""
 
     arm: str
     prompt: str
     seed: int
     entries: list[Entry]
     rates: dict[str, float]
-    seconds: float
 
 
 def main(options: Options) -> None:
@@ -115,16 +113,16 @@ def listing_of(options: Options, arm: str, prompt: str, seed: int) -> Listing | 
     if not result.is_file():
         if options.made_only:
             return None
-        seconds = _make(options, arm, prompt, seed, folder)
+        _make(options, arm, prompt, seed, folder)
         entries, rates = _read(options, Run(folder), folder.parent / "watched" / "rates.json")
-        found = Listing(arm, prompt, seed, entries, rates, seconds)
+        found = Listing(arm, prompt, seed, entries, rates)
         write_text(result, json.dumps(found._asdict() | {"entries": [entry._asdict() for entry in entries]}))
     stored = json.loads(result.read_text())
     return Listing(**{**stored, "entries": [Entry(**entry) for entry in stored["entries"]]})
 
 
-def _make(options: Options, arm: str, prompt: str, seed: int, folder: Path) -> float:
-    """Runs an arm through naming; returns the seconds that its own images, and what was found in them, took."""
+def _make(options: Options, arm: str, prompt: str, seed: int, folder: Path) -> None:
+    """Runs an arm through naming."""
     is_longer = arm == "watched longer"
     n_images = options.n_images + is_longer * options.n_images // 2
     config = AuditConfig.of(prompt, model=WORLD.pipeline, n_images=n_images, device="cpu", n_look_images=0,
@@ -134,18 +132,17 @@ def _make(options: Options, arm: str, prompt: str, seed: int, folder: Path) -> f
         listing_of(options, "watched", prompt, seed)
         shutil.copytree(first, folder)
         (folder / "listing.json").unlink()
-    run, started = Run.create(folder), time.perf_counter()
+    run = Run.create(folder)
     if arm.startswith("looked"):
         with at_random(seed) if arm == "looked at random" else nullcontext():
             run_stage(run, "look", LookConfig(), redo=True)
         run_stage(run, "annotate", config.annotate)
-        return time.perf_counter() - started
+        return
     with run.locked():
         if not run.is_done("capture", config.capture):
             list(capture_and_train([run], [config]))
         for stage in ("discover", "look", "annotate"):
             list(steps(run, stage, getattr(config, stage)))
-    return time.perf_counter() - started
 
 
 @contextmanager
@@ -185,13 +182,11 @@ def measures(listings: Sequence[Listing]) -> dict[str, dict[str, float]]:
         for name, values in _of_prompt(of_prompt).items():
             if values:
                 found.setdefault(name, []).append(float(np.mean(values)))
-    ends = {"listed": COUNT, "seconds": COUNT}
-    return {name: interval_of(np.array(values), ends.get(name, SHARE)) for name, values in found.items()}
+    return {name: interval_of(np.array(values), COUNT if name == "listed" else SHARE) for name, values in found.items()}
 
 
 def _of_prompt(listings: Sequence[Listing]) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {"listed": [float(len(one.entries)) for one in listings]}
-    values["seconds"] = [one.seconds for one in listings]
     values["truly rare"] = [float(entry.value is not None) for one in listings for entry in one.entries]
     values["truly rare, families"] = [float(entry.value is not None) for one in listings for entry in one.entries
                                       if entry.is_family]  # fmt: skip

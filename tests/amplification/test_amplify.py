@@ -96,7 +96,7 @@ def judged(monkeypatch):
             return [Verdicts(self.name, values, np.ones(len(values))) for values in seen]
 
     def by(shows):
-        monkeypatch.setattr(looking, "judges_of", lambda names, run, answers, config: [StandIn(shows)])
+        monkeypatch.setattr(looking, "judges_of", lambda *args: [StandIn(shows)])
 
     return by
 
@@ -320,6 +320,19 @@ def test_a_control_that_breaks_the_images_shows_nothing(run, made, judged, monke
     assert found.over_neuron.difference == 1 and found.over_direction.difference == 0 and found.correlates_only
 
 
+def test_clip_and_autoencoder_are_where_the_pipeline_is_asked_to_be(run, monkeypatch):
+    """Not where the audit was: that machine may have had other devices."""
+    asked = []
+    monkeypatch.setattr(looking, "judges_of", lambda *args: asked.append(args[-1]) or [])
+    embedder_of = looking.embedder_of
+    monkeypatch.setattr(looking, "embedder_of", lambda run, device: asked.append(device) or embedder_of(run, "cpu"))
+    looking.Evaluator(run, AmplifyConfig(attribute=(1,), device="cuda:7"))
+    assert asked == ["cuda:7", "cuda:7"]
+    places = {"cuda:7": torch.device("meta")}
+    monkeypatch.setattr(methods, "resolve_device", places.get)
+    assert Renderer(run, AmplifyConfig(attribute=(1,), device="cuda:7")).sae.W_dec.device == torch.device("meta")
+
+
 def test_the_command_line_prints_the_curve(run, made, capsys):
     args = ["amplify", str(run.dir), "--attribute", "1", "--strength", "0.5,1", "--n-images", "2"]
     assert main(args) == 0
@@ -327,6 +340,11 @@ def test_the_command_line_prints_the_curve(run, made, capsys):
     assert "holding a cat (neuron" in out and "unsteered" in out and out.count("│") == 30
     assert err.startswith("amplify: done in ") and "report: done in " in err
     assert out.splitlines()[-1] == f"report: {run.report_path}" and "Amplified" in run.report().read_text()
+
+
+def as_families(run):
+    """The run, as if its attributes had been found by looking around odd images."""
+    run.write_attributes([replace(attribute, is_family=True) for attribute in run.attributes])
 
 
 def gone(run, stage):
@@ -347,6 +365,7 @@ def gone(run, stage):
         (["--attribute", "1"], lambda run: shutil.rmtree(run.sae_dir), "expected a whole autoencoder; it is broken "),
         (["--attribute", "1"], lambda run: run.forget("annotate"), "annotate has not finished; run: raigen annotate "),
         (["--attribute", "1"], lambda run: run.write_attributes([]), "discovery listed no attribute"),
+        (["--attribute", "1", "--method", "steer"], lambda run: as_families(run), "and has no neuron. Take --method "),
     ],
 )
 def test_what_cannot_be_amplified_is_one_clear_error(run, capsys, flags, spoil, message):

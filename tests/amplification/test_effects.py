@@ -77,7 +77,7 @@ def test_the_control_that_brings_most_is_the_one_to_beat():
             "expected a number from 0 to 1 for prompt",
         ),
         ({"attribute": 1, "method": "select", "strength": (0.5,)}, "from 1 to inf for select"),
-        ({"attribute": 1, "strength": (float("nan"),)}, "strength: expected a number"),
+        ({"attribute": 1, "strength": (float("nan"),)}, "strength: expected a finite number"),
         ({"attribute": (1, 2), "method": "mix", "targets": (0.1,)}, "targets: expected a rate in .* each of 2"),
         ({"attribute": 1, "targets": (0.1,)}, "targets: expected none but for mix"),
         ({"attribute": 1, "steps": (3, 1)}, "steps: expected a first and a last"),

@@ -102,7 +102,7 @@ def test_a_failed_stage_keeps_those_before_it(stages, run):
         list(walk(run, config))
     stages.fails, stages.calls = {}, []
     list(walk(run, config))
-    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+    assert stages.calls == ["discover", "look", "annotate", "evaluate", "report"]
 
 
 def test_a_lost_output_is_made_again_with_what_follows(stages, run):
@@ -111,7 +111,7 @@ def test_a_lost_output_is_made_again_with_what_follows(stages, run):
     run.attributes_path.unlink()
     stages.calls = []
     list(walk(run, config))
-    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+    assert stages.calls == ["discover", "look", "annotate", "evaluate", "report"]
 
 
 def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
@@ -123,7 +123,7 @@ def test_redo_does_a_stage_anew_with_another_configuration(stages, run):
         list(walk(run, other))
     stages.calls = []
     list(walk(run, other, redo="discover"))
-    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+    assert stages.calls == ["discover", "look", "annotate", "evaluate", "report"]
     assert run.config.discover.percentile == 80.0
 
 
@@ -200,7 +200,7 @@ def test_redo_keeps_the_settings_of_what_it_drops(stages, run):
     stages.fails = {"annotate": RaigenError("no server")}
     with pytest.raises(RaigenError, match="no server"):
         run_stage(run, "annotate", config.annotate, redo=True)
-    assert run.manifest["stages"].keys() == {"capture", "train", "discover"}
+    assert run.manifest["stages"].keys() == {"capture", "train", "discover", "look"}
     assert run.config.annotate.min_auroc == 0.9 and run.config.evaluate.n_fresh_images == 40
     command = flags.parse(["evaluate", str(run.dir)], cli.COMMANDS)
     assert command.config.n_fresh_images == 40
@@ -252,7 +252,7 @@ def test_redo_of_the_naming_finds_the_same_names(whole, capsys):
     again = capsys.readouterr()
     assert again.out == out
     states = [line.split(": done ")[1].split()[0] for line in again.err.splitlines()]
-    assert states == ["before"] * 3 + ["in"] * 3
+    assert states == ["before"] * 4 + ["in"] * 3
 
 
 def test_an_audit_that_finds_nothing_rare_says_so(whole, capsys):

@@ -200,7 +200,7 @@ def test_one_model_that_fails_does_not_stop_the_other(sd_folder, tmp_path, stage
         news.extend(sweep(study, config, PROMPTS, [wrong, str(sd_folder)], shared_sae=True))
     ends = {step.number: step.error is None for step in news if step.step is None}
     assert ends == {1: False, 2: False, 3: True, 4: True}
-    assert stages.calls == ["discover", "annotate", "evaluate", "report"] * 2
+    assert stages.calls == ["discover", "look", "annotate", "evaluate", "report"] * 2
 
 
 def with_codes(run: Run, codes: list[list[float]], neuron: int) -> Run:

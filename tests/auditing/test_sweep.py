@@ -84,7 +84,7 @@ def test_another_configuration_is_refused_and_redo_takes_it(stages, study):
     assert len(study.entries) == 1
     stages.calls = []
     list(sweep(study, other, [DOCTOR], ["a"], redo="discover"))
-    assert stages.calls == ["discover", "annotate", "evaluate", "report"]
+    assert stages.calls == ["discover", "look", "annotate", "evaluate", "report"]
     assert study.manifest["options"]["discover"]["percentile"] == 80.0
     list(sweep(study, AuditConfig.of(DOCTOR, store=True, n_images=60, percentile=80.0, batch_size=3), [DOCTOR], ["a"]))
 

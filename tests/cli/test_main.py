@@ -34,7 +34,7 @@ from raigen.runs.steps import Outcome, Step, Tick
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,annotate,evaluate,report,amplify,hookpoints,compare,\
+usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,hookpoints,compare,\
 review,view,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
@@ -250,7 +250,11 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(cli.Version, "execute", execute)
     assert cli.main(["version"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("raigen: 'xxxx") and said.endswith(": File name too long\n") and len(said) < 300
+    assert (
+        said.startswith("raigen: 'xxxx")
+        and said.endswith(": expected a file or folder that can be used; File name too long\n")
+        and len(said) < 300
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(captured, capsys, monkeypatch):

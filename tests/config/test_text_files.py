@@ -90,10 +90,13 @@ def test_a_table_names_the_columns_that_it_found(tmp_path):
     with pytest.raises(RaigenError, match=r"columns judged, true, with commas between them; judged is missing, found "
                                           r"judged;true"):  # fmt: skip
         list(rows_of(path, ("judged", "true")))
-    path.write_text(" judged , true\nyes,no\nyes\nno,no,yes,yes\n")
+    path.write_text(" judged , true\nyes,no\nyes\nno,no,,\n")
     assert list(rows_of(path, ("judged", "true"))) == [
         (2, {"judged": "yes", "true": "no"}), (3, {"judged": "yes", "true": ""}), (4, {"judged": "no", "true": "no"})
     ]  # fmt: skip
+    path.write_text("judged,true\nno,no,yes,yes\n")
+    with pytest.raises(RaigenError, match=r"expected 2 cells in line 2; it has 4\. A text with commas needs quotes"):
+        list(rows_of(path, ("judged", "true")))
     path.write_text("judged,true\nyes,no\nyes," + "n" * 200_000)
     with pytest.raises(RaigenError, match=r"known\.csv: expected a table in CSV; line 3 cannot be read"):
         list(rows_of(path, ("judged", "true")))

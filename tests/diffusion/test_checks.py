@@ -14,18 +14,29 @@ from diffusers import (
     StableDiffusionPAGPipeline,
 )
 
-from raigen.config import CaptureConfig, TrainConfig
+from raigen.amplification.steering import steering
+from raigen.config import CaptureConfig, SAEConfig, TrainConfig
+from raigen.diffusion import checks
 from raigen.diffusion.capture import capture_batches
-from raigen.diffusion.checks import check_guidance, check_repeatable, unread_tokens, watched
+from raigen.diffusion.checks import (
+    Need,
+    check_guidance,
+    check_repeatable,
+    shortages,
+    training_need,
+    unread_tokens,
+    watched,
+)
 from raigen.diffusion.generation import Settings, defaults, generate, layout_of
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.hooks import TokenLayout
 from raigen.diffusion.loading import load_pipeline
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
+from raigen.sae.model import MatryoshkaSAE
 from tests.diffusion.test_families import rough
-from tests.support.families import flux, pixart, qwen_image, sana
-from tests.support.tiny import drained, stable_diffusion, stable_diffusion_3, tokenizer
+from tests.support.families import flux, lumina2, pixart, qwen_image, sana, z_image
+from tests.support.tiny import drained, stable_diffusion, stable_diffusion_3, tokenizer, unet
 
 PROMPT = "a b"
 
@@ -194,7 +205,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_image(sd_folder, tmp_
         (TrainConfig(d_sae=8), "k: expected 1 <= k < d_sae = 8; got 8"),
         (
             TrainConfig(d_sae=2 * 10**9),
-            r"d_sae: to train 2,000,000,000 neurons for tokens of width 16 takes 1,024.0 GB",
+            r"d_sae: to train 2,000,000,000 neurons for tokens of width 16 takes 1,056.0 GB",
         ),
     ],
 )
@@ -206,12 +217,98 @@ def test_an_autoencoder_that_cannot_be_is_told_before_the_first_image(sd_folder,
         next(capture_batches(run, config))
 
 
-def test_a_distilled_model_with_the_steps_of_another_is_told(sd_folder, tmp_path):
-    folder = shutil.copytree(sd_folder, tmp_path / "my-sd-turbo")
-    for steps, is_told in ((20, True), (4, False)):
-        config = CaptureConfig(PROMPT, str(folder), device="cpu", num_inference_steps=steps)
-        first = next(capture_batches(Run.create(tmp_path / str(steps)), config))
-        assert ("this looks like a distilled model" in first.tick.note) is is_told
+def test_what_may_not_suffice_is_told_before_the_first_image(sd_folder, tmp_path, monkeypatch):
+    """Photographs would not fit, though images that pack well would."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=700_000))
+    monkeypatch.setattr(checks, "free_memory", lambda device: 10**6)
+    run, config = Run.create(tmp_path / "run"), CaptureConfig(PROMPT, str(sd_folder), n_images=600, device="cpu")
+    note = next(capture_batches(run, config)).tick.note
+    few = "has 0.0 GB free, about 0.0 GB are needed"
+    assert note.endswith(f"16 at once; the disk {few}; the memory of this machine {few}")
+
+
+def test_what_a_training_takes_is_set_against_each_memory(tmp_path, monkeypatch):
+    train = TrainConfig(d_sae=100, k=4, n_seeds=2, reservoir_mb=1)
+    weights = 4 * (2 * 50 * 100 + 50 + 100) * 2
+    need = training_need(train, False, 50, 10**6, disk=7)
+    mixed = 2**20 // 108 * 108
+    assert need == (7 + weights + 3 * weights + mixed, 4 * weights, mixed + 4 * 50 * 16_384)
+    assert training_need(train, True, 50, 100, disk=7) == (7 + weights, 4 * weights, 100 * 108 + 4 * 50 * 100)
+    free = {"cuda": 4 * weights, "cpu": 4 * weights}
+    monkeypatch.setattr(checks, "free_memory", lambda device: free[device.type])
+    folder = tmp_path / "not" / "there"
+    assert shortages(folder, torch.device("cuda"), Need(0, 4 * weights, 0)) == []
+    assert "memory of cuda has" in shortages(folder, torch.device("cuda"), Need(0, 4 * weights + 1, 0))[0]
+    assert "memory of this machine has" in shortages(folder, torch.device("cuda"), Need(0, 0, 4 * weights + 1))[0]
+    assert shortages(folder, torch.device("cpu"), Need(0, 2 * weights, 2 * weights)) == []
+    assert len(shortages(folder, torch.device("cpu"), Need(10**18, 2 * weights, 2 * weights + 1))) == 2
+
+
+def test_a_distilled_model_is_told_with_its_settings(sd_folder, tmp_path):
+    folder = shutil.copytree(sd_folder, tmp_path / "my-sd-turbo", ignore=shutil.ignore_patterns("raigen.json"))
+    for options, said in (({}, "4 steps, guidance 0, float32 on cpu, 16 at once; this looks like a distilled model by "
+                               "its name, which takes few steps and little guidance"),
+                          ({"num_inference_steps": 20, "guidance_scale": 2.0}, "20 steps, guidance 2, ")):  # fmt: skip
+        config = CaptureConfig(PROMPT, str(folder), device="cpu", **options)
+        first = next(capture_batches(Run.create(tmp_path / str(len(options))), config))
+        assert said in first.tick.note and "distilled" in first.tick.note
+    plain = CaptureConfig(PROMPT, str(sd_folder), device="cpu")
+    assert "distilled" not in next(capture_batches(Run.create(tmp_path / "plain"), plain)).tick.note
+
+
+def with_scheduler(pipe, kind, **options):
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, **options)
+    return pipe
+
+
+def embedding_guidance():
+    """A U-Net that reads the guidance as a number, as latent consistency models do."""
+    pipe = stable_diffusion()
+    pipe.register_modules(unet=unet(time_cond_proj_dim=8))
+    return pipe
+
+
+TRAILING = {"timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "expected"),
+    [
+        (stable_diffusion, "me/my-sd", (50, 7.5, None)),
+        (stable_diffusion, "stabilityai/sd-turbo", (4, 0.0, None)),
+        (stable_diffusion, "ByteDance/SDXL-Lightning-8step", (8, 0.0, None)),
+        (stable_diffusion, "ByteDance/Hyper-SD", (4, 0.0, None)),
+        (stable_diffusion, "turbo/hyper-realism", (50, 7.5, None)),
+        (z_image, "Tongyi-MAI/Z-Image-Turbo", (8, 0.0, None)),
+        (z_image, "ostris/Z-Image-De-Turbo", (50, 5.0, None)),
+        (flux, "black-forest-labs/FLUX.1-schnell", (4, 0.0, 1.0)),
+        (lambda: flux(True), "me/flux-turbo", (4, 3.5, 1.0)),
+        (qwen_image, "lightx2v/Qwen-Image-Lightning", (4, None, 1.0)),
+        (embedding_guidance, "me/lcm", (4, 7.5, None)),
+        (lambda: with_scheduler(stable_diffusion(), LCMScheduler), "me/x", (4, 0.0, None)),
+        (lambda: with_scheduler(stable_diffusion(), DDPMScheduler, **TRAILING), "me/x", (4, 0.0, None)),
+        (lambda: with_scheduler(stable_diffusion(), DDPMScheduler, rescale_betas_zero_snr=True, **TRAILING), "me/x",
+         (50, 7.5, None)),
+    ],
+)  # fmt: skip
+def test_a_distilled_model_has_its_own_defaults(make, model, expected):
+    pipe = make()
+    size = {"height": 64, "width": 64}
+    found = defaults(pipe, model, CaptureConfig(PROMPT, model, **size))
+    assert (found.num_inference_steps, found.guidance_scale, found.true_cfg_scale) == expected
+    named = defaults(pipe, model, CaptureConfig(PROMPT, model, num_inference_steps=30, **size))
+    assert named.num_inference_steps == 30 and named.guidance_scale == expected[1]
+
+
+def test_the_settings_in_a_folder_and_those_of_a_call_count_more(sd_folder, tmp_path):
+    folder = shutil.copytree(sd_folder, tmp_path / "my-lcm")  # its raigen.json says 3 steps, guidance 2
+    pipe = load_pipeline(str(folder), "cpu")
+    assert defaults(pipe, str(folder))[:2] == (3, 2.0)
+    (folder / "raigen.json").unlink()
+    assert defaults(pipe, str(folder))[:2] == (4, 0.0)
+    assert defaults(pipe, None)[:2] == (50, 7.5)  # for a plain call of the pipeline
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    assert defaults(pipe, None)[:2] == (50, 7.5)
 
 
 def test_a_tokenizer_without_words_is_refused(sd_folder, tmp_path):
@@ -235,11 +332,27 @@ def test_a_variant_that_is_there_is_named(sd_folder, tmp_path):
         load_pipeline(str(folder), "cpu")
 
 
-@pytest.mark.parametrize("make", [flux, stable_diffusion_3])
-def test_a_compiled_transformer_is_heard_as_it_is_uncompiled(make):
+@pytest.mark.parametrize(
+    ("make", "side", "options"),
+    [(flux, 32, {}), (stable_diffusion_3, 32, {}), (qwen_image, 64, {"negative_prompt": " ", "true_cfg_scale": 4.0}),
+     (lumina2, 64, {}), (z_image, 64, {})],
+)  # fmt: skip
+def test_a_compiled_transformer_is_heard_and_steered_as_it_is_uncompiled(make, side, options):
     pipe = quiet(make())
-    settings, path = Settings(2, 2.0, 32, 32), find_hookpoint(pipe).path
+    settings = Settings(2, None if options else 2.0, side, side, **options)
+    path = find_hookpoint(pipe).path
     plain = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe, path))
+    sae = MatryoshkaSAE(SAEConfig(plain.activations.shape[-1], 8, (8,), 2))
+    with torch.no_grad():
+        sae.W_dec.normal_(generator=torch.Generator().manual_seed(0))
+
+    def steered():
+        with steering(pipe, sae, {3: 20.0}, settings=settings, prompt=PROMPT):
+            return generate(pipe, PROMPT, [3], settings).images[0].tobytes()
+
+    expected = steered()
+    assert expected != plain.images[0].tobytes()
     pipe.transformer = torch.compile(pipe.transformer, backend="eager")
     compiled = generate(pipe, PROMPT, [3], settings, find_hookpoint(pipe, path))
     assert torch.equal(plain.activations, compiled.activations)
+    assert steered() == expected

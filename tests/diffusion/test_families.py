@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from raigen.diffusion.generation import Settings, generate
+from raigen.amplification.steering import steering
+from raigen.config import SAEConfig
+from raigen.diffusion.generation import Settings, generate, layout_of
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.hooks import noisy_input_of, with_noisy_input
 from raigen.errors import RaigenError
-from tests.support.families import FAMILIES
+from raigen.sae.model import MatryoshkaSAE
+from tests.support.families import FAMILIES, PERTURBED
 
 PROMPT = "a photo of a doctor"
 SEEDS = [3, 5]
@@ -159,3 +162,66 @@ def test_guidance_that_does_not_answer_to_the_prompt_is_refused(made):
     pipe.prior_prior.clip_std.data.fill_(0)
     with pytest.raises(RaigenError, match="which branch of guidance saw the prompt cannot be told"):
         generate(pipe, "a red ball", SEEDS, settings_of(family.square, {}), find_hookpoint(pipe))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_relative_is_near_its_parent_and_the_same_in_every_batch(made, name):
+    pipe, family = made(name), FAMILIES[name]
+    settings = settings_of(family.square, family.guided)
+    lineages = [(3,), (3, (0.1, 4)), (3, (0.95, 4))]
+    together = generate(pipe, PROMPT, lineages, settings).images
+    alone = [generate(pipe, PROMPT, [seed], settings).images[0] for seed in (3, lineages[1])]
+    parent, near, far, same_parent, same = (np.asarray(image).astype(int) for image in (*together, *alone))
+    assert abs(parent - same_parent).max() <= 1 and abs(near - same).max() <= 1
+    assert 0 < abs(parent - near).mean() < abs(parent - far).mean()
+
+
+@pytest.mark.parametrize("name", PERTURBED)
+def test_of_perturbed_attention_the_branch_with_whole_attention_is_captured_and_steered(name):
+    """Three branches: without the prompt, with it, and with it but with attention that is switched off."""
+    make, (path, *_) = PERTURBED[name]
+    pipe = make()
+    pipe.set_progress_bar_config(disable=True)
+    rough(pipe)
+    settings, n = settings_of(FAMILIES[name].square, {}), len(SEEDS)
+    point = find_hookpoint(pipe, path)
+    found = generate(pipe, PROMPT, SEEDS, settings, point)
+    outputs, _ = heard(pipe, point.module, settings)
+    states = [output if isinstance(output, torch.Tensor) else output[-1] for output in outputs]
+    assert [len(state) for state in states] == [3 * n] * 2
+    tokens = [state.flatten(2).transpose(1, 2) if state.dim() == 4 else state for state in states]
+    expected = torch.stack(tokens, 1)[:, :, -found.activations.shape[2] :]
+    torch.testing.assert_close(found.activations, expected[n : 2 * n], rtol=0, atol=0)
+    assert all((expected[n : 2 * n] - other).abs().max() > 1e-4 for other in (expected[:n], expected[2 * n :]))
+
+    sae = MatryoshkaSAE(SAEConfig(found.activations.shape[-1], 8, (8,), 2))
+    with torch.no_grad():
+        sae.W_dec.fill_(1.0)
+    with steering(pipe, sae, {3: 1.0}, hookpoint=path, settings=settings, prompt=PROMPT):
+        outputs, _ = heard(pipe, point.module, settings)  # after the steering's own hook
+    steered = outputs[0] if isinstance(outputs[0], torch.Tensor) else outputs[0][-1]
+    moved = (steered - states[0]).flatten(1).abs().amax(1) > 0.5
+    assert moved.tolist() == [False] * n + [True] * n + [False] * n
+
+
+def test_perturbed_attention_is_told_from_the_prompt_s_own_branch():
+    """In this net the branch without attention answers more to another prompt than the prompt's own."""
+    make, points = PERTURBED["sd"]
+    pipe, generator = make(), torch.Generator().manual_seed(4)
+    pipe.set_progress_bar_config(disable=True)
+    for parameter in pipe.unet.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 1.5 / parameter[0].numel() ** 0.5, generator=generator)
+    for guidance, expected in ((4.0, (1, 3)), (1.0, (0, 2))):
+        layout = layout_of(pipe, PROMPT, Settings(2, guidance, 16, 16), find_hookpoint(pipe, points[0]))
+        assert (layout.branch, layout.n_branches) == expected
+
+
+def test_perturbed_attention_without_effect_is_refused():
+    pipe = PERTURBED["sd"][0]()
+    pipe.set_progress_bar_config(disable=True)
+    for name, parameter in pipe.unet.named_parameters():
+        if "mid_block.attentions" in name and "to_out" in name:
+            parameter.data.zero_()
+    with pytest.raises(RaigenError, match=r"cannot be told, because of perturbed-attention guidance"):
+        layout_of(pipe, PROMPT, Settings(2, 4.0, 16, 16), find_hookpoint(pipe))

@@ -244,8 +244,8 @@ def test_settings_come_from_the_call_then_the_folder_then_the_pipeline(pipe, pip
     ("text", "message"),
     [
         ("{", "raigen.json: expected whole JSON"),
-        ('{"guidance_scale": "high"}', "expected a number for guidance_scale; got 'high'"),
-        ('{"num_inference_steps": 2.5}', "expected a number for num_inference_steps; got 2.5"),
+        ('{"guidance_scale": "high"}', "expected a number from 0 to 100000 for guidance_scale; got 'high'"),
+        ('{"num_inference_steps": 2.5}', "expected a whole number from 1 to 100000 for num_inference_steps; got 2.5"),
     ],
 )
 def test_a_broken_raigen_json_is_refused(pipe, tmp_path, text, message):

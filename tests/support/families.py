@@ -1,5 +1,6 @@
 """Tiny real pipelines of many families, with random weights, and by hand where each puts the prompt's image tokens."""
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,18 +17,24 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
+    HunyuanDiTPAGPipeline,
     HunyuanDiTPipeline,
     KandinskyV22CombinedPipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     PixArtAlphaPipeline,
+    PixArtSigmaPAGPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     PriorTransformer,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPAGPipeline,
     SanaPipeline,
     SanaTransformer2DModel,
+    StableDiffusion3PAGPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionXLPAGPipeline,
     UnCLIPScheduler,
     UNet2DConditionModel,
     VQModel,
@@ -279,6 +286,13 @@ def kandinsky():
     )  # fmt: skip
 
 
+def perturbed(make, kind, layers, **more):
+    """The same parts in a pipeline with perturbed-attention guidance."""
+    taken = inspect.signature(kind).parameters
+    parts = {name: part for name, part in make().components.items() if name in taken and name != "image_encoder"}
+    return kind(**parts, **more, pag_applied_layers=layers)
+
+
 SECOND_HALF, FIRST_CALL = (0, 1), (0, None)
 FAMILIES = {
     "sd": Family(stable_diffusion, "unet.mid_block", SECOND_HALF, spread=1),
@@ -304,4 +318,20 @@ FAMILIES = {
     "z-image": Family(z_image, "transformer.layers.1", (0, 0), is_text_first=False, token=16, square=(64, 64),
                       wide=(64, 128), free={"guidance_scale": 0.0}),
     "kandinsky": Family(kandinsky, "unet.mid_block", SECOND_HALF, spread=1),
+}  # fmt: skip
+
+# With perturbed-attention guidance: the name of the plain family, how to make the pipeline, other hookpoints to try.
+PERTURBED = {
+    "sd": (lambda: perturbed(stable_diffusion, StableDiffusionPAGPipeline, "mid", requires_safety_checker=False),
+           ("unet.mid_block", "unet.down_blocks.1", "unet.up_blocks.0")),
+    "sdxl": (lambda: perturbed(stable_diffusion_xl, StableDiffusionXLPAGPipeline, "mid", add_watermarker=False),
+             ("unet.mid_block", "unet.up_blocks.0")),
+    "sd3": (lambda: perturbed(stable_diffusion_3, StableDiffusion3PAGPipeline, "blocks.1"),
+            ("transformer.transformer_blocks.1", "transformer.transformer_blocks.0")),
+    "pixart-sigma": (lambda: perturbed(lambda: pixart(PixArtSigmaPipeline), PixArtSigmaPAGPipeline, "blocks.1"),
+                     ("transformer.transformer_blocks.1", "transformer.transformer_blocks.0")),
+    "sana": (lambda: perturbed(sana, SanaPAGPipeline, "transformer_blocks.0"),
+             ("transformer.transformer_blocks.1",)),
+    "hunyuan-dit": (lambda: perturbed(hunyuan_dit, HunyuanDiTPAGPipeline, "blocks.1", requires_safety_checker=False),
+                    ("transformer.blocks.2",)),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from diffusers import (
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    BitImageProcessorPil,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -26,6 +28,17 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    ViTImageProcessorPil,
 )
 
 WIDTH = 16  # of every tower and of the U-Net's middle
@@ -120,6 +133,37 @@ def save_clip(folder: Path) -> None:
     tokens.save_pretrained(folder)
     size = {"height": PIXELS, "width": PIXELS}
     CLIPImageProcessorPil(size={"shortest_edge": PIXELS}, crop_size=size).save_pretrained(folder)
+
+
+def save_embedder(kind: str, folder: Path) -> None:
+    """A SigLIP or a DINO model with what prepares its images, and its texts where it knows some."""
+    torch.manual_seed(0)
+    tower = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = tokenizer(30)
+    words = {**tower, "vocab_size": len(tokens), "max_position_embeddings": 30, "projection_size": WIDTH,
+             "pad_token_id": tokens.pad_token_id}  # fmt: skip
+    whole, size = {**tower, "image_size": PIXELS, "patch_size": 8}, {"height": PIXELS, "width": PIXELS}
+    if kind == "siglip":
+        model: Any = SiglipModel(SiglipConfig(text_config=words, vision_config=whole))
+        processor: Any = SiglipImageProcessorPil(size=size)
+    elif kind == "siglip2":
+        vision = {**tower, "patch_size": 8, "num_patches": 4}
+        model = Siglip2Model(Siglip2Config(text_config=words, vision_config=vision))
+        processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=4)
+    elif kind == "dinov2":
+        model = Dinov2Model(Dinov2Config(**whole))
+        processor = BitImageProcessorPil(size={"shortest_edge": 20}, crop_size=size)
+    else:
+        model = DINOv3ViTModel(DINOv3ViTConfig(**whole))
+        processor = ViTImageProcessorPil(size=size)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if kind == "dinov3_vit":  # as published: a processor that needs torchvision
+        path = folder / "preprocessor_config.json"
+        said = json.loads(path.read_text()) | {"image_processor_type": "DINOv3ViTImageProcessorFast"}
+        path.write_text(json.dumps(said))
+    if kind.startswith("siglip"):
+        tokens.save_pretrained(folder)
 
 
 def save_pipeline(pipe, folder: Path, **settings) -> None:

@@ -174,7 +174,7 @@ def test_the_truth_by_hand():
         "hit": True,
     }
     assert hit_of(judgment, [0, 2, 4, 6], rates_seen)["hit"] is False  # only glasses are shared, and they are common
-    truth = truth_of(judgment, [[1, 2, 3], [4, 6, 8]], [17, 4], PROMPTS[0])
+    truth = truth_of(judgment, [[1, 2, 3], [4, 6, 8]], [17, 4], PROMPTS[0], len(judgment.shows))
     assert truth["n_hits"] == 1 and truth["n_unreadable"] == 1
     assert [entry["neuron"] for entry in truth["attributes"]] == [17, 4]
     band = {entry["band"]: entry for entry in truth["recall"]}["0.5 %"]

@@ -47,7 +47,7 @@ def amplify(
         experiment = Experiment.of(opened, config)
         if config.causal:
             return score_causes(experiment, tell)
-        attributes = chosen(experiment)
+        attributes = chosen(opened, config)
         if config.method == "mix":
             return [amplify_by_mixing(experiment, attributes, tell)]
         return [curve(experiment, attribute, config.method, strengths_of(config, attribute), tell).entry

@@ -56,7 +56,8 @@ def score_causes(experiment: Experiment, tell: Tell) -> list[Amplification]:
     `amplify` does, when no attribute has a label, and when too few neurons can be controls.
     """
     run, config = experiment.run, experiment.config
-    attributes = chosen(experiment) if config.attribute else [a for a in run.attributes if a.name]
+    named = [a for a in run.attributes if a.name and not a.is_family]
+    attributes = chosen(run, config) if config.attribute else named
     if not attributes:
         raise RaigenError(f"{run.dir}: expected a named attribute; none has a label, so there is nothing to look for")
     strength, entries = (config.strength or (1.0,))[0], []

@@ -22,6 +22,7 @@ from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
 
+WITHOUT_NEURON = ("contrast", "prompt", "mix")  # methods that need only images or a name
 BASE = "base"  # the folder of the unsteered images
 # `select` generates enough for 2 expected hits per kept image; with exactly as many as it keeps, only 60 % are hits.
 PER_WANTED = 2
@@ -73,6 +74,7 @@ class Experiment:
     def of(cls, run: Run, config: AmplifyConfig) -> "Experiment":
         """Raises RaigenError when the run has no names yet, or the settings do not fit it."""
         run.require("train", "discover", "annotate")
+        chosen(run, config)  # before anything is loaded
         return cls(run, config, Renderer(run, config), Evaluator(run, config))
 
     @property
@@ -92,19 +94,22 @@ class Experiment:
         return self.evaluator.look(samples, subjects, tell)
 
 
-def chosen(experiment: Experiment) -> list[RareAttribute]:
-    """The attributes that the settings name. Raises RaigenError for one that is not listed, or has no label."""
-    run, ranks = experiment.run, experiment.config.attribute
+def chosen(run: Run, config: AmplifyConfig) -> list[RareAttribute]:
+    """The attributes that the settings name. Raises RaigenError for one that is not listed, has no label, or has no
+    neuron where the method needs one."""
     by_rank = {attribute.rank: attribute for attribute in run.attributes}
     if not by_rank:
         raise RaigenError(f"{run.dir}: discovery listed no attribute, so there is none to amplify")
-    for rank in ranks:
+    for rank in config.attribute:
         if rank not in by_rank:
             raise RaigenError(f"attribute: expected the rank of a listed attribute, 1 to {max(by_rank)}; got {rank}")
         if by_rank[rank].label is None:
             raise RaigenError(f"attribute: {rank} has no label, so no judge can look for it; name it first: "
                               f"raigen annotate {run.dir} --redo annotate")  # fmt: skip
-    return [by_rank[rank] for rank in ranks]
+        if by_rank[rank].is_family and (config.causal or config.method not in WITHOUT_NEURON):
+            raise RaigenError(f"attribute: {rank} was found by looking around an odd image, and has no neuron. Take "
+                              f"--method {', '.join(WITHOUT_NEURON[:-1])} or {WITHOUT_NEURON[-1]}")  # fmt: skip
+    return [by_rank[rank] for rank in config.attribute]
 
 
 def subjects_of(experiment: Experiment, attribute: RareAttribute) -> list[Subject]:

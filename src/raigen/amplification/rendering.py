@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from raigen.amplification.steering import Method, random_like, steering, unit_in
 from raigen.config import AmplifyConfig, object_of
+from raigen.diffusion.batches import batch_size_of
 from raigen.diffusion.generation import Generated, Settings, generate
 from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
@@ -28,6 +29,7 @@ from raigen.diffusion.recorded import recorded_pipeline
 from raigen.discovery.codes import N_STRONGEST, image_codes, largest_codes, strongest
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
+from raigen.runs.device import resolve_device
 from raigen.runs.files import sha256, shards_in, write_tensors, write_text
 from raigen.runs.images import whole_samples, write_image, write_list
 from raigen.runs.records import Sample
@@ -84,7 +86,7 @@ class Renderer:
         if config.steps and config.steps[1] > last:
             raise RaigenError(f"steps: expected denoising steps from 0 to {last}; got {config.steps}")
         self.settings = Settings(**{name: getattr(self.facts, name) for name in Settings._fields})
-        self.sae = MatryoshkaSAE.load(run.sae_dir)
+        self.sae = MatryoshkaSAE.load(run.sae_dir).to(resolve_device(config.device))
         self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
         self._mask, self.mask_hash = _read_mask(config.mask)
         self._contrasts: dict[int, Tensor] = {}
@@ -118,18 +120,31 @@ class Renderer:
         return unit_in(self.max_codes, neuron)
 
     def pattern(self, neuron: int, direction_seed: int | None = None) -> Float[Tensor, "token d_in"]:
-        """The contrast of a neuron's ten strongest images with all audited images, at the last step.
+        """The contrast of a neuron's ten strongest images with all audited images, at the last step; of a family's top
+        images, which may be relatives.
 
         This is `steering.contrast_of`, computed without loading all activations. With a seed: random directions of the
         same norms. Raises RaigenError for a neuron that never fires.
         """
         if neuron not in self._contrasts:
-            self.scale(neuron)
-            store = ActivationStore(self.run.activations_dir)
-            top = strongest(np.where(self._shown, self.max_codes[:, neuron], -1), N_STRONGEST)
-            self._contrasts[neuron] = store.images(top.tolist(), store.step_indices[-1]).mean(0) - self.mean
+            family = next((one for one in self.run.attributes if one.is_family and one.neuron == neuron), None)
+            self._contrasts[neuron] = self._of_top(self._strongest(neuron) if family is None else
+                                                   [self.run.index_of[file] for file in family.top_images])  # fmt: skip
         pattern = self._contrasts[neuron]
         return pattern if direction_seed is None else random_like(pattern, direction_seed)
+
+    def _strongest(self, neuron: int) -> list[int]:
+        self.scale(neuron)
+        return strongest(np.where(self._shown, self.max_codes[:, neuron], -1), N_STRONGEST).tolist()
+
+    def _of_top(self, places: Sequence[int]) -> Float[Tensor, "token d_in"]:
+        """The mean activations of some images, by their places in `Run.index_of`, minus those of all audited images."""
+        store, n = ActivationStore(self.run.activations_dir), len(self._shown)
+        step = store.step_indices[-1]
+        found = [store.images([place for place in places if place < n], step)]
+        if relatives := [place - n for place in places if place >= n]:
+            found.append(ActivationStore(self.run.relative_activations_dir).images(relatives, step))
+        return torch.cat(found).mean(0) - self.mean
 
     def folder(self, name: str, recipe: Recipe) -> Path:
         """Where the images of a recipe lie: below `name`, in a folder of the recipe's hash."""
@@ -149,10 +164,8 @@ class Renderer:
             samples = {index: sample for index, sample in samples.items() if codes.has(index)}
         missing = [index for index in indices if index not in samples]
         seconds, timed = _timing(made_path)
-        for start in range(0, len(missing), self.config.batch_size):
-            batch = missing[start : start + self.config.batch_size]
-            started = time.perf_counter()
-            generated = self._generated(recipe, [self.first_seed + index for index in batch])
+        n_done, started = len(indices) - len(missing), time.perf_counter()
+        for batch, generated in self._made(recipe, missing):
             seconds, timed = seconds + time.perf_counter() - started, timed + len(batch)
             for index, image in zip(batch, generated.images, strict=True):
                 samples[index] = write_image(self.run, folder, index, recipe.prompt, self.first_seed + index, image)
@@ -161,7 +174,9 @@ class Renderer:
             description = json.loads(self._described(recipe))
             write_text(made_path, json.dumps(description | {"seconds": seconds, "n_timed": timed}, indent=1))
             write_list(listed, samples)
-            tell(Tick(len(indices) - len(missing) + start + len(batch), len(indices), name))
+            n_done += len(batch)
+            tell(Tick(n_done, len(indices), name))
+            started = time.perf_counter()
         return Rendered([samples[index] for index in indices], seconds / timed if timed else None)
 
     def codes(self, name: str, recipe: Recipe, n: int, neuron: int) -> Float[np.ndarray, " image"]:
@@ -173,6 +188,13 @@ class Renderer:
     def _kept_codes(self, folder: Path) -> "_Codes":
         """The codes that discovery's score takes. Each kind has a folder of its own."""
         return _Codes(folder / ("means" if self._score == "published" else "codes"))
+
+    def _made(self, recipe: Recipe, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Generated]]:
+        if indices:  # else the pipeline need not be loaded
+            sizes = batch_size_of(self.pipe, self.settings, self.config.batch_size)
+            seeds = [self.first_seed + index for index in indices]
+            for batch, generated in sizes.made(seeds, lambda batch: self._generated(recipe, batch)):
+                yield [seed - self.first_seed for seed in batch], generated
 
     def _generated(self, recipe: Recipe, seeds: Sequence[int]) -> Generated:
         point = find_hookpoint(self.pipe, self.facts.hookpoint)
@@ -199,7 +221,7 @@ class Renderer:
     def _codes_of(self, generated: Generated) -> Float[Tensor, "image neuron"]:
         """One code of each neuron in each image, as discovery's score takes it."""
         assert generated.activations is not None  # a hookpoint was given
-        return image_codes(self.sae, generated.activations[:, -1], self._score)
+        return image_codes(self.sae, generated.activations[:, -1], self._score).cpu()
 
     def _described(self, recipe: Recipe) -> str:
         """Everything that the images depend on, as JSON: recipe, model, settings and autoencoder."""
@@ -235,7 +257,7 @@ def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
         return sae
     changed, neurons = deepcopy(sae), list(recipe.neurons)
     with torch.no_grad():
-        changed.W_dec[neurons] = random_like(sae.W_dec[neurons].detach(), recipe.direction_seed)
+        changed.W_dec[neurons] = random_like(sae.W_dec[neurons].detach().cpu(), recipe.direction_seed)
     return changed
 
 
@@ -273,6 +295,6 @@ def _read_mask(path: str | None) -> tuple[Float[Tensor, "row column"] | None, st
     try:
         with Image.open(path) as image:
             gray = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RaigenError(f"mask: expected an image; {path} cannot be read ({error})") from error
     return gray, sha256(Path(path).read_bytes())

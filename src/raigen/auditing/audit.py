@@ -70,12 +70,15 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
             if not run.is_done(name, getattr(config, name)) and redo is None:  # raises for another configuration
                 break
             n_done += 1
-        check_inputs(config, STAGES[n_done:])
+        check_inputs(config, STAGES[n_done:], _d_in(run, STAGES[n_done:]))
         if redo is not None:
             run.forget(redo)
         # A list, not a generator: each is_done also checks the configuration.
         is_done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
         at_once = not config.capture.store and not any(is_done)
+        if config.capture.store and not any(is_done):
+            run.begin("train", config.train)
+            run.forget("train")  # but for its settings: the capture checks that it can follow
         if at_once:
             yield from capture_and_train([run], [config])
         for name in STAGES[2:] if at_once else STAGES:
@@ -95,11 +98,17 @@ def run_stage(
         run.require(*(stage for stage in before if stage != "look"))  # a list is whole without it
         if redo or (name == "look" and run.predates_look):
             known = AuditConfig(config) if name == "capture" else run.config
-            check_inputs(replace(known, **{name: config}), [name])
+            check_inputs(replace(known, **{name: config}), [name], _d_in(run, [name]))
             run.forget(name)
         for step in steps(run, name, config):
             if on_tick is not None:
                 on_tick(step)
+
+
+def _d_in(run: Run, stages: Sequence[str]) -> int | None:
+    """The width of the tokens, if they are captured and will not be captured again by one of the `stages`."""
+    is_kept = "capture" not in stages and run.has_finished("capture")
+    return (run.facts.capture.d_in or None) if is_kept else None
 
 
 def default_run_dir(prompt: str) -> Path:

@@ -1,5 +1,6 @@
 """Audits many prompts with many models: one run each, in one study."""
 
+import os
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -102,7 +103,7 @@ def _check_ways(config: AuditConfig, prompts: Sequence[str], workers: int, ray: 
         raise RaigenError("workers: expected none with a Ray cluster, which decides how many runs go on at once; leave "
                           "out one of the two")  # fmt: skip
     for judge in config.evaluate.judge:
-        if judge.startswith(FILE) and Path(judge.removeprefix(FILE)).is_file():
+        if judge.startswith(FILE) and os.path.lexists(judge.removeprefix(FILE)):
             from raigen.judging.own_judges import need_paths  # numpy takes its time to load
 
             need_paths(judge)

@@ -1,6 +1,5 @@
 """The commands that begin with a prompt or a model: audit, plan, hookpoints."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from raigen.auditing.sweep import default_study_dir, sweep
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars, study_progress_bars
 from raigen.cli.tables import few_images, print_hookpoints, print_plan, print_result, print_search, print_study
+from raigen.cli.terminal import say, warn
 from raigen.config import (
     STAGES,
     AnnotateConfig,
@@ -28,6 +28,7 @@ from raigen.config import (
     TrainConfig,
 )
 from raigen.config.audit import StageName
+from raigen.config.fields import need
 from raigen.config.presets import PresetName, by_stage
 from raigen.config.prompts import prompts_of
 from raigen.errors import RaigenError
@@ -89,13 +90,15 @@ class Audit(AllStages):
     capture: Annotated[CaptureConfig, flags(CaptureConfig, "prompt", "model")]
 
     def execute(self) -> None:
-        prompts = list(dict.fromkeys((*self.prompt, *(prompts_of(self.prompts) if self.prompts else ()))))
+        prompts = list(dict.fromkeys((*self.prompt, *(prompts_of(self.prompts) if self.prompts is not None else ()))))
         if not prompts:
             raise RaigenError('prompt: expected a text, such as: raigen audit "a photo of a doctor"; or --prompts')
         # With a preset the flags are read twice, so each --model occurs twice; the default is the preset's model.
         models = list(dict.fromkeys(self.model or (self.capture.model,)))
         # The whole configuration is checked before a folder is made.
         configs = [self.config(prompt, model) for prompt in prompts for model in models]
+        need(self.workers >= 1, "workers", self.workers, "1 or more")
+        need(self.ray != "", "ray", self.ray, "the address of a Ray cluster, such as auto; or leave it out")
         if len(configs) > 1 or self.prompts or self.study or self.shared_sae:
             self._sweep(configs[0], prompts, models)
             return
@@ -122,7 +125,7 @@ class Audit(AllStages):
 
 def _warn(config: AuditConfig) -> None:
     if warning := few_images(config):
-        print(warning, file=sys.stderr, flush=True)
+        warn(warning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +134,14 @@ class Plan(AllStages):
 
     prompt: Positional[str]
     """The prompt to audit, not empty."""
+    run_dir: Annotated[Path | None, NAMES_ITS_DEFAULT] = None
+    """The run folder that the audit will have: is there room on its disk? (default: runs/PROMPT)"""
 
     def execute(self) -> None:
         config = self.config(self.prompt, self.capture.model)
         from raigen.auditing.plan import estimate
 
-        print_plan(estimate(config), config)
+        print_plan(estimate(config, self.run_dir), config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,5 +167,5 @@ class Hookpoints(Command):
 
         survey = list_hookpoints(self.model, config)
         source = f"{survey.commit or 'a folder'}, {survey.license or 'no license named'}"
-        print(f"{survey.pipeline}, {source}; {survey.n_steps} steps, {survey.height} x {survey.width} pixels")
+        say(f"{survey.pipeline}, {source}; {survey.n_steps} steps, {survey.height} x {survey.width} pixels")
         print_hookpoints(survey.hookpoints, n_images=CaptureConfig.n_images)

@@ -1,5 +1,6 @@
 """The command line: runs the command that the arguments spell out."""
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from raigen.cli.flags import Command, parse
 from raigen.cli.progress import quiet_libraries
 from raigen.cli.results import Amplify, Compare, Review, View
 from raigen.cli.stages import Annotate, Capture, Discover, Evaluate, Look, Report, Train
+from raigen.cli.terminal import say, warn
 from raigen.errors import RaigenError
 
 
@@ -19,8 +21,10 @@ class Version(Command):
     """Prints the version."""
 
     def execute(self) -> None:
-        print(f"raigen {version('raigen')}")
+        say(f"raigen {version('raigen')}")
 
+
+LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
 
 COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Hookpoints, Compare,
             Review, View, Version)  # fmt: skip
@@ -40,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.execute()
         return 0
     except RaigenError as error:
-        print(f"raigen: {error}", file=sys.stderr)
+        warn(f"raigen: {re.sub(LONG_WORD, LONG_WORD_CUT, str(error))}")
         return 2
     except OSError as error:  # of a file that nothing of ours reads or writes by itself: a name too long, say
         place = f"{error.filename!r:.200}: " if error.filename else ""
-        print(f"raigen: {place}{error.strerror or error}", file=sys.stderr)
+        warn(f"raigen: {place}expected a file or folder that can be used; {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         ahead = "starts over" if args[0] == "hookpoints" else "goes on from here"  # a search keeps nothing
-        print(f"\nraigen: stopped; the same command {ahead}", file=sys.stderr)
+        warn(f"\nraigen: stopped; the same command {ahead}")
         return 130
 
 

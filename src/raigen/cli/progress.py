@@ -1,7 +1,6 @@
 """Shows the progress of stages on stderr."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from raigen.auditing.sweep import SweepStep
+from raigen.cli.terminal import cell, warn
 from raigen.report.formatting import duration
 from raigen.runs.steps import Step, Tick
 
@@ -72,8 +72,8 @@ def bars(progress: Progress) -> Callable[[Step], None]:
             progress.update(task, total=1, completed=1, note="done before")
         elif step.tick is not None:
             if progress.tasks[task].total is None and step.stage == "capture" and step.tick.note:
-                progress.console.print(f"{step.stage}: {step.tick.note}", highlight=False, markup=False)
-            progress.update(task, total=step.tick.total, completed=step.tick.done, note=step.tick.note)
+                progress.console.print(f"{step.stage}: {cell(step.tick.note)}", highlight=False)
+            progress.update(task, total=step.tick.total, completed=step.tick.done, note=cell(step.tick.note))
         elif step.state == "finished":
             total = progress.tasks[task].total or 1
             progress.update(task, total=total, completed=total, note=f"done in {duration(step.seconds)}")
@@ -96,7 +96,7 @@ def sweep_bars(progress: Progress) -> Callable[[SweepStep], None]:
             return
         step = news.step
         if news.number not in tasks:
-            tasks[news.number] = progress.add_task(step.stage, total=None, note=_title(news))
+            tasks[news.number] = progress.add_task(step.stage, total=None, note=cell(_title(news)))
         tick = step.tick or Tick(0, 1)
         progress.update(tasks[news.number], description=step.stage, total=tick.total, completed=tick.done)
 
@@ -115,7 +115,7 @@ def sweep_lines() -> Callable[[SweepStep], None]:
             idle.add(news.number)
         if news.step is None:
             ending = "failed" if news.error is not None else "done before" if news.number in idle else "done"
-            print(head + ending, file=sys.stderr, flush=True)
+            warn(head + ending)
         elif news.step.state != "skipped":
             idle.discard(news.number)
             shows[news.number](news.step)
@@ -139,16 +139,16 @@ def plain_lines(head: str = "") -> Callable[[Step], None]:
             start, last_line = None, now
         elif step.state != "running":
             text = "done before" if step.state == "skipped" else f"done in {duration(step.seconds)}"
-            print(f"{head}{step.stage}: {text}", file=sys.stderr, flush=True)
+            warn(f"{head}{step.stage}: {text}")
         elif step.tick is not None:
             if start is None and step.stage == "capture" and step.tick.note:  # how the images are made
-                print(f"{head}{step.stage}: {step.tick.note}", file=sys.stderr, flush=True)
+                warn(f"{head}{step.stage}: {step.tick.note}")
             if start is None or start[1].total != step.tick.total:
                 start = now, step.tick
             if now - last_line >= SECONDS_PER_LINE:
                 last_line = now
                 standing = _standing(step.tick, now - start[0], start[1].done)
-                print(f"{head}{step.stage}: {standing}", file=sys.stderr, flush=True)
+                warn(f"{head}{step.stage}: {standing}")
 
     return show
 

@@ -11,6 +11,7 @@ from raigen.auditing.audit import run_stage
 from raigen.cli.flags import Command, flags
 from raigen.cli.progress import progress_bars, told
 from raigen.cli.tables import presence, print_amplified, print_attributes, print_comparison
+from raigen.cli.terminal import say
 from raigen.config import AmplifyConfig, CompareConfig
 from raigen.runs.run import Run
 from raigen.runs.study import Study
@@ -36,7 +37,7 @@ class Amplify(Command):
             print_attributes(run)
         else:
             print_amplified(found)
-        print(f"report: {run.report()}")
+        say(f"report: {run.report()}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Compare(Command):
 
         if self.dry_run:
             runs = Study(self.runs[0]).runs() if len(self.runs) == 1 else [Run(place) for place in self.runs]
-            print(plan(runs, config))
+            say(plan(runs, config))
             return
         study = study_of(self.runs, self.study)
         with progress_bars() as show, told("compare", show) as tell:
@@ -83,8 +84,8 @@ class Review(Command):
         with progress_bars() as show:
             run_stage(run, "report", run.config.report, redo=True, on_tick=show)
         for attribute in checked:
-            print(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
-        print(f"report: {run.report()}")
+            say(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
+        say(f"report: {run.report()}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,6 @@ class View(Command):
 
         server = server_of(self.place, self.port)
         with server:
-            print(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C stops it)", flush=True)
+            say(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C stops it)")
             with suppress(KeyboardInterrupt):
                 server.serve_forever()

@@ -12,6 +12,7 @@ from raigen.auditing.audit import default_run_dir, run_stage
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars
 from raigen.cli.tables import print_cautions, print_result, print_trust
+from raigen.cli.terminal import say
 from raigen.config import (
     STAGE_CONFIGS,
     AnnotateConfig,
@@ -91,7 +92,7 @@ class AskingStage(StageCommand):
             super().execute()
             return
         plans = import_module(f"raigen.judging.{self.stage}").plan(Run(self.run), self.config)
-        print("\n".join(map(str, plans)) or f"{self.stage}: no vision-language model is asked")
+        say("\n".join(map(str, plans)) or f"{self.stage}: no vision-language model is asked")
 
 
 @dataclass(frozen=True, kw_only=True)

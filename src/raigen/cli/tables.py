@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from raigen.cli.terminal import cell, say
 from raigen.config import AuditConfig, SearchConfig
 from raigen.report.formatting import duration, times
 from raigen.runs.records import (
@@ -42,7 +42,7 @@ def print_hookpoints(costs: list[HookpointCost], n_images: int) -> None:
 
 def print_search(ratings: list[HookpointRating], model: str, config: SearchConfig) -> None:
     """The hookpoints of a model, best first; why some could not be tried; and the command to type next."""
-    print(f"{config.n_images} images of “{config.prompt}”, two autoencoders for each hookpoint")
+    say(f"{config.n_images} images of “{config.prompt}”, two autoencoders for each hookpoint")
     names, rows = ("score", "stability", "concentration", "dead", "listed"), []
     for rating in ratings:
         if rating.rank is None:
@@ -54,25 +54,27 @@ def print_search(ratings: list[HookpointRating], model: str, config: SearchConfi
     _print_table(("rank", "hookpoint", *names), rows, right=("rank", *names))
     for rating in ratings:
         if rating.reason is not None:
-            print(f"{rating.path}: {rating.reason}")
-    print("ranked by the mean of the ranks in score, stability and concentration; no label is used")
+            say(f"{rating.path}: {rating.reason}")
+    say("ranked by the mean of the ranks in score, stability and concentration; no label is used")
     command = ["raigen", "audit", config.prompt, "--model", model, "--hookpoint", ratings[0].path]
-    print(f"next: {shlex.join(command)}")
+    say(f"next: {shlex.join(command)}")
 
 
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     """What an audit takes and which rates it can show, one per line."""
     settings, n = plan.settings, config.capture.n_images
-    guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
-        ("images", f"{n:,} of {settings.height} x {settings.width}, {settings.num_inference_steps} steps{guidance}"),
+        ("images", f"{n:,} of {settings.summary()}"),
         ("hookpoint", f"{plan.hookpoint}, {plan.grid[0]} x {plan.grid[1]} tokens of width {plan.d_in}"),
         ("time", f"{duration(plan.seconds_images)} images + {duration(plan.seconds_training)} training + "
-                 f"{duration(plan.seconds_fresh)} fresh images"),
+                 f"{duration(plan.seconds_relatives)} relatives + {duration(plan.seconds_fresh)} fresh images"),
+        ("looking", f"{plan.n_relatives:,} relatives of odd images, for what fewer than ten of {n:,} images show"),
         ("training", f"{plan.tokens:,} tokens in {plan.training_steps:,} steps"),
         ("memory", f"{_size(plan.memory)}, in addition to what the running pipeline needs"),
-        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored})"),
+        ("disk", f"{_size(plan.disk_images)} images + {_size(plan.disk_activations)} activations ({stored}) + "
+                 f"{_size(plan.disk_training)} training"),
+        *(("too little", sentence) for sentence in plan.shortages),
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
@@ -101,11 +103,11 @@ def print_result(run: Run) -> None:
     print_attributes(run, truth)
     print_cautions(run)
     if truth is not None:
-        print(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
+        say(f"truly rare: {truth['n_hits']} of {len(truth['attributes'])}, by the judge of the planted world")
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
-        print(f"found, by planted rate: {' · '.join(bands)}")
+        say(f"found, by planted rate: {' · '.join(bands)}")
     _print_unjudged(run)
-    print(f"report: {run.report()}")
+    say(f"report: {run.report()}")
 
 
 def print_trust(run: Run) -> None:
@@ -115,14 +117,14 @@ def print_trust(run: Run) -> None:
 
     _print_unjudged(run)
     for way in ways(run, str(run.dir), tasks(run), disagreements(run)):
-        print(f"{way.title}: {way.text}")
-    print(f"next: raigen report {run.dir}")
+        say(f"{way.title}: {way.text}")
+    say(f"next: raigen report {run.dir}")
 
 
 def _print_unjudged(run: Run) -> None:
     for file, (found, asked) in run.facts.evaluate.unjudged.items() if run.has_finished("evaluate") else ():
         if found < asked:
-            print(
+            say(
                 f"{file}: {found:,} of {asked:,} verdicts are there (one for each image and label). "
                 f"{run.unjudged_path} lists what is missing; {run.fresh_samples_path} lists the fresh images, too. "
                 f"Write yes or no into its column shows, add the lines to {file}, and give the same command again"
@@ -133,21 +135,21 @@ def print_cautions(run: Run) -> None:
     """A line for each label whose calibration contradicts the judge, or lacks images."""
     if run.has_finished("evaluate"):
         for line in run.facts.evaluate.calibration_cautions:
-            print(line)
+            say(line)
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
     """The listed attributes; with `truth`, also which of them are truly rare."""
-    print(f"Rare for “{run.config.capture.prompt}”")
+    say(f"Rare for “{run.config.capture.prompt}”")
     if run.attributes:
         _print_rare(run.attributes, truth)
     else:
-        print("No neuron is both rare and distinct enough to be listed.")
+        say("No neuron is both rare and distinct enough to be listed.")
     from raigen.discovery.listing import next_frequency
 
     lowest = next_frequency(run)
     if lowest is not None:
-        print(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
+        say(f"To list what is less rare, run the audit again with: --redo discover --max-frequency {lowest}")
 
 
 def _print_rare(attributes: Sequence[RareAttribute], truth: Mapping[str, Any] | None) -> None:
@@ -181,7 +183,7 @@ def print_study(study: Study) -> None:
     elsewhere = ("fires most under",) if is_shared else ()
     names = ("prompt", "model", "listed", "named", "rarest", "presence", *elsewhere, "folder")
     _print_table(names, rows, right=("listed", "named", "presence"))
-    print(f"what the models differ in: raigen compare {study.dir}")
+    say(f"what the models differ in: raigen compare {study.dir}")
 
 
 def _most_under(study: Study, entry: Entry, attribute: RareAttribute | None) -> str:
@@ -216,9 +218,9 @@ def print_comparison(study: Study) -> None:
         names = ("attribute", "prompt", "model", "baseline", "difference", "q", "change")
         _print_table(names, rows, right=("difference", "q"))
     n, listed = len(found["changes"]), len(found["attributes"])
-    print(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
+    say(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
           f"{found['n_fresh_images']} images of each prompt and model; judge: {found['judge']}")  # fmt: skip
-    print(f"report: {study.report_path}")
+    say(f"report: {study.report_path}")
 
 
 def print_amplified(found: Sequence[Mapping[str, Any]]) -> None:
@@ -228,7 +230,7 @@ def print_amplified(found: Sequence[Mapping[str, Any]]) -> None:
         if entry["method"] == "mix":
             _print_mixture(entry)
             continue
-        print(f"{entry['label']} (neuron {entry['neuron']}), {entry['method']}")
+        say(f"{entry['label']} (neuron {entry['neuron']}), {entry['method']}")
         before = entry["base"] | {"strength": "unsteered", "gain": None, "lift": None, "fidelity": None, "cost": None}
         _print_table(names, map(_point_cells, (before, *entry["points"])), right=names)
 
@@ -248,19 +250,10 @@ def _point_cells(point: Mapping[str, Any]) -> list[str]:
 
 def _print_mixture(entry: Mapping[str, Any]) -> None:
     for prompt in entry["prompts"]:
-        print(f"{prompt['share']:.1%} “{prompt['prompt']}”")
+        say(f"{prompt['share']:.1%} “{prompt['prompt']}”")
     rows = [(row["label"], f"{row['target']:.1%}", presence(Presence(**row["presence"])))
             for row in entry["attributes"]]  # fmt: skip
     _print_table(("attribute", "target", "presence"), rows)
-
-
-def printable(text: str) -> str:
-    """The text without what would steer the terminal: escape sequences, and marks that turn the writing around.
-
-    >>> printable("a\\x1b[31m hat\\u202e")
-    'a[31m hat'
-    """
-    return "".join(letter for letter in text if letter.isprintable())
 
 
 def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> None:
@@ -269,7 +262,7 @@ def _print_table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Col
     for name in names:
         table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "when requested")
     for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
+        table.add_row(*map(cell, row))
     plain = {} if sys.stdout.isatty() else {"width": 140, "force_terminal": False, "color_system": None}
     Console(**plain).print(table)
 

@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+<<<<<<< HEAD
 from raigen.config import KINDS, PORTRAITS, CompareConfig, address_of, parsed, text_of
+=======
+from raigen.config import KINDS, WORLD, CompareConfig, address_of, in_a_line, parsed, text_of
+>>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all
@@ -32,13 +36,17 @@ def axis_of(approach: str, name: str, given: Any, prompt: str | None = None) -> 
     >>> axis_of("closed", "skin", ["dark skin", "light skin"]).reference
     (0.5, 0.5)
     """
-    names = list(given) if isinstance(given, list | dict) else []
-    if len(names) < 2 or not all(isinstance(n, str) and n.strip() for n in names) or len(set(names)) < len(names):
+    listed = list(given) if isinstance(given, list | dict) else []
+    names = [in_a_line(n) for n in listed if isinstance(n, str)]
+    if not in_a_line(name):
+        raise RaigenError(f"{approach}_set: expected a name for the axis of {given!r}; got {name!r}")
+    if len(names) < max(2, len(listed)) or not all(names) or len(set(names)) < len(names):
         raise RaigenError(f"{approach}_set: expected two or more categories for {name!r}, each once; got {given!r}")
     shares = list(given.values()) if isinstance(given, dict) else [1 / len(names)] * len(names)
-    if not all(type(s) in (int, float) and s >= 0 for s in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-3):
+    is_right = all(type(s) in (int, float) and 0 <= s <= 2 for s in shares)  # whole numbers may be endless
+    if not is_right or not math.isclose(sum(shares), 1, abs_tol=1e-3):
         raise RaigenError(f"{approach}_set: expected the shares of {name!r} to add up to 1; got {given!r}")
-    return Axis(approach, name, tuple(names), tuple(share / sum(shares) for share in shares), prompt)
+    return Axis(approach, in_a_line(name), tuple(names), tuple(share / sum(shares) for share in shares), prompt)
 
 
 def read_axes(source: str, approach: str) -> list[Axis]:
@@ -120,7 +128,7 @@ def configured_axes(
 
     Raises RaigenError when a file holds no axes, the model cannot be asked, or its answer cannot be read.
     """
-    axes = read_axes(config.closed_set, CLOSED) if config.closed_set else []
+    axes = read_axes(config.closed_set, CLOSED) if config.closed_set is not None else []
     if config.open_set is None:
         return axes
     if not is_model(config.open_set):

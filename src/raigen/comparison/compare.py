@@ -24,7 +24,7 @@ from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
 from raigen.report.formatting import duration
 from raigen.report.html import fill
-from raigen.runs.files import csv_text, write_text
+from raigen.runs.files import csv_text, json_text, write_text
 from raigen.runs.records import Presence
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell, exhausted
@@ -62,6 +62,9 @@ def study_of(runs: Study | str | Path | Sequence[Run | str | Path], study: str |
         return runs
     places = [runs] if isinstance(runs, str | Path) else list(runs)
     if len(places) == 1 and isinstance(places[0], str | Path):
+        if Run.is_at(places[0]):
+            raise RaigenError(f"runs: expected a study, or two runs or more; got one run. Compare it with another: "
+                              f"raigen compare {places[0]} OTHER_RUN --study DIR")  # fmt: skip
         return Study(places[0])
     if study is None:
         raise RaigenError("study: expected a folder for the comparison of single runs; name it with --study DIR")
@@ -238,7 +241,7 @@ def _write(study: Study, comparison: Comparison, judged: dict[Place, Judged], co
     page = page_of(study, entry, judged, config)
     write_text(study.report_path, fill("study.html.jinja", page))
     export(study, page, {model: judged[entry["prompts"][0], model].run for model in entry["models"]})
-    write_text(study.comparison_path, json.dumps(entry, indent=1, ensure_ascii=False))
+    write_text(study.comparison_path, json_text(entry, indent=1))
 
 
 def _signs(verdicts: Verdicts) -> str:

@@ -40,7 +40,7 @@ def findings_of(runs: Sequence[Run]) -> dict[str, list[Finding]]:
 
 def given_of(runs: Sequence[Run], config: CompareConfig) -> list[str]:
     """The attributes given in files: for this comparison, and when the runs were evaluated."""
-    found = given_labels(config.attributes) if config.attributes else []
+    found = given_labels(config.attributes) if config.attributes is not None else []
     for run in runs:
         found += read_given(run)
     return list(dict.fromkeys(found))

@@ -26,7 +26,19 @@ from raigen.config.fields import (
 )
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
-from raigen.config.text_files import LONGEST_LABEL, json_of, lines_of, object_of, parsed, rows_of, shaped, text_of
+from raigen.config.text_files import (
+    UNSEEN,
+    in_a_line,
+    json_of,
+    labels_of,
+    lines_of,
+    object_of,
+    parsed,
+    rows_of,
+    shaped,
+    text_of,
+    visible,
+)
 
 __all__ = [
     "CLIP",
@@ -35,7 +47,6 @@ __all__ = [
     "DTYPES",
     "EMBLEMS",
     "KINDS",
-    "LONGEST_LABEL",
     "METHODS",
     "MIN_IMAGES",
     "OFFLOADS",
@@ -43,7 +54,12 @@ __all__ = [
     "PORTRAITS",
     "STAGES",
     "STAGE_CONFIGS",
+<<<<<<< HEAD
     "WORLDS",
+=======
+    "UNSEEN",
+    "WORLD",
+>>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
     "AmplifyConfig",
     "AnnotateConfig",
     "AskConfig",
@@ -63,11 +79,14 @@ __all__ = [
     "TrainConfig",
     "address_of",
     "identity",
+    "in_a_line",
     "json_of",
+    "labels_of",
     "lines_of",
     "object_of",
     "parsed",
     "rows_of",
     "shaped",
     "text_of",
+    "visible",
 ]

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from raigen.config.fields import detail, need, need_judge
+from raigen.config.fields import AUTO, detail, need, need_judge
 from raigen.config.judging import AskConfig
 
 CONTROLS = {  # of each method that has some: a random direction of the same size, and a random neuron
@@ -63,8 +63,8 @@ class AmplifyConfig(AskConfig):
     model, else `clip`."""
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals, in (0, 1)."""
-    batch_size: Annotated[int, Ge(1)] = detail(16)
-    """Images generated at once, at least 1."""
+    batch_size: Annotated[int | Literal["auto"], Ge(1)] = detail(AUTO)
+    """Images generated at once, at least 1; `auto` as in an audit."""
     device: str = detail("auto")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
@@ -72,9 +72,10 @@ class AmplifyConfig(AskConfig):
         for name in ("attribute", "strength", "targets", "also", "judge"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, tuple | list) else (value,))
+        if isinstance(self.steps, list):
+            object.__setattr__(self, "steps", tuple(self.steps))
         super().__post_init__()
         if self.steps is not None:
-            object.__setattr__(self, "steps", tuple(self.steps))
             need(len(self.steps) == 2 and 0 <= self.steps[0] <= self.steps[1], "steps", self.steps,
                  "a first and a last step, 0 <= first <= last")  # fmt: skip
         need(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")

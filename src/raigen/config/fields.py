@@ -1,14 +1,18 @@
 """The fields of configurations: their ranges, what identifies a result, and the addresses of models."""
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields
-from typing import Any, Literal, NamedTuple, get_args
+from numbers import Integral, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from raigen.errors import RaigenError
 
+AUTO = "auto"  # of a batch size: found out while images are made
 CLIP = "clip"  # the judge and the annotator that needs no vision-language model
 PORTRAITS, EMBLEMS = "portraits", "emblems"  # the planted worlds; model, judge, embedder and vocabulary have this name
 WORLDS = (PORTRAITS, EMBLEMS)
@@ -22,6 +26,10 @@ FORMS = (
     "llama.cpp, LM Studio), transformers:FOLDER_OR_ID for a model in this process, or scripted:FILE"
 )
 AFTER_AT = "http:// or https:// and a host after the @, as in openai:MODEL@http://HOST:PORT/v1"
+MOST = 10**7  # of what is made or listed one by one: more fill the memory with their list
+LARGEST = 2**53  # of other whole numbers: programs read larger ones in JSON inexactly
+MAY_BE_EMPTY = ("negative_prompt",)
+KIND_TEXTS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {  # by their names in annotated-types
     "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
 }  # fmt: skip
@@ -47,16 +55,61 @@ def need_judge(name: str, text: str, *others: str) -> None:
 
 
 def check_ranges(config: Any) -> None:
-    """Raises RaigenError for a field whose value is outside the range in its type; None is in every range.
+    """Raises RaigenError for a field whose value has another type than the field, or is outside the range in its type;
+    None and `auto` are in every range.
 
-    The range is `Ge`, `Gt` or `Interval` of annotated-types, as in `Annotated[int | None, Ge(1)]`.
+    The range is `Ge`, `Gt` or `Interval` of annotated-types, as in `Annotated[int | None, Ge(1)]`. Besides, numbers are
+    finite, counts (`n_...`) at most `MOST`, other whole numbers at most `LARGEST`, and texts are not empty, except for
+    `MAY_BE_EMPTY`: an empty one comes from a shell variable that is not set.
     """
     for each in fields(config):
-        value = getattr(config, each.name)
-        for limit in get_args(each.type)[1:] if value is not None else ():
+        name, value = each.name, getattr(config, each.name)
+        need(fits(value, each.type), name, value, _kind_text(each.type))
+        has_range = get_origin(each.type) is Annotated and value not in (None, AUTO)
+        for limit in get_args(each.type)[1:] if has_range else ():
             bounds = {name: bound for name in OPERATORS if (bound := getattr(limit, name, None)) is not None}
             inside = all(OPERATORS[name](value, bound) for name, bound in bounds.items())
-            need(inside, each.name, value, _range_text(**bounds))
+            need(inside, name, value, _range_text(**bounds))
+        most = MOST if name.startswith("n_") else LARGEST
+        for one in value if isinstance(value, tuple) else (value,):
+            need(one != "" or name in MAY_BE_EMPTY, name, value, "a text that is not empty; or leave it out")
+            need(not isinstance(one, float) or math.isfinite(one), name, value, "a finite number")
+            need(not isinstance(one, int) or abs(one) <= most, name, value, f"at most {most:,}")
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value has a type, or one of several. Whole numbers are numbers, too, but True and False are none.
+
+    >>> fits(3, float | None), fits(True, int), fits(("a",), tuple[str, ...]), fits("a", Literal["b"])
+    (True, False, True, False)
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return fits(value, parts[0])
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        kinds = [parts[0]] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind or type(None))
+
+
+def _kind_text(kind: Any) -> str:
+    """
+    >>> _kind_text(Annotated[int | None, None]), _kind_text(tuple[str, ...]), _kind_text(Literal["a", "b"])
+    ('a whole number', 'a list, each a text', 'a or b')
+    """
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a list, each {_kind_text(get_args(kind)[0])}"
+    if kind in KIND_TEXTS:
+        return KIND_TEXTS[kind]
+    return _kind_text(get_args(kind)[0])  # of what may be None, or has a range
 
 
 def _range_text(ge: Any = None, gt: Any = None, le: Any = None, lt: Any = None) -> str:

@@ -37,12 +37,12 @@ class SAEConfig:
 class TrainConfig:
     """How the sparse autoencoder is trained. The shape follows the width of the model's tokens unless it is given."""
 
-    d_sae: int | None = None
+    d_sae: Annotated[int | None, Ge(2)] = None
     """Number of neurons, at least 2; None is 16 x the width of a token (as published)."""
     group_sizes: tuple[int, ...] | None = None
     """Neurons in each nested group, coarsest first, adding up to d_sae; None is two groups, a quarter and the rest
     (published: a tenth and the rest)."""
-    k: int | None = None
+    k: Annotated[int | None, Ge(1)] = None
     """Mean number of active neurons per token, from 1 to d_sae - 1; None is a sixteenth of the width of a token, but
     from 8 to 32 (published: 32 for a width of 1280)."""
     tokens_per_batch: Annotated[int | None, Ge(1)] = None
@@ -77,6 +77,8 @@ class TrainConfig:
         if self.group_sizes is not None:
             object.__setattr__(self, "group_sizes", tuple(self.group_sizes))
         check_ranges(self)
+        need(self.group_sizes is None or sum(self.group_sizes) >= 2, "group_sizes", self.group_sizes,
+             "numbers that add up to d_sae, which is at least 2")  # fmt: skip
         d_sae = self.d_sae or sum(self.group_sizes or ()) or None
         if d_sae is not None and (self.k or self.group_sizes):  # the rest depends on the width of a token
             SAEConfig(1, d_sae, self.group_sizes or (d_sae,), self.k or 1)

@@ -1,10 +1,10 @@
 """Generates the images of a run, and keeps the activations of its hookpoint."""
 
-import itertools
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from raigen.config import CaptureConfig
+from raigen.diffusion.batches import BatchSize, batch_size_of
 from raigen.diffusion.checks import check_guidance, check_repeatable, check_room, unread_tokens, watched
+from raigen.diffusion.distilled import sign_of_distilled
 from raigen.diffusion.generation import Generated, Settings, generate, layout_of
 from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
 from raigen.diffusion.loading import find_source, license_of, origin_of
@@ -27,8 +29,6 @@ from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick, mapped
 
-DISTILLED = re.compile(r"turbo|lightning|lcm|schnell|hyper", re.IGNORECASE)  # in the name of a model
-MOST_DISTILLED_STEPS = 10
 OURS = re.compile(r"\d{6,}\.(png|safetensors)(\.part)?")  # the files that a capture may delete
 
 
@@ -62,18 +62,14 @@ def capture_batches(
     model_facts = _model_facts(pipe, config, hookpoint)
     layout, samples = layout_of(pipe, config.prompt, settings, hookpoint), _whole_batches(run, config)
     check_guidance(pipe, settings, layout)
-    check_room(run, config, settings, layout, config.n_images - len(samples))
-    n_made, seconds = 0, 0.0
+    cautions = check_room(run, config, settings, layout, config.n_images - len(samples))
     begun = Tick(len(samples) if again_from is None else again_from, config.n_images)
-    yield CapturedBatch([], None, (), begun._replace(note=_first_words(model_facts, settings, config)))
-    for indices in _batches(config, samples, again_from):
-        started = time.perf_counter()
-        seeds = [config.base_seed + index for index in indices]
-        with watched() as draws:
-            generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
-        if draws.any and not n_made:
-            check_repeatable(pipe, config.prompt, seeds[0], settings)
-        _check_not_black(pipe, config, generated)
+    sizes = batch_size_of(pipe, settings, config.batch_size)
+    words = [*_first_words(pipe, model_facts, settings, config, sizes), *cautions]
+    yield CapturedBatch([], None, (), begun._replace(note="; ".join(words)))
+    n_made, seconds, started = 0, 0.0, time.perf_counter()
+    wanted = _wanted(config, samples, again_from)
+    for indices, generated in _made(pipe, config, settings, hookpoint, wanted, sizes):
         for missing in _consecutive([index for index in indices if index not in samples]):
             start = missing[0] - indices[0]
             samples |= _write_batch(run, config, missing, slice(start, start + len(missing)), generated)
@@ -81,37 +77,57 @@ def capture_batches(
         n_made, seconds = n_made + len(indices), seconds + time.perf_counter() - started
         done = len(samples) if again_from is None else indices[-1] + 1
         tick = Tick(done, config.n_images, f"{seconds / n_made:.2f} s an image")
-        yield CapturedBatch(indices, generated.activations, generated.step_indices, tick)
-    store = ActivationStore(run.activations_dir)
+        yield CapturedBatch(list(indices), generated.activations, generated.step_indices, tick)
+        started = time.perf_counter()
     facts = {
         **model_facts,
         **settings._asdict(),
         "hookpoint": hookpoint.path,
-        "grid": list(store.grid),
-        "d_in": store.d_in,
-        "n_steps": store.step_indices[-1] + 1,
+        **_store_facts(ActivationStore(run.activations_dir)),
         "seconds_per_image": round(seconds / n_made, 4) if n_made else None,
         "black_images": _black(samples, settings),
     }
-    shards = shards_in(run.activations_dir)
     images = [run.dir / sample.file for sample in samples.values()]
-    return Outcome([run.samples_path, *images, *shards], facts)
+    return Outcome([run.samples_path, *images, *shards_in(run.activations_dir)], facts)
 
 
-def _first_words(facts: Mapping[str, Any], settings: Settings, config: CaptureConfig) -> str:
+def _made(
+    pipe: DiffusionPipeline, config: CaptureConfig, settings: Settings, hookpoint: Hookpoint, wanted: list[int],
+    sizes: BatchSize,
+) -> Iterator[tuple[Sequence[int], Generated]]:  # fmt: skip
+    """Makes the images with the indices in `wanted`; yields some consecutive ones at a time. Checks that the first ones
+    can be made again, and that none of the batches is wholly black."""
+
+    def make(indices: Sequence[int]) -> Generated:
+        seeds = [config.base_seed + index for index in indices]
+        with watched() as draws:
+            generated = generate(pipe, config.prompt, seeds, settings, hookpoint)
+        if draws.any and indices[0] == wanted[0]:
+            check_repeatable(pipe, config.prompt, seeds[0], settings)
+        _check_not_black(pipe, config, generated)
+        return generated
+
+    for indices in _consecutive(wanted):
+        yield from sizes.made(indices, make)
+
+
+def _store_facts(store: ActivationStore) -> dict[str, Any]:
+    return {"grid": list(store.grid), "d_in": store.d_in, "n_steps": store.step_indices[-1] + 1}
+
+
+def _first_words(
+    pipe: DiffusionPipeline, facts: Mapping[str, Any], settings: Settings, config: CaptureConfig, sizes: BatchSize
+) -> list[str]:
     """What a person must know before the first image."""
-    guidance = "" if settings.guidance_scale is None else f", guidance {settings.guidance_scale:g}"
-    words = [f"{settings.height} x {settings.width} pixels, {settings.num_inference_steps} steps{guidance}, "
-             f"{facts['dtype']} on {facts['device']}, {config.batch_size} at once"]  # fmt: skip
-    is_distilled = DISTILLED.search(config.model) or "LCM" in facts["scheduler"]
-    if is_distilled and settings.num_inference_steps > MOST_DISTILLED_STEPS:
-        words.append("this looks like a distilled model, which takes few steps and little guidance: see its card, and "
-                     "give --num-inference-steps and --guidance-scale")  # fmt: skip
+    words = [f"{settings.summary()}, {facts['dtype']} on {facts['device']}, {sizes}"]
+    if sign := sign_of_distilled(pipe, config.model):
+        words.append(f"this looks like a distilled model by its {sign}, which takes few steps and little guidance: see "
+                     "its card; --num-inference-steps and --guidance-scale change them")  # fmt: skip
     if facts["unread_tokens"]:
         words.append(f"the model does not read the last {facts['unread_tokens']} tokens of the prompt")
     if facts["licence"]:
         words.append(f"the model's license: {facts['licence']}")
-    return "; ".join(words)
+    return words
 
 
 def _model_facts(pipe: DiffusionPipeline, config: CaptureConfig, hookpoint: Hookpoint) -> dict[str, Any]:
@@ -162,18 +178,15 @@ def _images_of(shard: Path) -> range:
         return range(0)
 
 
-def _batches(config: CaptureConfig, samples: Mapping[int, Sample], again_from: int | None) -> Iterator[list[int]]:
-    """The indices to make, in batches of consecutive ones: indices without a sample, or all from `again_from` on."""
+def _wanted(config: CaptureConfig, samples: Mapping[int, Sample], again_from: int | None) -> list[int]:
+    """The indices to make: those without a sample, or all from `again_from` on."""
     first = 0 if again_from is None else again_from
-    wanted = [index for index in range(first, config.n_images) if again_from is not None or index not in samples]
-    for indices in _consecutive(wanted):
-        for start in range(0, len(indices), config.batch_size):
-            yield indices[start : start + config.batch_size]
+    return [index for index in range(first, config.n_images) if again_from is not None or index not in samples]
 
 
 def _consecutive(indices: list[int]) -> Iterator[list[int]]:
     """Rising indices, split at every gap."""
-    for _, group in itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+    for _, group in groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
         yield [index for _, index in group]
 
 

@@ -1,9 +1,9 @@
 """Runs text-to-image pipelines: images of a prompt, one seed each, and the activations of one module at each step."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +13,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from raigen.config import CaptureConfig, object_of
+from raigen.config.diffusion import HUGE
+from raigen.config.fields import fits
+from raigen.diffusion.batches import batch_size_of, memory_told
+from raigen.diffusion.distilled import distilled_settings
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, denoiser_of
 from raigen.diffusion.hooks import ActivationCollector, TokenHook, TokenLayout
 from raigen.diffusion.layout import LayoutProbe
@@ -40,6 +44,16 @@ class Settings(NamedTuple):
     negative_prompt: str | None = None
     true_cfg_scale: float | None = None
 
+    def summary(self) -> str:
+        """The settings in a few words.
+
+        >>> Settings(30, 5.0, 1024, 768).summary()
+        '1024 x 768 pixels, 30 steps, guidance 5'
+        """
+        scales = {"guidance": self.guidance_scale, "true guidance": self.true_cfg_scale}
+        said = [f", {name} {scale:g}" for name, scale in scales.items() if scale is not None]
+        return f"{self.height} x {self.width} pixels, {self.num_inference_steps} steps{''.join(said)}"
+
 
 WHOLE_NUMBERS = ("num_inference_steps", "height", "width")
 FILED = (*WHOLE_NUMBERS, "guidance_scale")  # the settings that raigen.json may hold
@@ -62,13 +76,15 @@ def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig |
     """The settings of `config`. Where it leaves one open, the model's own default applies.
 
     The model's own defaults are in `raigen.json` in its folder (keys `num_inference_steps`, `guidance_scale`, `height`,
-    `width`, all optional), or else in the signature of the pipeline's call. The default size is that of the
+    `width`, all optional). A distilled model takes few steps and no guidance (`distilled_settings`). The rest is in the
+    signature of the pipeline's call. The default size is that of the
     denoiser's training. Raises RaigenError when a setting is known nowhere, is no number, or does not fit the pipeline.
     """
     accepted = arguments_of(type(pipe))
     values: dict[str, Any] = {name: getattr(accepted.get(name), "default", None) for name in Settings._fields}
     filed = {} if model is None else _read_defaults(Path(model_path(model)) / OWN_SETTINGS)
-    for source in (filed, _chosen(config)):
+    distilled = {} if model is None else distilled_settings(pipe, model)
+    for source in (distilled, filed, _chosen(config)):
         values |= source
     for name in ("guidance_scale", "negative_prompt", "true_cfg_scale"):
         if values[name] is not None and name not in accepted:
@@ -130,7 +146,7 @@ def generate_with_hooks(
 
     Raises RaigenError as `generate` does.
     """
-    with _memory(pipe, len(seeds)), ExitStack() as registered:
+    with memory_told(pipe, len(seeds)), ExitStack() as registered:
         for hook in hooks:
             registered.enter_context(hook.registered(denoiser_of(pipe, hook.hookpoint)))
         images = _call(pipe, prompt, seeds, settings)
@@ -140,11 +156,12 @@ def generate_with_hooks(
 
 
 def generate_images(
-    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, batch_size: int
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int], settings: Settings, batch_size: int | Literal["auto"]
 ) -> Iterator[list[Image]]:
     """Makes the images of `seeds` in their order, `batch_size` at a time, without any hook."""
-    for start in range(0, len(seeds), batch_size):
-        yield generate(pipe, prompt, seeds[start : start + batch_size], settings).images
+    sizes = batch_size_of(pipe, settings, batch_size)
+    for _, made in sizes.made(seeds, lambda batch: generate(pipe, prompt, batch, settings)):
+        yield made.images
 
 
 def layouts(
@@ -156,14 +173,16 @@ def layouts(
     suffice.
     """
     found: list[TokenLayout | RaigenError] = []
+    is_perturbed = "pag_scale" in arguments_of(type(pipe))  # perturbed-attention guidance
     try:
-        with _memory(pipe, 1), calling_hooks(denoiser_of(pipe, hookpoints[0])):
+        with memory_told(pipe, 1), calling_hooks(denoiser_of(pipe, hookpoints[0])):
             probe = LayoutProbe(
                 lambda text: _call(pipe, text, [0], settings),
                 denoiser_of(pipe, hookpoints[0]),
                 hookpoints,
                 prompt,
                 (settings.height, settings.width),
+                (lambda text: _call(pipe, text, [0], settings, pag_scale=0.0)) if is_perturbed else None,
             )
             for hookpoint in hookpoints:
                 try:
@@ -199,10 +218,12 @@ def _check_steps(pipe: DiffusionPipeline, n_steps: int) -> None:
                           "cannot be told. Take a pipeline without it")  # fmt: skip
 
 
-def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int | Lineage], settings: Settings) -> list[Image]:
+def _call(
+    pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int | Lineage], settings: Settings, **more: float
+) -> list[Image]:
     noise = MovedNoise([seed if isinstance(seed, tuple) else (seed,) for seed in seeds])
     has_relatives = any(isinstance(seed, tuple) and len(seed) > 1 for seed in seeds)
-    options = {name: value for name, value in settings._asdict().items() if value is not None}
+    options = {name: value for name, value in settings._asdict().items() if value is not None} | more
     options |= {name: False for name in UNWANTED_DEFAULTS if name in arguments_of(type(pipe))}
     try:
         with noise if has_relatives else nullcontext():  # plain images need no step, and no other work
@@ -210,7 +231,7 @@ def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int | Lineage], 
                 prompt=prompt, num_images_per_prompt=len(seeds), output_type="pil", generator=noise.generators,
                 **options,
             ).images  # fmt: skip
-    except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, RuntimeError, IndexError, ArithmeticError, MemoryError) as error:
         if isinstance(error, RaigenError | torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise
         chosen = ", ".join(f"{name} {value}" for name, value in settings._asdict().items() if value is not None)
@@ -226,27 +247,16 @@ def _call(pipe: DiffusionPipeline, prompt: str, seeds: Sequence[int | Lineage], 
     return images
 
 
-@contextmanager
-def _memory(pipe: DiffusionPipeline, n_images: int) -> Iterator[None]:
-    """Says what to lower if the memory does not suffice. (On a CPU, torch raises a plain RuntimeError.)"""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
-            raise
-        remedy = "a smaller batch_size" if n_images > 1 else "a smaller height and width, tiling or offload='model'"
-        raise RaigenError(f"{n_images} images at once do not fit into the memory of {pipe.device}; give {remedy}. "
-                          f"({error})") from error  # fmt: skip
-
-
 def _read_defaults(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     found = object_of(path)
     values = {name: found[name] for name in FILED if found.get(name) is not None}
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int if name in WHOLE_NUMBERS else int | float):
-            raise RaigenError(f"{path}: expected a number for {name}; got {value!r}")
+        is_whole = name in WHOLE_NUMBERS
+        if not fits(value, int if is_whole else float) or not is_whole <= value <= HUGE:
+            kind = "whole number" if is_whole else "number"
+            raise RaigenError(f"{path}: expected a {kind} from {is_whole:d} to {HUGE} for {name}; got {value!r}")
     return values
 
 
@@ -275,5 +285,8 @@ def _native_size(pipe: DiffusionPipeline) -> tuple[int, int]:
     factor = getattr(pipe, "vae_scale_factor", None)
     if sample is None or factor is None:
         raise RaigenError(f"{type(pipe).__name__} does not say how large its images are; give height and width")
-    rows, columns = (sample, sample) if isinstance(sample, int) else sample
-    return rows * factor, columns * factor
+    sides = (sample, sample) if isinstance(sample, int) else sample
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise RaigenError(f"{type(pipe).__name__}: expected a whole number or two as sample_size; got {sample!r}. Give "
+                          "height and width")  # fmt: skip
+    return sides[0] * factor, sides[1] * factor

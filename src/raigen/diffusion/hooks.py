@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raigen.diffusion.hookpoints import Hookpoint, calling_hooks, uncompiled
+from raigen.diffusion.relatives import Lineage
 from raigen.errors import RaigenError
 
 NoisyInput = Tensor | list[Tensor]  # the noisy images that a denoiser gets: one row, or one item, for each
@@ -214,7 +215,7 @@ class TokenHook:
 class ActivationCollector:
     """Keeps the tokens that a hook visits, on the CPU: of all steps, or of the steps in `step_indices`."""
 
-    def __init__(self, path: str, seeds: Sequence[int], step_indices: Sequence[int] | None):
+    def __init__(self, path: str, seeds: Sequence[int | Lineage], step_indices: Sequence[int] | None):
         self.path, self.seeds = path, seeds
         self.wanted = None if step_indices is None else frozenset(step_indices)
         self.kept: dict[int, Tensor] = {}

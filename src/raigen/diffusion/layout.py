@@ -23,6 +23,7 @@ from raigen.errors import RaigenError
 TOUCH = 5.0  # added to one position of the noise, whose deviation is about 1: far out, yet no number overflows
 # Smallest response to a changed prompt, relative to the difference between branches, that is not noise.
 LEAST_RESPONSE = 0.01
+WHOLE = ""  # the path of the denoiser itself
 OTHER_PROMPTS = ("two gray elephants", "a red bicycle")  # one of them is not the prompt
 
 
@@ -67,16 +68,21 @@ class LayoutProbe:
     to the last position is the last. So it needs to know neither the class of the pipeline nor the order of texts and
     images.
 
-    `run(prompt)` runs the pipeline for one image, always with the same seed; `image` is its (height, width).
+    `run(prompt)` runs the pipeline for one image, always with the same seed; `image` is its (height, width). With
+    perturbed-attention guidance two branches see the prompt, one of them with attention that is switched off.
+    `unperturbed(prompt)` then runs the pipeline without it: the prompt's branch is the one that gets the same answer of
+    the denoiser in both.
     """
 
     def __init__(self, run: Callable[[str], object], denoiser: nn.Module, hookpoints: Sequence[Hookpoint], prompt: str,
-                 image: tuple[int, int]):  # fmt: skip
-        self.denoiser, self.hookpoints, self.image = denoiser, hookpoints, image
+                 image: tuple[int, int], unperturbed: Callable[[str], object] | None = None):  # fmt: skip
+        self.denoiser, self.hookpoints, self.image = denoiser, [*hookpoints, Hookpoint(WHOLE, denoiser)], image
         self.calls = self._first_step(run, prompt)
-        is_guided = sum(call.n_rows for call in self.calls) > 1
+        plain = unperturbed or run
+        self.plain = self._first_step(plain, prompt) if unperturbed else self.calls
+        is_guided = sum(call.n_rows for call in self.plain) > 1
         other = next(text for text in OTHER_PROMPTS if text != prompt)
-        self.others = self._first_step(run, other) if is_guided else self.calls
+        self.others = self._first_step(plain, other) if is_guided else self.plain
         self._touched: dict[tuple[int, int], Mapping[str, _Output]] = {}
 
     def layout(self, hookpoint: Hookpoint) -> TokenLayout:
@@ -103,14 +109,13 @@ class LayoutProbe:
                                   "try another guidance_scale, dtype or device")  # fmt: skip
         places = [(index, row) for index, call in enumerate(self.calls) for row in range(call.n_rows)]
         branch = self._branch(path)
+        if self.plain is not self.calls:
+            branch = self._same_branch(branch)
         return self._image_tokens(path, *places[branch])._replace(branch=branch, n_branches=len(places))
 
     def _branch(self, path: str) -> int:
         """The branch in which the module responds most to another prompt; any branch if all are alike."""
-        branches, others = (
-            [[part[row : row + 1] for part in call.outputs[path].parts] for call in calls for row in range(call.n_rows)]
-            for calls in (self.calls, self.others)
-        )
+        branches, others = (_rows_of(calls, path) for calls in (self.plain, self.others))
         answers = [_greatest_change(branch, other) for branch, other in zip(branches, others, strict=True)]
         best = answers.index(max(answers))
         apart = [change for change in (_greatest_change(branches[best], other) for other in branches) if change < 2]
@@ -118,6 +123,16 @@ class LayoutProbe:
             raise RaigenError(f"hookpoint: which branch of guidance saw the prompt cannot be told from {path}; choose "
                               "another module")  # fmt: skip
         return best
+
+    def _same_branch(self, branch: int) -> int:
+        """Which branch gets the answer of the denoiser that this branch got without perturbed attention."""
+        answer = _rows_of(self.plain, WHOLE)[branch]
+        changes = [_greatest_change(found, answer) for found in _rows_of(self.calls, WHOLE)]
+        nearest, *others = sorted(changes)
+        if others and nearest >= LEAST_RESPONSE * others[0]:
+            raise RaigenError("hookpoint: which branch saw the prompt cannot be told, because of perturbed-attention "
+                              "guidance; take the model's pipeline without it")  # fmt: skip
+        return changes.index(nearest)
 
     def _image_tokens(self, path: str, index: int, row: int) -> TokenLayout:
         """The layout in one row of one call."""
@@ -252,6 +267,11 @@ def _change(before: Tensor, after: Tensor) -> Tensor:
         return before.new_full(before.shape[:2], math.inf)
     tiny = torch.finfo(before.dtype).tiny
     return (after - before).norm(dim=-1) / (before.norm(dim=-1) + after.norm(dim=-1)).clamp_min(tiny)
+
+
+def _rows_of(calls: Sequence[_Call], path: str) -> list[list[Tensor]]:
+    """The outputs of a module for each branch, through the calls."""
+    return [[part[row : row + 1] for part in call.outputs[path].parts] for call in calls for row in range(call.n_rows)]
 
 
 def _greatest_change(parts: Sequence[Tensor], others: Sequence[Tensor]) -> float:

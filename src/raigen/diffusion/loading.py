@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
+from yaml import YAMLError
 
 from raigen.config import LoadConfig, object_of
 from raigen.errors import RaigenError
@@ -98,7 +99,8 @@ def find_source(model: str, config: LoadConfig | None = None) -> Source:
 
 
 def license_of(source: Source, config: LoadConfig | None = None) -> str | None:
-    """The license in the model's card (its README.md), for example `openrail++`; None if the card names none."""
+    """The license in the model's card (its README.md), for example `openrail++`; None if the card names none, or
+    cannot be read."""
     card = source.index_path.parent / "README.md"
     if source.commit is not None and not card.is_file():
         pinned = LoadConfig(revision=source.commit, offline=(config or LoadConfig()).offline)
@@ -108,7 +110,10 @@ def license_of(source: Source, config: LoadConfig | None = None) -> str | None:
             return None
     if not card.is_file():
         return None
-    data = ModelCard(card.read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True).data
+    try:
+        data = ModelCard(card.read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True).data
+    except (YAMLError, ValueError):
+        return None
     named = data.get("license_name") or data.get("license")
     return str(named) if named else None
 
@@ -238,9 +243,10 @@ def _check_text_to_image(source: Source) -> None:
 
 
 def _imported(name: str) -> type | None:
-    """A class of diffusers, loaded without its advice to install torchvision, which nothing here needs."""
+    """A pipeline of diffusers, loaded without its advice to install torchvision, which nothing here needs."""
     with no_advice():
-        return getattr(diffusers, name, None)
+        found = getattr(diffusers, name, None)
+    return found if isinstance(found, type) and issubclass(found, DiffusionPipeline) else None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Lineage = tuple[int | tuple[float, int], ...]
+Lineage = tuple[Any, ...]
 """Where an image comes from: the seed of its first ancestor, then (size, seed) of each step from parent to child.
 
 The image of one seed alone has a lineage of one number. A size lies in (0, 1).
@@ -20,8 +20,8 @@ class MovedNoise(TorchFunctionMode):
 
     A step of size b turns noise x into sqrt(1 - b^2) x + b y, with fresh noise y of the step's own seed: the
     preconditioned Crank-Nicolson move (Cotter, Roberts, Stuart and White 2013). If x is standard normal, so is the
-    moved noise. A relative is therefore a genuine image of the model, as likely as any other. All noise that a pipeline draws
-    for an image moves, even if its sampler adds noise at each step.
+    moved noise. A relative is therefore a genuine image of the model, as likely as any other. All noise that a pipeline
+    draws for an image moves, even if its sampler adds noise at each step.
 
     >>> lineages = [(0, (0.6, 1))]
     >>> with MovedNoise(lineages) as noise:

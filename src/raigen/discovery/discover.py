@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from raigen.config import DiscoverConfig
+from raigen.config import CaptureConfig, DiscoverConfig
 from raigen.discovery.codes import heatmaps, stored_codes, strongest
-from raigen.discovery.embeddings import Embedder, default_embedder, thumbnails
+from raigen.discovery.embeddings import LOOKS, Embedder, default_embedder, thumbnails
 from raigen.discovery.hierarchy import Relation, relations_of
 from raigen.discovery.listing import NeuronList, eligible_scores, found_again, list_neurons, neurons_csv
 from raigen.runs.activations import ActivationStore
@@ -42,7 +42,8 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(samples), "codes")
     codes = stored_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
     embedder = Embedder(config.embedder or default_embedder(capture.model), device, offline=capture.offline)
-    views = yield from views_of(run, samples, embedder)
+    second = second_embedder(config, capture)
+    views = yield from views_of(run, samples, embedder, second)
     listing = list_neurons(codes, shown, views, config)
     found_by = None
     if others:
@@ -60,6 +61,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         outputs.append(run.kin_path)
     facts = {
         "embedder": embedder.name,
+        "second_view": config.second_view,
         "scoring_step": store.step_indices[-1],
         "n_neurons": codes.shape[1],
         "n_live": int((codes > 0).any(0).sum()),
@@ -70,17 +72,25 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     return Outcome(outputs, facts)
 
 
+def second_embedder(config: DiscoverConfig, capture: CaptureConfig) -> Embedder | None:
+    """The model of the second view; None if this is thumbnails."""
+    if config.second_view == LOOKS:
+        return None
+    return Embedder(config.second_view, resolve_device(capture.device), offline=capture.offline)
+
+
 def views_of(
-    run: Run, samples: Sequence[Sample], embedder: Embedder, stage: str = "capture"
-) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image pixel"]]]:
-    """The embeddings of the images, which `stage` made, and their thumbnails."""
-    embeddings, looks = [], []
+    run: Run, samples: Sequence[Sample], embedder: Embedder, second: Embedder | None = None, stage: str = "capture"
+) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image other"]]]:
+    """The embeddings of the images, which `stage` made, and their second view: thumbnails, or embeddings by another
+    model."""
+    embeddings, others = [], []
     for start in range(0, len(samples), EMBED_BATCH):
         images = [run.read_image(sample, stage) for sample in samples[start : start + EMBED_BATCH]]
         embeddings.append(embedder.images(images))
-        looks.append(thumbnails(images))
+        others.append(second.images(images) if second else thumbnails(images))
         yield Tick(start + len(images), len(samples), "embeddings")
-    return np.concatenate(embeddings), np.concatenate(looks)
+    return np.concatenate(embeddings), np.concatenate(others)
 
 
 def heatmaps_of(

@@ -1,4 +1,4 @@
-"""Turns images and texts into vectors: CLIP embeddings, and thumbnails."""
+"""Turns images and texts into vectors: embeddings, and thumbnails."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from PIL.Image import Image
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessorPil
 from transformers.utils import logging
 
 from raigen.diffusion.loading import no_advice, resolve_device
@@ -18,6 +18,9 @@ from raigen.runs.run import Run
 from raigen.world.models import BUNDLE, CLIPS, TRAINED_BY, world_name
 
 THUMBNAIL_SIDE = 16  # pixels along each side
+WITH_TEXTS = ("clip", "siglip", "siglip2")
+WITHOUT_TEXTS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext")
+LOOKS = "looks"  # the view of an image that is its thumbnail
 PUBLISHED = "openai/clip-vit-large-patch14"  # with which RAIGen (arXiv 2602.06806) measures distinctiveness
 
 
@@ -40,11 +43,17 @@ def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
 
 
 class Embedder:
-    """A CLIP model, with its image processor and its tokenizer.
+    """A CLIP, SigLIP or DINO model, with its image processor and its tokenizer. DINO (v2 and v3) knows no texts.
 
+<<<<<<< HEAD
     `name` is `portraits` or `emblems` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so
     embeddings do not depend on which other image libraries are installed. `offline` looks for it in the local cache
     only. Raises RaigenError when the model is missing, cannot be read or is no CLIP model.
+=======
+    `name` is `portraits` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so embeddings do not
+    depend on which other image libraries are installed. `offline` looks for it in the local cache only. Raises
+    RaigenError when the model is missing, cannot be read or is of another kind.
+>>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
 
         embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T
@@ -58,23 +67,28 @@ class Embedder:
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            kind = AutoConfig.from_pretrained(path, local_files_only=offline).model_type
-            if kind != "clip":
-                raise RaigenError(f"embedder: expected a CLIP model; {path} is {kind!r}")
-            loaded: Any = CLIPModel.from_pretrained(
+            kind = self.kind = AutoConfig.from_pretrained(path, local_files_only=offline).model_type
+            if kind not in (*WITH_TEXTS, *WITHOUT_TEXTS):
+                raise RaigenError(f"embedder: expected a CLIP, SigLIP or DINO model; {path} is {kind!r}")
+            loaded: Any = AutoModel.from_pretrained(
                 path, dtype=torch.float32, output_loading_info=True, local_files_only=offline
             )
             model, report = loaded
             if report["missing_keys"]:  # transformers would draw them at random
                 raise RaigenError(f"embedder: {path} lacks the weights {', '.join(sorted(report['missing_keys']))}")
             self.model = model.to(self.device).eval()
-            self.processor = AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=offline)
-            self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
-        except (OSError, ValueError, SafetensorError) as error:
+            if kind.startswith("dinov3"):  # its own processor needs torchvision; that of ViT does the same with Pillow
+                self.processor = ViTImageProcessorPil.from_pretrained(path, local_files_only=offline)
+            else:
+                self.processor = AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=offline)
+            self.tokenizer: Any = None
+            if kind in WITH_TEXTS:
+                self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             if isinstance(error, RaigenError):
                 raise
-            raise RaigenError(f"embedder: expected a CLIP model in a folder or on the Hub; {path} cannot be loaded: "
-                              f"{error}") from error  # fmt: skip
+            raise RaigenError(f"embedder: expected a CLIP, SigLIP or DINO model in a folder or on the Hub; {path} "
+                              f"cannot be loaded: {error}") from error  # fmt: skip
         finally:
             if shown:
                 logging.enable_progress_bar()
@@ -82,7 +96,10 @@ class Embedder:
     @property
     def d_embed(self) -> int:
         """The width of an embedding."""
-        return self.model.visual_projection.out_features
+        config = self.model.config
+        if self.kind in WITH_TEXTS:
+            return config.projection_dim if self.kind == "clip" else config.vision_config.hidden_size
+        return config.hidden_sizes[-1] if self.kind == "dinov3_convnext" else config.hidden_size
 
     def images(self, images: Sequence[Image]) -> Float32[np.ndarray, "image d_embed"]:
         """One unit vector per image. Raises RaigenError for an image that cannot be read."""
@@ -96,38 +113,58 @@ class Embedder:
         return self.model.text_model.embeddings.position_embedding.num_embeddings
 
     def cut_texts(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts have more tokens than the model reads, so that `texts` would cut off their ends."""
+        """Which texts have more tokens than the model reads, so that `texts` would cut off their ends. Raises
+        RaigenError as `texts` does."""
+        self.need_texts()
         with no_advice():
             found = self.tokenizer(list(texts)).input_ids if texts else []
         return [len(tokens) > self.n_tokens for tokens in found]
 
     def texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d_embed"]:
-        """One unit vector per text. A longer text than `n_tokens` is cut: ask `cut_texts` first."""
-        batches = []
+        """One unit vector per text. A longer text than `n_tokens` is cut: ask `cut_texts` first.
+
+        Raises RaigenError for a model that knows no texts.
+        """
+        self.need_texts()
+        batches, whole = [], True if self.kind == "clip" else "max_length"  # SigLIP was trained on full lengths
         for start in range(0, len(texts), self.batch_size):
             batch = list(texts[start : start + self.batch_size])
-            tokens = self.tokenizer(batch, padding=True, truncation=True, max_length=self.n_tokens, return_tensors="pt")
+            tokens = self.tokenizer(
+                batch, padding=whole, truncation=True, max_length=self.n_tokens, return_tensors="pt"
+            )
             with torch.no_grad():
-                features = self.model.get_text_features(tokens.input_ids.to(self.device),
-                                                        tokens.attention_mask.to(self.device))  # fmt: skip
-            batches.append(_unit(features))
+                batches.append(_unit(self.model.get_text_features(**tokens.to(self.device))))
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
+
+    def need_texts(self) -> None:
+        """Raises RaigenError for a model that knows no texts."""
+        if self.kind not in WITH_TEXTS:
+            raise RaigenError(f"embedder: expected one that knows texts, for names and rates by CLIP; {self.name} is "
+                              f"{self.kind!r}. Give a CLIP or SigLIP model, or --annotator and --judge with a "
+                              "vision-language model; --second-view takes one without texts")  # fmt: skip
 
     def _image_batch(self, images: Sequence[Image], first: int) -> Float32[np.ndarray, "image d_embed"]:
         images = [_readable(image, index) for index, image in enumerate(images, start=first)]
-        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+        pixels = self.processor(images=images, return_tensors="pt").to(self.device)
         with torch.no_grad():
-            return _unit(self.model.get_image_features(pixels.to(self.device)))
+            return _unit(self.model.get_image_features(**pixels) if self.tokenizer else self.model(**pixels))
 
 
-def embedder_of(run: Run) -> Embedder:
-    """The embedder that discovery used, on the device of the run. Raises RaigenError before `discover` has run."""
+def embedder_of(run: Run, device: str | None = None) -> Embedder:
+    """The embedder that discovery used, on the device of the run, unless another is given.
+
+    Raises RaigenError before `discover` has run.
+    """
     capture = run.config.capture
-    return Embedder(run.facts.discover.embedder, resolve_device(capture.device), offline=capture.offline)
+    return Embedder(run.facts.discover.embedder, resolve_device(device or capture.device), offline=capture.offline)
 
 
 def embedder_path(name: str) -> str:
+<<<<<<< HEAD
     """Where the CLIP model is: the bundled folder for `portraits` or `emblems`, or else a folder or an id on the Hub.
+=======
+    """Where the model is: the bundled folder for `portraits`, or else a folder or an id on the Hub.
+>>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
 
     Raises RaigenError when the bundled folder is missing.
     """

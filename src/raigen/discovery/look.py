@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from raigen.config import LookConfig, Pruning
-from raigen.discovery.embeddings import thumbnails
+from raigen.discovery.embeddings import Embedder, thumbnails
 from raigen.discovery.families import FIRST, Family, Relative, Views, begin_families
 from raigen.discovery.relative_images import RelativeImages
 from raigen.discovery.scores import SetScore, score_of_set
@@ -22,7 +22,7 @@ from raigen.runs.steps import Outcome, Tick
 FEWEST_IMAGES = 200  # audited ones: with fewer, the views have too few directions for an image to be odd in
 AT_ONCE = 4  # families that grow together, so that batches are full
 WHOLE = 6  # images that kept the oddity: with fewer, a family counts for nothing
-WEAKEST = 7.0  # standard deviations of the audited images: the weakest top image of a family lies that far out
+WEAKEST = 9.5  # standard deviations of the audited images: the weakest top image of a family lies that far out
 REACH = 0.4  # of the mean of the top images: an audited image with more of the oddity than this shows it
 READ_AT_ONCE = 64  # images
 N_NOTED = 10  # relatives of each kind that a family notes
@@ -30,13 +30,14 @@ N_NOTED = 10  # relatives of each kind that a family notes
 
 @dataclass(frozen=True)
 class Audited:
-    """The audited images in three views: what they mean, how they look, and the mean activation of the last step.
+    """The audited images in three views: what they mean, how they look (the second view of discovery), and the mean
+    activation of the last step.
     `mean_map` is the mean of their activations, by position; `shown` is False for black images."""
 
     samples: list[Sample]
     shown: Bool[np.ndarray, " image"]
     embeddings: Float[np.ndarray, "image width"]
-    looks: Float[np.ndarray, "image pixel"]
+    looks: Float[np.ndarray, "image other"]
     activations: Float[np.ndarray, "image d_in"]
     mean_map: Float[torch.Tensor, "token d_in"]
 
@@ -71,7 +72,7 @@ def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
     why_not = _why_not(run, budget)
     if why_not is None:
         images = RelativeImages(run)
-        audited = yield from _audited(run)
+        audited = yield from _audited(run, images.second)
         views = Views([audited.embeddings, audited.looks, audited.activations], audited.shown)
         families, n_odd = yield from _grown(images, audited, views, config.first_step, budget)
         if not images.are_copies:
@@ -93,11 +94,12 @@ def _why_not(run: Run, budget: int) -> str | None:
     return None
 
 
-def _audited(run: Run) -> Generator[Tick, None, Audited]:
+def _audited(run: Run, second: Embedder | None) -> Generator[Tick, None, Audited]:
     samples, store = run.samples(), ActivationStore(run.activations_dir)
     looks = []
     for start in range(0, len(samples), READ_AT_ONCE):
-        looks.append(thumbnails([run.read_image(sample) for sample in samples[start : start + READ_AT_ONCE]]))
+        read = [run.read_image(sample) for sample in samples[start : start + READ_AT_ONCE]]
+        looks.append(second.images(read) if second else thumbnails(read))
         yield Tick(start, len(samples), "looking for odd images")
     means, total = [], torch.zeros(store.n_tokens, store.d_in, dtype=torch.float64)
     for chunk in store.step(store.step_indices[-1]):
@@ -226,7 +228,7 @@ def _noted(
 def _entry(one: Finding, number: int, files: Sequence[str], place_of: Mapping[tuple, int]) -> RareAttribute:
     """A family as an entry of the list."""
     return RareAttribute(
-        rank=0, neuron=number, **one.score._asdict(), top_images=tuple(files[place] for place in one.top),
+        rank=0, neuron=number, **one.score._asdict(), top_images=tuple(files[int(place)] for place in one.top),
         family=_family_of(one.family, files, place_of), is_family=True,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Makes the relatives that `look` asks for, keeps them in the run, and sees them as the audited images were seen."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,11 +8,12 @@ import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
 
-from raigen.diffusion.generation import generate
+from raigen.diffusion.batches import batch_size_of
+from raigen.diffusion.generation import Generated, generate
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.diffusion.relatives import Lineage
-from raigen.discovery.discover import views_of
+from raigen.discovery.discover import second_embedder, views_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import shards_in
@@ -76,29 +77,38 @@ class RelativeImages:
     def make(self, lineages: Sequence[Lineage], budget: int) -> Generator[Tick, None, list[int]]:
         """Makes new relatives, or takes those that are there; returns their places. Yields progress towards `budget`
         relatives."""
-        first, size = len(self), self._run.config.capture.batch_size
-        for start in range(0, len(lineages), size):
-            batch = lineages[start : start + size]
-            missing = [lineage for lineage in batch if lineage not in self._known]
-            self.samples += [self._known[lineage] for lineage in batch if lineage in self._known]
-            if missing:  # those that are there come first, because they were made in the same order
-                self.samples += self._generate(missing)
-                write_list(self._run.relatives_path, dict(enumerate(self.samples)))
-            yield Tick(len(self), budget, "images around odd ones")
+        first, note = len(self), "images around odd ones"
+        for lineage in lineages:
+            known = self._known.get(lineage)
+            if known is None or known.index != len(self):  # an earlier look went another way; its files give way
+                self._known = {}
+                break
+            self.samples.append(known)
+        missing = lineages[len(self) - first :]
+        yield Tick(len(self), budget, note)
+        for batch, made in self._made(missing):
+            self.samples += self._written(batch, made)
+            write_list(self._run.relatives_path, dict(enumerate(self.samples)))
+            yield Tick(len(self), budget, note)
         self._see(self.samples[first:])
         return list(range(first, len(self)))
 
-    def _generate(self, batch: Sequence[Lineage]) -> list[Sample]:
-        """Makes a batch, and writes it but for the list."""
-        run, first = self._run, len(self)
-        capture = run.config.capture
-        pipe = self._pipe
-        settings, hookpoint = recorded_settings(run, pipe, capture), find_hookpoint(pipe, run.facts.capture.hookpoint)
-        made = generate(pipe, capture.prompt, batch, settings, hookpoint)
+    def _made(self, lineages: Sequence[Lineage]) -> Iterator[tuple[Sequence[Lineage], Generated]]:
+        """Makes relatives, some at a time."""
+        if lineages:  # else the pipeline need not be loaded
+            run, pipe, capture = self._run, self._pipe, self._run.config.capture
+            settings = recorded_settings(run, pipe, capture)
+            point = find_hookpoint(pipe, run.facts.capture.hookpoint)
+            sizes = batch_size_of(pipe, settings, capture.batch_size)
+            yield from sizes.made(lineages, lambda batch: generate(pipe, capture.prompt, batch, settings, point))
+
+    def _written(self, batch: Sequence[Lineage], made: Generated) -> list[Sample]:
+        """Writes a batch, but for the list."""
+        run, first, prompt = self._run, len(self), self._run.config.capture.prompt
         assert made.activations is not None and made.grid is not None  # a hookpoint was given
         samples = []
         for place, ((seed, *steps), image) in enumerate(zip(batch, made.images, strict=True), start=first):
-            sample = write_image(run, run.relatives_dir, place, capture.prompt, seed, image)
+            sample = write_image(run, run.relatives_dir, place, prompt, seed, image)
             samples.append(sample._replace(steps=tuple(steps)))
         ActivationStore.write(run.relative_activations_dir, first, made.activations[:, -1:], made.grid,
                               made.step_indices[-1:])  # fmt: skip
@@ -106,7 +116,7 @@ class RelativeImages:
 
     def _see(self, samples: Sequence[Sample]) -> None:
         store = self.store
-        embeddings, looks = exhausted(views_of(self._run, samples, self._embedder, "look"), None)
+        embeddings, looks = exhausted(views_of(self._run, samples, self._embedder, self.second, "look"), None)
         self.embeddings = np.concatenate([self.embeddings, embeddings])
         self._looks.append(looks)
         tokens = store.images([sample.index for sample in samples], store.step_indices[-1])
@@ -115,6 +125,11 @@ class RelativeImages:
     @cached_property
     def _pipe(self) -> DiffusionPipeline:
         return recorded_pipeline(self._run)
+
+    @cached_property
+    def second(self) -> Embedder | None:
+        """The model of discovery's second view; None if this is thumbnails."""
+        return second_embedder(self._run.config.discover, self._run.config.capture)
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from scipy.stats import rankdata
 
 from raigen.config import DiscoverConfig, SearchConfig, TrainConfig
+from raigen.diffusion.batches import batch_size_of
 from raigen.diffusion.generation import Settings, defaults, generate_with_hooks, layouts
 from raigen.diffusion.hookpoints import Hookpoint, candidates, find_hookpoint
 from raigen.diffusion.hooks import TokenHook, TokenLayout
@@ -63,7 +64,8 @@ def try_hookpoints(
 ) -> Generator[Step, None, list[HookpointRating]]:
     """`search`, without ranking the result. Each of `viewers` is called with every batch of images."""
     pipe, device = load_pipeline(model, config.device, config), resolve_device(config.device)
-    embedder = Embedder(config.embedder or default_embedder(model), device)  # fails before any image is made
+    name = config.embedder or default_embedder(model)
+    embedder = Embedder(name, device, offline=config.offline)  # fails before any image is made
     settings = defaults(pipe, model, config.capture(model))
     points, default = candidates(pipe), find_hookpoint(pipe)
     per_step = -(-TRAINING_TOKENS // (config.n_images * settings.num_inference_steps))
@@ -91,17 +93,19 @@ def _sampled(
 ) -> Generator[Tick, None, None]:  # fmt: skip
     """Makes the images once, and samples the activations of all hookpoints meanwhile."""
     seeds = range(config.base_seed, config.base_seed + config.n_images)
-    for start in range(0, len(seeds), config.batch_size):
-        batch = seeds[start : start + config.batch_size]
+
+    def make(batch: Sequence[int]) -> list[Image]:
         for sample in samples.values():
             sample.begin(batch)
         hooks = [TokenHook(point, sample.layout, sample, len(batch)) for point, sample in samples.items()]
-        images = generate_with_hooks(pipe, config.prompt, batch, settings, hooks)
+        return generate_with_hooks(pipe, config.prompt, batch, settings, hooks)
+
+    for batch, images in batch_size_of(pipe, settings, config.batch_size).made(seeds, make):
         for view in viewers:
             view(images)
         for point, sample in samples.items():
             sample.end(point.path)
-        yield Tick(start + len(batch), len(seeds))
+        yield Tick(batch[-1] + 1 - config.base_seed, len(seeds))
 
 
 def _rated(

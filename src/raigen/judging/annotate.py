@@ -13,7 +13,11 @@ from jaxtyping import Float
 from PIL.Image import Image
 from scipy.stats import mannwhitneyu
 
+<<<<<<< HEAD
 from raigen.config import CLIP, LONGEST_LABEL, AnnotateConfig, ModelAddress, address_of, lines_of
+=======
+from raigen.config import CLIP, WORLD, AnnotateConfig, ModelAddress, address_of, labels_of, lines_of
+>>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, Reply
@@ -205,7 +209,7 @@ def vocabulary(name: str, model: str, prompt: str) -> list[str]:
                 f"vocabulary: expected one of auto, {', '.join(BUILT_IN)}, or a text file with one phrase a line; "
                 f"there is no file {name!r}"
             )
-        phrases = lines_of(path, LONGEST_LABEL)
+        phrases = labels_of(path)
     said = set(_words(prompt))
     left = [phrase for phrase in phrases if not set(_words(phrase)) <= said]
     if len(left) < 2:

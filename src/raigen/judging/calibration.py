@@ -38,6 +38,8 @@ def read_calibration(path: Path) -> list[Known]:
             raise RaigenError(f"calibration: expected yes or no; {path} has {row} in line {line}")
         place = [row.get(name, "").strip() for name in ("label", "judge")]
         known.append(Known(bool(answers[0]), bool(answers[1]), *place))
+    if not known:
+        raise RaigenError(f"calibration: expected one image a line below the names of the columns; {path} has none")
     return known
 
 

@@ -48,8 +48,8 @@ class ClipJudge:
 
     name = NAME
 
-    def __init__(self, run: Run):
-        self._run = run
+    def __init__(self, run: Run, device: str | None = None):
+        self._run, self._device = run, device
         self._thresholds = dict[Subject, Threshold | str]()
 
     @cached_property
@@ -61,7 +61,7 @@ class ClipJudge:
     @cached_property
     def embedder(self) -> Embedder:
         """The CLIP model of discovery, loaded when it is first needed."""
-        return embedder_of(self._run)
+        return embedder_of(self._run, self._device)
 
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The verdicts of each subject's threshold. There is no progress to tell."""

@@ -73,7 +73,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     judge this run.
     """
     run.require("annotate")
-    known = read_calibration(Path(config.calibration)) if config.calibration else []
+    known = read_calibration(Path(config.calibration)) if config.calibration is not None else []
     judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
     attributes, material = as_annotated(run), material_of(run)
     pipeline = loader(run)

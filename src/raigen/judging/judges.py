@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
+<<<<<<< HEAD
 from raigen.config import CLIP, LONGEST_LABEL, AskConfig, CaptureConfig, ModelAddress, address_of, lines_of
+=======
+from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, labels_of
+>>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
 from raigen.config.fields import FILE, PYTHON
 from raigen.errors import RaigenError
 from raigen.judging.clip_judge import ClipJudge
@@ -36,15 +40,16 @@ from raigen.world.worlds import WORLDS, World, world_of
 NOT_KNOWN = "the judge does not know this attribute"
 
 
-def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
-    """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says.
+def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: str | None = None) -> Judge:
+    """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says. CLIP
+    runs on the device of the run, unless another is given.
 
     Raises RaigenError for a text that is neither.
     """
     if name in WORLDS:
         return WorldJudge(WORLDS[name])
     if name == CLIP:
-        return ClipJudge(run)
+        return ClipJudge(run, device)
     if name.startswith(PYTHON):
         return FunctionJudge(name)
     if name.startswith(FILE):
@@ -52,9 +57,11 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig) -> Judge:
     return VlmJudge(address_of(name), answers, config)
 
 
-def judges_of(names: Sequence[str], run: Run, answers: Answers, config: AskConfig) -> list[Judge]:
+def judges_of(
+    names: Sequence[str], run: Run, answers: Answers, config: AskConfig, device: str | None = None
+) -> list[Judge]:
     """The judges of `names`, each once. Raises RaigenError where one cannot judge this run."""
-    return [judge_of(name, run, answers, config) for name in judge_names(names, run.config.capture)]
+    return [judge_of(name, run, answers, config, device) for name in judge_names(names, run.config.capture)]
 
 
 def judge_names(names: Sequence[str], capture: CaptureConfig) -> list[str]:
@@ -97,7 +104,7 @@ def given_labels(file: str) -> list[str]:
     path = Path(file)
     if not path.is_file():
         raise RaigenError(f"attributes: expected a text file with one attribute a line; there is no file {file!r}")
-    given = lines_of(path, LONGEST_LABEL)
+    given = labels_of(path)
     if not given:
         raise RaigenError(f"attributes: expected one attribute a line; {path} has none")
     return given

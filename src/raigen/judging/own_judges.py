@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -109,7 +110,7 @@ class FileJudge:
             raise RaigenError(f"judge: {path} is written anew each time; save your verdicts under another name")
         self.source, self._run = Source.of(path), run
         self.name = f"{path.name}, sha256 {self.source.sha256[:8]}"
-        self._rows = read_verdicts(path, run.dir) if path.is_file() else {}
+        self._rows = read_verdicts(path, run.dir) if os.path.lexists(path) else {}
         self.asked: dict[tuple[str, str], bool] = {}
         """By file and label, whether there is a verdict."""
         self._is_known = False
@@ -162,6 +163,8 @@ def read_verdicts(path: Path, run_dir: Path | None = None) -> dict[tuple[str, st
     found: dict[tuple[str, str], tuple[float, float]] = {}
     for line, row in rows_of(path, ("label", "shows"), ("file", "seed")):
         cells = {name: plain_cell(row.get(name, "").strip()) for name in (*COLUMNS, "seed", "confidence")}
+        if not cells["file"] and not re.fullmatch("[0-9]+", cells["seed"]):
+            raise RaigenError(f"{path}, line {line}: expected the path of an image, or its seed; got {cells['seed']!r}")
         image = _place(cells["file"], run_dir) if cells["file"] else cells["seed"]
         verdict, key = _answer(cells, f"{path}, line {line}"), (image, cells["label"])
         if key in found and not np.array_equal(found[key], verdict, equal_nan=True):

@@ -155,6 +155,8 @@ def _reviewed(run: Run, path: Path) -> list[Reviewed]:
                      frozenset(one["does_not"]))
             for one in entry["reviewed"]
         ]  # fmt: skip
+        if not isinstance(entry["reviewed"], list):
+            raise TypeError("reviewed is no list")
     if version != FORMAT:
         raise RaigenError(f"{path}: expected a review of format {FORMAT}; got {version!r}")
     return found

@@ -1,6 +1,5 @@
 """Exports a run for other programs: metadata beside its images, tables as parquet, a card in Markdown."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raigen.report.html import fill
-from raigen.runs.files import csv_text, write_bytes, write_text
+from raigen.runs.files import csv_text, json_text, write_bytes, write_text
 from raigen.runs.records import (
     ON_LABEL,
     RATES,
@@ -101,7 +100,7 @@ def _lines(samples: Sequence[Sample], more: Iterator[dict[str, Any]]) -> str:
         {"file_name": Path(sample.file).name, "prompt": sample.prompt, "seed": sample.seed, **columns}
         for sample, columns in zip(samples, more, strict=True)
     ]
-    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    return "".join(json_text(entry) + "\n" for entry in entries)
 
 
 def as_parquet(path: Path) -> Path:

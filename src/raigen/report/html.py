@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from raigen.config import visible
 from raigen.report.formatting import duration, interval, percent, points, q_text, ratio_text, times
 from raigen.runs.records import difference_text, rate_text
 
@@ -25,7 +26,8 @@ FILTERS: dict[str, Callable[..., str]] = {
 def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
     """The text that a template makes of the dict `page`.
 
-    Texts are escaped for HTML. In Markdown (`.md.jinja`) the template escapes labels by the filter `plain`.
+    Texts are escaped for HTML, and the whole is `visible`. In Markdown (`.md.jinja`) the template escapes labels by the
+    filter `plain`.
     Raises jinja2.UndefinedError if the template reads something that the dict lacks.
     """
     is_markdown = template.endswith(".md.jinja")
@@ -38,7 +40,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS | {"plain": plain}
-    return environment.get_template(template).render(page, **more)
+    return visible(environment.get_template(template).render(page, **more))
 
 
 def plain(text: str) -> str:

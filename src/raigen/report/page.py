@@ -60,7 +60,7 @@ def page_of(
         **_audit(run),
         **_overview(neurons, cards, q_of),
         **_rates(attributes, given),
-        "n_scored": len(neurons.ids),
+        "n_scored": len(neurons.ids) - sum(attribute.is_family for attribute in attributes),
         "looked": run.facts.look if run.has_looked else None,
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,

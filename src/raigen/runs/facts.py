@@ -62,10 +62,11 @@ class TrainFacts:
 
 @dataclass(frozen=True)
 class DiscoverFacts:
-    """Which embedder was used, at which denoising step codes were taken, and how many neurons there are: in all, that
-    fire at all, that were scored, that are listed. `n_black` images were left out."""
+    """Which embedder and which second view were used, at which denoising step codes were taken, and how many neurons
+    there are: in all, that fire at all, that were scored, that are listed. `n_black` images were left out."""
 
     embedder: str = ""
+    second_view: str = "looks"
     scoring_step: int = 0
     n_neurons: int = 0
     n_live: int = 0

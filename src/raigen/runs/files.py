@@ -11,12 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raigen.config.text_files import HALF, LONE_JOINERS, UNSEEN, visible
 from raigen.errors import RaigenError
 
 if TYPE_CHECKING:
     import torch
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet takes for a formula
+FORMULA = tuple("=+-@\t\n\r\uff1d\uff0b\uff0d\uff20")  # how a cell begins that a spreadsheet takes for a formula
 CLUTTER = ("Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX")  # what other systems leave in folders, beside dot files
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # what a file system answers that cannot wait for the disk
@@ -64,7 +65,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with open(partial, "wb", opener=not_through_links) as file:
             file.write(data)
             file.flush()
             _wait_for_disk(file.fileno())
@@ -79,6 +80,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             ) from error
         raise RaigenError(f"{path}: expected a place to write to; {error.strerror}. Choose another folder, or allow "
                           "writing there") from error  # fmt: skip
+
+
+def not_through_links(path: str, flags: int) -> int:
+    """Opens a file for `open`, unless it is a link: in a folder from a stranger, that may lead to any file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _wait_for_disk(file: int) -> None:
@@ -102,11 +108,24 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: M
     write_bytes(path, save(plain, dict(metadata or {})))
 
 
+def json_text(entry: Any, indent: int | None = None) -> str:
+    """JSON in which letters of every script stand as they are, and what is not `visible` stands as an escape.
+
+    >>> json_text({"label": "béret\\u202e"})
+    '{"label": "béret\\\\u202e"}'
+    """
+    text = json.dumps(entry, ensure_ascii=False, indent=indent)
+    for hidden in (UNSEEN, LONE_JOINERS, HALF):
+        text = hidden.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return text
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """A table as CSV text: a line of column names, then a line for each row.
 
-    A cell that is missing or None is left empty. A text that a spreadsheet would run as a formula gets an apostrophe in
-    front, which `plain_cell` takes off again. Raises ValueError if a row has a key that is no column.
+    A cell that is missing or None is left empty, and of a text only what is `visible` stays. A text that a spreadsheet
+    would run as a formula gets an apostrophe in front, which `plain_cell` takes off again. Raises ValueError if a row
+    has a key that is no column.
 
     >>> csv_text(["label", "rate"], [{"label": "a hat", "rate": 0.5}, {"label": "night, snow"}])
     'label,rate\\na hat,0.5\\n"night, snow",\\n'
@@ -124,11 +143,18 @@ def plain_cell(text: str) -> str:
     >>> plain_cell("'=1+1"), plain_cell("'tis")
     ('=1+1', "'tis")
     """
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet might run it; also behind apostrophes, so that `plain_cell` knows which of them is ours."""
+    return text.lstrip("'").startswith(FORMULA)
 
 
 def _harmless(cell: Any) -> Any:
-    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+    if isinstance(cell, str):
+        cell = visible(cell)
+    if not isinstance(cell, str) or not _is_formula(cell):
         return cell
     try:
         float(cell)

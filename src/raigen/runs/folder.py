@@ -1,6 +1,7 @@
 """A folder of ours: its manifest, its format, its lock. A run and a study are each one."""
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from filelock import FileLock, Timeout
 
-from raigen.config import object_of
+from raigen.config import object_of, visible
 from raigen.errors import RaigenError
 from raigen.runs.files import begin_folder
 
@@ -34,6 +35,7 @@ class Folder:
 
     def __init__(self, dir: str | Path):
         self.dir = Path(dir)
+        _need_a_name_in_utf8(self.dir)
         self.manifest_path = self.dir / self.MANIFEST
         if not self.is_at(self.dir):
             raise RaigenError(f"{self.dir}: expected a {self._kind()} folder with a {self.MANIFEST}; found none. "
@@ -51,6 +53,7 @@ class Folder:
     @classmethod
     def create(cls, dir: str | Path) -> Self:
         """Opens the one in `dir`, or makes an empty one there. Raises RaigenError if other files are in the way."""
+        _need_a_name_in_utf8(Path(dir))
         begin_folder(Path(dir) / cls.MANIFEST, {"format": FORMAT, **cls.EMPTY}, f"a {cls._kind()}", cls.FLAG)
         return cls(dir)
 
@@ -65,9 +68,13 @@ class Folder:
         except RaigenError as error:
             raise RaigenError(f"{error}. {remedy}") from error
         for name, value in empty.items():
-            if not isinstance(found[name], type(value)):
-                raise RaigenError(f"{self.manifest_path}: expected a {type(value).__name__} as {name}; found "
-                                  f"{found[name]!r:.80}. {remedy}")  # fmt: skip
+            is_right = type(found[name]) is type(value)
+            if isinstance(value, dict):
+                is_right = is_right and all(isinstance(part, dict) for part in found[name].values())
+            if not is_right:
+                kind = "a dict of dicts" if isinstance(value, dict) else f"a {type(value).__name__}"
+                raise RaigenError(f"{self.manifest_path}: expected {kind} as {name}; found {found[name]!r:.80}. "
+                                  f"{remedy}")  # fmt: skip
             if name == "format" and found[name] > FORMAT:
                 raise RaigenError(f"{self.dir}: written in format {found[name]}, this raigen reads up to {FORMAT}; "
                                   "upgrade it")  # fmt: skip
@@ -78,7 +85,10 @@ class Folder:
         """Holds the folder for one writer. Raises RaigenError when another process holds it. Where nothing can be
         locked, because the file system knows no locks or is read-only, one line on stderr says so, and the work goes
         on: a finished run can always be read."""
-        held = FileLock(self.dir / ".lock", timeout=0)
+        lock = self.dir / ".lock"
+        if lock.is_symlink():  # the lock would empty the file to which it leads
+            raise RaigenError(f"{lock}: expected a file of its own; it is a link. Delete it")
+        held = FileLock(lock, timeout=0)
         try:
             with warnings.catch_warnings(record=True) as told:  # of a lock file in place of the system's lock
                 warnings.simplefilter("always")
@@ -90,7 +100,8 @@ class Folder:
         except (OSError, NotImplementedError) as error:
             why = getattr(error, "strerror", None) or "its file system has no locks"
         if why:
-            print(f"raigen: {self.dir} cannot be locked ({why}); let only one raigen write there", file=sys.stderr)
+            text = f"raigen: {self.dir} cannot be locked ({why}); let only one raigen write there"
+            print(visible(text), file=sys.stderr)
         try:
             yield
         finally:
@@ -99,3 +110,12 @@ class Folder:
     @classmethod
     def _kind(cls) -> str:
         return cls.__name__.lower()
+
+
+def _need_a_name_in_utf8(dir: Path) -> None:
+    """Raises RaigenError for a folder in which safetensors could neither write nor read."""
+    try:
+        os.path.abspath(dir).encode()
+    except UnicodeEncodeError as error:
+        raise RaigenError(f"{str(dir)!r}: expected the name of a folder in UTF-8; it has other bytes. Rename it, or "
+                          "choose another") from error  # fmt: skip

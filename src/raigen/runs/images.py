@@ -1,7 +1,6 @@
 """Writes generated images and their lists, so that a stopped run knows which images are complete."""
 
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from PIL import Image
 
 from raigen.config import parsed
 from raigen.errors import RaigenError
-from raigen.runs.files import sha256, write_bytes, write_text
+from raigen.runs.files import json_text, sha256, write_bytes, write_text
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 
@@ -24,7 +23,7 @@ def write_image(run: Run, folder: Path, index: int, prompt: str, seed: int, imag
 def write_list(path: Path, samples: Mapping[int, Sample]) -> None:
     """Writes all samples as JSON lines, by rising index."""
     # The whole list at once: 5,000 lines are 1 MB, little beside a batch, and no line can be torn or out of order.
-    lines = [json.dumps(samples[index].as_json(), ensure_ascii=False) for index in sorted(samples)]
+    lines = [json_text(samples[index].as_json()) for index in sorted(samples)]
     write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -71,8 +70,7 @@ def _readable(path: Path) -> Iterator[Sample]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a prompt may hold U+2028
         try:
-            sample = Sample(**parsed(line, str(path)))
-        except (RaigenError, TypeError):
+            sample = Sample.from_json(parsed(line, str(path)))
+        except (RaigenError, TypeError, AttributeError):
             continue
-        if isinstance(sample.index, int) and isinstance(sample.file, str):
-            yield sample
+        yield sample

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from raigen.config import visible
 from raigen.errors import RaigenError
 
 N_IMAGES = 5  # of each attribute
@@ -29,7 +30,7 @@ def html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -
     top = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in head)
     lines = ["".join(f'<td style="text-align:left">{cell}</td>' for cell in row) for row in rows]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<p>{escape(title)}</p><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return visible(f"<p>{escape(title)}</p><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def html_image(image: Image | None, title: str) -> str:

@@ -1,6 +1,8 @@
 """Reads the files of a run: each is whole and of the right shape, or an error says how to make it again."""
 
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 class RunFiles(Folder):
     """The folder of a run, as far as reading its files goes."""
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What run.json holds. Raises RaigenError when it cannot be read, or has another shape."""
+        found = super().manifest
+        if not all(isinstance(part, dict) for part in _parts(found)):
+            raise RaigenError(f"{self.manifest_path}: expected objects as dropped, machine, and config, facts and "
+                              "outputs of each stage; found other things. Fetch the folder again")  # fmt: skip
+        return found
+
     def read_text(self, path: Path, stage: str) -> str:
         """The text of a file that `stage` makes.
 
@@ -31,6 +42,15 @@ class RunFiles(Folder):
         lines = self.read_text(path, stage).split("\n")  # not splitlines: a text may hold U+2028
         with self.shaped(path, stage):
             return [dict(parsed(line, str(path), self._remedy(stage))) for line in lines if line]
+
+    def read_samples(self, path: Path, stage: str) -> list[Sample]:
+        """The images of a list, in order. Raises RaigenError as `read_lines` does, and for a list of another shape."""
+        lines = self.read_lines(path, stage)
+        with self.shaped(path, stage):
+            found = [Sample.from_json(line) for line in lines]
+            if any(after.index <= before.index for before, after in pairwise(found)):
+                raise ValueError("the indices do not rise")
+        return found
 
     def read_json(self, path: Path, stage: str) -> Any:
         """What a JSON file that `stage` makes holds. Raises RaigenError as `read_text` does."""
@@ -82,3 +102,12 @@ class RunFiles(Folder):
         """Raises RaigenError, saying what makes it, when a file of `stage` is missing."""
         if not path.is_file():
             raise RaigenError(f"{path} is missing; make it with: raigen {stage} {self.dir}")
+
+
+def _parts(manifest: Mapping[str, Any]) -> Iterator[Any]:
+    """The parts of run.json that are objects, outer ones first."""
+    dropped, records = manifest.get("dropped", {}), manifest["stages"].values()
+    yield from (manifest.get("machine", {}), dropped)
+    yield from dropped.values()
+    for record in records:
+        yield from (record.get(name) or {} for name in ("config", "facts", "outputs"))

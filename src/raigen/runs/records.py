@@ -4,6 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from raigen.config.fields import fits
+from raigen.config.text_files import in_a_line
+
+
+def checked(record: Any) -> Any:
+    """The record as it is. Raises TypeError where a field has another type than its class says.
+
+    >>> checked(Ratio(1, 0.5, None))
+    Ratio(ratio=1, low=0.5, high=None)
+    """
+    for name, kind in type(record).__annotations__.items():
+        if not fits(getattr(record, name), kind):
+            raise TypeError(f"{name} is {getattr(record, name)!r:.80}")
+    return record
+
 
 class Sample(NamedTuple):
     """One generated image: line `index` of samples.jsonl; `file` is relative to the run folder.
@@ -19,13 +34,19 @@ class Sample(NamedTuple):
     sha256: str
     steps: tuple[tuple[float, int], ...] = ()
 
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Sample":
+        """The image of one line of a list. Raises TypeError for a line of another shape."""
+        steps = tuple(tuple(step) for step in entry.get("steps", ()))
+        return checked(cls(**{**entry, "steps": steps}))
+
     @property
     def lineage(self) -> tuple[Any, ...]:
         """Where the image comes from: its seed, then its steps."""
-        return (self.seed, *(tuple(step) for step in self.steps))
+        return (self.seed, *self.steps)
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of a list. Only a relative has steps."""
+        """The line of a list. Only a relative has steps."""
         return {name: value for name, value in self._asdict().items() if name != "steps" or value}
 
 
@@ -44,7 +65,7 @@ class FamilyOf:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "FamilyOf":
         """The family of one entry of attributes.json."""
-        return cls(**{**entry, "kept": tuple(entry["kept"]), "lost": tuple(entry["lost"])})
+        return checked(cls(**{**entry, "kept": tuple(entry["kept"]), "lost": tuple(entry["lost"])}))
 
 
 @dataclass(frozen=True)
@@ -135,8 +156,8 @@ class Causal:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Causal":
         """The causal score of one entry of attributes.json."""
-        paired = {name: Difference(**entry[name]) for name in ("gain", "over_direction", "over_neuron")}
-        return cls(**{**entry, **paired})
+        paired = {name: checked(Difference(**entry[name])) for name in ("gain", "over_direction", "over_neuron")}
+        return checked(cls(**{**entry, **paired}))
 
 
 @dataclass(frozen=True)
@@ -223,24 +244,25 @@ class RareAttribute:
         shown = ""
         if self.presence and self.presence.n:
             shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
-        return f"RareAttribute({self.rank}. {self.source}: {name}, score {self.minority_score:.3f}{shown})"
+        scored = f"{in_a_line(name)}, score {self.minority_score:.3f}"
+        return f"RareAttribute({self.rank}. {self.source}: {scored}{shown})"
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "RareAttribute":
         """The attribute of one entry of attributes.json."""
         presence, suggested = entry.get("presence"), entry.get("suggested")
-        return cls(**{
+        return checked(cls(**{
             **entry,
             "top_images": tuple(entry["top_images"]),
             "keywords": tuple(entry.get("keywords", ())),
-            "presence": Presence(**presence) if presence else None,
-            "other_presences": tuple(Presence(**other) for other in entry.get("other_presences", ())),
-            "corrected": tuple(Presence(**other) for other in entry.get("corrected", ())),
-            "suggested": Presence(**suggested) if suggested else None,
-            "ratio": Ratio(**entry["ratio"]) if entry.get("ratio") else None,
+            "presence": checked(Presence(**presence)) if presence else None,
+            "other_presences": tuple(checked(Presence(**other)) for other in entry.get("other_presences", ())),
+            "corrected": tuple(checked(Presence(**other)) for other in entry.get("corrected", ())),
+            "suggested": checked(Presence(**suggested)) if suggested else None,
+            "ratio": checked(Ratio(**entry["ratio"])) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
             "family": FamilyOf.from_json(entry["family"]) if entry.get("family") else None,
-        })  # fmt: skip
+        }))  # fmt: skip
 
 
 def rate_text(presence: Presence | Mapping[str, Any], form: str = "{rate:.1f}% [{low:.1f}%, {high:.1f}%]") -> str:

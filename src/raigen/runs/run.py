@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, shaped
+from raigen.config import STAGE_CONFIGS, STAGES, AuditConfig, identity, in_a_line, shaped
 from raigen.errors import RaigenError
 from raigen.runs.facts import Facts
 from raigen.runs.files import sha256, write_text
@@ -125,10 +125,7 @@ class Run(RunFiles):
 
     def samples(self, path: Path | None = None, stage: str = "capture") -> list[Sample]:
         """The images of samples.jsonl (or of another list of the same form, of another `stage`), in order."""
-        path = path or self.samples_path
-        lines = self.read_lines(path, stage)
-        with self.shaped(path, stage):
-            return [Sample(**line) for line in lines]
+        return self.read_samples(path or self.samples_path, stage)
 
     def __repr__(self) -> str:
         if not self.is_at(self.dir):
@@ -138,8 +135,8 @@ class Run(RunFiles):
         capture = self.config_of("capture")
         done = [stage for stage in STAGES if self.has_finished(stage)]
         listed = f", {len(self.attributes)} attributes listed" if "discover" in done else ""
-        return (f"Run({str(self.dir)!r}): “{capture.prompt}” with {capture.model}, {capture.n_images:,} images; "
-                f"finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
+        return (f"Run({str(self.dir)!r}): “{in_a_line(capture.prompt)}” with {in_a_line(capture.model)}, "
+                f"{capture.n_images:,} images; finished: {', '.join(done) or 'no stage'}{listed}")  # fmt: skip
 
     def _repr_html_(self) -> str:
         if not self.has_finished("discover"):
@@ -194,6 +191,8 @@ class Run(RunFiles):
 
     def facts_of(self, stage: str) -> dict[str, Any]:
         """What one stage noted, as JSON. Raises RaigenError when it has not finished."""
+        if stage == "look" and self.predates_look:
+            return {"why_not": "this run was named before raigen looked around odd images"}
         self.require(stage)
         return self.manifest["stages"][stage]["facts"]
 
@@ -233,7 +232,8 @@ class Run(RunFiles):
         sources = record["facts"].get("sources", {})
         if any(Path(file).is_file() and sha256(Path(file).read_bytes()) != was for file, was in sources.items()):
             return False
-        return all(self._is_whole(file, size) for file, size in record["outputs"].items())
+        paths = {self.dir / file: size for file, size in record["outputs"].items()}
+        return all(path.is_file() and size in (None, path.stat().st_size) for path, size in paths.items())
 
     @property
     def sample_of(self) -> dict[str, Sample]:
@@ -277,8 +277,8 @@ class Run(RunFiles):
         """The embeddings of the audited images, then those of their relatives."""
         import numpy as np
 
-        found = [self.read_array(self.look_path, "embeddings", "look")] if self.has_looked else []
-        return np.concatenate([self.embeddings(), *found])
+        found = self.read_array(self.look_path, "embeddings", "look") if self.has_looked else None
+        return self.embeddings() if found is None else np.concatenate([self.embeddings(), found])
 
     def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
         """Where each listed attribute shows in its top images, 0 or more."""
@@ -355,17 +355,19 @@ class Run(RunFiles):
         """Drops `stage` and all that follow: records, outputs, and the lists that a stopped one would resume from. The
         settings of later stages are kept, for the next time that they run without others.
 
-        Fresh images and images of suggested prompts depend on the capture alone. They stay until it is dropped: other
-        judges see the same images, and answers about them are used again.
+        Fresh images, relatives and images of suggested prompts depend on the capture alone. They stay until it is
+        dropped: other judges see the same images, and answers about them are used again.
         """
         manifest = self.manifest
         if keep_settings:
             _keep_settings(manifest, STAGES[STAGES.index(stage) :])
+        kept = {self.fresh_dir, self.asked_root_dir, self.look_dir}
         for name in STAGES[STAGES.index(stage) :]:
             record = manifest["stages"].pop(name, None)
-            for file in (record or {}).get("outputs", {}):
-                path = self.dir / file
-                is_fresh = path == self.fresh_samples_path or {self.fresh_dir, self.asked_root_dir} & {*path.parents}
+            for path in map(self.dir.joinpath, (record or {}).get("outputs", {})):
+                if not path.parent.resolve().is_relative_to(self.dir.resolve()):
+                    continue  # not ours, whatever run.json says
+                is_fresh = path == self.fresh_samples_path or {*path.parents} & kept
                 if stage == "capture" or not is_fresh:
                     path.unlink(missing_ok=True)
         folders = []
@@ -380,10 +382,6 @@ class Run(RunFiles):
             if folder.is_dir():
                 shutil.rmtree(folder)
         self._write_manifest(manifest)
-
-    def _is_whole(self, file: str, size: int | None) -> bool:
-        path = self.dir / file
-        return path.is_file() and (size is None or path.stat().st_size == size)
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_text(self.manifest_path, json.dumps(manifest, indent=1))

@@ -1,7 +1,5 @@
 """Owns a study folder: which runs belong to it, and every path beside them."""
 
-import csv
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,12 +7,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raigen.config import object_of, shaped
+from raigen.config import object_of, rows_of, shaped
 from raigen.errors import RaigenError
-from raigen.runs.files import write_text
+from raigen.runs.files import json_text, write_text
 from raigen.runs.folder import FORMAT, Folder
 from raigen.runs.notebook import frame, html_table
-from raigen.runs.records import RareAttribute, rarest, rate_text
+from raigen.runs.records import RareAttribute, checked, rarest, rate_text
 from raigen.runs.run import Run
 from raigen.runs.study_records import COLUMNS, rows
 
@@ -58,7 +56,7 @@ class Study(Folder):
     def entries(self) -> list[Entry]:
         """The runs that belong to the study, in the order in which they were requested."""
         with shaped(self.manifest_path, "runs with a prompt, a model and a folder"):
-            return [Entry(**entry) for entry in self.manifest["runs"]]
+            return [checked(Entry(**entry)) for entry in self.manifest["runs"]]
 
     def dir_of(self, entry: Entry) -> Path:
         """The folder of a run."""
@@ -101,7 +99,7 @@ class Study(Folder):
 
     def adopt(self, runs: Sequence[Run]) -> None:
         """Makes `runs` the runs of the study; they stay where they are. Raises RaigenError when two of them have the
-        same prompt and model."""
+        same prompt and model, and when the study has other runs."""
         found: dict[tuple[str, str], Entry] = {}
         for run in runs:
             capture = run.config.capture
@@ -112,6 +110,9 @@ class Study(Folder):
                     f"runs: expected one for each prompt and model; {entry.folder} and {folder} are both of "
                     f"“{capture.prompt}” with {capture.model}"
                 )
+        if self.manifest["options"] or set(self.entries) - set(found.values()):
+            raise RaigenError(f"{self.dir}: expected a new folder, or the comparison of these runs; it is a study of "
+                              "other runs. Choose another --study")  # fmt: skip
         self._write(found.values(), {})
 
     def __repr__(self) -> str:
@@ -146,18 +147,19 @@ class Study(Folder):
         if no autoencoder is shared. The columns are `raigen.auditing.cross_prompt_rates.COLUMNS`."""
         if not self.rates_path.is_file():
             return []
-        with self.rates_path.open(encoding="utf-8", newline="") as file:
-            return [row | {"rate": float(row["rate"])} for row in csv.DictReader(file)]
+        with shaped(self.rates_path, "what raigen audit --shared-sae writes"):
+            rows = rows_of(self.rates_path, ("model", "prompt", "neuron", "under", "rate"))
+            return [row | {"rate": float(row["rate"])} for _, row in rows]
 
     def comparison(self) -> dict[str, Any]:
         """What comparison.json holds. Raises RaigenError before the study was compared."""
         if not self.comparison_path.is_file():
             raise RaigenError(f"{self.comparison_path} is missing; make it with: raigen compare {self.dir}")
-        return object_of(self.comparison_path)
+        return object_of(self.comparison_path, "attributes", "cells", "changes")
 
     def _write(self, entries: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
         manifest = {"format": FORMAT, "options": options, "runs": [entry._asdict() for entry in entries]}
-        write_text(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False))
+        write_text(self.manifest_path, json_text(manifest, indent=1))
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

@@ -31,12 +31,17 @@ def train(run: Run, config: TrainConfig, stream: ImageStream | None = None) -> G
     return _train_on_store(run, config) if stream is None else train_on_stream(run, config, stream)
 
 
-def _train_on_store(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
-    """A training on the bundled model takes about a minute, so one that was interrupted starts over."""
+def check_store_options(config: TrainConfig) -> None:
+    """Raises RaigenError for settings with which an autoencoder cannot be trained on a store."""
     for name in ("steps_per_image", "tokens_per_step"):
         if getattr(config, name) is not None:
             raise RaigenError(f"{name}: expected none with a store, which trains on all of its tokens; got "
                               f"{getattr(config, name)}. Capture without --store")  # fmt: skip
+
+
+def _train_on_store(run: Run, config: TrainConfig) -> Generator[Tick, None, Outcome]:
+    """A training on the bundled model takes about a minute, so one that was interrupted starts over."""
+    check_store_options(config)
     store = ActivationStore(run.activations_dir)
     trainings = SeedTrainings(run, config, store.d_in, store.n_images)
     size = config.batch_of(store.n_images * store.n_steps * store.n_tokens * config.epochs)

@@ -1,5 +1,6 @@
 """Finds the folder of a model; knows which models generate images of a planted world."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -30,8 +31,8 @@ def model_path(model: str) -> str:
             raise RaigenError(f"{folder}: expected the weights of the bundled model {model}; they are missing. "
                               f"Train them with: python -m {TRAINED_BY[model]}")  # fmt: skip
         return str(folder)
-    if Path(model).expanduser().is_dir():
-        return str(Path(model).expanduser())
+    if os.path.isdir(_expanded(model)):  # False for a name that is too long
+        return str(_expanded(model))
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model):
         known = " or ".join(map(repr, FOLDERS))
         raise RaigenError(f"model: expected {known}, a folder with a diffusers pipeline, or a Hub id such as "
@@ -47,7 +48,14 @@ def world_name(model: str) -> str | None:
     >>> world_name("portraits-transformer"), world_name("emblems"), world_name("stabilityai/sdxl-turbo")
     ('portraits', 'emblems', None)
     """
-    folder = BUNDLE / FOLDERS[model] if model in FOLDERS else Path(model).expanduser()
+    folder = BUNDLE / FOLDERS[model] if model in FOLDERS else _expanded(model)
     path = folder / OWN_SETTINGS
-    name = object_of(path).get("world") if path.is_file() else None
+    name = object_of(path).get("world") if os.path.isfile(path) else None
     return name if name in WORLDS else None
+
+
+def _expanded(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(model)

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 from raigen.config import AskConfig, ModelAddress
 from raigen.errors import RaigenError
 from raigen.judging.vlm.questions import objects, without_thought
-from raigen.runs.files import sha256
+from raigen.runs.files import not_through_links, sha256
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class Answers:
         with self._lock:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "ab+", buffering=0) as file, _alone(file):
+                with open(self.path, "ab+", buffering=0, opener=not_through_links) as file, _alone(file):
                     _append(file, json.dumps(entry).encode() + b"\n")
             except OSError as error:
                 raise RaigenError(

@@ -96,6 +96,8 @@ class Script:
             self._entries = [(entry["question"], entry.get("image", ""), entry["answer"]) for entry in entries]
             if not all(isinstance(part, str) for entry in self._entries for part in entry[:2]):
                 raise TypeError("question and image are texts")
+            if not text.strip():  # an empty list is a script that answers nothing
+                raise ValueError("it has none")
 
     def ask(self, images: Sequence[Image.Image], question: Question, gate: Gate | None = None) -> Reply:
         """The answer of the first entry that fits. Raises NoReplyError when none fits."""

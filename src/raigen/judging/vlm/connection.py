@@ -78,7 +78,7 @@ class Connection:
             connection.request("POST", self._start + path, body, {**self._headers, **headers})
             response = connection.getresponse()
             data = response.read(LONGEST + 1)
-        except (OSError, HTTPException, UnicodeError) as error:
+        except (OSError, HTTPException, ValueError) as error:  # a negative size of a chunk, say
             connection.close()
             if late.is_set() or isinstance(error, TimeoutError):
                 raise SlowError(f"no whole answer within {self._timeout:g} s") from error

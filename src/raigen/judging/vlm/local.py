@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from raigen.config import ModelAddress
+from raigen.config import ModelAddress, in_a_line
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Gate, NoReplyError, Reply, whole
-from raigen.judging.vlm.questions import Question, Token, in_a_line, yes_share
+from raigen.judging.vlm.questions import Question, Token, yes_share
 from raigen.runs.pixels import sized
 
 N_ALTERNATIVES = 5

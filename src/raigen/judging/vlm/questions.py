@@ -6,10 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from raigen.config import in_a_line
+
 SHARE = 0.8  # of the top images must show an attribute (RAIGen, arXiv 2602.06806)
 NOTHING = {"", "none", "null", "n/a", "no attribute", "no identified attribute"}
 MAX_AXES = 10  # axes for a prompt that a language model may propose; each class is judged in every image
 LONGEST_LABEL = 80  # characters; a longer label is a sentence, not an attribute
+LONGEST_PROMPT = 1000  # characters of a suggested prompt
+MOST_IMAGES = 1000  # that a sheet may show
 LONGEST_ANSWER = 20_000  # characters after the thought, from the end; 1,500 tokens have fewer than 10,000
 COLORS = {"red": (220, 30, 30), "blue": (30, 60, 220)}  # plain images that a model is shown before its first use
 OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>", re.IGNORECASE)
@@ -17,8 +21,6 @@ END_OF_THOUGHT = re.compile(r"</(think|thinking|thought|reasoning)>", re.IGNOREC
 VERDICTS: dict[str, Literal["yes", "no", "unsure"]] = {
     "yes": "yes", "true": "yes", "no": "no", "false": "no", "unsure": "unsure",
 }  # fmt: skip
-# What a terminal takes for a command, and what turns the direction of a line.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Question(NamedTuple):
@@ -169,13 +171,16 @@ def read_annotation(text: str) -> Annotation | None:
         if (
             all(isinstance(entry.get(name), str) for name in ("evidence", "attribute", "suggested_prompt"))
             and all(type(entry.get(name)) is int for name in ("n_showing", "n_control"))  # a bool is an int, too
+            and all(0 <= entry[name] <= MOST_IMAGES for name in ("n_showing", "n_control"))
             and isinstance(words, list)
             and all(isinstance(word, str) for word in words)
         ):
             attribute = in_a_line(entry["attribute"])
             attribute = "" if attribute.lower().strip(".") in NOTHING else attribute
             counts, prompt = (entry["n_showing"], entry["n_control"]), in_a_line(entry["suggested_prompt"])
+            prompt = prompt if len(prompt) <= LONGEST_PROMPT else ""
             evidence, keywords = in_a_line(entry["evidence"]), tuple(in_a_line(word) for word in words[:3])
+            keywords = tuple(word for word in keywords if len(word) <= LONGEST_LABEL)
             return Annotation(evidence, *counts, attribute, prompt, keywords)
     return None
 
@@ -237,15 +242,6 @@ def without_thought(text: str) -> str:
     """
     said = END_OF_THOUGHT.split(text)[-1]
     return "" if OPEN_THOUGHT.search(said) else said
-
-
-def in_a_line(text: str) -> str:
-    """A text from a model or a server in one line, without characters that steer a terminal or turn the line around.
-
-    >>> in_a_line("a \\x1b[31mred\\n hat")
-    'a [31mred hat'
-    """
-    return " ".join(UNSEEN.sub("", " ".join(text.split())).split())
 
 
 def objects(text: str) -> Iterator[dict[str, Any]]:

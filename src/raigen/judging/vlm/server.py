@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
-from raigen.config import OPENAI_URL, ModelAddress
+from raigen.config import OPENAI_URL, ModelAddress, in_a_line
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import CutError, Gate, NoReplyError, RefusedError, Reply, count_of, whole
 from raigen.judging.vlm.connection import BrokenError, Connection, ProxyRefusedError, Response, SlowError
-from raigen.judging.vlm.questions import Question, Token, in_a_line, objects, yes_share
+from raigen.judging.vlm.questions import Question, Token, objects, yes_share
 from raigen.runs.pixels import PIXEL_ART, sized
 
 log = logging.getLogger(__name__)

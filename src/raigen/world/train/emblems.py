@@ -45,17 +45,18 @@ ABOUT = (
     "A StableDiffusionPipeline (`pipeline/`) and a CLIPModel (`clip/`) for the world `emblems`: people of three sets "
     "of emoji, at planted rates. Made by `python -m raigen.world.train.emblems` from the weights of `portraits`. The "
     "large weights of the U-Net are stored at eight bits (float8 e4m3). The judge matches images with the art and has "
-    "no weights.\n\n**The denoiser is trained too little** (3,750 steps of 32 images). Faces are soft, and between two "
-    "skins or two genders it often paints a mixture, so skins and genders show where they are not planted: do not take "
-    "their rates from the table. Dark skin shows half as often as planted, and close-ups hardly at all; a third of the "
-    "images of a singer cannot be read. Outside skin and gender, values planted at .3-.5, 1, 2 and 5 % show in .76, "
-    ".56, 1.8 and 3.5 % on average (200 images per prompt). The autoencoder was trained with astronauts where the world "
-    "has detectives now.\n\n"
+    "no weights."
 )
 ORIGIN = (
     "The art is Noto Emoji (Apache-2.0), Twemoji (CC BY 4.0, Twitter and other contributors) and Fluent Emoji (MIT, "
     "Microsoft), as the npm packages @iconify-json/noto 1.2.9, twemoji 1.2.5 and fluent-emoji-flat 1.2.6 hold it; see "
-    "`LICENSES.md` in `raigen/world/emblems`. The weights are raigen's: Apache-2.0."
+    "`LICENSES.md` in `raigen/world/emblems`. The weights are raigen's: Apache-2.0.\n\n"
+    "**The denoiser is trained too little** (3,750 steps of 32 images). Faces are soft, and between two skins or two "
+    "genders it often paints a mixture, so skins and genders show where they are not planted: do not take their rates "
+    "from the table. Dark skin shows half as often as planted, and close-ups hardly at all; a third of the images of a "
+    "singer cannot be read. Outside skin and gender, values planted at .3-.5, 1, 2 and 5 % show in .76, .56, 1.8 and "
+    "3.5 % on average (200 images per prompt). The autoencoder was trained with astronauts where the world has "
+    "detectives now."
 )
 BARE_SHARE = 0.6  # of a batch: few steps are made, and the rates of the bare prompts matter most
 WATCHED_EVERY, N_WATCHED = 1000, 32  # steps, and images per prompt
