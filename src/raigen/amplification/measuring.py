@@ -50,15 +50,9 @@ class Evaluator:
     def __init__(self, run: Run, config: AmplifyConfig):
         self.run, self.config = run, config
         self.capture = run.config.capture
-<<<<<<< HEAD
-        self.judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config)
-        self.world = world_shown(self.capture)
-        self._embedder = embedder_of(run)
-=======
         self.judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config, config.device)
-        self.in_world = is_in_world(self.capture)
+        self.world = world_shown(self.capture)
         self._embedder = embedder_of(run, config.device)
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
         self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
 

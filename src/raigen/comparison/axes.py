@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-<<<<<<< HEAD
-from raigen.config import KINDS, PORTRAITS, CompareConfig, address_of, parsed, text_of
-=======
-from raigen.config import KINDS, WORLD, CompareConfig, address_of, in_a_line, parsed, text_of
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+from raigen.config import KINDS, PORTRAITS, CompareConfig, address_of, in_a_line, parsed, text_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all

@@ -54,12 +54,8 @@ __all__ = [
     "PORTRAITS",
     "STAGES",
     "STAGE_CONFIGS",
-<<<<<<< HEAD
-    "WORLDS",
-=======
     "UNSEEN",
-    "WORLD",
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+    "WORLDS",
     "AmplifyConfig",
     "AnnotateConfig",
     "AskConfig",

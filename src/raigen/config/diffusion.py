@@ -115,13 +115,8 @@ class SearchConfig(HookpointsConfig):
     batch_size: int | Literal["auto"] = AUTO
     """With --search: images generated at once, at least 1; `auto` as in an audit."""
     embedder: str | None = None
-<<<<<<< HEAD
-    """With --search: a folder or Hub id of a CLIP model; None is the bundled one for bundled models,
-    else `openai/clip-vit-large-patch14`."""
-=======
     """With --search: a folder or Hub id of a CLIP, SigLIP or DINO model; None is the bundled CLIP for
-    `portraits`, else `openai/clip-vit-large-patch14`."""
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+    bundled models, else `openai/clip-vit-large-patch14`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,17 +41,12 @@ class DiscoverConfig:
     """A neuron is listed only if it fires in at least this many images, 1 or more (published: 1). Fewer than 10 do not
     fill a row of top images, and claims about them cannot be tested."""
     embedder: str | None = None
-<<<<<<< HEAD
-    """Model that embeds images and texts: a folder or Hub id of a CLIP model. None is the bundled one for bundled
-    models, else `openai/clip-vit-large-patch14`."""
-=======
     """Model that embeds images and texts: a folder or Hub id of a CLIP or SigLIP model; or of a DINO model (v2 or v3),
-    which knows no texts, so that names and rates must come from others. None is the bundled CLIP for `portraits`, else
-    `openai/clip-vit-large-patch14`."""
+    which knows no texts, so that names and rates must come from others. None is the bundled CLIP for bundled models,
+    else `openai/clip-vit-large-patch14`."""
     second_view: str = "looks"
     """By what else images are compared: `looks` (colors at 16 x 16 pixels), or a folder or Hub id of a second embedder,
     such as a DINO model for photographs. The published score has no second view."""
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -45,15 +45,9 @@ def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
 class Embedder:
     """A CLIP, SigLIP or DINO model, with its image processor and its tokenizer. DINO (v2 and v3) knows no texts.
 
-<<<<<<< HEAD
     `name` is `portraits` or `emblems` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so
     embeddings do not depend on which other image libraries are installed. `offline` looks for it in the local cache
-    only. Raises RaigenError when the model is missing, cannot be read or is no CLIP model.
-=======
-    `name` is `portraits` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so embeddings do not
-    depend on which other image libraries are installed. `offline` looks for it in the local cache only. Raises
-    RaigenError when the model is missing, cannot be read or is of another kind.
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+    only. Raises RaigenError when the model is missing, cannot be read or is of another kind.
 
         embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T
@@ -160,11 +154,7 @@ def embedder_of(run: Run, device: str | None = None) -> Embedder:
 
 
 def embedder_path(name: str) -> str:
-<<<<<<< HEAD
-    """Where the CLIP model is: the bundled folder for `portraits` or `emblems`, or else a folder or an id on the Hub.
-=======
-    """Where the model is: the bundled folder for `portraits`, or else a folder or an id on the Hub.
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+    """Where the model is: the bundled folder for `portraits` or `emblems`, or else a folder or an id on the Hub.
 
     Raises RaigenError when the bundled folder is missing.
     """

@@ -13,11 +13,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from scipy.stats import mannwhitneyu
 
-<<<<<<< HEAD
-from raigen.config import CLIP, LONGEST_LABEL, AnnotateConfig, ModelAddress, address_of, lines_of
-=======
-from raigen.config import CLIP, WORLD, AnnotateConfig, ModelAddress, address_of, labels_of, lines_of
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+from raigen.config import CLIP, AnnotateConfig, ModelAddress, address_of, labels_of, lines_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, Reply

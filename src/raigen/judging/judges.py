@@ -8,11 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-<<<<<<< HEAD
-from raigen.config import CLIP, LONGEST_LABEL, AskConfig, CaptureConfig, ModelAddress, address_of, lines_of
-=======
-from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, labels_of
->>>>>>> 1157446858a36ccc8c74023193ac669709d0da8f
+from raigen.config import CLIP, AskConfig, CaptureConfig, ModelAddress, address_of, labels_of
 from raigen.config.fields import FILE, PYTHON
 from raigen.errors import RaigenError
 from raigen.judging.clip_judge import ClipJudge
