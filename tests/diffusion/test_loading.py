@@ -37,7 +37,7 @@ def test_a_missing_model_is_said(tmp_path, monkeypatch):
         load_pipeline("someone/nothing")
     with pytest.raises(RaigenError, match=r"has no model_index\.json"):
         load_pipeline(str(tmp_path))
-    monkeypatch.setattr("raigen.world.models.files", lambda package: tmp_path)
+    monkeypatch.setattr("raigen.world.models.BUNDLE", tmp_path)
     with pytest.raises(RaigenError, match=r"Train them with: python -m raigen.world.train"):
         model_path("portraits")
 

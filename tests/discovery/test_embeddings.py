@@ -98,7 +98,7 @@ def test_a_model_that_is_no_clip_is_refused(tmp_path, sd_folder, clip_folder, mo
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(RaigenError, match="cut cannot be loaded"):
         Embedder(str(tmp_path / "cut"), "cpu")
-    monkeypatch.setattr("raigen.discovery.embeddings.files", lambda package: tmp_path)
+    monkeypatch.setattr("raigen.discovery.embeddings.BUNDLE", tmp_path)
     with pytest.raises(RaigenError, match=r"Train them with: python -m raigen.world.train"):
         Embedder("portraits", "cpu")
 
