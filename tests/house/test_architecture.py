@@ -18,7 +18,8 @@ ROOMS = ["errors", "config", "world", "runs", "stats", "sae", "diffusion", "disc
          "amplification", "auditing", "comparison", "cli", "world.train"]  # fmt: skip
 # The functions that take a run, or several, through a stage. Each has the name of its module.
 DOORS = {"diffusion": ("capture",), "sae": ("train",), "discovery": ("discover", "look"),
-         "judging": ("annotate", "evaluate"), "report": ("report",), "amplification": ("amplify",), "auditing": ("audit", "sweep"),
+         "judging": ("annotate", "evaluate"), "report": ("report",), "amplification": ("amplify",),
+         "auditing": ("audit", "sweep"),
          "comparison": ("compare",), "cli": ("main",)}  # fmt: skip
 MAY_OPEN_DOORS = ("auditing", "cli", "__init__", "__main__")
 LONGEST_FUNCTION, LONGEST_FILE = 40, 400  # lines, those of a function below its docstring
