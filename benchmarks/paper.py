@@ -41,8 +41,7 @@ from raigen.runs.activations import ActivationStore
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
-from raigen.world.attributes import PROMPTS
-from raigen.world.models import makes_portraits
+from raigen.world.worlds import world_of
 
 TableNumber = Literal["1", "6", "7", "8", "10", "11", "12"]
 N_LISTED, N_CLUSTERS, LEAST_IMAGES = 10, 50, 50
@@ -157,7 +156,8 @@ def main(options: Options) -> None:
 
 def prompts_for(options: Options) -> Sequence[str]:
     """The prompts of the table."""
-    return options.prompts or (PROMPTS if makes_portraits(options.model) else prompts_of("professions"))
+    world = world_of(options.model)
+    return options.prompts or (world.prompts if world else prompts_of("professions"))
 
 
 def config_of(options: Options, prompt: str, variant: Variant, d_in: int | None = None) -> AuditConfig:

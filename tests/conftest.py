@@ -26,9 +26,9 @@ ROOMS = (
     "cli",
 )
 SOURCE = Path(__file__).parents[1] / "src" / "raigen"
-OTHERS = [path for room in ("runs", "world") for path in (SOURCE / room).glob("*.py")]
+OTHERS = [path for room in ("runs", "world", "world/emblems") for path in (SOURCE / room).glob("*.py")]
 WITH_AXES = [path for path in OTHERS if "jaxtyping" in path.read_text(encoding="utf-8")]
-HOOKED = [*ROOMS, *(f"{path.parent.name}.{path.stem}" for path in WITH_AXES)]
+HOOKED = [*ROOMS, *(".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in WITH_AXES)]
 install_import_hook([f"raigen.{name}" for name in HOOKED], "tests.support.typecheck.checked")
 
 import numpy as np  # noqa: E402

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from benchmarks.common.world import WORLD, World
+from benchmarks.common.world import WORLD
 from raigen.auditing.audit import run_stage
 from raigen.config import CaptureConfig, SAEConfig, TrainConfig
 from raigen.discovery.embeddings import Embedder
@@ -23,6 +23,7 @@ from raigen.sae.model import MatryoshkaSAE
 from raigen.sae.reservoir import Reservoir
 from raigen.sae.scaling import InputScaling
 from raigen.sae.stream import drawn, reservoir_capacity
+from raigen.world.worlds import World
 
 CALIBRATION_TOKENS = 8192
 SEEDS_APART = 100_000  # between generation seeds; audits begin at 0, fresh images at a billion

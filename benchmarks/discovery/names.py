@@ -110,7 +110,7 @@ def main(options: Options) -> None:
 class Recalled:
     """The world's judge and CLIP's embedder, from what they said of all images of a case before."""
 
-    name = WorldJudge.name
+    name = WorldJudge(WORLD).name
 
     def __init__(self, case: Audit, embedder: Embedder):
         self._case, self.texts, self.cut_texts = case, embedder.texts, embedder.cut_texts

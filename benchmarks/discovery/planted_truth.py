@@ -4,7 +4,7 @@ import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, product
 from multiprocessing import get_context
@@ -17,11 +17,13 @@ from benchmarks.common.cells import capture, cell_of, default_codes
 from benchmarks.common.figures import recall_figure
 from benchmarks.common.intervals import Summary, without_nan
 from benchmarks.common.measures import Truth, measure
-from benchmarks.common.results import HELD_OUT, RESULTS, as_csv, read_rows, summary, table
+from benchmarks.common.results import RESULTS, as_csv, read_rows, summary, table
 from benchmarks.common.world import WORLD
 from raigen.config import TrainConfig
+from raigen.errors import RaigenError
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
+from raigen.world.worlds import WORLDS, World, world_of
 
 DRAWN = (
     "told the truth", "coherent", "coherent, to 10 %", "published", "published, ten images", "random order",
@@ -34,15 +36,15 @@ class Options:
     """The discovery benchmark."""
 
     model: str = WORLD.pipeline
-    """A model of the world. Give any other than the first its own `work` and `name`."""
+    """A model of a planted world. Give any other than the first its own `work` and `name`."""
     work: Path = Path("bench-work")
     """Folder for images, activations and codes; what is there is used."""
     results: Path = RESULTS
     """Where the tables and figures go."""
     name: str = "discovery"
     """Name of the files in `results`."""
-    prompts: tuple[str, ...] = field(default=WORLD.prompts)
-    """Prompts of the world."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the model's world; all of them by default."""
     n_images: int = 1000
     """Images per prompt and generation seed."""
     generation_seeds: int = 5
@@ -56,12 +58,21 @@ class Options:
 
 def main(options: Options) -> None:
     """Fills the table cell by cell, then writes it, its summary and the figure."""
+    options = replace(options, prompts=options.prompts or world_shown_by(options.model).prompts)
     cells = list(product(range(options.generation_seeds), options.prompts))
     threads = max(1, (os.cpu_count() or 1) // options.workers)
     with ProcessPoolExecutor(options.workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         found = list(pool.map(partial(rows_of, options), cells))
     for title, result in write_results(options, list(chain.from_iterable(found))).items():
         print(f"\n{title}\n{table(result)}")
+
+
+def world_shown_by(model: str) -> World:
+    """The planted world of a model. Raises RaigenError for a model of none."""
+    world = world_of(model)
+    if world is None:
+        raise RaigenError(f"model: expected one of a planted world ({', '.join(WORLDS)}); got {model!r}")
+    return world
 
 
 def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
@@ -71,15 +82,15 @@ def rows_of(options: Options, cell: tuple[int, str]) -> list[dict]:
         path = options.work / prompt.split()[-1] / f"g{seed}" / f"rows-{sae_seed}.csv"
         if not path.exists():
             run = capture(options.work, prompt, seed, options.n_images, model=options.model)
-            write_text(path, as_csv(measured(run, prompt, seed, sae_seed)))
+            write_text(path, as_csv(measured(run, prompt, seed, sae_seed, world_shown_by(options.model))))
         rows += read_rows(path)
     print(f"{prompt}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
     return rows
 
 
-def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
+def measured(run: Run, prompt: str, seed: int, sae_seed: int, world: World = WORLD) -> list[dict]:
     """One row for each arm and measure."""
-    cell = cell_of(run, prompt, seed)
+    cell = cell_of(run, prompt, seed, world)
     codes = default_codes(run, cell, sae_seed)
     truth = Truth(cell.shows, cell.controls)
     place = {"prompt": prompt, "generation_seed": seed, "sae_seed": sae_seed}
@@ -92,7 +103,8 @@ def measured(run: Run, prompt: str, seed: int, sae_seed: int) -> list[dict]:
 
 def write_results(options: Options, rows: list[dict]) -> dict[str, Summary]:
     """Writes all rows as CSV, the summaries as JSON, and the figure; returns the summaries by title."""
-    held_out = [prompt for prompt in options.prompts if prompt in HELD_OUT]
+    world = world_shown_by(options.model)
+    held_out = [prompt for prompt in options.prompts if prompt not in world.chosen_on]
     summaries = {
         f"{name}, intervals over {over}": summary(rows, prompts, over)
         for name, prompts in (("all prompts", options.prompts), ("held-out prompts", held_out))

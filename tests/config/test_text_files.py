@@ -16,7 +16,7 @@ from raigen.judging.judges import given_labels
 from raigen.judging.vlm.ask import Script
 from raigen.runs.run import Run
 from raigen.sae.interchange import _settings
-from raigen.world.models import makes_portraits
+from raigen.world.models import world_name
 
 READERS = {
     "prompts.txt": ("# a café\r\na photo of a café owner\r\n", lambda path: prompts_of(str(path))),
@@ -31,7 +31,7 @@ READERS = {
     ),
     "raigen.json": (
         '{"world": "portraits", "num_inference_steps": 3, "note": "é"}',
-        lambda path: (_read_defaults(path), makes_portraits(str(path.parent))),
+        lambda path: (_read_defaults(path), world_name(str(path.parent))),
     ),
     "config.json": ('{"k": 4, "note": "é"}', _settings),
     "run.json": ('{"format": 1, "stages": {}, "note": "é"}', lambda path: Run(path.parent).manifest),

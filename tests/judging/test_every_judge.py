@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from raigen.comparison.verdicts import Pool, PooledClipJudge
-from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, EvaluateConfig, address_of
+from raigen.config import CLIP, PORTRAITS, AskConfig, CaptureConfig, EvaluateConfig, address_of
 from raigen.discovery import embeddings
 from raigen.discovery.embeddings import Embedder
 from raigen.judging import evaluate as evaluation
@@ -31,7 +31,7 @@ from raigen.runs.study_records import Finding
 from tests.support.run_folder import SHOWN, make_run, portrait, save
 from tests.support.vlm_server import serving
 
-NAMES = [WORLD, CLIP, "vision-language model", "pooled CLIP"]
+NAMES = [PORTRAITS, CLIP, "vision-language model", "pooled CLIP"]
 TURBAN = "wearing a turban"
 BLACK = 1  # the index of the black image
 
@@ -66,7 +66,7 @@ def judges(run, tmp_path):
     answers, config = Answers(tmp_path / "answers.jsonl"), AskConfig()
     with serving() as server:
         yield {
-            WORLD: judge_of(WORLD, run, answers, config),
+            PORTRAITS: judge_of(PORTRAITS, run, answers, config),
             CLIP: judge_of(CLIP, run, answers, config),
             "vision-language model": judge_of(server.model, run, answers, config),
             "pooled CLIP": PooledClipJudge(Pool([run], {TURBAN: [finding]}, ()), finding.prompt),
@@ -160,5 +160,5 @@ def test_a_judge_of_ones_own_evaluates_a_run(run, monkeypatch):
 
 def test_names_become_judges_each_once():
     world, other = CaptureConfig("a photo of a doctor"), CaptureConfig("a dog")
-    assert judge_names(["auto", WORLD, CLIP], world) == [WORLD, CLIP] and judge_names(["auto"], other) == [CLIP]
+    assert judge_names(["auto", PORTRAITS, CLIP], world) == [PORTRAITS, CLIP] and judge_names(["auto"], other) == [CLIP]
     assert address_of(judge_names(["scripted:x"], other)[0]).name == "script x"

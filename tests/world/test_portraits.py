@@ -23,13 +23,14 @@ from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.loading import load_pipeline
 from raigen.world.attributes import PROMPTS
 from raigen.world.judge import judge
-from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER, makes_portraits
+from raigen.world.models import BUNDLED, EMBLEMS, FOLDERS, TRANSFORMER, world_name
 from raigen.world.train import quality, transformer
 from raigen.world.train.__main__ import ABOUT
+from raigen.world.worlds import world_of
 from tests.support.forked import succeeds, without_raigen
 
 BUNDLE = Path(str(files("raigen.world"))) / "bundle"
-CARDS = {BUNDLED: BUNDLE, TRANSFORMER: BUNDLE / FOLDERS[TRANSFORMER]}
+CARDS = {BUNDLED: BUNDLE, TRANSFORMER: BUNDLE / FOLDERS[TRANSFORMER], EMBLEMS: BUNDLE / "emblems"}
 DOCTOR = PROMPTS[0]
 
 
@@ -53,10 +54,11 @@ def test_diffusers_and_transformers_load_it_with_nothing_of_ours():
 
 def test_it_is_small_and_holds_no_pickle():
     sizes = {path: path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()}
-    second = sum(size for path, size in sizes.items() if BUNDLE / "transformer" in path.parents)
-    assert 5e6 < second <= 15e6 and sum(sizes.values()) - second <= 20e6
+    second, third = (sum(size for path, size in sizes.items() if BUNDLE / folder in path.parents)
+                     for folder in ("transformer", "emblems"))  # fmt: skip
+    assert 5e6 < second <= 15e6 and 5e6 < third <= 10e6 and sum(sizes.values()) - second - third <= 20e6
     configs = [json.loads(path.read_text()) for path in sizes if path.name == "config.json"]
-    assert len(configs) == 7 and not any(config.get("_name_or_path") for config in configs)  # of who made them
+    assert len(configs) == 11 and not any(config.get("_name_or_path") for config in configs)  # of who made them
     assert not [path for path in sizes if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
 
 
@@ -105,8 +107,11 @@ def test_the_cards_tell_the_truth_about_the_images(portraits, model):
     card = json.loads((CARDS[model] / "quality.json").read_text())
     settings = defaults(pipe, model)
     assert card["settings"] == settings._asdict()
-    [images] = generate_images(pipe, DOCTOR, range(30), settings, 30)
-    said, measured = card["prompts"][DOCTOR], quality.seen(DOCTOR, images)
+    world = world_of(model)
+    assert world is not None
+    prompt = world.prompts[0]
+    [images] = generate_images(pipe, prompt, range(30), settings, 30)
+    said, measured = card["prompts"][prompt], quality.seen(prompt, images, world)
     assert measured["readable"] == pytest.approx(said["readable"], abs=0.2)
     for name, rate in said["seen"].items():
         assert measured["seen"][name] == pytest.approx(rate, abs=0.3), name
@@ -122,7 +127,7 @@ def test_the_cards_are_what_their_figures_make(model, about, tmp_path, monkeypat
 
 def test_the_second_model_is_a_transformer_whose_prompts_are_left_as_they_are(monkeypatch):
     pipe = load_pipeline(TRANSFORMER, "cpu")
-    assert type(pipe).__name__ == "PixArtAlphaPipeline" and makes_portraits(TRANSFORMER)
+    assert type(pipe).__name__ == "PixArtAlphaPipeline" and world_name(TRANSFORMER) == BUNDLED
     seen, ready = [], pipe._text_preprocessing
     monkeypatch.setattr(
         pipe, "_text_preprocessing", lambda text, clean_caption: (seen.append(clean_caption), ready(text))[1]

@@ -22,7 +22,7 @@ from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome
 from raigen.world.attributes import BY_NAME, PROFESSIONS, PROMPTS, VALUES
-from raigen.world.models import makes_portraits, model_path
+from raigen.world.models import model_path, world_name
 from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
 from raigen.world.train import quality, transformer, unet, vae, variant
 from raigen.world.train.clip import ranking_loss
@@ -268,7 +268,7 @@ def test_the_transformer_learns_and_is_a_pipeline(tmp_path, monkeypatch, planted
     assert not json.loads((tmp_path / "model" / "vae" / "config.json").read_text())["_name_or_path"]
     pipe = load_pipeline(str(tmp_path / "model"), "cpu")
     settings = defaults(pipe, str(tmp_path / "model"))
-    assert settings[:4] == (10, 1.0, 64, 64) and makes_portraits(str(tmp_path / "model"))
+    assert settings[:4] == (10, 1.0, 64, 64) and world_name(str(tmp_path / "model")) == "portraits"
     made = generate(pipe, PROMPTS[0], [1, 2], settings._replace(num_inference_steps=2), find_hookpoint(pipe))
     assert made.grid == (8, 8) and made.activations.shape == (2, 2, 64, 32) and made.images[0].size == (64, 64)
 

@@ -116,7 +116,7 @@ def subjects_of(experiment: Experiment, attribute: RareAttribute) -> list[Subjec
     """What the judges look for: the attribute, and then, to measure the drift, all other named ones. In the planted
     world its own judge measures the drift."""
     others = [a for a in experiment.run.attributes if a.label and a.rank != attribute.rank]
-    found = [attribute] if experiment.evaluator.in_world else [attribute, *others]
+    found = [attribute] if experiment.evaluator.world else [attribute, *others]
     return [Subject.of(a) for a in found]
 
 

@@ -14,9 +14,9 @@ from raigen.judging.judges import (
     Subject,
     Verdicts,
     WorldReading,
-    is_in_world,
     judges_of,
     read_world,
+    world_shown,
 )
 from raigen.judging.rates import presence_of
 from raigen.judging.vlm.answers import Answers, Budget
@@ -51,7 +51,7 @@ class Evaluator:
         self.run, self.config = run, config
         self.capture = run.config.capture
         self.judges = judges_of(config.judge, run, Answers(run.answers_path, Budget(config)), config, config.device)
-        self.in_world = is_in_world(self.capture)
+        self.world = world_shown(self.capture)
         self._embedder = embedder_of(run, config.device)
         self._embeddings: dict[str, np.ndarray] = {}  # by the hash of the image
         self._prompt = self._embedder.texts([self.capture.prompt])
@@ -65,7 +65,7 @@ class Evaluator:
             self._embeddings[samples[place].sha256] = row
         verdicts = [judge.verdicts(images, subjects, tell) for judge in self.judges]
         embeddings = np.stack([self._embeddings[sample.sha256] for sample in samples])
-        reading = read_world(images) if self.in_world else None
+        reading = read_world(images, self.world) if self.world else None
         return Observed(samples, embeddings, verdicts, reading)
 
     def sees(self, samples: Sequence[Sample], attribute: RareAttribute, tell: Tell) -> Float[np.ndarray, " image"]:
@@ -103,7 +103,7 @@ class Evaluator:
         }
 
     def _others(self, seen: Observed, subjects: Sequence[Subject]) -> dict[str, Float[np.ndarray, " image"]]:
-        """Whether each image shows each attribute except the sought one: all values of the planted world, or else all
+        """Whether each image shows each attribute except the sought one: all values of a planted world, or else all
         named attributes."""
         if seen.reading is None:
             pairs = zip(subjects[1:], seen.verdicts[0][1:], strict=True)
@@ -112,7 +112,7 @@ class Evaluator:
         return {phrase: verdicts.shows for phrase, verdicts in known if phrase != subjects[0].label}
 
     def _readability(self, seen: Observed) -> dict[str, Any]:
-        """The share of images of the planted world that can be read, and the share of readable ones that show the
+        """The share of images of a planted world that can be read, and the share of readable ones that show the
         profession of the prompt."""
         if seen.reading is None:
             return {"readable": None, "right_profession": None}

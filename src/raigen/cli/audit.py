@@ -71,7 +71,7 @@ class Audit(AllStages):
     prompt: Annotated[Positional[tuple[str, ...]], NAMES_ITS_DEFAULT] = ()
     """The prompt to audit, not empty. Several make a study."""
     model: Annotated[UseAppendAction[tuple[str, ...]], NAMES_ITS_DEFAULT] = ()
-    """`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline.
+    """`portraits`, `portraits-transformer` or `emblems` (bundled), or a folder or Hub id of a diffusers pipeline.
     Several, one flag each, make a study. (default: portraits)"""
     prompts: str | None = None
     """More prompts: `professions`, `scenes`, or a text file with one prompt a line. They make a study."""
@@ -149,7 +149,7 @@ class Hookpoints(Command):
     """Lists the layers of a model that can be captured, or ranks them by what is found there."""
 
     model: Positional[str]
-    """`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline."""
+    """`portraits`, `portraits-transformer` or `emblems` (bundled), or a folder or Hub id of a diffusers pipeline."""
     search: bool = False
     """Generate images, train two small autoencoders on each layer, and rank the layers by what these find."""
     hookpoints: Annotated[SearchConfig, flags(SearchConfig)]

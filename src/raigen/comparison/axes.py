@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from raigen.config import KINDS, WORLD, CompareConfig, address_of, in_a_line, parsed, text_of
+from raigen.config import KINDS, PORTRAITS, CompareConfig, address_of, in_a_line, parsed, text_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers
 from raigen.judging.vlm.ask import Job, ask_all
@@ -52,9 +52,9 @@ def read_axes(source: str, approach: str) -> list[Axis]:
     Raises RaigenError when there is no such file, or it holds something else.
     """
     shipped = Path(str(files("raigen.world"))) / f"{approach}_set.toml"
-    path = shipped if source == WORLD else Path(source)
+    path = shipped if source == PORTRAITS else Path(source)
     if not path.is_file():
-        raise RaigenError(f"{approach}_set: expected {WORLD} or a file of axes (TOML or JSON); there is no file "
+        raise RaigenError(f"{approach}_set: expected {PORTRAITS} or a file of axes (TOML or JSON); there is no file "
                           f"{source!r}")  # fmt: skip
     text = text_of(path)
     try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raigen.comparison.verdicts import place_of
-from raigen.config import WORLD, CompareConfig
+from raigen.config import WORLDS, CompareConfig
 from raigen.config.fields import FILE
 from raigen.errors import RaigenError
 from raigen.judging.judges import judge_names, need_world_prompt
@@ -65,14 +65,15 @@ def _models(found: Sequence[str], baseline: str | None) -> tuple[str, ...]:
 
 
 def _judge(runs: Sequence[Run], config: CompareConfig) -> str:
-    """The one judge of all runs. `portraits`, if it is named, also judges models that were made of the bundled one."""
+    """The one judge of all runs. The judge of a planted world, if it is named, also judges models that were made of a
+    bundled one."""
     judge, why = config.judge, "rates of two judges are not mixed. Add --judge JUDGE: it judges all images anew"
     if judge is None:
         judge = _same(runs, "judge", lambda run: judge_names(run.config.evaluate.judge, run.config.capture)[0], why)
         _same(runs, "judge", lambda run: run.facts.evaluate.judge if run.facts.evaluate.sources else judge, why)
-    elif judge == WORLD:
+    elif judge in WORLDS:
         for run in runs:
-            need_world_prompt(run.config.capture)
+            need_world_prompt(judge, run.config.capture)
     if judge.startswith(FILE):
         need_paths(judge, [run.dir for run in runs])
     return judge

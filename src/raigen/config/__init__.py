@@ -13,7 +13,17 @@ from raigen.config.diffusion import (
     SearchConfig,
 )
 from raigen.config.discovery import DiscoverConfig, LookConfig, Pruning
-from raigen.config.fields import CLIP, KINDS, OPENAI_URL, WORLD, ModelAddress, address_of, identity
+from raigen.config.fields import (
+    CLIP,
+    EMBLEMS,
+    KINDS,
+    OPENAI_URL,
+    PORTRAITS,
+    WORLDS,
+    ModelAddress,
+    address_of,
+    identity,
+)
 from raigen.config.judging import AnnotateConfig, AskConfig, EvaluateConfig
 from raigen.config.sae import SAEConfig, TrainConfig
 from raigen.config.text_files import (
@@ -35,15 +45,17 @@ __all__ = [
     "CONTROLLED",
     "CONTROLS",
     "DTYPES",
+    "EMBLEMS",
     "KINDS",
     "METHODS",
     "MIN_IMAGES",
     "OFFLOADS",
     "OPENAI_URL",
+    "PORTRAITS",
     "STAGES",
     "STAGE_CONFIGS",
     "UNSEEN",
-    "WORLD",
+    "WORLDS",
     "AmplifyConfig",
     "AnnotateConfig",
     "AskConfig",

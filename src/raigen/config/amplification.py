@@ -58,9 +58,9 @@ class AmplifyConfig(AskConfig):
     control_seed: Annotated[int, Ge(0)] = 0
     """Seed of the random directions and the random neurons of the controls, 0 or more."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more of `portraits`, `clip`, vision-language models (`openai:MODEL` and so on),
-    `python:PACKAGE.MODULE:FUNCTION` and `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else
-    `clip`."""
+    """One or more of `portraits`, `emblems`, `clip`, vision-language models (`openai:MODEL` and so on),
+    `python:PACKAGE.MODULE:FUNCTION` and `file:VERDICTS.csv`. `auto` is the planted world of a bundled
+    model, else `clip`."""
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals, in (0, 1)."""
     batch_size: Annotated[int | Literal["auto"], Ge(1)] = detail(AUTO)

@@ -14,8 +14,9 @@ class CompareConfig(AskConfig):
     """How runs are compared: who judges, on how many images, and which labels are one attribute."""
 
     judge: str | None = None
-    """One judge for all runs: `portraits`, `clip`, a vision-language model, `python:PACKAGE.MODULE:FUNCTION` or
-    `file:VERDICTS.csv`. None is the first judge of the runs, which must be the same in all of them."""
+    """One judge for all runs: `portraits`, `emblems`, `clip`, a vision-language model,
+    `python:PACKAGE.MODULE:FUNCTION` or `file:VERDICTS.csv`. None is the first judge of the runs, which must be the same
+    in all of them."""
     n_fresh_images: Annotated[int | None, Ge(2)] = None
     """Fresh images of each run to judge, at least 2; missing ones are made. None is the number that each run was
     evaluated on, which must be the same in all of them."""

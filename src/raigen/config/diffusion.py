@@ -46,7 +46,7 @@ class CaptureConfig(LoadConfig):
     prompt: str
     """The prompt to audit; not empty."""
     model: str = "portraits"
-    """`portraits` or `portraits-transformer` (bundled), or a folder or Hub id of a diffusers pipeline."""
+    """`portraits`, `portraits-transformer` or `emblems` (bundled), or a folder or Hub id of a diffusers pipeline."""
     n_images: int = 1000
     """Images to generate, at least 50. With n images, an attribute needs a rate of about 16 / n to show ten times."""
     base_seed: Annotated[int, Ge(0)] = 0
@@ -116,7 +116,7 @@ class SearchConfig(HookpointsConfig):
     """With --search: images generated at once, at least 1; `auto` as in an audit."""
     embedder: str | None = None
     """With --search: a folder or Hub id of a CLIP, SigLIP or DINO model; None is the bundled CLIP for
-    `portraits`, else `openai/clip-vit-large-patch14`."""
+    bundled models, else `openai/clip-vit-large-patch14`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,8 +42,8 @@ class DiscoverConfig:
     fill a row of top images, and claims about them cannot be tested."""
     embedder: str | None = None
     """Model that embeds images and texts: a folder or Hub id of a CLIP or SigLIP model; or of a DINO model (v2 or v3),
-    which knows no texts, so that names and rates must come from others. None is the bundled CLIP for `portraits`, else
-    `openai/clip-vit-large-patch14`."""
+    which knows no texts, so that names and rates must come from others. None is the bundled CLIP for bundled models,
+    else `openai/clip-vit-large-patch14`."""
     second_view: str = "looks"
     """By what else images are compared: `looks` (colors at 16 x 16 pixels), or a folder or Hub id of a second embedder,
     such as a DINO model for photographs. The published score has no second view."""

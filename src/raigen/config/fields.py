@@ -14,8 +14,9 @@ from raigen.errors import RaigenError
 
 AUTO = "auto"  # of a batch size: found out while images are made
 CLIP = "clip"  # the judge and the annotator that needs no vision-language model
-WORLD = "portraits"  # the planted world; its model, judge, embedder, vocabulary and axes have this name, too
-JUDGES = (WORLD, CLIP)  # the judges that have a name; all others are addresses
+PORTRAITS, EMBLEMS = "portraits", "emblems"  # the planted worlds; model, judge, embedder and vocabulary have this name
+WORLDS = (PORTRAITS, EMBLEMS)
+JUDGES = (*WORLDS, CLIP)  # the judges that have a name; all others are addresses
 PYTHON, FILE = "python:", "file:"  # how the address of a judge begins that the user wrote
 OWN_JUDGES = (PYTHON + "PACKAGE.MODULE:FUNCTION", FILE + "VERDICTS.csv")
 KINDS = ("openai", "transformers", "scripted")

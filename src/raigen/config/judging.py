@@ -41,8 +41,8 @@ class AnnotateConfig(AskConfig):
     """`clip`, or a vision-language model: `openai:MODEL`, `openai:MODEL@URL`, `transformers:FOLDER_OR_ID`,
     `scripted:FILE`."""
     vocabulary: str = "auto"
-    """Phrases that the annotator `clip` chooses from: `auto`, `portraits`, `general`, or a text file with one phrase a
-    line. `auto` is `portraits` for the bundled model, else `general`."""
+    """Phrases that the annotator `clip` chooses from: `auto`, `portraits`, `emblems`, `general`, or a text file with
+    one phrase a line. `auto` is the planted world of a bundled model, else `general`."""
     min_auroc: Annotated[float, Interval(ge=0.5, le=1)] = 0.8
     """Least AUROC, in [0.5, 1], with which a phrase must separate the neuron's top images from all others to become its
     name. Only for the annotator `clip`."""
@@ -62,9 +62,9 @@ class EvaluateConfig(AskConfig):
     """Images of the suggested prompt of each named attribute, 0 or more. They show how often the model draws the
     attribute when the prompt names it."""
     judge: tuple[str, ...] = ("auto",)
-    """One or more of `portraits`, `clip`, vision-language models (see annotator), `python:PACKAGE.MODULE:FUNCTION` and
-    `file:VERDICTS.csv`. `auto` is `portraits` for the bundled model, else `clip`. The first one's rate is the presence;
-    the rates of the others are shown beside it."""
+    """One or more of `portraits`, `emblems`, `clip`, vision-language models (see annotator),
+    `python:PACKAGE.MODULE:FUNCTION` and `file:VERDICTS.csv`. `auto` is the planted world of a bundled model, else
+    `clip`. The first one's rate is the presence; the rates of the others are shown beside it."""
     attributes: str | None = None
     """A text file with one attribute per line, to be judged along with the discovered ones."""
     calibration: str | None = None

@@ -1,8 +1,6 @@
 """Turns images and texts into vectors: embeddings, and thumbnails."""
 
 from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from transformers.utils import logging
 from raigen.diffusion.loading import no_advice, resolve_device
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
-from raigen.world.models import WORLD, makes_portraits
+from raigen.world.models import BUNDLE, CLIPS, TRAINED_BY, world_name
 
 THUMBNAIL_SIDE = 16  # pixels along each side
 WITH_TEXTS = ("clip", "siglip", "siglip2")
@@ -27,12 +25,12 @@ PUBLISHED = "openai/clip-vit-large-patch14"  # with which RAIGen (arXiv 2602.068
 
 
 def default_embedder(model: str) -> str:
-    """The embedder for the images of `model`: the bundled CLIP for the planted world, or else the published one.
+    """The embedder for the images of `model`: the bundled CLIP of its planted world, or else the published one.
 
     >>> default_embedder("stabilityai/sdxl-turbo")
     'openai/clip-vit-large-patch14'
     """
-    return WORLD if makes_portraits(model) else PUBLISHED
+    return world_name(model) or PUBLISHED
 
 
 def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
@@ -47,9 +45,9 @@ def thumbnails(images: Sequence[Image]) -> Float32[np.ndarray, "image 768"]:
 class Embedder:
     """A CLIP, SigLIP or DINO model, with its image processor and its tokenizer. DINO (v2 and v3) knows no texts.
 
-    `name` is `portraits` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so embeddings do not
-    depend on which other image libraries are installed. `offline` looks for it in the local cache only. Raises
-    RaigenError when the model is missing, cannot be read or is of another kind.
+    `name` is `portraits` or `emblems` (bundled), a folder, or an id on the Hub. Pillow prepares the images, so
+    embeddings do not depend on which other image libraries are installed. `offline` looks for it in the local cache
+    only. Raises RaigenError when the model is missing, cannot be read or is of another kind.
 
         embedder = Embedder("portraits", "cpu")
         embedder.images(images) @ embedder.texts(["wearing glasses"]).T
@@ -156,16 +154,16 @@ def embedder_of(run: Run, device: str | None = None) -> Embedder:
 
 
 def embedder_path(name: str) -> str:
-    """Where the model is: the bundled folder for `portraits`, or else a folder or an id on the Hub.
+    """Where the model is: the bundled folder for `portraits` or `emblems`, or else a folder or an id on the Hub.
 
     Raises RaigenError when the bundled folder is missing.
     """
-    if name != WORLD:
+    if name not in CLIPS:
         return name
-    folder = Path(str(files("raigen.world"))) / "bundle" / "clip"
+    folder = BUNDLE / CLIPS[name]
     if not (folder / "config.json").is_file():
         raise RaigenError(f"{folder}: expected the weights of the bundled CLIP; they are missing. "
-                          "Train them with: python -m raigen.world.train")  # fmt: skip
+                          f"Train them with: python -m {TRAINED_BY[name]}")  # fmt: skip
     return str(folder)
 
 

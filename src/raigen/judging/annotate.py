@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from scipy.stats import mannwhitneyu
 
-from raigen.config import CLIP, WORLD, AnnotateConfig, ModelAddress, address_of, labels_of, lines_of
+from raigen.config import CLIP, AnnotateConfig, ModelAddress, address_of, labels_of, lines_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Answers, Budget, Reply
@@ -25,10 +25,10 @@ from raigen.runs.files import write_text
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
-from raigen.world.attributes import VALUES
-from raigen.world.models import makes_portraits
+from raigen.world.models import world_name
+from raigen.world.worlds import WORLDS
 
-BUILT_IN = (WORLD, "general")
+BUILT_IN = (*WORLDS, "general")
 N_KEYWORDS = 3
 
 
@@ -190,12 +190,12 @@ def answered(
 def vocabulary(name: str, model: str, prompt: str) -> list[str]:
     """The phrases to choose from, without those that the prompt says already.
 
-    `auto` takes the phrases of the planted world for its models, else the general list. Raises RaigenError when a file
+    `auto` takes the phrases of a planted world for its models, else the general list. Raises RaigenError when a file
     is missing, or fewer than two phrases are left.
     """
-    name = (WORLD if makes_portraits(model) else "general") if name == "auto" else name
-    if name == WORLD:
-        phrases = [value.phrase for value in VALUES]
+    name = (world_name(model) or "general") if name == "auto" else name
+    if name in WORLDS:
+        phrases = [value.phrase for value in WORLDS[name].values]
     elif name == "general":
         phrases = lines_of(Path(str(files("raigen.judging"))) / "vocabulary" / "general.txt")
     else:

@@ -15,7 +15,7 @@ from raigen.discovery.codes import fires
 from raigen.judging.annotate import as_annotated
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
-from raigen.judging.judges import VlmJudge, asking, given_labels, is_in_world, judges_of, truth_of_run
+from raigen.judging.judges import VlmJudge, asking, given_labels, judges_of, truth_of_run, world_shown
 from raigen.judging.label_check import Checked, check_labels
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
 from raigen.judging.own_judges import FileJudge, sources_of
@@ -209,8 +209,8 @@ def _write(
     run.write_attributes(measured)
     outputs = [run.fresh_samples_path, run.judgements_path, run.presence_path, run.label_scores_path]
     outputs += [run.dir / sample.file for sample in chain(inputs.fresh, *inputs.suggested.values())]
-    if is_in_world(run.config.capture):
-        write_text(run.truth_path, json.dumps(truth_of_run(run), indent=1))
+    if world := world_shown(run.config.capture):
+        write_text(run.truth_path, json.dumps(truth_of_run(run, world), indent=1))
         outputs.append(run.truth_path)
     return outputs
 

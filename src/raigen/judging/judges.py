@@ -1,4 +1,4 @@
-"""Says of each image whether it shows an attribute: the planted world's judge, CLIP, a vision-language model."""
+"""Says of each image whether it shows an attribute: a planted world's judge, CLIP, a vision-language model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from raigen.config import CLIP, WORLD, AskConfig, CaptureConfig, ModelAddress, address_of, labels_of
+from raigen.config import CLIP, AskConfig, CaptureConfig, ModelAddress, address_of, labels_of
 from raigen.config.fields import FILE, PYTHON
 from raigen.errors import RaigenError
 from raigen.judging.clip_judge import ClipJudge
@@ -30,10 +30,8 @@ from raigen.judging.vlm.ask import plan as plan_of
 from raigen.judging.vlm.questions import presence_question, read_presence
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell, Tick
-from raigen.world.attributes import PROMPTS, VALUES
-from raigen.world.judge import judge as judge_portraits
-from raigen.world.models import makes_portraits
 from raigen.world.truth import truth_of
+from raigen.world.worlds import WORLDS, World, world_of
 
 NOT_KNOWN = "the judge does not know this attribute"
 
@@ -44,8 +42,8 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: s
 
     Raises RaigenError for a text that is neither.
     """
-    if name == WORLD:
-        return WorldJudge()
+    if name in WORLDS:
+        return WorldJudge(WORLDS[name])
     if name == CLIP:
         return ClipJudge(run, device)
     if name.startswith(PYTHON):
@@ -63,31 +61,33 @@ def judges_of(
 
 
 def judge_names(names: Sequence[str], capture: CaptureConfig) -> list[str]:
-    """The names of judges, each once; `auto` becomes the world's judge for images of the planted world, else CLIP.
+    """The names of judges, each once; `auto` becomes the world's judge for images of a planted world, else CLIP.
 
     Raises RaigenError where one cannot judge images of this capture.
     """
-    in_world = is_in_world(capture)
-    found = [(WORLD if in_world else CLIP) if name == "auto" else name for name in names]
-    if WORLD in found and not in_world:
-        raise _not_in_world(capture)
+    world = world_shown(capture)
+    found = [(world.name if world else CLIP) if name == "auto" else name for name in names]
+    for name in found:
+        if name in WORLDS and WORLDS[name] is not world:
+            raise _not_in_world(name, capture)
     return list(dict.fromkeys(found))
 
 
-def is_in_world(capture: CaptureConfig) -> bool:
-    """Whether the images are of the planted world, whose own judge can read them."""
-    return makes_portraits(capture.model) and capture.prompt in PROMPTS
+def world_shown(capture: CaptureConfig) -> World | None:
+    """The planted world of the images, whose own judge can read them; None for images of no world."""
+    world = world_of(capture.model)
+    return world if world and capture.prompt in world.prompts else None
 
 
-def need_world_prompt(capture: CaptureConfig) -> None:
-    """Raises RaigenError unless the prompt is one of the planted world's, whatever the model is."""
-    if capture.prompt not in PROMPTS:
-        raise _not_in_world(capture)
+def need_world_prompt(name: str, capture: CaptureConfig) -> None:
+    """Raises RaigenError unless the prompt is one of this planted world's, whatever the model is."""
+    if capture.prompt not in WORLDS[name].prompts:
+        raise _not_in_world(name, capture)
 
 
-def _not_in_world(capture: CaptureConfig) -> RaigenError:
+def _not_in_world(name: str, capture: CaptureConfig) -> RaigenError:
     return RaigenError(
-        f"judge: expected clip or a vision-language model; {WORLD!r} can judge only images of the planted world "
+        f"judge: expected clip or a vision-language model; {name!r} can judge only images of the planted world "
         f"and its prompts, this run is {capture.model!r} with {capture.prompt!r}"
     )
 
@@ -107,7 +107,7 @@ def given_labels(file: str) -> list[str]:
 
 
 class WorldReading(NamedTuple):
-    """What images of the planted world show: the `verdicts` on every phrase of the world, which images are `readable`,
+    """What images of a planted world show: the `verdicts` on every phrase of the world, which images are `readable`,
     and the prompt of the world that each of them fits best."""
 
     verdicts: dict[str, Verdicts]
@@ -115,41 +115,43 @@ class WorldReading(NamedTuple):
     prompts: Shaped[np.ndarray, " image"]
 
 
-def read_world(images: Images) -> WorldReading:
+def read_world(images: Images, world: World) -> WorldReading:
     """Everything that the world's judge reads off images. Those that cannot be read are unscored.
 
     Raises RaigenError when there is no image.
     """
-    judgment = judge_portraits(images)
+    judgment = world.judge(images)
     why = dict.fromkeys(np.flatnonzero(~judgment.readable).tolist(), "the image cannot be read")
     shows = np.where(judgment.readable[:, None], judgment.shows, np.nan)
     columns = zip(shows.T, judgment.confidence.T.astype(float), strict=True)
-    verdicts = without_black(images, [Verdicts(WorldJudge.name, *column, why) for column in columns])
-    phrases = [value.phrase for value in VALUES]
+    verdicts = without_black(images, [Verdicts(WorldJudge(world).name, *column, why) for column in columns])
+    phrases = [value.phrase for value in world.values]
     return WorldReading(
-        dict(zip(phrases, verdicts, strict=True)), judgment.readable, np.array(PROMPTS)[judgment.profession]
+        dict(zip(phrases, verdicts, strict=True)), judgment.readable, np.array(world.prompts)[judgment.profession]
     )
 
 
 class WorldJudge:
-    """The judge of the planted world. It knows labels that are phrases of the world; all others are unscored."""
+    """The judge of a planted world. It knows labels that are phrases of the world; all others are unscored."""
 
-    name = "portraits judge"
+    def __init__(self, world: World):
+        self._world = world
+        self.name = f"{world.name} judge"
 
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The likeliest choice of each field. There is no progress to tell."""
-        known = read_world(images).verdicts
+        known = read_world(images, self._world).verdicts
         unknown = without_black(images, [unscored(self.name, len(images), NOT_KNOWN)])[0]
         return [known.get(subject.label, unknown) for subject in subjects]
 
 
-def truth_of_run(run: Run) -> dict[str, Any]:
-    """What truth.json holds: which listed neurons of a run of the planted world were right."""
+def truth_of_run(run: Run, world: World) -> dict[str, Any]:
+    """What truth.json holds: which listed neurons of a run of a planted world were right."""
     index_of = run.index_of
     top = [[index_of[file] for file in attribute.top_images] for attribute in run.attributes]
-    judgment = judge_portraits(StoredImages(run, run.all_samples()))
+    judgment = world.judge(StoredImages(run, run.all_samples()))
     neurons, n_audited = [attribute.neuron for attribute in run.attributes], len(run.samples())
-    return truth_of(judgment, top, neurons, run.config.capture.prompt, n_audited)
+    return truth_of(judgment, top, neurons, run.config.capture.prompt, n_audited, world)
 
 
 class VlmJudge:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from raigen.config import STAGES, ReportConfig
+from raigen.config import PORTRAITS, STAGES, ReportConfig
 from raigen.discovery.listing import next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import read_given
@@ -22,7 +22,7 @@ from raigen.runs import pixels
 from raigen.runs.records import RareAttribute, rarest
 from raigen.runs.run import Run
 from raigen.stats import LEVEL, p_below, p_rarer, q_values, rate_interval
-from raigen.world.attributes import BY_NAME
+from raigen.world.worlds import WORLDS
 
 # With few marks, for narrow screens.
 FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
@@ -227,13 +227,14 @@ def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | No
         return None
     truth = run.read_json(run.truth_path, "evaluate")
     with run.shaped(run.truth_path, "evaluate"):
+        world = WORLDS[truth.get("world", PORTRAITS)]  # older files do not name it
         if [entry["neuron"] for entry in truth["attributes"]] != [attribute.neuron for attribute in attributes]:
             raise RaigenError(
                 f"{run.truth_path}: expected the neurons of {run.attributes_path.name}, in their order; got others. "
                 f"Make it again with: raigen evaluate {run.dir} --redo evaluate"
             )
         for entry, attribute in zip(truth["attributes"], attributes, strict=True):
-            entry["right"] = entry["hit"] and attribute.label == BY_NAME[entry["value"]].phrase
+            entry["right"] = entry["hit"] and attribute.label == world.phrase(entry["value"])
         return truth | {"n_right": sum(entry["right"] for entry in truth["attributes"])}
 
 

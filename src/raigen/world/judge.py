@@ -1,6 +1,6 @@
 """The judge of the planted world: recognizes every attribute of a portrait."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raigen.errors import RaigenError
-from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, VALUES
+from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, VALUES, Value
 from raigen.world.pen import SIZE
 
 BATCH = 128  # images
@@ -94,17 +94,20 @@ def judge(images: Sequence[Image.Image]) -> Judgment:
     return read(logits)
 
 
-def read(logits: dict[str, Tensor]) -> Judgment:
-    """Turns the logits of `JudgeNet` into verdicts: the likeliest choice of each field."""
+def read(
+    logits: dict[str, Tensor], values: Sequence[Value] = VALUES, choices: Mapping[str, Sequence[str]] = CHOICES
+) -> Judgment:
+    """Turns logits, of each field in `choices`, of the profession and of readability, into verdicts: the likeliest
+    choice of each field."""
     readable = (logits["readable"] > 0).numpy()
-    shows = np.zeros((len(readable), len(VALUES)), bool)
-    confidence = np.zeros((len(readable), len(VALUES)), np.float32)
-    for field in FIELDS:
+    shows = np.zeros((len(readable), len(values)), bool)
+    confidence = np.zeros((len(readable), len(values)), np.float32)
+    for field in choices:
         probabilities = logits[field].softmax(-1).numpy()
         chosen = probabilities.argmax(-1)
-        for index, value in enumerate(VALUES):
+        for index, value in enumerate(values):
             if value.field == field:
-                choice = CHOICES[field].index(value.name)
+                choice = choices[field].index(value.name)
                 shows[:, index] = (chosen == choice) & readable
                 p = probabilities[:, choice]
                 confidence[:, index] = np.where(chosen == choice, p, 1 - p)

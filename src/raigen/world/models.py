@@ -1,15 +1,19 @@
-"""Finds the folder of a model; knows which models generate images of the planted world."""
+"""Finds the folder of a model; knows which models generate images of a planted world."""
 
 import os
 import re
 from importlib.resources import files
 from pathlib import Path
 
-from raigen.config import WORLD, object_of
+from raigen.config import EMBLEMS, PORTRAITS, WORLDS, object_of
 from raigen.errors import RaigenError
 
-BUNDLED, TRANSFORMER = WORLD, "portraits-transformer"
-FOLDERS = {BUNDLED: "pipeline", TRANSFORMER: "transformer"}  # of the bundled models
+BUNDLED, TRANSFORMER = PORTRAITS, "portraits-transformer"
+BUNDLE = Path(str(files("raigen.world"))) / "bundle"
+FOLDERS = {BUNDLED: "pipeline", TRANSFORMER: "transformer", EMBLEMS: "emblems/pipeline"}  # of the bundled models
+CLIPS = {PORTRAITS: "clip", EMBLEMS: "emblems/clip"}  # the folders of the bundled embedders
+TRAINED_BY = {BUNDLED: "raigen.world.train", TRANSFORMER: "raigen.world.train.transformer",
+              EMBLEMS: "raigen.world.train.emblems"}  # fmt: skip
 OWN_SETTINGS = "raigen.json"  # in the folder of a pipeline
 
 
@@ -22,11 +26,10 @@ def model_path(model: str) -> str:
     'stabilityai/sdxl-turbo'
     """
     if model in FOLDERS:
-        folder = Path(str(files("raigen.world"))) / "bundle" / FOLDERS[model]
+        folder = BUNDLE / FOLDERS[model]
         if not (folder / "model_index.json").is_file():
-            module = "raigen.world.train" if model == BUNDLED else "raigen.world.train.transformer"
             raise RaigenError(f"{folder}: expected the weights of the bundled model {model}; they are missing. "
-                              f"Train them with: python -m {module}")  # fmt: skip
+                              f"Train them with: python -m {TRAINED_BY[model]}")  # fmt: skip
         return str(folder)
     if os.path.isdir(_expanded(model)):  # False for a name that is too long
         return str(_expanded(model))
@@ -37,18 +40,18 @@ def model_path(model: str) -> str:
     return model
 
 
-def makes_portraits(model: str) -> bool:
-    """Whether `model` generates images of the planted world, so that the world's judge, embedder and vocabulary apply.
-    The bundled models do, and every folder whose `raigen.json` says `"world": "portraits"`. Raises RaigenError when
-    that file holds no JSON object.
+def world_name(model: str) -> str | None:
+    """The name of the planted world whose images `model` generates, so that the world's judge, embedder and vocabulary
+    apply; None for all other models. The folder of a model says it, in `raigen.json`, as `"world": "portraits"`. Raises
+    RaigenError when that file holds no JSON object.
 
-    >>> makes_portraits("portraits-transformer"), makes_portraits("stabilityai/sdxl-turbo")
-    (True, False)
+    >>> world_name("portraits-transformer"), world_name("emblems"), world_name("stabilityai/sdxl-turbo")
+    ('portraits', 'emblems', None)
     """
-    if model in FOLDERS:
-        return True
-    path = _expanded(model) / OWN_SETTINGS
-    return os.path.isfile(path) and object_of(path).get("world") == WORLD
+    folder = BUNDLE / FOLDERS[model] if model in FOLDERS else _expanded(model)
+    path = folder / OWN_SETTINGS
+    name = object_of(path).get("world") if os.path.isfile(path) else None
+    return name if name in WORLDS else None
 
 
 def _expanded(model: str) -> Path:

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from raigen.world.judge import JudgeNet
-from raigen.world.models import BUNDLED
+from raigen.world.models import BUNDLE, BUNDLED
 from raigen.world.train import clip, judge, unet, vae
-from raigen.world.train.bundle import BUNDLE, write_bundle
+from raigen.world.train.bundle import write_bundle
 from raigen.world.train.data import Images, images
 from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, measure_readers, write_card

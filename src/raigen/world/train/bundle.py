@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
 
-from raigen.world.models import OWN_SETTINGS, WORLD
+from raigen.config import PORTRAITS
+from raigen.world.models import OWN_SETTINGS
 from raigen.world.train import clip, unet
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
-DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0, "world": WORLD}
+DEFAULTS = {"num_inference_steps": 10, "guidance_scale": 1.0}
 
 
 def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
@@ -25,24 +25,28 @@ def write_bundle(work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     save_pipeline(pipe, folder / "pipeline")
     if (work / "clip.safetensors").exists():
-        teacher = clip.Teacher(tokenizer)
-        teacher.load_state_dict(averaged(work / "clip.safetensors"))
-        shutil.rmtree(folder / "clip", ignore_errors=True)
-        teacher.clip.half().save_pretrained(folder / "clip")
-        processor(tokenizer).save_pretrained(folder / "clip")
-    _load_at_full_precision(folder / "clip" / "config.json")
+        save_clip(clip.Teacher(tokenizer), work, folder / "clip", tokenizer)
     if (work / "judge.safetensors").exists():
         weights = averaged(work / "judge.safetensors")
         save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "judge.safetensors")
 
 
-def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+def save_clip(teacher: clip.Teacher, work: Path, folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """Saves the averaged weights of the trained CLIP in `folder` as transformers reads it, at half precision."""
+    teacher.load_state_dict(averaged(work / "clip.safetensors"))
+    shutil.rmtree(folder, ignore_errors=True)
+    teacher.clip.half().save_pretrained(folder)
+    processor(tokenizer).save_pretrained(folder)
+    _load_at_full_precision(folder / "config.json")
+
+
+def save_pipeline(pipe: DiffusionPipeline, folder: Path, world: str = PORTRAITS) -> None:
     """Saves a pipeline in `folder` as diffusers reads it, at half precision, with its settings and its world."""
     for part in pipe.components.values():
         if isinstance(part, ConfigMixin):
             part.register_to_config(_name_or_path="")  # not the folder of whoever made it
     pipe.to(torch.float16).save_pretrained(folder)
-    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS, indent=1) + "\n", encoding="utf-8")
+    (folder / OWN_SETTINGS).write_text(json.dumps(DEFAULTS | {"world": world}, indent=1) + "\n", encoding="utf-8")
     _load_at_full_precision(folder / "text_encoder" / "config.json")
 
 
@@ -58,10 +62,14 @@ def pipeline(work: Path, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """The trained parts as one diffusers pipeline at full precision."""
     model = unet.Denoiser(tokenizer)
     model.load_state_dict(averaged(work / "unet.safetensors"))
+    return assembled(model, tokenizer, AutoencoderKL.from_pretrained(work / "vae"))
+
+
+def assembled(model: unet.Denoiser, tokenizer: CLIPTokenizer, vae: AutoencoderKL) -> StableDiffusionPipeline:
+    """The parts as one pipeline."""
     return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"), text_encoder=model.text_encoder, tokenizer=tokenizer,
-        unet=model.unet, scheduler=unet.sampler(), safety_checker=None, feature_extractor=None,  # type: ignore
-        requires_safety_checker=False,
+        vae=vae, text_encoder=model.text_encoder, tokenizer=tokenizer, unet=model.unet, scheduler=unet.sampler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # type: ignore
     )  # fmt: skip
 
 

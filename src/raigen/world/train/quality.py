@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from raigen.config import PORTRAITS
 from raigen.diffusion.generation import Settings, defaults, generate_images
 from raigen.diffusion.loading import load_pipeline
 from raigen.discovery.embeddings import Embedder
@@ -16,15 +17,16 @@ from raigen.errors import RaigenError
 from raigen.runs.pixels import image_grid
 from raigen.runs.run import Run
 from raigen.stats import rate_interval
-from raigen.world.attributes import CHOICES, FIELDS, PROFESSIONS, PROMPTS, VALUE_NAMES, VALUES
-from raigen.world.draw import draw
-from raigen.world.judge import judge
 from raigen.world.models import BUNDLED
-from raigen.world.planted import control_values, rates, sample_balanced
 from raigen.world.train.judge import half_denoised, round_trip
+from raigen.world.worlds import WORLDS, World, world_of
 
 SEEDS_FROM = 2_000_000_000  # apart from the seeds of audits and of fresh images
 BATCH = 32
+
+
+_PORTRAITS = WORLDS[PORTRAITS]
+OWN_ORIGIN = "No image, text or weight from elsewhere went in. Apache-2.0."
 
 
 def measure(model: str, n_images: int, n_named: int, runs: Path | None = None) -> dict[str, Any]:
@@ -43,21 +45,23 @@ def measure(model: str, n_images: int, n_named: int, runs: Path | None = None) -
     def bare(prompt: str) -> list[Image.Image]:
         return images(prompt, n_images) if runs is None else captured(runs, prompt, settings, n_images)
 
-    by_prompt = {prompt: seen(prompt, bare(prompt)) for prompt in PROMPTS}
+    world = world_of(model) or _PORTRAITS
+    by_prompt = {prompt: seen(prompt, bare(prompt), world) for prompt in world.prompts}
     named = {}
-    for index, value in enumerate(VALUES):
-        prompt = f"{PROMPTS[index % len(PROMPTS)]}, {value.phrase}"
-        verdict = judge(images(prompt, n_named))
+    for index, value in enumerate(world.values):
+        prompt = f"{world.prompts[index % len(world.prompts)]}, {value.phrase}"
+        verdict = world.judge(images(prompt, n_named))
         named[value.name] = float(verdict.shows[:, index].sum() / max(1, verdict.readable.sum()))
     result = {"settings": settings._asdict(), "n_images": n_images, "n_named": n_named, "prompts": by_prompt,
               "named": named}  # fmt: skip
     return result | {"summary": summary(result)}
 
 
-def measure_readers() -> dict[str, Any]:
+def measure_readers(world: World = _PORTRAITS) -> dict[str, Any]:
     """How well the judge and CLIP recognize attributes, in drawings before and after the autoencoder."""
-    vae = load_pipeline(BUNDLED, "auto").vae
-    return {"judge": judge_quality(vae), "unreadable": garbage_quality(vae), "clip": clip_quality()}
+    vae = load_pipeline(world.pipeline, "auto").vae
+    return {"judge": judge_quality(vae, world=world), "unreadable": garbage_quality(vae, world=world),
+            "clip": clip_quality(world=world)}  # fmt: skip
 
 
 def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Image.Image]:
@@ -81,18 +85,18 @@ def captured(runs: Path, prompt: str, settings: Settings, count: int) -> list[Im
     return list(images.values())
 
 
-def seen(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
+def seen(prompt: str, images: Sequence[Image.Image], world: World = _PORTRAITS) -> dict[str, Any]:
     """The rates that the judge sees in images of one prompt, with the planted rates."""
-    verdict = judge(images)
+    verdict = world.judge(images)
     n = max(1, int(verdict.readable.sum()))
-    right = verdict.profession[verdict.readable] == PROMPTS.index(prompt)
+    right = verdict.profession[verdict.readable] == world.prompts.index(prompt)
     shares = (verdict.shows.sum(0) / n).tolist()
     return {
         "readable": float(verdict.readable.mean()),
         "profession": float(right.mean()),
-        "planted": rates(prompt),
-        "seen": dict(zip(VALUE_NAMES, shares, strict=True)),
-        "controls": {name: shares[VALUE_NAMES.index(name)] for name in control_values(prompt)},
+        "planted": world.planted(prompt),
+        "seen": dict(zip(world.value_names, shares, strict=True)),
+        "controls": {name: shares[world.value_names.index(name)] for name in world.control_values(prompt)},
     }
 
 
@@ -115,24 +119,24 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def judge_quality(vae, count: int = 1500) -> dict[str, Any]:
+def judge_quality(vae, count: int = 1500, world: World = _PORTRAITS) -> dict[str, Any]:
     """Accuracy per field and balanced accuracy per value, on held-out drawings before and after the autoencoder."""
-    drawn = [drawing(index) for index in range(count)]
+    drawn = [drawing(index, world) for index in range(count)]
     pixels = np.stack([np.asarray(image) for image, _ in drawn])
     decoded = [Image.fromarray(array) for array in round_trip(vae, pixels)]
-    truth = np.array([[value.name in record.shown() for value in VALUES] for _, record in drawn])
+    truth = np.array([[name in record.shown() for name in world.value_names] for _, record in drawn])
     result = {}
     for name, images in (("drawn", [image for image, _ in drawn]), ("decoded", decoded)):
-        verdict = judge(images)
+        verdict = world.judge(images)
         balanced = {}
-        for index, value in enumerate(VALUES):
+        for index, value in enumerate(world.values):
             shows = verdict.shows[:, index]
             balanced[value.name] = float((shows[truth[:, index]].mean() + (~shows[~truth[:, index]]).mean()) / 2)
         fields = {}
-        for field in FIELDS:
-            columns = [VALUE_NAMES.index(choice) for choice in CHOICES[field] if choice in VALUE_NAMES]
+        for field in world.choices:
+            columns = [index for index, value in enumerate(world.values) if value.field == field]
             fields[field] = float((verdict.shows[:, columns] == truth[:, columns]).all(1).mean())
-        professions = np.array([PROFESSIONS.index(record.profession) for _, record in drawn])
+        professions = np.array([world.professions.index(record.profession) for _, record in drawn])
         result[name] = {
             "fields": fields | {"profession": float((verdict.profession == professions).mean())},
             "balanced": balanced,
@@ -141,7 +145,7 @@ def judge_quality(vae, count: int = 1500) -> dict[str, Any]:
     return result
 
 
-def garbage_quality(vae, count: int = 200) -> dict[str, float]:
+def garbage_quality(vae, count: int = 200, world: World = _PORTRAITS) -> dict[str, float]:
     """The share of images the judge calls unreadable, of noise, of real photographs and of half-denoised images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)
@@ -150,41 +154,41 @@ def garbage_quality(vae, count: int = 200) -> dict[str, float]:
         photo = photos[index % 2]
         y, x = rng.integers(0, photo.shape[0] - 160), rng.integers(0, photo.shape[1] - 160)
         crops.append(Image.fromarray(photo[y : y + 160, x : x + 160]).resize((64, 64)))
-    drawn = np.stack([np.asarray(drawing(index)[0]) for index in range(count)])
+    drawn = np.stack([np.asarray(drawing(index, world)[0]) for index in range(count)])
     kinds = {
         "noise": [Image.fromarray(array) for array in noise],
         "photographs": crops,
         "half-denoised": [Image.fromarray(array) for array in half_denoised(vae, drawn, seed=11)],
     }
-    return {kind: float((~judge(images).readable).mean()) for kind, images in kinds.items()}
+    return {kind: float((~world.judge(images).readable).mean()) for kind, images in kinds.items()}
 
 
-def drawing(index: int):
+def drawing(index: int, world: World = _PORTRAITS):
     """Held-out drawing `index` with its record."""
     rng = np.random.default_rng((99, index))
-    record = sample_balanced(rng)
-    return draw(record, rng), record
+    record = world.sample_balanced(rng)
+    return world.draw(record, rng), record
 
 
-def clip_quality(count: int = 1000) -> dict[str, float]:
+def clip_quality(count: int = 1000, world: World = _PORTRAITS) -> dict[str, float]:
     """How often CLIP finds the true caption among 20 captions that each name one attribute."""
-    embedder, rng = Embedder(BUNDLED, "cpu"), np.random.default_rng(5)
-    images, right, wrong = [], [], []
+    embedder, rng = Embedder(world.embedder, "cpu"), np.random.default_rng(5)
+    images, right, wrong, professions = [], [], [], []
     for index in range(count):
-        image, record = drawing(100_000 + index)
+        image, record = drawing(100_000 + index, world)
         shown = record.shown()
-        mine = VALUE_NAMES.index(shown[rng.integers(len(shown))])
-        absent = [i for i, name in enumerate(VALUE_NAMES) if name not in shown]
+        mine = world.value_names.index(shown[rng.integers(len(shown))])
+        absent = [i for i, name in enumerate(world.value_names) if name not in shown]
         images.append(image)
         right.append(mine)
         wrong.append(rng.choice(absent, size=19, replace=False))
-    texts = embedder.texts([f"{prompt}, {value.phrase}" for prompt in PROMPTS for value in VALUES])
-    texts = texts.reshape(len(PROMPTS), len(VALUES), -1)
+        professions.append(world.professions.index(record.profession))
+    texts = embedder.texts([f"{prompt}, {value.phrase}" for prompt in world.prompts for value in world.values])
+    texts = texts.reshape(len(world.prompts), len(world.values), -1)
     embedded = embedder.images(images)
     hits = 0
     for index, vector in enumerate(embedded):
-        profession = PROFESSIONS.index(drawing(100_000 + index)[1].profession)
-        similarity = texts[profession] @ vector
+        similarity = texts[professions[index]] @ vector
         hits += similarity[right[index]] > similarity[wrong[index]].max()
     return {"right caption of 20": hits / count}
 
@@ -193,13 +197,16 @@ def sheet(model: str) -> Image.Image:
     """Eight images of every prompt, one row each, seeds 0 to 7."""
     pipe = load_pipeline(model, "auto")
     settings = defaults(pipe, model)
-    rows = (generate_images(pipe, prompt, range(8), settings, 8) for prompt in PROMPTS)
+    prompts = (world_of(model) or _PORTRAITS).prompts
+    rows = (generate_images(pipe, prompt, range(8), settings, 8) for prompt in prompts)
     return image_grid([image for row in rows for images in row for image in images], columns=8, gap=2)
 
 
-def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> None:
-    """Writes README.md with the text `about` and the summary, quality.json with all results, and images.png; prints the
-    summary.
+def write_card(
+    folder: Path, model: str, about: str, result: dict[str, Any], origin: str = OWN_ORIGIN, license: str = "apache-2.0"
+) -> None:
+    """Writes README.md with the texts `about` and `origin` and the summary, quality.json with all results, and
+    images.png; prints the summary.
 
     `result` comes from `measure`, optionally merged with the result of `measure_readers`.
     """
@@ -208,10 +215,10 @@ def write_card(folder: Path, model: str, about: str, result: dict[str, Any]) -> 
     settings, n = result["settings"], result["n_images"]
     low = 1 - rate_interval(n, n).low
     lines = [
-        *("---", "license: apache-2.0", "---", ""),
+        *("---", f"license: {license}", "---", ""),
         f"# {model}: a bundled model of raigen",
         "",
-        f"{about} No image, text or weight from elsewhere went in. Apache-2.0.",
+        f"{about} {origin}",
         "",
         "![images of the ten prompts, one row each](images.png)",
         "",

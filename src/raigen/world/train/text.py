@@ -7,22 +7,22 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from raigen.world.attributes import PROMPTS, VALUES
+from raigen.config import PORTRAITS
 from raigen.world.captions import caption
-from raigen.world.planted import sample_balanced
+from raigen.world.worlds import WORLDS, World
 
 MAX_TOKENS = 32
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def corpus() -> list[str]:
+def corpus(world: World = WORLDS[PORTRAITS]) -> list[str]:
     """4,000 captions of balanced images, all phrases and all prompts, from which tokenizers are made."""
     rng = np.random.default_rng(7)
-    captions = [caption(sample_balanced(rng), rng, bare=0.1) for _ in range(4000)]
-    return captions + [value.phrase for value in VALUES] + list(PROMPTS)
+    captions = [caption(world.sample_balanced(rng), rng, bare=0.1, world=world) for _ in range(4000)]
+    return captions + [value.phrase for value in world.values] + list(world.prompts)
 
 
-def make_tokenizer(folder: Path) -> CLIPTokenizer:
+def make_tokenizer(folder: Path, world: World = WORLDS[PORTRAITS]) -> CLIPTokenizer:
     """Learns the merges on 4,000 captions and saves vocab.json and merges.txt in `folder`."""
     tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -33,7 +33,7 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=2048, min_frequency=2, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=alphabet
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator(corpus(world), trainer)
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     words = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges), START, END]
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from raigen.diffusion.loading import load_pipeline
-from raigen.world.models import BUNDLED, FOLDERS, TRANSFORMER
+from raigen.world.models import BUNDLE, BUNDLED, FOLDERS, TRANSFORMER
 from raigen.world.train import unet, vae
-from raigen.world.train.bundle import BUNDLE, averaged, save_pipeline
+from raigen.world.train.bundle import averaged, save_pipeline
 from raigen.world.train.data import images
 from raigen.world.train.loop import Recipe, fit, followed
 from raigen.world.train.quality import measure, write_card

@@ -1,6 +1,6 @@
 """Trains the denoiser and its text encoder on latents of images with the planted rates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from raigen.config import PORTRAITS
 from raigen.world.captions import caption
 from raigen.world.train.data import Images, decode
 from raigen.world.train.text import MAX_TOKENS, text_config
 from raigen.world.train.vae import LATENT_CHANNELS
+from raigen.world.worlds import WORLDS, World
 
 N_LEVELS = 1000
 SHIFT = 4.0  # factor on the ratio of noise to signal of the cosine schedule; at high noise the content is decided
@@ -71,22 +73,23 @@ def sampler() -> DPMSolverMultistepScheduler:
 
 class Planted(NamedTuple):
     """The training set of the denoiser: `latents` [image, channel, 16, 16], the attributes of the images as `codes`,
-    and `rows`: for each pair of a prompt and a value, the images of that prompt that show that value."""
+    and `rows`: for each pair of a prompt and a value, the images of that prompt that show that value; their `world`."""
 
     latents: Tensor
     codes: NDArray[np.uint8]
     rows: list[tuple[str, NDArray[np.intp]]]
+    world: World = WORLDS[PORTRAITS]
 
 
 def planted_images(latents: Tensor, drawn: Images) -> Planted:
     """Makes the training set of images and their latents."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, codes in enumerate(drawn.codes):
-        attributes = decode(codes)
+        attributes = decode(codes, drawn.world)
         for name in attributes.shown():
             rows.setdefault((attributes.profession, name), []).append(row)
     pairs = [(name, np.array(rows[profession, name])) for profession, name in sorted(rows)]
-    return Planted(latents, drawn.codes, pairs)
+    return Planted(latents, drawn.codes, pairs, drawn.world)
 
 
 def captioned(
@@ -100,13 +103,17 @@ def captioned(
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     n_bare = round(batch * bare_share)
     bare = rng.integers(len(data.codes), size=n_bare)
-    texts = [caption(decode(data.codes[row]), rng, bare=1.0) for row in bare]
+
+    def told(row: int, **how: Any) -> str:
+        return caption(decode(data.codes[row], data.world), rng, **how, world=data.world)
+
+    texts = [told(row, bare=1.0) for row in bare]
     texts = ["" if rng.random() < EMPTY_SHARE * batch / n_bare else text for text in texts]
     named = []
     for pair in rng.integers(len(data.rows), size=batch - n_bare):
         name, rows = data.rows[pair]
         named.append(rng.choice(rows))
-        texts.append(caption(decode(data.codes[named[-1]]), rng, bare=0.0, naming=name))
+        texts.append(told(named[-1], bare=0.0, naming=name))
     return np.concatenate([bare, np.array(named, np.intp)]), texts
 
 
