@@ -36,6 +36,7 @@ bench: $(STAMP)
 		--work bench-work/transformer --generation-seeds 1 --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff"
 	$(VENV)/bin/python -m benchmarks.discovery.false_alarms
+	$(VENV)/bin/python -m benchmarks.discovery.looking
 	$(VENV)/bin/python -m benchmarks.discovery.labels
 	$(VENV)/bin/python -m benchmarks.discovery.names
 	$(VENV)/bin/python -m benchmarks.rates.clip
@@ -67,6 +68,8 @@ bench-quick: $(STAMP)
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.false_alarms --prompts "a photo of a doctor" --n-images 75 --n-splits 2 \
 	  --work bench-work/quick --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.discovery.looking --prompts "a photo of a doctor" --n-images 200 --arms watched looked \
+	  --work bench-work/quick/looking --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.names --prompts "a photo of a doctor" --models portraits --n-images 150 \

@@ -29,6 +29,8 @@ LISTS = ("precision@10", "recall@20", "recall@20 in 1-2 %", "recall@20 in 2-5 %"
 SHARED = ("precision@10", "recall@20", "recall@20 in 0.5-1 %", "recall@20 in 1-2 %", "recall@20 in 2-5 %", "redundancy")
 ON_TRANSFORMER = ("coherent", "coherent, to 5 %", "coherent, to 10 %", "published, ten images", "ICA of looks",
                   "told the truth")  # fmt: skip
+LOOKING = ("listed", "truly rare", "found, .1-.8 %", "found, .8-2 %", "found, 2-5 %",
+           "right name, of rare ones with a label")  # fmt: skip
 UNKNOWN = {"mean": float("nan"), "n": 0}
 
 
@@ -110,6 +112,12 @@ def against(rows: Rows, curve: str, base: str, measures: Sequence[str]) -> str:
     return table(over_prompts(part) | gaps, measures, curve)
 
 
+def looking() -> str:
+    """Lists with and without a look around odd images, on the prompts that nothing was chosen on."""
+    summary = with_nan(json.loads((RESULTS / "looking.json").read_text(encoding="utf-8")))["summary"]
+    return table({arm: by_group["reported"] for arm, by_group in summary.items()}, LOOKING, "arm")
+
+
 def is_plain(form: str) -> bool:
     """Whether a form of the shared autoencoder leaves the score as it is."""
     return not form.endswith((", frequent elsewhere first", ", frequent here first", ", rarer here only"))
@@ -131,6 +139,7 @@ def tables() -> Iterator[str]:
         gaps = {f"{form}, less {shared_sae.APART}": gap for form, gap in differences(found, shared_sae.APART).items()}
         yield table(over_prompts(found) | gaps, SHARED, "form")
     yield two_models(rows, read_rows(RESULTS / "discovery_transformer.csv"))
+    yield looking()
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from benchmarks.common.arms import longer
 from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import run_stage
-from raigen.config import STAGES, AuditConfig, CaptureConfig, DiscoverConfig, EvaluateConfig
+from raigen.config import STAGES, AuditConfig, CaptureConfig, DiscoverConfig, EvaluateConfig, LookConfig
 from raigen.errors import RaigenError
 from raigen.runs.files import write_text
 from raigen.runs.records import RareAttribute
@@ -69,6 +69,7 @@ def audited(options: AuditOptions, prompt: str) -> Run:
     config = AuditConfig(
         capture,
         discover=DiscoverConfig(max_frequency=longer(n_images)),
+        look=LookConfig(n_look_images=0),  # the methods work on neurons
         evaluate=EvaluateConfig(n_fresh_images=options.n_fresh_images),
     )
     for name in STAGES[: STAGES.index("report")]:

@@ -17,7 +17,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -27,14 +27,14 @@ import tyro
 
 from benchmarks.common.intervals import COUNT, SHARE, interval_of, shown, without_nan
 from benchmarks.common.results import RESULTS
-from benchmarks.common.world import WORLD
 from raigen.auditing.audit import capture_and_train, run_stage, steps
-from raigen.config import AuditConfig, LookConfig
+from raigen.config import PORTRAITS, AuditConfig, LookConfig
 from raigen.discovery.families import Views
 from raigen.judging.protocol import StoredImages
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.world.truth import hit_of
+from raigen.world.worlds import WORLDS, World
 
 ARMS = ("watched", "watched longer", "looked", "looked at random")
 BANDS = {".1-.8 %": (0.0, 0.008), ".8-2 %": (0.008, 0.02), "2-5 %": (0.02, 0.05)}
@@ -49,9 +49,13 @@ class Options:
     work: Path = Path("bench-work/looking")
     """Folder of the runs, PROFESSION/seed-N; those that are missing are made."""
     results: Path = RESULTS
-    """Where looking.json goes."""
-    prompts: tuple[str, ...] = field(default=WORLD.prompts)
-    """Prompts of the world."""
+    """Where the result file goes."""
+    world: str = PORTRAITS
+    """The planted world: `portraits` or `emblems`."""
+    name: str = "looking"
+    """Name of the result file, without its ending."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the world; none means all."""
     arms: tuple[str, ...] = ARMS
     """Arms to compare."""
     n_seeds: int = 1
@@ -86,8 +90,9 @@ class Listing(NamedTuple):
 def main(options: Options) -> None:
     """Runs what is missing, prints and writes the measures of every arm."""
     listings: list[Listing] = []
+    world = WORLDS[options.world]
     for seed in range(options.n_seeds):
-        for prompt in options.prompts:
+        for prompt in options.prompts or world.prompts:
             for arm in options.arms:
                 found = listing_of(options, arm, prompt, seed)
                 if found is not None:
@@ -96,11 +101,11 @@ def main(options: Options) -> None:
                     print(f"{arm}, {prompt}, seed {seed}: {len(hits)} of {len(found.entries)} truly rare; "
                           f"{', '.join(sorted(set(hits)))}", flush=True)  # fmt: skip
     summary = {arm: {group: measures([one for one in listings if one.arm == arm and is_chosen == (one.prompt in
-               WORLD.chosen_on)]) for group, is_chosen in (("chosen", True), ("reported", False))}
+               world.chosen_on)]) for group, is_chosen in (("chosen", True), ("reported", False))}
                for arm in options.arms}  # fmt: skip
     lists = [one._asdict() | {"entries": [entry._asdict() for entry in one.entries]} for one in listings]
     found = without_nan({"summary": summary, "lists": lists})
-    write_text(options.results / "looking.json", json.dumps(found, indent=1) + "\n")
+    write_text(options.results / f"{options.name}.json", json.dumps(found, indent=1) + "\n")
     for arm, by_group in summary.items():
         for group, measured in by_group.items():
             print(arm, group, *(f"{name} {shown(value)}" for name, value in measured.items()), sep="\n  ")
@@ -125,7 +130,7 @@ def _make(options: Options, arm: str, prompt: str, seed: int, folder: Path) -> N
     """Runs an arm through naming."""
     is_longer = arm == "watched longer"
     n_images = options.n_images + is_longer * options.n_images // 2
-    config = AuditConfig.of(prompt, model=WORLD.pipeline, n_images=n_images, device="cpu", n_look_images=0,
+    config = AuditConfig.of(prompt, model=options.world, n_images=n_images, device="cpu", n_look_images=0,
                             base_seed=seed * SEEDS_APART)  # fmt: skip
     first = folder.parent / "watched"
     if arm.startswith("looked") and not folder.exists():
@@ -159,16 +164,17 @@ def at_random(seed: int) -> Iterator[None]:
 
 def _read(options: Options, run: Run, known: Path) -> tuple[list[Entry], dict[str, float]]:
     """What the entries of a run stand for, and the rates of all values in the first images."""
+    world: World = WORLDS[options.world]
     index_of, samples = run.index_of, run.all_samples()
-    judged: Any = WORLD.judge(StoredImages(run, samples))
+    judged: Any = world.judge(StoredImages(run, samples))
     if not known.is_file():
         seen = judged.shows[: options.n_images][judged.readable[: options.n_images]].mean(0)
-        write_text(known, json.dumps(dict(zip(WORLD.value_names, seen.tolist(), strict=True))))
+        write_text(known, json.dumps(dict(zip(world.value_names, seen.tolist(), strict=True))))
     rates: dict[str, float] = json.loads(known.read_text())
     entries = []
     for one in run.attributes:
         value = hit_of(judged, [index_of[file] for file in one.top_images], rates)["value"]
-        is_named = value is not None and one.label == WORLD.phrase(value)
+        is_named = value is not None and one.label == world.phrase(value)
         entries.append(Entry(value, is_named, one.label is not None, one.is_family))
     return entries, rates
 

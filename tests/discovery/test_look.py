@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 from raigen.amplification.rendering import Renderer
 from raigen.auditing.audit import capture_and_train, run_stage, steps
-from raigen.config import AmplifyConfig, AnnotateConfig, AuditConfig, LookConfig
+from raigen.config import AmplifyConfig, AnnotateConfig, AuditConfig, EvaluateConfig, LookConfig
 from raigen.diffusion.generation import generate
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.discovery import look as looking
 from raigen.discovery.families import ENOUGH, Family, Relative, Views, begin_families
+from raigen.judging.label_scores import material_of, scored_labels
 from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
 
@@ -203,3 +204,15 @@ def test_the_contrast_of_a_family_is_that_of_its_top_images(run):
     top = [run.index_of[file] for file in family.top_images]
     assert max(top) >= N_IMAGES  # relatives are among them
     torch.testing.assert_close(pattern, last[top].mean(0) - last[:N_IMAGES].mean(0))
+
+
+def test_no_image_that_named_a_family_checks_its_name(run):
+    run_stage(run, "look", CONFIG)
+    families = [replace(one, label="a hat") for one in run.attributes if one.is_family]
+    material = material_of(run)
+    assert material.place_of == run.index_of
+    scored = scored_labels(run, families, material, EvaluateConfig())
+    tops = {one.attribute.neuron: {run.index_of[file] for file in one.attribute.top_images} for one in scored}
+    held = {one.attribute.neuron: {*np.concatenate(one.held_out).tolist()} for one in scored if one.held_out}
+    assert held and all(not held[neuron] & tops[neuron] for neuron in held)
+    assert any(max(places) >= N_IMAGES for places in held.values())  # relatives check it, too

@@ -17,8 +17,9 @@ SOURCE = Path(__file__).parents[2] / "src" / "raigen"
 ROOMS = ["errors", "config", "world", "runs", "stats", "sae", "diffusion", "discovery", "judging", "report",
          "amplification", "auditing", "comparison", "cli", "world.train"]  # fmt: skip
 # The functions that take a run, or several, through a stage. Each has the name of its module.
-DOORS = {"diffusion": ("capture",), "sae": ("train",), "discovery": ("discover", "look"), "judging": ("annotate", "evaluate"),
-         "report": ("report",), "amplification": ("amplify",), "auditing": ("audit", "sweep"),
+DOORS = {"diffusion": ("capture",), "sae": ("train",), "discovery": ("discover", "look"),
+         "judging": ("annotate", "evaluate"), "report": ("report",), "amplification": ("amplify",),
+         "auditing": ("audit", "sweep"),
          "comparison": ("compare",), "cli": ("main",)}  # fmt: skip
 MAY_OPEN_DOORS = ("auditing", "cli", "__init__", "__main__")
 LONGEST_FUNCTION, LONGEST_FILE = 40, 400  # lines, those of a function below its docstring

@@ -29,6 +29,11 @@ class Material(NamedTuple):
     embeddings: Float[np.ndarray, "image width"]
     samples: list[Sample]
 
+    @property
+    def place_of(self) -> dict[str, int]:
+        """The place of each image, by file."""
+        return {sample.file: place for place, sample in enumerate(self.samples)}
+
     def codes_of(self, attribute: RareAttribute) -> Float[np.ndarray, " image"]:
         """The codes of an attribute: of all images for a family, else of the audited ones."""
         if attribute.is_family:
@@ -121,7 +126,7 @@ def _chosen(
     run: Run, attributes: Sequence[RareAttribute], material: Material, config: EvaluateConfig
 ) -> Iterator[Scored]:
     """Each listed neuron with its held-out images, or with the reason why there are none."""
-    index_of = {sample.file: sample.index for sample in material.samples}
+    place_of = material.place_of
     is_black = ~run.is_shown()
     base = run.config.capture.base_seed
     for attribute in attributes:
@@ -134,7 +139,7 @@ def _chosen(
         codes = material.codes_of(attribute)
         unusable = np.resize(is_black, len(codes))
         unusable[len(is_black) :] = False  # no relative is black
-        unusable[[index_of[file] for file in attribute.top_images]] = True
+        unusable[[place_of[file] for file in attribute.top_images]] = True
         embeddings, seed = material.embeddings[: len(codes)], base + attribute.neuron
         chosen = held_out(codes, embeddings, unusable, config.n_label_images, seed)
         n_silent = len(chosen.hard) + len(chosen.random)
@@ -187,20 +192,21 @@ def _measures(
     attributes: Sequence[RareAttribute], material: Material, min_images: int
 ) -> dict[int, dict[str, float | None]]:
     """By neuron, the measures that need no label; None where there are too few images or neurons."""
-    index_of = {sample.file: sample.index for sample in material.samples}
+    place_of = material.place_of
     n_audited, families = len(material.codes), [one.neuron for one in attributes if one.is_family]
     codes = np.concatenate([material.codes, material.family_codes[:n_audited]], axis=1) if families else material.codes
-    live = np.union1d(np.flatnonzero((material.codes > 0).sum(0) >= min_images), families).astype(int)
+    enough = (codes > 0).sum(0) >= np.where(np.isin(np.arange(codes.shape[1]), families), 1, min_images)
+    live = np.flatnonzero(enough)
     if not attributes:
         return {}
     centroids = minority_scores(codes[:, live], material.embeddings[:n_audited]).centroids
     found: dict[int, dict[str, float | None]] = {}
     for attribute in attributes:
-        top = material.embeddings[[index_of[file] for file in attribute.top_images]].astype(float)
-        place = int(np.flatnonzero(live == attribute.neuron)[0])
+        top = material.embeddings[[place_of[file] for file in attribute.top_images]].astype(float)
+        places = np.flatnonzero(live == attribute.neuron)  # none for a family that shows in no audited image
         found[attribute.neuron] = {
             "clarity": round(clarity(top), 4) if len(top) >= 2 else None,
-            "redundancy": round(redundancy(centroids, place), 4) if len(live) >= 2 else None,
+            "redundancy": round(redundancy(centroids, int(places[0])), 4) if len(live) >= 2 and len(places) else None,
             "polysemanticity": round(polysemanticity(top), 4) if len(top) >= FEWEST_EMBEDDINGS else None,
         }
     return found

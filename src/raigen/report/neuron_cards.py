@@ -21,7 +21,7 @@ from raigen.runs.run import Run
 OVERLAY = 64  # pixels of an overlay's longer side: it has no detail, and the browser smooths it
 BUDGET = 7.5e6  # bytes of images in the page; with overlays and text the page stays below 10 MB
 N_PHRASES = 3  # phrases of CLIP's ranking that are shown as evidence
-N_RELATIVES = 6  # of each kind in a card, at most
+N_RELATIVES = 5  # of each kind in a card, at most
 N_KIN_IMAGES = 5  # images of a related neuron, at most
 PLACES_OF_THE_FIRST = 2  # the strongest image is also at the top of the page and in the overview
 
@@ -103,7 +103,8 @@ def cards(
         top = _top(run, attribute, by_file)
         control = control_samples(samples, attribute, base_seed, config.n_control_images)
         peak, strength = float(maps[: len(top)].max(initial=0.0)), codes.of(attribute.neuron)
-        middle = middle_of(strength, [sample.index for sample in top], config.n_middle_images)
+        audited = [sample.index for sample in top if not sample.steps]
+        middle = middle_of(strength, audited, config.n_middle_images)
         lines = kin.get(attribute.neuron, []) if kin is not None else []
         yield {
             "attribute": attribute,
@@ -197,10 +198,11 @@ def middle_of(codes: Float[np.ndarray, " image"], top: Sequence[int], count: int
 
 
 def nearest(codes: Codes, neuron: int, count: int) -> list[tuple[int, float]]:
-    """The `count` neurons with the centroids closest to that of `neuron`, each with its cosine distance."""
+    """The `count` neurons with the centroids closest to that of `neuron`, each with its cosine distance. There are none
+    near a family that shows in no audited image."""
     own = int(np.flatnonzero(codes.ids == neuron)[0])
     gaps = (1 - codes.centroids @ codes.centroids[own]).clip(0, 2)
-    order = [index for index in np.argsort(gaps, kind="stable") if index != own]
+    order = [index for index in np.argsort(gaps, kind="stable") if index != own and not np.isnan(gaps[index])]
     return [(int(codes.ids[index]), float(gaps[index])) for index in order[:count]]
 
 
