@@ -19,6 +19,7 @@ from raigen.judging.evaluate import evaluate, plan
 from raigen.judging.fresh import FRESH_SEEDS_FROM, suggested_list
 from raigen.judging.judges import NOT_KNOWN
 from raigen.judging.vlm.answers import Reply
+from raigen.runs.facts import EvaluateFacts
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.images import write_image, write_list
 from raigen.runs.pixels import CAPTION, SMALL
@@ -469,3 +470,18 @@ def test_one_evaluation_loads_the_pipeline_once(run, monkeypatch):
     assert facts["n_fresh_images"] == N_FRESH + 1 and run.attributes[1].suggested and len(loads) == 1
     through(run, "evaluate", config)
     assert len(loads) == 1  # nothing is missing any more
+
+
+def test_a_suggested_prompt_that_the_model_would_cut_is_not_drawn(run):
+    """Its end names the attribute, so the images would say nothing about it."""
+    long = ", very tall" * 30
+    suggest(run, 6)
+    attributes = run.attributes
+    run.write_attributes([attributes[0], replace(attributes[1], suggested_prompt=f"a photo of a doctor{long}, a hat"),
+                          *attributes[2:]])  # fmt: skip
+    config = EvaluateConfig(n_fresh_images=N_FRESH, n_suggested_images=2, judge=("portraits",))
+    _, facts = through(run, "evaluate", config)
+    (cut,) = facts["cut_prompts"]
+    assert cut.endswith("a hat") and run.attributes[1].suggested is None
+    assert EvaluateFacts(cut_prompts=(cut,)).cautions[0].startswith("the image model does not read the end of “a photo")
+    assert not any(cut in path.read_text() for path in run.asked_root_dir.rglob("samples.jsonl"))

@@ -246,7 +246,7 @@ def test_what_is_doubtful_about_a_calibration_is_in_the_report_and_on_the_termin
     write_text(run.manifest_path, json.dumps(manifest))
     assert main(["report", str(run.dir)]) == 0
     assert "a hat: no calibrated rate\n" in capsys.readouterr().out
-    assert "Calibrations to doubt a hat: no calibrated rate." in text_of(run)
+    assert "What to doubt a hat: no calibrated rate." in text_of(run)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def _print_unjudged(run: Run) -> None:
 def print_cautions(run: Run) -> None:
     """A line for each label whose calibration contradicts the judge, or lacks images."""
     if run.has_finished("evaluate"):
-        for line in run.facts.evaluate.calibration_cautions:
+        for line in run.facts.evaluate.cautions:
             say(line)
 
 

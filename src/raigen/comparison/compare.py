@@ -222,12 +222,15 @@ def _unlisted(
 
 def _when_asked(
     run: Run, prompt: str, label: str, judge: SharedJudge, config: CompareConfig, tell: Tell | None
-) -> Presence:
-    """How often images of a prompt that names the attribute show it."""
+) -> Presence | None:
+    """How often images of a prompt that names the attribute show it; None if the model does not read the whole
+    prompt."""
     with run.locked():
         tell = _with_note(tell, f"{run.dir.name}: {prompt}")
         making = suggested_images(run, [prompt], config.n_asked_images, loader(run))
-        samples = exhausted(making, tell)[prompt]
+        samples = exhausted(making, tell).get(prompt)
+        if samples is None:
+            return None
         return presence_of(judge.verdicts(run, samples, [label], tell)[label], config.confidence)
 
 

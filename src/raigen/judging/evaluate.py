@@ -101,6 +101,11 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
         "sources": sources_of(judges),
+        "cut_prompts": [
+            prompt
+            for subject, prompt in _suggested_prompts(checked.attributes, config).items()
+            if subject not in suggested
+        ],
         "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
     }
     if config.calibration:
@@ -134,10 +139,11 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
 def _suggested(
     run: Run, attributes: Sequence[RareAttribute], config: EvaluateConfig, pipeline: Callable[[], DiffusionPipeline]
 ) -> Generator[Tick, None, dict[Subject, list[Sample]]]:
-    """The images of the suggested prompts, by subject. `pipeline` is loaded only if some are missing."""
+    """The images of the suggested prompts, by subject; not of prompts that the model would cut. `pipeline` is loaded
+    only if some are missing."""
     prompts = _suggested_prompts(attributes, config)
     made = yield from suggested_images(run, list(prompts.values()), config.n_suggested_images, pipeline)
-    return {subject: made[prompt] for subject, prompt in prompts.items()}
+    return {subject: made[prompt] for subject, prompt in prompts.items() if prompt in made}
 
 
 def _judge(run: Run, judges: Sequence[Judge], inputs: Inputs, checked: Checked, config: EvaluateConfig) -> Found:

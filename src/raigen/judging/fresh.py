@@ -9,6 +9,7 @@ from typing import NamedTuple
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from raigen.config import CaptureConfig
+from raigen.diffusion.checks import unread_tokens
 from raigen.diffusion.generation import generate_images
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.runs.files import sha256
@@ -105,10 +106,16 @@ def n_missing_images(run: Run, n: int) -> int:
 def suggested_images(
     run: Run, prompts: Sequence[str], n: int, pipeline: Callable[[], DiffusionPipeline]
 ) -> Generator[Tick, None, dict[str, list[Sample]]]:
-    """`n` images of each suggested prompt, by prompt, with the first seeds of the fresh images. Yields progress."""
+    """`n` images of each suggested prompt, by prompt, with the first seeds of the fresh images. Yields progress.
+
+    A prompt whose end the model's text encoders do not read has none: the end names the attribute.
+    """
     found: dict[str, list[Sample]] = {}
     unique = list(dict.fromkeys(prompts))
     for done, prompt in enumerate(unique):
+        is_made = len(known_images(run, suggested_list(run, prompt), prompt)) >= n
+        if not is_made and unread_tokens(pipeline(), prompt):
+            continue
         making = fresh_images(run, n, suggested_list(run, prompt), pipeline, prompt)
         found[prompt] = yield from mapped(
             making, lambda tick, done=done, prompt=prompt: Tick(done * n + tick.done, len(unique) * n, prompt)

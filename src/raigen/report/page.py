@@ -65,7 +65,7 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
-        "cautions": run.facts.evaluate.calibration_cautions if run.has_finished("evaluate") else (),
+        "cautions": run.facts.evaluate.cautions if run.has_finished("evaluate") else (),
         "rarer_than": config.rarer_than,
         **_sides(attributes, q_of, config.rarer_than, run.config.evaluate.confidence),
         "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),

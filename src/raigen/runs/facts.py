@@ -103,7 +103,8 @@ class EvaluateFacts:
 
     `sources` holds the hash of each file that a judge of the user's comes from. `unjudged` says for each file of
     verdicts how many are there, and how many were looked for.
-    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images.
+    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images. The model does
+    not read the ends of `cut_prompts`, so there are no images of these suggested prompts.
     """
 
     judge: str = ""
@@ -112,9 +113,17 @@ class EvaluateFacts:
     n_given_attributes: int = 0
     n_unscored: Mapping[str, int] = field(default_factory=dict)
     calibration_cautions: tuple[str, ...] = ()
+    cut_prompts: tuple[str, ...] = ()
     answers: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unjudged: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of the rates must know."""
+        cut = [f"the image model does not read the end of “{prompt}”, so it was not asked for this" for prompt in
+               self.cut_prompts]  # fmt: skip
+        return (*self.calibration_cautions, *cut)
 
 
 @dataclass(frozen=True)
