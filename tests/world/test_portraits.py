@@ -165,7 +165,7 @@ def audited(tmp_path_factory):
 def test_an_audit_ends_in_a_table_and_a_report(audited):
     folder, ((first, _), (second, told)) = audited
     assert "truly rare:" in first and first.rstrip().endswith("report.html")
-    assert told.count("done before") == 6 and second == first
+    assert told.count("done before") == 7 and second == first
     run = raigen.Run(folder)
     assert run.report().stat().st_size < 3e6
     assert 1 <= len(run.attributes) <= 10
