@@ -52,6 +52,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 the denoiser.                                                │
 │   • train       Trains the sparse autoencoder on the captured activations.   │
 │   • discover    Scores the neurons and lists the rare ones.                  │
+│   • look        Looks around odd images for attributes that too few images   │
+│                 show.                                                        │
 │   • annotate    Names the listed neurons.                                    │
 │   • evaluate    Measures on fresh images how often each named attribute      │
 │                 shows.                                                       │
