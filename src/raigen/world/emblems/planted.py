@@ -35,7 +35,8 @@ def plan_of(profession: str) -> Plan:
     table = tomllib.loads(Path(__file__).with_name("rates.toml").read_text(encoding="utf-8"))
     column = table["professions"].index(profession)
     shares = {name: row[column] / 100 for name, row in table["percent"].items()}
-    return Plan(shares, tuple(Together(*pair["of"], pair["percent"] / 100) for pair in table["together"][profession]))
+    pairs = [(*pair["of"], pair["percent"] / 100) for pair in table["together"][profession]]
+    return Plan(shares, tuple(Together(first, second, share) for first, second, share in pairs))
 
 
 def profession_of(prompt: str) -> str:
