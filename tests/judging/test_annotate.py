@@ -70,7 +70,7 @@ def test_a_vocabulary_leaves_out_what_the_prompt_says(tmp_path):
     mine.write_text("red shoes\ndoctor\n")
     with pytest.raises(RaigenError, match="at least two phrases that the prompt does not say"):
         vocabulary(str(mine), "portraits", "a photo of a doctor")
-    with pytest.raises(RaigenError, match="expected one of auto, portraits, general, or a text file"):
+    with pytest.raises(RaigenError, match="expected one of auto, portraits, emblems, general, or a text file"):
         vocabulary("nowhere.txt", "portraits", "a photo of a doctor")
 
 

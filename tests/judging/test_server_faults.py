@@ -467,7 +467,8 @@ def test_what_a_server_says_cannot_steer_a_terminal(server):
 # Ctrl-C (attack 7).
 
 ASKING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from pathlib import Path
 from PIL import Image
 from raigen.config import AskConfig, address_of
