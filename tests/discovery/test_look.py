@@ -49,7 +49,7 @@ def grown(family, views, noise, rng):
             of[lineage] = np.sqrt(1 - size**2) * of[lineage[:-1]] + size * rng.normal(size=21)
         family.add(
             [
-                Relative(lineage, row)
+                Relative(lineage, 0, row)
                 for lineage, row in zip(
                     lineages, views.place([seen(np.array([of[lineage] for lineage in lineages]))]), strict=True
                 )

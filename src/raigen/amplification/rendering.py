@@ -27,6 +27,7 @@ from raigen.diffusion.hookpoints import denoiser_of, find_hookpoint
 from raigen.diffusion.hooks import tensors_of
 from raigen.diffusion.recorded import recorded_pipeline
 from raigen.discovery.codes import N_STRONGEST, image_codes, largest_codes, strongest
+from raigen.discovery.relative_images import activations_at
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.device import resolve_device
@@ -127,24 +128,21 @@ class Renderer:
         same norms. Raises RaigenError for a neuron that never fires.
         """
         if neuron not in self._contrasts:
-            family = next((one for one in self.run.attributes if one.is_family and one.neuron == neuron), None)
-            self._contrasts[neuron] = self._of_top(self._strongest(neuron) if family is None else
-                                                   [self.run.index_of[file] for file in family.top_images])  # fmt: skip
+            top = self._family_tops.get(neuron) or self._strongest(neuron)
+            self._contrasts[neuron] = activations_at(self.run, top).mean(0) - self.mean
         pattern = self._contrasts[neuron]
         return pattern if direction_seed is None else random_like(pattern, direction_seed)
+
+    @cached_property
+    def _family_tops(self) -> dict[int, list[int]]:
+        """The places of the top images of each listed family in `Run.index_of`."""
+        families = [attribute for attribute in self.run.attributes if attribute.is_family]
+        index_of = self.run.index_of if families else {}
+        return {family.neuron: [index_of[file] for file in family.top_images] for family in families}
 
     def _strongest(self, neuron: int) -> list[int]:
         self.scale(neuron)
         return strongest(np.where(self._shown, self.max_codes[:, neuron], -1), N_STRONGEST).tolist()
-
-    def _of_top(self, places: Sequence[int]) -> Float[Tensor, "token d_in"]:
-        """The mean activations of some images, by their places in `Run.index_of`, minus those of all audited images."""
-        store, n = ActivationStore(self.run.activations_dir), len(self._shown)
-        step = store.step_indices[-1]
-        found = [store.images([place for place in places if place < n], step)]
-        if relatives := [place - n for place in places if place >= n]:
-            found.append(ActivationStore(self.run.relative_activations_dir).images(relatives, step))
-        return torch.cat(found).mean(0) - self.mean
 
     def folder(self, name: str, recipe: Recipe) -> Path:
         """Where the images of a recipe lie: below `name`, in a folder of the recipe's hash."""

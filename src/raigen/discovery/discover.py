@@ -1,11 +1,12 @@
 """Scores every neuron, drops look-alikes, and lists the rarest and most distinct."""
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL.Image import Image
 
 from raigen.config import CaptureConfig, DiscoverConfig
 from raigen.discovery.codes import heatmaps, stored_codes, strongest
@@ -21,6 +22,7 @@ from raigen.runs.steps import Outcome, Tick
 from raigen.sae.model import MatryoshkaSAE
 
 EMBED_BATCH = 64  # images
+View = Callable[[Sequence[Image]], np.ndarray]  # one row for each image
 
 
 def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]:
@@ -42,8 +44,7 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     yield Tick(0, len(samples), "codes")
     codes = stored_codes(store, sae, config.score) * shown[:, None]  # black images show nothing
     embedder = Embedder(config.embedder or default_embedder(capture.model), device, offline=capture.offline)
-    second = second_embedder(config, capture)
-    views = yield from views_of(run, samples, embedder, second)
+    views = yield from views_of(run, samples, (embedder.images, second_view(config, capture)))
     listing = list_neurons(codes, shown, views, config)
     found_by = None
     if others:
@@ -72,25 +73,24 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
     return Outcome(outputs, facts)
 
 
-def second_embedder(config: DiscoverConfig, capture: CaptureConfig) -> Embedder | None:
-    """The model of the second view; None if this is thumbnails."""
+def second_view(config: DiscoverConfig, capture: CaptureConfig) -> View:
+    """What sees images in the second view: thumbnails, or another model."""
     if config.second_view == LOOKS:
-        return None
-    return Embedder(config.second_view, resolve_device(capture.device), offline=capture.offline)
+        return thumbnails
+    return Embedder(config.second_view, resolve_device(capture.device), offline=capture.offline).images
 
 
 def views_of(
-    run: Run, samples: Sequence[Sample], embedder: Embedder, second: Embedder | None = None, stage: str = "capture"
-) -> Generator[Tick, None, tuple[Float[np.ndarray, "image width"], Float[np.ndarray, "image other"]]]:
-    """The embeddings of the images, which `stage` made, and their second view: thumbnails, or embeddings by another
-    model."""
-    embeddings, others = [], []
+    run: Run, samples: Sequence[Sample], views: Sequence[View], stage: str = "capture"
+) -> Generator[Tick, None, list[Float[np.ndarray, "image _"]]]:
+    """The images, which `stage` made, in each view. Every image is read once."""
+    found: list[list[np.ndarray]] = [[] for _ in views]
     for start in range(0, len(samples), EMBED_BATCH):
         images = [run.read_image(sample, stage) for sample in samples[start : start + EMBED_BATCH]]
-        embeddings.append(embedder.images(images))
-        others.append(second.images(images) if second else thumbnails(images))
+        for rows, view in zip(found, views, strict=True):
+            rows.append(view(images))
         yield Tick(start + len(images), len(samples), "embeddings")
-    return np.concatenate(embeddings), np.concatenate(others)
+    return [np.concatenate(rows) for rows in found]
 
 
 def heatmaps_of(

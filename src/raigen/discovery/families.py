@@ -60,9 +60,11 @@ class Views:
 
 
 class Relative(NamedTuple):
-    """A member of a family: where it comes from, and its place in the views. The first member is the odd image."""
+    """A member of a family: where it comes from, its place in `Run.index_of`, and where it lies in the views. The first
+    member is the odd image."""
 
     lineage: Lineage
+    place: int
     row: Float[np.ndarray, " direction"]
 
 
@@ -76,11 +78,16 @@ class Family:
 
     def __init__(self, views: Views, image: int, seed: int, step: float):
         self.views, self.image = views, image
-        self.members = [Relative((seed,), views.rows[image])]
+        self.members = [Relative((seed,), image, views.rows[image])]
         self.direction = views.direction(views.rows[image])
         self.step = step
         self.n_generations = 0
         self._next_seed = SEEDS_FROM + seed * SEEDS_PER_FAMILY
+
+    @property
+    def places(self) -> Int[np.ndarray, " member"]:
+        """The places of the members in `Run.index_of`."""
+        return np.array([member.place for member in self.members])
 
     @property
     def rows(self) -> Float[np.ndarray, "member direction"]:

@@ -1,38 +1,37 @@
 """Looks around odd images: makes relatives of each, and lists what a family of relatives has in common."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from raigen.config import LookConfig, Pruning
-from raigen.discovery.embeddings import Embedder, thumbnails
+from raigen.discovery.discover import View, views_of
 from raigen.discovery.families import FIRST, Family, Relative, Views, begin_families
-from raigen.discovery.relative_images import RelativeImages
+from raigen.discovery.relative_images import RelativeImages, activations_at
 from raigen.discovery.scores import SetScore, score_of_set
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import write_tensors
 from raigen.runs.records import FamilyOf, RareAttribute, Sample
 from raigen.runs.run import Run
-from raigen.runs.steps import Outcome, Tick
+from raigen.runs.steps import Outcome, Tick, mapped
 
 FEWEST_IMAGES = 200  # audited ones: with fewer, the views have too few directions for an image to be odd in
 AT_ONCE = 4  # families that grow together, so that batches are full
 WHOLE = 6  # images that kept the oddity: with fewer, a family counts for nothing
 WEAKEST = 9.5  # standard deviations of the audited images: the weakest top image of a family lies that far out
 REACH = 0.4  # of the mean of the top images: an audited image with more of the oddity than this shows it
-READ_AT_ONCE = 64  # images
 N_NOTED = 10  # relatives of each kind that a family notes
 
 
 @dataclass(frozen=True)
 class Audited:
-    """The audited images in three views: what they mean, how they look (the second view of discovery), and the mean
-    activation of the last step.
-    `mean_map` is the mean of their activations, by position; `shown` is False for black images."""
+    """The audited images in three views: what they mean, how they look (the second view of discovery), and their mean
+    activations at the last step. `mean_map` is the mean of all their activations, by position. `shown` is False for
+    black images."""
 
     samples: list[Sample]
     shown: Bool[np.ndarray, " image"]
@@ -78,7 +77,7 @@ def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
         if not images.are_copies:
             return _written(run, config, images, audited, views, families, listed, n_odd)
         why_not = "this pipeline draws its noise in a way that raigen cannot move"
-    run.write_attributes(_ranked(listed))
+    run.write_attributes(replace(one, rank=rank) for rank, one in enumerate(listed, 1))
     return Outcome([], {"why_not": why_not})
 
 
@@ -94,18 +93,15 @@ def _why_not(run: Run, budget: int) -> str | None:
     return None
 
 
-def _audited(run: Run, second: Embedder | None) -> Generator[Tick, None, Audited]:
+def _audited(run: Run, second: View) -> Generator[Tick, None, Audited]:
     samples, store = run.samples(), ActivationStore(run.activations_dir)
-    looks = []
-    for start in range(0, len(samples), READ_AT_ONCE):
-        read = [run.read_image(sample) for sample in samples[start : start + READ_AT_ONCE]]
-        looks.append(second.images(read) if second else thumbnails(read))
-        yield Tick(start, len(samples), "looking for odd images")
+    seeing = views_of(run, samples, [second])
+    (looks,) = yield from mapped(seeing, lambda tick: tick._replace(note="looking for odd images"))
     means, total = [], torch.zeros(store.n_tokens, store.d_in, dtype=torch.float64)
     for chunk in store.step(store.step_indices[-1]):
         means.append(chunk.activations.mean(dim=1))
         total += chunk.activations.double().sum(dim=0)
-    return Audited(samples, run.is_shown(), run.embeddings(), np.concatenate(looks), torch.cat(means).numpy(),
+    return Audited(samples, run.is_shown(), run.embeddings(), looks, torch.cat(means).numpy(),
                    (total / len(samples)).float())  # fmt: skip
 
 
@@ -123,12 +119,12 @@ def _grown(
             lineages = [lineage for generation in generations for lineage in generation]
             if len(images) + len(lineages) > budget:
                 break
-            places = yield from images.make(lineages, budget)
+            first = yield from images.make(lineages, budget)
             if images.are_copies:
                 return [], len(tried)
-            rows = iter(views.place(images.views(places)))
+            made = iter(enumerate(views.place(images.views(first)), start=images.n_audited + first))
             for family, generation in zip(growing, generations, strict=True):
-                family.add([Relative(lineage, next(rows)) for lineage in generation])
+                family.add([Relative(lineage, *next(made)) for lineage in generation])
             growing = [family for family in growing if family.goes_on]
         families += [family for family in begun if family.n_kept >= WHOLE]
         if not begun:
@@ -137,15 +133,10 @@ def _grown(
 
 
 def findings_of(
-    families: Sequence[Family],
-    audited: Audited,
-    views: Views,
-    place_of: Mapping[tuple, int],
-    n_top: int,
-    pruning: Pruning,
+    families: Sequence[Family], audited: Audited, views: Views, n_top: int, pruning: Pruning
 ) -> list[Finding]:
-    """The families that stand out, best first, no two with the same oddity. `place_of` has the places of relatives."""
-    found = [_finding(family, audited, views, place_of, n_top) for family in families]
+    """The families that stand out, best first, no two with the same oddity."""
+    found = [_finding(family, audited, views, n_top) for family in families]
     kept: list[Finding] = []
     for one in sorted((one for one in found if one is not None), key=lambda one: -one.score.minority_score):
         is_rare = one.score.frequency <= pruning.max_frequency
@@ -154,12 +145,10 @@ def findings_of(
     return kept
 
 
-def _finding(
-    family: Family, audited: Audited, views: Views, place_of: Mapping[tuple, int], n_top: int
-) -> Finding | None:
+def _finding(family: Family, audited: Audited, views: Views, n_top: int) -> Finding | None:
     """The family with its top images, which may be audited ones, too; None if the weakest does not stand out."""
     along = np.where(audited.shown, views.rows @ family.direction, 0.0)
-    places = np.array([*range(len(along)), *(place_of[member.lineage] for member in family.members[1:])])
+    places = np.concatenate([np.arange(len(along)), family.places[1:]])
     rows = np.concatenate([views.rows, family.rows[1:]])
     strength = np.concatenate([along, family.rows[1:] @ family.direction])
     top = np.argsort(-strength, kind="stable")[:n_top]
@@ -182,83 +171,70 @@ def _written(
     n_odd: int,
 ) -> Outcome:
     """Writes what was found, and the list."""
-    discover, place_of = run.config.discover, images.place_of(len(audited.samples))
-    n_top = min(discover.n_top_images, len(audited.samples))
-    findings = findings_of(families, audited, views, place_of, n_top, discover.pruning(int(audited.shown.sum())))
+    discover, n_top = run.config.discover, min(run.config.discover.n_top_images, len(audited.samples))
+    findings = findings_of(families, audited, views, n_top, discover.pruning(int(audited.shown.sum())))
     files = [sample.file for sample in (*audited.samples, *images.samples)]
-    listed, others = _noted(listed, findings, views, files, place_of)
+    listed, others = _noted(listed, findings, views, files)
     others = others[: config.n_families]
     first = run.image_codes().shape[1]
-    entries = [_entry(one, first + number, files, place_of) for number, one in enumerate(others)]
-    maps = [*torch.from_numpy(run.heatmaps()), *(_heatmaps(run, one, audited, images, place_of) for one in others)]
-    seen = np.concatenate([views.rows * audited.shown[:, None], views.place(images.views(range(len(images))))])
+    entries = [*listed, *(_entry(one, first + number, files) for number, one in enumerate(others))]
+    means = np.concatenate([audited.activations, images.activations])
+    maps = [*torch.from_numpy(run.heatmaps()), *(_heatmaps(run, one, means, audited.mean_map) for one in others)]
+    seen = np.concatenate([views.rows * audited.shown[:, None], views.place(images.views())])
     codes = np.array([one.codes(seen) for one in others]).reshape(len(others), len(seen))
-    ranked = _ranked([*listed, *entries])
-    order = [[*listed, *entries].index(replace(one, rank=0)) for one in ranked]
+    order = sorted(range(len(entries)), key=lambda place: -entries[place].minority_score)
     write_tensors(run.look_path, {
         "codes": torch.from_numpy(codes.T.copy()),
         "embeddings": torch.from_numpy(images.embeddings),
         "heatmaps": torch.stack([maps[place] for place in order]) if maps else torch.from_numpy(run.heatmaps()),
     })  # fmt: skip
-    run.write_attributes(ranked)
-    facts = {"n_odd": n_odd, "n_relatives": len(images), "n_families": len(families), "n_listed": len(entries)}
+    run.write_attributes(replace(entries[place], rank=rank) for rank, place in enumerate(order, 1))
+    facts = {"n_odd": n_odd, "n_relatives": len(images), "n_families": len(families), "n_listed": len(others)}
     return Outcome([run.look_path, *images.files], facts)
 
 
 def _noted(
-    listed: Sequence[RareAttribute],
-    findings: Sequence[Finding],
-    views: Views,
-    files: Sequence[str],
-    place_of: Mapping[tuple, int],
+    listed: Sequence[RareAttribute], findings: Sequence[Finding], views: Views, files: Sequence[str]
 ) -> tuple[list[RareAttribute], list[Finding]]:
     """The listed neurons, each with the best family that shows the same, and the findings of no neuron."""
-    place_of_file = {file: place for place, file in enumerate(files)}
+    place_of = {file: place for place, file in enumerate(files)}
     noted, taken = [], set[int]()
     for neuron in listed:
-        top = [place_of_file[file] for file in neuron.top_images]
+        top = [place_of[file] for file in neuron.top_images]
         direction = views.direction(views.rows[top].mean(axis=0))
         alike = [number for number, one in enumerate(findings) if one.family.is_like(direction)]
-        family = _family_of(findings[alike[0]].family, files, place_of) if alike else None
-        noted.append(replace(neuron, rank=0, family=family))
+        family = _family_of(findings[alike[0]].family, files) if alike else None
+        noted.append(replace(neuron, family=family))
         taken |= {*alike}
     return noted, [one for number, one in enumerate(findings) if number not in taken]
 
 
-def _entry(one: Finding, number: int, files: Sequence[str], place_of: Mapping[tuple, int]) -> RareAttribute:
-    """A family as an entry of the list."""
+def _entry(one: Finding, number: int, files: Sequence[str]) -> RareAttribute:
+    """A family as an entry of the list, without its rank."""
     return RareAttribute(
         rank=0, neuron=number, **one.score._asdict(), top_images=tuple(files[int(place)] for place in one.top),
-        family=_family_of(one.family, files, place_of), is_family=True,
+        family=_family_of(one.family, files), is_family=True,
     )  # fmt: skip
 
 
-def _family_of(family: Family, files: Sequence[str], place_of: Mapping[tuple, int]) -> FamilyOf:
-    oddity, has_kept = family.oddity, family.has_kept
-    order = [int(member) for member in np.argsort(-oddity, kind="stable") if member > 0]
-    kept = [files[place_of[family.members[member].lineage]] for member in order if has_kept[member]]
-    lost = [files[place_of[family.members[member].lineage]] for member in order[::-1] if not has_kept[member]]
+def _family_of(family: Family, files: Sequence[str]) -> FamilyOf:
+    members, has_kept = family.members, family.has_kept
+    order = [int(place) for place in np.argsort(-family.oddity, kind="stable") if place > 0]  # without the odd image
+    kept = [files[members[place].place] for place in order if has_kept[place]]
+    lost = [files[members[place].place] for place in order[::-1] if not has_kept[place]]
     return FamilyOf(files[family.image], len(order), len(kept), tuple(kept[:N_NOTED]), tuple(lost[:N_NOTED]))
 
 
 def _heatmaps(
-    run: Run, one: Finding, audited: Audited, images: RelativeImages, place_of: Mapping[tuple, int]
-) -> Float[torch.Tensor, "image row column"]:
-    """Where the top images have what tells the members that kept the oddity from those that lost it, 0 or more."""
-    n = len(audited.samples)
-    means = np.concatenate([audited.activations, images.activations])
-    members = np.array([one.family.image, *(place_of[member.lineage] for member in one.family.members[1:])])
-    kept = one.family.has_kept
-    lost = means[members[~kept]].mean(axis=0) if (~kept).any() else audited.activations.mean(axis=0)
-    direction = torch.from_numpy(means[members[kept]].mean(axis=0) - lost).float()
+    run: Run, one: Finding, means: Float[np.ndarray, "image d_in"], mean_map: Float[torch.Tensor, "token d_in"]
+) -> Float[torch.Tensor, "top row column"]:
+    """Where the top images have what tells the members that kept the oddity from those that lost it, 0 or more.
+
+    `means` are the mean activations of all images, in the order of `Run.index_of`.
+    """
+    members, kept = means[one.family.places], one.family.has_kept
+    lost = members[~kept].mean(axis=0) if (~kept).any() else mean_map.mean(dim=0).numpy()
+    direction = torch.from_numpy(members[kept].mean(axis=0) - lost).float()
     direction = direction / direction.norm()
-    store, step = ActivationStore(run.activations_dir), images.store.step_indices[-1]
-    tokens = [store.images([place], step)[0] if place < n else images.store.images([place - n], step)[0]
-              for place in one.top.tolist()]  # fmt: skip
-    return ((torch.stack(tokens) - audited.mean_map) @ direction).clamp(min=0).unflatten(-1, store.grid)
-
-
-def _ranked(attributes: Sequence[RareAttribute]) -> list[RareAttribute]:
-    """All entries of the list by falling score, with their ranks."""
-    order: list[Any] = sorted(attributes, key=lambda one: -one.minority_score)
-    return [replace(one, rank=place) for place, one in enumerate(order, 1)]
+    maps = (activations_at(run, one.top.tolist()) - mean_map) @ direction
+    return maps.clamp(min=0).unflatten(-1, run.facts.capture.grid)

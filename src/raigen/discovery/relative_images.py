@@ -5,15 +5,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float
+from torch import Tensor
 
 from raigen.diffusion.batches import batch_size_of
 from raigen.diffusion.generation import Generated, generate
 from raigen.diffusion.hookpoints import find_hookpoint
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.diffusion.relatives import Lineage
-from raigen.discovery.discover import second_embedder, views_of
+from raigen.discovery.discover import View, second_view, views_of
 from raigen.discovery.embeddings import Embedder, embedder_of
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import shards_in
@@ -31,7 +33,7 @@ class RelativeImages:
     """
 
     def __init__(self, run: Run):
-        self._run = run
+        self._run, self.n_audited = run, len(run.samples())
         self._known = {sample.lineage: sample for sample in whole_relatives(run)}
         self.samples: list[Sample] = []
         self.embeddings = np.zeros((0, run.embeddings().shape[1]), np.float32)
@@ -47,36 +49,27 @@ class RelativeImages:
         return np.concatenate(self._activations)
 
     @property
-    def store(self) -> ActivationStore:
-        """The activations of all relatives at the last step."""
-        return ActivationStore(self._run.relative_activations_dir)
-
-    @property
     def files(self) -> list[Path]:
         """Every file that holds relatives."""
         run = self._run
         images = [run.dir / sample.file for sample in self.samples]
         return [run.relatives_path, *images, *shards_in(run.relative_activations_dir)]
 
-    @property
+    @cached_property
     def are_copies(self) -> bool:
-        """Whether the first relatives are their parents again, because the pipeline's noise cannot be moved."""
+        """Whether the first relatives are their parents again, because the pipeline's noise cannot be moved. Ask after
+        the first generation."""
         audited = {sample.seed: sample.sha256 for sample in self._run.samples()}
         first = [sample for sample in self.samples if len(sample.steps) == 1][:8]
         return bool(first) and all(audited[sample.seed] == sample.sha256 for sample in first)
 
-    def place_of(self, n_audited: int) -> dict[Lineage, int]:
-        """The places of the relatives behind the audited images, by lineage."""
-        return {sample.lineage: n_audited + sample.index for sample in self.samples}
+    def views(self, first: int = 0) -> list[Float[np.ndarray, "relative _"]]:
+        """What the relatives from `first` on mean, how they look, and their mean activations."""
+        return [view[first:] for view in (self.embeddings, np.concatenate(self._looks), self.activations)]
 
-    def views(self, places: Sequence[int]) -> list[Float[np.ndarray, "relative _"]]:
-        """What some relatives mean, how they look, and their mean activations; by their places among the relatives."""
-        looks, activations = np.concatenate(self._looks), self.activations
-        return [self.embeddings[list(places)], looks[list(places)], activations[list(places)]]
-
-    def make(self, lineages: Sequence[Lineage], budget: int) -> Generator[Tick, None, list[int]]:
-        """Makes new relatives, or takes those that are there; returns their places. Yields progress towards `budget`
-        relatives."""
+    def make(self, lineages: Sequence[Lineage], budget: int) -> Generator[Tick, None, int]:
+        """Makes new relatives, or takes those that are there; returns how many there were before. Yields progress
+        towards `budget` relatives."""
         first, note = len(self), "images around odd ones"
         for lineage in lineages:
             known = self._known.get(lineage)
@@ -91,7 +84,7 @@ class RelativeImages:
             write_list(self._run.relatives_path, dict(enumerate(self.samples)))
             yield Tick(len(self), budget, note)
         self._see(self.samples[first:])
-        return list(range(first, len(self)))
+        return first
 
     def _made(self, lineages: Sequence[Lineage]) -> Iterator[tuple[Sequence[Lineage], Generated]]:
         """Makes relatives, some at a time."""
@@ -115,8 +108,8 @@ class RelativeImages:
         return samples
 
     def _see(self, samples: Sequence[Sample]) -> None:
-        store = self.store
-        embeddings, looks = exhausted(views_of(self._run, samples, self._embedder, self.second, "look"), None)
+        store = ActivationStore(self._run.relative_activations_dir)
+        embeddings, looks = exhausted(views_of(self._run, samples, (self._embedder.images, self.second), "look"), None)
         self.embeddings = np.concatenate([self.embeddings, embeddings])
         self._looks.append(looks)
         tokens = store.images([sample.index for sample in samples], store.step_indices[-1])
@@ -127,10 +120,23 @@ class RelativeImages:
         return recorded_pipeline(self._run)
 
     @cached_property
-    def second(self) -> Embedder | None:
-        """The model of discovery's second view; None if this is thumbnails."""
-        return second_embedder(self._run.config.discover, self._run.config.capture)
+    def second(self) -> View:
+        """What sees images in discovery's second view."""
+        return second_view(self._run.config.discover, self._run.config.capture)
 
     @cached_property
     def _embedder(self) -> Embedder:
         return embedder_of(self._run)
+
+
+def activations_at(run: Run, places: Sequence[int]) -> Float[Tensor, "place token d_in"]:
+    """The activations of images at the last step, in the order of their places in `Run.index_of`."""
+    store = ActivationStore(run.activations_dir)
+    step, n = store.step_indices[-1], store.n_images
+    found = torch.empty(len(places), store.n_tokens, store.d_in)
+    is_relative = torch.tensor([place >= n for place in places])
+    found[~is_relative] = store.images([place for place in places if place < n], step)
+    if is_relative.any():
+        relatives = ActivationStore(run.relative_activations_dir)
+        found[is_relative] = relatives.images([place - n for place in places if place >= n], step)
+    return found

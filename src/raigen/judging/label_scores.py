@@ -137,8 +137,7 @@ def _chosen(
             yield Scored(attribute, None, "n_label_images is 0")
             continue
         codes = material.codes_of(attribute)
-        unusable = np.resize(is_black, len(codes))
-        unusable[len(is_black) :] = False  # no relative is black
+        unusable = np.pad(is_black, (0, len(codes) - len(is_black)))  # no relative is black
         unusable[[place_of[file] for file in attribute.top_images]] = True
         embeddings, seed = material.embeddings[: len(codes)], base + attribute.neuron
         chosen = held_out(codes, embeddings, unusable, config.n_label_images, seed)
