@@ -1,5 +1,6 @@
 """The vocabulary of the planted world: which attributes a portrait can have, and the phrase for each."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -15,6 +16,27 @@ class Value(NamedTuple):
     name: str
     phrase: str
     group: str
+
+
+def choices_of(fields: Sequence[str], values: Sequence[Value], plain: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """What each field of a record can hold: the names of its values, then its plain one."""
+    return {
+        field: tuple(value.name for value in values if value.field == field)
+        + ((plain[field],) if field in plain else ())
+        for field in fields
+    }
+
+
+def check_record(record: object, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raises ValueError when a field of a record holds none of its `choices`."""
+    for field, names in choices.items():
+        if getattr(record, field) not in names:
+            raise ValueError(f"{field} is one of {', '.join(names)}; got {getattr(record, field)!r}")
+
+
+def shown_by(record: object, values: Sequence[Value]) -> tuple[str, ...]:
+    """The names of the values that an image with this record shows, in the order of `values`."""
+    return tuple(value.name for value in values if getattr(record, value.field) == value.name)
 
 
 VALUES: tuple[Value, ...] = (
@@ -94,19 +116,12 @@ class Attributes:
     gesture: str = PLAIN["gesture"]
 
     def __post_init__(self) -> None:
-        if self.profession not in PROFESSIONS:
-            raise ValueError(f"profession is one of {', '.join(PROFESSIONS)}; got {self.profession!r}")
-        for field in FIELDS:
-            if getattr(self, field) not in CHOICES[field]:
-                raise ValueError(f"{field} is one of {', '.join(CHOICES[field])}; got {getattr(self, field)!r}")
+        check_record(self, {"profession": PROFESSIONS, **CHOICES})
 
     def shown(self) -> tuple[str, ...]:
         """The names of all values that this portrait shows, in the order of `VALUES`."""
-        return tuple(value.name for value in VALUES if getattr(self, value.field) == value.name)
+        return shown_by(self, VALUES)
 
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Attributes) if field.name != "profession")
-CHOICES: dict[str, tuple[str, ...]] = {
-    field: tuple(value.name for value in VALUES if value.field == field) + ((PLAIN[field],) if field in PLAIN else ())
-    for field in FIELDS
-}
+CHOICES = choices_of(FIELDS, VALUES, PLAIN)

@@ -1,7 +1,7 @@
 """Samples the attributes of a portrait: by the planted rates of a prompt, or balanced over all values."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ from raigen.world.attributes import (
     PLAIN,
     PROFESSIONS,
     PROMPTS,
-    VALUES,
+    VALUE_NAMES,
     Attributes,
 )
 
@@ -105,18 +105,29 @@ def rates(prompt: str, plan: Plan | None = None) -> dict[str, float]:
     return share
 
 
+def rare_among(names: Sequence[str], shares: Mapping[str, float]) -> tuple[str, ...]:
+    """Those of some values that are planted as rare: above 0 and at most 5 %."""
+    return tuple(name for name in names if 0 < shares[name] <= RARE_AT_MOST)
+
+
+def common_elsewhere(
+    names: Sequence[str], shares: Mapping[str, float], others: Iterable[Mapping[str, float]]
+) -> tuple[str, ...]:
+    """Those of some values that are never planted here, but are common (at least 20 %) in one of the others."""
+    common = {name for other in others for name, share in other.items() if share >= COMMON_AT_LEAST}
+    return tuple(name for name in names if shares[name] == 0 and name in common)
+
+
 def rare_values(prompt: str) -> tuple[str, ...]:
     """The values planted as rare for `prompt`: above 0 and at most 5 % of its images, in the order of `VALUES`."""
-    shares = plan_of(profession_of(prompt)).shares
-    return tuple(value.name for value in VALUES if 0 < shares[value.name] <= RARE_AT_MOST)
+    return rare_among(VALUE_NAMES, plan_of(profession_of(prompt)).shares)
 
 
 def control_values(prompt: str) -> tuple[str, ...]:
     """The values that are never planted for `prompt`, but are common (at least 20 %) for another prompt: they must not
     be found."""
-    shares = plan_of(profession_of(prompt)).shares
-    common = {name for p in PROFESSIONS for name, share in plan_of(p).shares.items() if share >= COMMON_AT_LEAST}
-    return tuple(value.name for value in VALUES if shares[value.name] == 0 and value.name in common)
+    every = {profession: plan_of(profession).shares for profession in PROFESSIONS}
+    return common_elsewhere(VALUE_NAMES, every[profession_of(prompt)], every.values())
 
 
 def sample_attributes(prompt: str, rng: np.random.Generator, plan: Plan | None = None) -> Attributes:

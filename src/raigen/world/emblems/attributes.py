@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from raigen.world.attributes import Value
+from raigen.world.attributes import Value, check_record, choices_of, shown_by
 
 PROFESSIONS = ("teacher", "judge", "mechanic", "scientist", "singer", "artist", "pilot", "detective", "student",
                "office worker")  # fmt: skip
@@ -65,19 +65,12 @@ class Attributes:
     style: str = PLAIN["style"]
 
     def __post_init__(self) -> None:
-        if self.profession not in PROFESSIONS:
-            raise ValueError(f"profession is one of {', '.join(PROFESSIONS)}; got {self.profession!r}")
-        for field in FIELDS:
-            if getattr(self, field) not in CHOICES[field]:
-                raise ValueError(f"{field} is one of {', '.join(CHOICES[field])}; got {getattr(self, field)!r}")
+        check_record(self, {"profession": PROFESSIONS, **CHOICES})
 
     def shown(self) -> tuple[str, ...]:
         """The names of all values that this image shows, in the order of `VALUES`."""
-        return tuple(value.name for value in VALUES if getattr(self, value.field) == value.name)
+        return shown_by(self, VALUES)
 
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Attributes) if field.name != "profession")
-CHOICES: dict[str, tuple[str, ...]] = {
-    field: tuple(value.name for value in VALUES if value.field == field) + ((PLAIN[field],) if field in PLAIN else ())
-    for field in FIELDS
-}
+CHOICES = choices_of(FIELDS, VALUES, PLAIN)

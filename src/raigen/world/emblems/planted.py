@@ -8,8 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raigen.world.emblems.attributes import CHOICES, FIELDS, PLAIN, PROFESSIONS, PROMPTS, VALUES, Attributes
-from raigen.world.planted import COMMON_AT_LEAST, RARE_AT_MOST
+from raigen.world.emblems.attributes import (
+    CHOICES,
+    FIELDS,
+    PLAIN,
+    PROFESSIONS,
+    PROMPTS,
+    VALUE_NAMES,
+    VALUES,
+    Attributes,
+)
+from raigen.world.planted import common_elsewhere, rare_among
 
 NO_COLOR = ("skin", "background")  # the fields that black and white hides
 
@@ -64,16 +73,14 @@ def rates(prompt: str) -> dict[str, float]:
 
 def rare_values(prompt: str) -> tuple[str, ...]:
     """The values planted as rare for `prompt`: above 0 and at most 5 % of its images, in the order of `VALUES`."""
-    shares = plan_of(profession_of(prompt)).shares
-    return tuple(value.name for value in VALUES if 0 < shares[value.name] <= RARE_AT_MOST)
+    return rare_among(VALUE_NAMES, plan_of(profession_of(prompt)).shares)
 
 
 def control_values(prompt: str) -> tuple[str, ...]:
     """The values that are never planted for `prompt`, but are common (at least 20 %) for another prompt: they must not
     be found."""
-    shares = plan_of(profession_of(prompt)).shares
-    common = {name for p in PROFESSIONS for name, share in plan_of(p).shares.items() if share >= COMMON_AT_LEAST}
-    return tuple(value.name for value in VALUES if shares[value.name] == 0 and value.name in common)
+    every = {profession: plan_of(profession).shares for profession in PROFESSIONS}
+    return common_elsewhere(VALUE_NAMES, every[profession_of(prompt)], every.values())
 
 
 def sample_attributes(prompt: str, rng: np.random.Generator) -> Attributes:
