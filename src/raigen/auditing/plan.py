@@ -119,7 +119,7 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
 def _tried(
     pipe: DiffusionPipeline, config: AuditConfig, settings: Settings, point: Hookpoint, device: torch.device
 ) -> tuple[Generated, float]:
-    """A few images, checked as those of an audit are, and the seconds that one of them takes."""
+    """A few images, and the seconds that each of them takes. They are checked as in an audit."""
     prompt, layout = config.capture.prompt, layout_of(pipe, config.capture.prompt, settings, point)
     check_guidance(pipe, settings, layout)
     check_autoencoder(config.train, layout.d_in, device)

@@ -139,7 +139,7 @@ class Family:
             self.step = min(LARGEST, self.step * LARGER)
 
     def is_like(self, direction: Float[np.ndarray, " direction"]) -> bool:
-        """Whether another family with this direction, or an image in it, has the same oddity."""
+        """Whether a family or an image in this direction has the same oddity."""
         return float(self.direction @ direction) > SAME
 
 

@@ -52,7 +52,7 @@ class Mixture(NamedTuple):
 
 
 def mixture_of(similarity: Float[np.ndarray, " image"], known: Float[np.ndarray, " known"]) -> Mixture:
-    """The mixture that describes the similarities of all images; `known` are those of images that show the attribute.
+    """The mixture that describes the similarities of all images. `known` holds the similarities of images that show it.
 
     The known images give the mean and the spread of all that show it: the spread with a typical one for prior. The
     rest is fitted by expectation and maximization (Dempster, Laird & Rubin 1977). The number of parts is the one with

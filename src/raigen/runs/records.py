@@ -175,8 +175,8 @@ class RareAttribute:
     `suggested_prompt`, by the first judge, and `ratio` is `suggested` divided by `presence`. `causal` is the result of
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
-    attribute was found by looking at this family, and `neuron` is only its number, beyond those of the autoencoder's
-    neurons.
+    attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
+    the neurons.
     """
 
     rank: int
