@@ -126,9 +126,10 @@ def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConf
 
 
 def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, config: AnnotateConfig) -> Iterator[Named]:
-    address, prompt = address_of(config.annotator), run.config.capture.prompt
-    for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
-        yield answered(attribute, reply, reason, address, prompt, n_control)
+    address, capture = address_of(config.annotator), run.config.capture
+    replies = ask_all(address, _jobs(run, attributes), answers, config, capture.device)
+    for (attribute, n_control), reply, reason in replies:
+        yield answered(attribute, reply, reason, address, capture.prompt, n_control)
 
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
