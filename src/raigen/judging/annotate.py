@@ -278,11 +278,20 @@ def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: fl
 
 
 def as_annotated(run: Run) -> list[RareAttribute]:
-    """The listed attributes as annotation left them, with its labels where an evaluation took others.
+    """The listed attributes as annotation left them, with its labels where an evaluation took others, and with the
+    names that people gave in their place.
 
     Raises RaigenError before `annotate` has run.
     """
-    return [relabeled(run, a, a.former_label) if a.former_label else a.unmeasured() for a in run.attributes]
+    return [_renamed(run, a) if a.given_name else relabeled(run, a, a.former_label) if a.former_label
+            else a.unmeasured() for a in run.attributes]  # fmt: skip
+
+
+def _renamed(run: Run, attribute: RareAttribute) -> RareAttribute:
+    """The attribute with the name that a person gave as its label, and nothing measured for the label before."""
+    name = attribute.given_name
+    return replace(attribute.unmeasured(), label=name, suggested_prompt=f"{run.config.capture.prompt}, {name}",
+                   label_auroc=None, labeled_by=attribute.named_by, former_label=None, causal=None)  # fmt: skip
 
 
 def relabeled(run: Run, attribute: RareAttribute, label: str) -> RareAttribute:

@@ -13,6 +13,7 @@ from raigen.config import visible
 from raigen.report.neuron_cards import Thumbs
 from raigen.report.page import Neurons
 from raigen.runs import pixels
+from raigen.runs.files import sha256
 from raigen.runs.records import RareAttribute
 from raigen.runs.run import Run
 
@@ -58,6 +59,7 @@ def explorer_of(run: Run, attributes: Sequence[RareAttribute], neurons: Neurons)
     basis = principal(embeddings[shown] - center, WIDTH)
     rows = (embeddings - center) @ basis
     data = {
+        "key": sha256("".join(sample.sha256 for sample in run.samples()).encode())[:16],
         "n": len(shown),
         "columns": atlas.n_columns, "width": atlas.width, "height": atlas.height,
         "pixels": max(run.read_image(run.samples()[0]).size) <= pixels.PIXEL_ART,

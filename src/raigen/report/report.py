@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from raigen.config import ReportConfig, shaped
+from raigen.judging.notes import VERDICTS, hashes_of, notes_of
 from raigen.judging.review import Task, digest, tasks
 from raigen.judging.trust import disagreements, ways, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
@@ -51,6 +52,9 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
         "mixtures": mixtures_of(amplified),
         "n_other_curves": amplified.n_others,
         "explorer": explorer,
+        "notes": notes_of(run),
+        "verdicts": VERDICTS,
+        "hashes": hashes_of(run, attributes),
     }
     html = render("report", page)
     write_text(run.report_path, html)

@@ -1,4 +1,5 @@
 {% include "explorer/address.js" %}
+{% include "download.js" %}
 {% include "explorer/images.js" %}
 {% include "explorer/orders.js" %}
 {% include "explorer/map.js" %}
@@ -6,7 +7,9 @@
 {% include "explorer/lightbox.js" %}
 {% include "explorer/table.js" %}
 {% include "explorer/heatmaps.js" %}
+{% include "explorer/notes.js" %}
 
 const explored = explorer ? explore() : null;
 if (explored) lightboxOf(explored.items);
+noteOn(explorer && explorer.key);
 readAddress();
