@@ -96,6 +96,8 @@ class Presence:
         return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
 
 
+WEAK, COMBINATION, SAME = "weak", "combination", "same"  # why an entry was set aside
+
 RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
 
 
@@ -177,7 +179,8 @@ class RareAttribute:
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
     the neurons. `given_name` is a better name that a person gave, and `named_by` is the person (see
-    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation.
+    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation. `why_aside` says why the entry was set aside: its top images stand out too little (`weak`), many images
+    show a part of it (`combination`), or a better entry shows the same (`same`). It is None for what is listed.
     """
 
     rank: int
@@ -204,6 +207,7 @@ class RareAttribute:
     covers_more: bool | None = None
     family: FamilyOf | None = None
     is_family: bool = False
+    why_aside: str | None = None
     given_name: str | None = None
     named_by: str | None = None
 
