@@ -178,10 +178,12 @@ class RareAttribute:
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
-    the neurons. `why_aside` says why the entry was set aside: its top images stand out too little (`weak`), many images
-    show a part of it (`combination`), or a better entry shows the same (`same`). It is None for what is listed. `loose`
-    is the presence with the guidance of discovery, if that is another one, and `held_back` is `loose` divided by
-    `presence`: above 1, the guidance of the run hides the attribute.
+    the neurons. `given_name` is a better name that a person gave, and `named_by` is the person (see
+    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation. `why_aside` says why the
+    entry was set aside: its top images stand out too little (`weak`), many images show a part of it (`combination`), or
+    a better entry shows the same (`same`). It is None for what is listed. `loose` is the presence with the guidance of
+    discovery, if that is another one, and `held_back` is `loose` divided by `presence`: above 1, the guidance of the
+    run hides the attribute.
     """
 
     rank: int
@@ -211,16 +213,23 @@ class RareAttribute:
     why_aside: str | None = None
     loose: Presence | None = None
     held_back: Ratio | None = None
+    given_name: str | None = None
+    named_by: str | None = None
 
     @property
     def name(self) -> str | None:
-        """The label, unless held-out images do not bear it out."""
-        return None if self.label_holds is False else self.label
+        """The name that a person gave; or else the label, unless held-out images do not bear it out."""
+        return self.given_name or (None if self.label_holds is False else self.label)
 
     @property
     def perhaps(self) -> str | None:
-        """A label that held-out images do not bear out."""
-        return self.label if self.label_holds is False else None
+        """A label that held-out images do not bear out, where no person gave a name."""
+        return self.label if self.label_holds is False and not self.given_name else None
+
+    @property
+    def judged_as(self) -> str | None:
+        """The label that was measured, where a person gave another name."""
+        return self.label if self.given_name and self.given_name != self.label else None
 
     @property
     def title(self) -> str:
@@ -248,7 +257,7 @@ class RareAttribute:
                        ratio=None, label_holds=None, covers_more=None, loose=None, held_back=None)  # fmt: skip
 
     def __repr__(self) -> str:
-        name = f"“{self.title}”" if self.label else self.title
+        name = f"“{self.title}”" if self.label or self.given_name else self.title
         shown = ""
         if self.presence and self.presence.n:
             shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
@@ -329,14 +338,15 @@ def held_back_columns(attribute: RareAttribute) -> dict[str, float | int | None]
     return dict(zip(HELD_BACK, (*rates, *ratios), strict=True))
 
 
-ON_LABEL = ("perhaps", "covers_more")  # beside the column `label`
+ON_LABEL = ("perhaps", "covers_more", "named_by", "judged_as")  # beside the column `label`
 
 
 def label_columns(attribute: RareAttribute) -> dict[str, Any]:
     """The values of an attribute in the columns `label` and `ON_LABEL`. A label that held-out images do not bear out
-    stands in `perhaps`, and `label` is empty."""
+    stands in `perhaps`, and `label` is empty. Where a person gave the name in `label`, the rates are of `judged_as`."""
     covers_more = None if attribute.covers_more is None else int(attribute.covers_more)
-    return {"label": attribute.name, "perhaps": attribute.perhaps, "covers_more": covers_more}
+    return {"label": attribute.name, "perhaps": attribute.perhaps, "covers_more": covers_more,
+            "named_by": attribute.named_by, "judged_as": attribute.judged_as}  # fmt: skip
 
 
 class HookpointCost(NamedTuple):
