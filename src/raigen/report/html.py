@@ -39,7 +39,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FILTERS | {"plain": plain}
+    environment.filters |= FILTERS | {"plain": plain, "code": code}
     return visible(environment.get_template(template).render(page, **more))
 
 
@@ -50,3 +50,12 @@ def plain(text: str) -> str:
     'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'
     """
     return re.sub(r"([\\`*_{}\[\]()<>#|&!])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    r"""A text as code in a line or a table of Markdown.
+
+    >>> code("presence('a|b') >= `.2`")
+    "`presence('a\\|b') >= '.2'`"
+    """
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", r"\|") + "`"
