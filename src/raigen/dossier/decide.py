@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from scipy.stats import norm
 
@@ -22,8 +22,7 @@ class Case:
     """A rule for one attribute of one part: the measured `value` with its interval, and what follows.
 
     `low` and `high` are the ends of the interval that decides: it is wide enough for all cases of a check together.
-    `n_to_decide` says about how many fresh images would decide an undecided case; None if more images would not, or
-    nobody can say. `note` says what else a reader must know.
+    `note` says what else a reader must know.
     """
 
     label: str
@@ -35,8 +34,13 @@ class Case:
     n: int
     method: str
     state: str
-    n_to_decide: int | None = None
     note: str = ""
+    needed: Callable[[], int] | None = None
+
+    @cached_property
+    def n_to_decide(self) -> int | None:
+        """About how many fresh images would decide an undecided case; None if nobody can say. It takes a search."""
+        return self.needed() if self.needed else None
 
 
 @dataclass(frozen=True)
@@ -167,10 +171,10 @@ def _case(rule: Rule, one: _Measured, level: float) -> Case:
     state = UNDECIDED if inside or not one.n else MET if rule.holds((low + min(high, 1e9)) / 2) else VIOLATED
     needed, notes = None, [one.note]
     if state == UNDECIDED and one.n:
-        needed = images_to_decide(partial(one.interval_at, level), rule.limit, one.n)
+        needed = partial(images_to_decide, partial(one.interval_at, level), rule.limit, one.n)
         notes.append(one.hint)
     return Case(one.item.label or "", one.part.prompt, one.part.model, one.value, low, high, one.n,
-                f"{100 * level:.4g} % {method}", state, needed, "; ".join(filter(None, notes)))  # fmt: skip
+                f"{100 * level:.4g} % {method}", state, "; ".join(filter(None, notes)), needed)  # fmt: skip
 
 
 def _sorted(cases: Sequence[Case]) -> tuple[Case, ...]:
@@ -186,22 +190,20 @@ def _of_a_study(rule: Rule, moved: Sequence[Moved] | None) -> Decision:
     if moved is None:
         raise RaigenError(f"{rule.text}: expected a study with a baseline; got a run. Compare runs with: raigen "
                           "compare RUN OTHER_RUN --study STUDY, then: raigen check STUDY --tolerance FILE")  # fmt: skip
-    measured = [one for one in moved if one.difference]
-    ps = [_p_less(one.difference) for one in measured if one.difference]
-    cases = []
-    for one, q in zip(measured, q_values(ps), strict=True):
-        d = one.difference
-        assert d is not None
+    measured = [(one, one.difference) for one in moved if one.difference]
+    ps, cases = [_p_less(difference) for _, difference in measured], []
+    n_needed = math.ceil(math.log2(len(ps) / rule.limit)) if ps else 0  # the fewest seeds with which one loss can count
+    for (one, d), q in zip(measured, q_values(ps), strict=True):
         is_worse = d.difference < 0 and q <= rule.limit
-        state = VIOLATED if is_worse else UNDECIDED if len(ps) * 0.5**d.n > rule.limit else MET
+        state = VIOLATED if is_worse else UNDECIDED if d.n < n_needed else MET
         cases.append(Case(one.label, one.prompt, one.model, d.difference, d.low, d.high, d.n, f"q = {q:.2g}", state,
-                          math.ceil(math.log2(len(ps) / rule.limit)) if state == UNDECIDED else None))  # fmt: skip
+                          needed=(lambda: n_needed) if state == UNDECIDED else None))  # fmt: skip
     cases += [
         Case(one.label, one.prompt, one.model, None, -1.0, 1.0, 0, "no data", UNDECIDED,
              note="no seed has a verdict for both models") for one in moved if not one.difference
     ]  # fmt: skip
     unseen = max((-case.low for case in cases if case.state == MET), default=0.0)
-    note = f"a drop of up to {100 * unseen:.0f} points would not have been seen" if unseen > 0 else ""
+    note = f"a drop of up to {100 * unseen:.0f} points cannot be ruled out" if unseen > 0 else ""
     return Decision(rule, _sorted(cases), note if cases else "nothing was compared with a baseline")
 
 

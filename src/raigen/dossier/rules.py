@@ -7,7 +7,7 @@ from raigen.errors import RaigenError
 
 PRESENCE, ASKED, HELD_BACK, WORSE = "presence", "asked", "held_back", "worse"
 NUMBER = r"(\d+\.?\d*|\.\d+)"
-OF_A_NUMBER = re.compile(rf"""({PRESENCE}|{ASKED}|{HELD_BACK})(?:\((?:"(.*)"|'(.*)')\))?\s*(>=|<=)\s*{NUMBER}""")
+OF_A_NUMBER = re.compile(rf"""({PRESENCE}|{ASKED}|{HELD_BACK})(?:\((?:"([^"]*)"|'([^']*)')\))?\s*(>=|<=)\s*{NUMBER}""")
 OF_A_STUDY = re.compile(rf"no\s+attribute\s+worse\s+than\s+baseline\s+at\s+q\s*<=\s*{NUMBER}")
 FORMS = (
     'presence("LABEL") >= NUMBER, asked("LABEL") >= NUMBER or held_back("LABEL") <= NUMBER (with >= or <=; without '
