@@ -62,6 +62,8 @@ def print_search(ratings: list[HookpointRating], model: str, config: SearchConfi
 
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     """What an audit takes and which rates it can show, one per line."""
+    from raigen.discovery.reach import reach_of  # not at the top: it loads scipy
+
     settings, n = plan.settings, config.capture.n_images
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
@@ -78,6 +80,7 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
+        *((f"at {100 * line.rate:g}%", line.text) for line in reach_of(n, plan.n_relatives > 0)),
         *(("few images", warning) for warning in [few_images(config)] if warning),
     ]  # fmt: skip
     _print_table(("", ""), rows)

@@ -78,12 +78,13 @@ class DiscoverFacts:
 @dataclass(frozen=True)
 class LookFacts:
     """How many odd images were looked around, how many relatives of them were made, how many families have an oddity in
-    common, and how many of these are listed. `why_not` says why there was no look."""
+    common, how many of these are listed, and how many entries were set aside. `why_not` says why there was no look."""
 
     n_odd: int = 0
     n_relatives: int = 0
     n_families: int = 0
     n_listed: int = 0
+    n_aside: int = 0
     why_not: str | None = None
 
 

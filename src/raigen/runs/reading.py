@@ -10,7 +10,7 @@ from raigen.config import parsed, shaped, text_of
 from raigen.errors import RaigenError
 from raigen.runs.files import sha256
 from raigen.runs.folder import Folder
-from raigen.runs.records import Sample
+from raigen.runs.records import RareAttribute, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,12 @@ class RunFiles(Folder):
             if any(after.index <= before.index for before, after in pairwise(found)):
                 raise ValueError("the indices do not rise")
         return found
+
+    def read_attributes(self, path: Path, stage: str) -> list[RareAttribute]:
+        """The entries of a list. Raises RaigenError as `read_json` does, and for a list of another shape."""
+        entries = self.read_json(path, stage)
+        with self.shaped(path, stage):
+            return [RareAttribute.from_json(entry) for entry in entries]
 
     def read_json(self, path: Path, stage: str) -> Any:
         """What a JSON file that `stage` makes holds. Raises RaigenError as `read_text` does."""

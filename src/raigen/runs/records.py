@@ -96,6 +96,8 @@ class Presence:
         return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
 
 
+WEAK, COMBINATION, SAME = "weak", "combination", "same"  # why an entry was set aside
+
 RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
 
 
@@ -176,7 +178,8 @@ class RareAttribute:
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
-    the neurons.
+    the neurons. `why_aside` says why the entry was set aside: its top images stand out too little (`weak`), many images
+    show a part of it (`combination`), or a better entry shows the same (`same`). It is None for what is listed.
     """
 
     rank: int
@@ -203,6 +206,7 @@ class RareAttribute:
     covers_more: bool | None = None
     family: FamilyOf | None = None
     is_family: bool = False
+    why_aside: str | None = None
 
     @property
     def name(self) -> str | None:
