@@ -12,17 +12,14 @@ Row = dict[str, Any]
 def method_of(parts: Sequence[Part]) -> Row:
     """The steps of the method, and for each number of audited images the chance to show and to find a thing, by how
     often the model shows it."""
-    counts = sorted({len(part.run.samples()) for part in parts})
-    return {"steps": list(_steps(parts)), "reach": [_reach(n, parts) for n in counts]}
+    counts = sorted({(len(part.run.samples()), part.run.has_looked) for part in parts})
+    return {"steps": list(_steps(parts)), "reach": [_reach(*one) for one in counts]}
 
 
-def _reach(n_images: int, parts: Sequence[Part]) -> Row:
-    looked = all(part.run.has_looked for part in parts)
-    rows = []
-    for line in reach_of(n_images):
-        found = line.looked if looked else line.watched
-        rows.append({"rate": line.rate, "shown": line.shown, "found": found._asdict() if found else None})
-    return {"n_images": n_images, "rows": rows}
+def _reach(n_images: int, has_looked: bool) -> Row:
+    lines = reach_of(n_images, has_looked)
+    rows = [line._asdict() | {"found": line.found and line.found._asdict()} for line in lines]
+    return {"n_images": n_images, "has_looked": has_looked, "rows": rows}
 
 
 def _steps(parts: Sequence[Part]) -> Iterator[str]:
