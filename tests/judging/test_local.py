@@ -74,8 +74,8 @@ def test_a_model_that_cannot_be_asked_is_told(tmp_path):
 def test_it_runs_on_the_device_that_was_asked(folder, monkeypatch):
     monkeypatch.setattr(local, "resolve_device", {"cuda:1": torch.device("meta")}.get)
     assert Local(address_of(f"transformers:{folder}"), "cuda:1").model.device == torch.device("meta")
+    monkeypatch.undo()
     with pytest.raises(RaigenError, match="device: 'cuda:99' was requested, but torch sees"):
-        monkeypatch.undo()
         Local(address_of(f"transformers:{folder}"), "cuda:99")
 
 

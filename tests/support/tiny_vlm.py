@@ -100,7 +100,7 @@ def save_model(folder: Path, question: Question | None = None, template: str | N
 
 
 def devices_asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The devices that models of transformers are opened on from here on. A stand-in tells colors, and says no to all else."""
+    """The devices that models of transformers are opened on from here on. A stand-in tells colors, and else says no."""
     devices: list[str] = []
 
     class StandIn:

@@ -109,6 +109,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
             if subject not in suggested
         ],
         "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
+        "judge_errors": _errors(found, known),
     }
     if config.calibration:
         facts["calibration_cautions"] = _cautions(measured, known)
@@ -197,6 +198,17 @@ def _measured(
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
         covers_more=covers_more(first, attribute.frequency, fired, len(material.codes), confidence),
     )  # fmt: skip
+
+
+def _errors(found: Found, known: Sequence[Known]) -> dict[str, dict[str, list[float]]]:
+    """What is known of the errors of each judge, by label: the numbers of a `Calibration`."""
+    errors: dict[str, dict[str, list[float]]] = {}
+    for subject, verdicts in found.verdicts.items():
+        for one in verdicts:
+            counts = one.errors or calibration_of(known, subject.label, one.judge)
+            if counts.positives or counts.negatives:
+                errors.setdefault(one.judge, {})[subject.label] = list(counts)
+    return errors
 
 
 def _cautions(measured: Sequence[RareAttribute], known: Sequence[Known]) -> list[str]:

@@ -41,7 +41,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FILTERS | {"plain": plain, "island": island}
+    environment.filters |= FILTERS | {"plain": plain, "code": code, "island": island}
     return visible(environment.get_template(template).render(page, **more))
 
 
@@ -70,3 +70,12 @@ def _visible(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {_visible(key): _visible(value) for key, value in data.items()}
     return [_visible(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+def code(text: str) -> str:
+    r"""A text as code in a line or a table of Markdown.
+
+    >>> code("presence('a|b') >= `.2`")
+    "`presence('a\\|b') >= '.2'`"
+    """
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", r"\|") + "`"
