@@ -277,5 +277,5 @@ def view(browser: Chrome, width: int, height: int = 900, scheme: str = "light") 
 
 def text_of(run: Run) -> str:
     """The text of the page as a reader meets it: tags dropped, spaces folded."""
-    body = re.sub(r"<(style|script)>.*?</\1>", "", run.report().read_text(), flags=re.S)
+    body = re.sub(r"<(style|script)[^>]*>.*?</\1>", "", run.report().read_text(), flags=re.S)
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", body)))
