@@ -168,10 +168,10 @@ def main(options: Options) -> None:
 
 def check(options: Options, table: Table) -> None:
     """Raises RaigenError where an audit of the table would."""
-    audits = {(prompt, v.is_other_embedder) for prompt in prompts_for(options) for v in table.rows.values()}
-    for prompt, is_other_embedder in sorted(audits):
-        for variant in {Variant(), Variant(is_other_embedder=is_other_embedder)}:
-            check_inputs(config_of(options, prompt, variant))
+    used = {with_other for variant in table.rows.values() for with_other in (False, variant.is_other_embedder)}
+    for prompt in prompts_for(options):
+        for is_other_embedder in used:
+            check_inputs(config_of(options, prompt, Variant(is_other_embedder=is_other_embedder)))
 
 
 def prompts_for(options: Options) -> Sequence[str]:
