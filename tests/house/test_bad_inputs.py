@@ -75,6 +75,10 @@ def _no_image(monkeypatch, tmp_path):
     monkeypatch.setattr("raigen.judging.fresh.recorded_pipeline", made)
     monkeypatch.setattr(server.Server.__init__, "__defaults__", (None, 1))  # one retry, at once
     monkeypatch.setattr(Gate, "wait", _at_once)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *args: asked.append(args) or "y")
+    yield
+    assert asked == []  # whether code of a model may run, say
 
 
 def _at_once(gate, seconds):
@@ -258,6 +262,19 @@ def pickled(folder):
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch PWNED'\ntR.")
 
 
+def of_code(folder):
+    """A model whose folder brings code; nothing of it may run, nor may anybody be asked."""
+    edited("config.json", model_type="evil", auto_map={name: f"evil.{name}" for name in ("AutoConfig", "AutoModel")})(
+        folder
+    )
+    (folder / "evil.py").write_text("open('PWNED', 'w')")
+
+
+def of_a_part_of_code(folder):
+    edited("model_index.json", text_encoder=["transformers", "AutoModel"])(folder)
+    of_code(folder / "text_encoder")
+
+
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 MODELS = {
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
@@ -269,6 +286,7 @@ MODELS = {
     "weights that are cut": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:999]), "cannot be load"),
     "weights that are a pointer": (replaced(WEIGHTS, "version https://git-lfs.github.com/spec/v1\n"), "cannot be load"),
     "a pickle that runs a command": (pickled, "cannot be loaded"),
+    "a part that brings code": (of_a_part_of_code, "cannot be loaded: .*custom code"),
     "a tokenizer without its files": (lambda folder: shutil.rmtree(folder / "tokenizer"), "knows 2 words"),
     "a tokenizer without an end": (edited("tokenizer/tokenizer_config.json", model_max_length=10**30), "failed with"),
     "a size in letters": (edited("unet/config.json", sample_size="a"), "as sample_size"),
@@ -315,12 +333,6 @@ def endless_weights(folder):
     (path,) = folder.glob("*.safetensors")
     tensors = load_file(path)
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, path, {"format": "pt"})
-
-
-def of_code(folder):
-    """A model whose folder brings code; without an answer of the user, nothing of it may run."""
-    edited("config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})(folder)
-    (folder / "evil.py").write_text("open('PWNED', 'w')")
 
 
 def unpickled(name):

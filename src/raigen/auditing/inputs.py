@@ -94,6 +94,6 @@ def check_model(address: str, config: AskConfig) -> None:
 
     expected = f"{address}: expected an image-text-to-text model in a folder or on the Hub"
     with explained(f"{expected}; it cannot be loaded"):
-        kind = AutoConfig.from_pretrained(where.model, trust_remote_code=False).model_type
+        kind = AutoConfig.from_pretrained(where.model).model_type
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise RaigenError(f"{expected}; it is {kind!r}")

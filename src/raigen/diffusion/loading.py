@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, dynamic_module_utils
 from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
@@ -189,10 +189,10 @@ def _read(source: Source, dtype: torch.dtype, config: LoadConfig) -> DiffusionPi
 
 @contextmanager
 def explained(what: str, remedy: str = "") -> Iterator[None]:
-    """For code that loads a model: without progress bars, and with RaigenError for whatever the library raises. It has
-    `what`, what the library says, and the `remedy`."""
+    """For code that loads a model: no progress bars, no question whether code of the model may run (it may not), and
+    RaigenError for whatever the library raises. It has `what`, what the library says, and the `remedy`."""
     try:
-        with _quiet():
+        with _quiet(), _unasked():
             yield
     except RaigenError:
         raise
@@ -268,6 +268,16 @@ def no_advice() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _unasked() -> Iterator[None]:
+    seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE  # that transformers waits for an answer in the terminal
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Embedder:
             self._load(path, offline)
 
     def _load(self, path: str, offline: bool) -> None:
-        options: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}  # else it asks the user
+        options: dict[str, Any] = {"local_files_only": offline}
         kind = self.kind = AutoConfig.from_pretrained(path, **options).model_type
         if kind not in (*WITH_TEXTS, *WITHOUT_TEXTS):
             raise RaigenError(f"embedder: expected a CLIP, SigLIP or DINO model; {path} is {kind!r}")

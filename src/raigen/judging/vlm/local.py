@@ -32,9 +32,8 @@ class Local:
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         expected = "expected an image-text-to-text model in a folder or on the Hub"
         with explained(f"transformers:{address.model}: {expected}; it cannot be loaded on {self.device}"):
-            options: dict[str, Any] = {"trust_remote_code": False}  # else transformers asks the user
-            self.processor: Any = AutoProcessor.from_pretrained(address.model, **options)
-            model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype, **options)
+            self.processor: Any = AutoProcessor.from_pretrained(address.model)
+            model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype)
             self.model = model.to(self.device).eval()
         if getattr(self.processor, "chat_template", None) is None:
             raise RaigenError(
