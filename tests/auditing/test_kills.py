@@ -22,7 +22,7 @@ TINY = {"n_images": 50, "num_inference_steps": 2, "batch_size": 8, "d_sae": 128,
         "n_attributes": 3, "n_fresh_images": 16, "n_suggested_images": 1, "n_label_images": 0,
         "n_look_images": 0}  # fmt: skip
 EQUAL = ("sae/model.safetensors", "codes.safetensors", "neurons.csv", "attributes.json", "samples.jsonl", "fresh.jsonl")
-LONGEST = 60  # seconds that a part of an audit may take
+LONGEST = 600  # seconds that a part of an audit may take
 
 
 def audited(folder):
