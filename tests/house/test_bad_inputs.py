@@ -286,7 +286,7 @@ MODELS = {
     "weights that are cut": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:999]), "cannot be load"),
     "weights that are a pointer": (replaced(WEIGHTS, "version https://git-lfs.github.com/spec/v1\n"), "cannot be load"),
     "a pickle that runs a command": (pickled, "cannot be loaded"),
-    "a part that brings code": (of_a_part_of_code, "cannot be loaded: .*custom code"),
+    "a part that brings code": (of_a_part_of_code, "cannot be loaded: The component"),
     "a tokenizer without its files": (lambda folder: shutil.rmtree(folder / "tokenizer"), "knows 2 words"),
     "a tokenizer without an end": (edited("tokenizer/tokenizer_config.json", model_max_length=10**30), "failed with"),
     "a size in letters": (edited("unet/config.json", sample_size="a"), "as sample_size"),

@@ -103,11 +103,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
         "sources": sources_of(judges),
-        "cut_prompts": [
-            prompt
-            for subject, prompt in _suggested_prompts(checked.attributes, config).items()
-            if subject not in suggested
-        ],
+        "cut_prompts": _cut_prompts(checked.attributes, suggested, config),
         "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
         "judge_errors": _errors(found, known),
     }
@@ -179,6 +175,14 @@ def _suggested_prompts(attributes: Sequence[RareAttribute], config: EvaluateConf
     if not config.n_suggested_images:
         return {}
     return {Subject.of(a): a.suggested_prompt for a in attributes if a.label and a.suggested_prompt}
+
+
+def _cut_prompts(
+    attributes: Sequence[RareAttribute], suggested: Mapping[Subject, Any], config: EvaluateConfig
+) -> list[str]:
+    """The suggested prompts of which no images were made, because the model would cut them."""
+    prompts = _suggested_prompts(attributes, config).items()
+    return [prompt for subject, prompt in prompts if subject not in suggested]
 
 
 def _measured(
