@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from raigen.config import visible
 from raigen.report.neuron_cards import Thumbs
 from raigen.report.page import Neurons
+from raigen.report.relations import clearly
 from raigen.runs import pixels
 from raigen.runs.files import sha256
 from raigen.runs.records import RareAttribute
@@ -25,8 +26,6 @@ MOST_TOP, FEWEST_TOP = 12, 3  # of these images, for each neuron
 WIDTH = 64  # principal directions of the embeddings that the page keeps
 LOOKS_SIDE = 16  # pixels along each side of a view of the images' colors, as in discovery
 SPREAD = 0.6  # how far the map is evened out: 0 keeps distances, 1 spreads the images evenly along both axes
-CLEARLY = 0.25  # of the mean of the ten strongest: a neuron that fires more than this fires clearly
-STRONGEST = 10
 
 
 class Atlas(NamedTuple):
@@ -132,10 +131,10 @@ def finding_of(attribute: RareAttribute, codes: Float[np.ndarray, " image"]) -> 
     """A listed neuron or family with its codes of all images, in 255 steps up to the largest, and the step from which
     on it fires clearly. A code above 0 stays above 0."""
     peak = float(codes.max(initial=0.0))
-    clearly = CLEARLY * np.sort(codes)[-STRONGEST:].mean()
     return {
         "neuron": attribute.neuron, "rank": attribute.rank, "title": attribute.title, "peak": peak,
-        "clearly": int(in_steps(clearly, peak)), "family": attribute.is_family, "codes": packed(in_steps(codes, peak)),
+        "clearly": int(in_steps(clearly(codes), peak)), "family": attribute.is_family,
+        "codes": packed(in_steps(codes, peak)),
     }  # fmt: skip
 
 

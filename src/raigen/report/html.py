@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,7 +33,12 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
     filter `plain`.
     Raises jinja2.UndefinedError if the template reads something that the dict lacks.
     """
-    is_markdown = template.endswith(".md.jinja")
+    return visible(_environment(template.endswith(".md.jinja")).get_template(template).render(page, **more))
+
+
+@cache
+def _environment(is_markdown: bool) -> Environment:
+    """Where the templates are; it compiles each only once."""
     environment = Environment(
         loader=PackageLoader("raigen.report"),
         autoescape=not is_markdown,
@@ -42,7 +48,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS | {"plain": plain, "island": island}
-    return visible(environment.get_template(template).render(page, **more))
+    return environment
 
 
 def plain(text: str) -> str:

@@ -179,8 +179,9 @@ class RareAttribute:
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
     the neurons. `given_name` is a better name that a person gave, and `named_by` is the person (see
-    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation. `why_aside` says why the entry was set aside: its top images stand out too little (`weak`), many images
-    show a part of it (`combination`), or a better entry shows the same (`same`). It is None for what is listed.
+    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation. `why_aside` says why the
+    entry was set aside: its top images stand out too little (`weak`), many images show a part of it (`combination`), or
+    a better entry shows the same (`same`). It is None for what is listed.
     """
 
     rank: int
