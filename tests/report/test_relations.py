@@ -111,7 +111,7 @@ def test_strengths_lie_under_a_slider_and_images_flip_to_their_twins(tmp_path: P
         .map((strip) => [strip.dataset.name, [...strip.querySelectorAll('img')].map((image) => image.src)])""",
         dial,
     )
-    by_name = {name: images for name, images in strips}
+    by_name = dict(strips)
     method = dial.find_element(By.TAG_NAME, "select").get_attribute("value")
     of_method = [images for name, images in strips if name.rsplit(", ", 1)[0] == method]
     assert sources() == of_method[-1]

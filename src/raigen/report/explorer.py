@@ -170,8 +170,8 @@ def words_of(run: Run, basis: Float[np.ndarray, "width direction"]) -> dict[str,
         directions = tensors["directions"].float().numpy()
         if len(directions) != len(phrases) or not all(isinstance(phrase, str) for phrase in phrases):
             raise ValueError("phrases and directions differ in number")
-    if directions.shape[1] != len(basis):
-        return None
+        if directions.shape[1] != len(basis):
+            return None
     return {"phrases": phrases, "rows": packed(as_bytes(directions @ basis))}
 
 

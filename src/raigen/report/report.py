@@ -1,9 +1,7 @@
 """Writes one self-contained page about a run: folder -> dict -> HTML."""
 
-import base64
-import hashlib
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from raigen.config import ReportConfig, shaped
@@ -14,7 +12,7 @@ from raigen.judging.trust import disagreements, ways, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
 from raigen.report.explorer import explorer_of
 from raigen.report.exports import export
-from raigen.report.html import fill
+from raigen.report.html import render
 from raigen.report.neuron_cards import cards, data_uri, disputed, fitting, read_codes, thumbs_for
 from raigen.report.page import page_of, read_neurons
 from raigen.report.relations import reach_rows, seen_once, together
@@ -107,14 +105,3 @@ def sheet_of(run: Run, to_review: Sequence[Task]) -> dict[str, Any]:
             for task in to_review if thumbs
         ],
     }  # fmt: skip
-
-
-def render(name: str, page: Mapping[str, Any]) -> str:
-    """The page `name` (report or review) as HTML. All texts are escaped. A content security policy lets the page load
-    nothing and run only its own script.
-
-    Raises jinja2.UndefinedError if the template reads something that the dict lacks.
-    """
-    script = fill(f"{name}.js", {})
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return fill(f"{name}.html.jinja", page, script_digest=digest)
