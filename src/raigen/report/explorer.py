@@ -18,7 +18,7 @@ from raigen.runs.files import sha256
 from raigen.runs.records import RareAttribute
 from raigen.runs.run import Run
 
-ATLAS_BUDGET = 3.2e6  # bytes of the atlas in the page
+ATLAS_BUDGET = 3.5e6  # bytes of the atlas in the page
 # The first that fits is taken: pixels of the longer side of a cell, and quality (0-100).
 CELLS = (Thumbs(64, 75), Thumbs(64, 55), Thumbs(56, 50), Thumbs(48, 45), Thumbs(40, 40), Thumbs(40, 15))
 TOPS_BUDGET = 4e5  # bytes of the strongest images of all neurons that are not listed
@@ -204,7 +204,8 @@ def in_steps(codes: Any, peak: Any) -> UInt8[np.ndarray, "*shape"]:
     >>> in_steps(np.array([0.0, 0.001, 1.0, 2.0]), 2.0).tolist()
     [0, 1, 128, 255]
     """
-    return np.asarray(np.ceil(255 * codes / np.where(np.asarray(peak) > 0, peak, 1.0)).clip(0, 255), np.uint8)
+    share = np.asarray(codes, float) / np.where(np.asarray(peak) > 0, peak, 1.0)  # float32 would round some up
+    return np.asarray(np.ceil(255 * share).clip(0, 255), np.uint8)
 
 
 def as_bytes(rows: Float[np.ndarray, "row direction"]) -> Int[np.ndarray, "row direction"]:
