@@ -85,6 +85,13 @@ def test_no_file_that_people_open_holds_a_hostile_character(hostile):
     assert not DANGEROUS.search(index(hostile.dir))
 
 
+def test_no_data_of_a_page_holds_a_hostile_character_or_ends_its_element(hostile):
+    (data,) = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', hostile.report_path.read_text(), re.S)
+    read = json.loads(data)
+    assert read["findings"][0]["title"].startswith("=") and read["command"] == ""  # the prompt cannot be shown as it is
+    assert not DANGEROUS.search(json.dumps(read, ensure_ascii=False)) and not re.search("[<>&]", data)
+
+
 def test_what_is_left_of_a_text_is_told(hostile):
     page, card = hostile.report_path.read_text(), hostile.card_path.read_text()
     assert "=a [31m]0;pwn2Jphoto of a doctor" in page

@@ -110,6 +110,7 @@ def print_result(run: Run) -> None:
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         say(f"found, by planted rate: {' · '.join(bands)}")
     _print_unjudged(run)
+    _print_unseen(run)
     say(f"report: {run.report()}")
 
 
@@ -139,6 +140,17 @@ def print_cautions(run: Run) -> None:
     if run.has_finished("evaluate"):
         for line in run.facts.evaluate.cautions:
             say(line)
+
+
+def _print_unseen(run: Run) -> None:
+    """What was set aside, and how much was not seen."""
+    from raigen.discovery.reach import unseen_of  # not at the top: it loads scipy
+
+    if run.set_aside:
+        say(f"set aside, because they may be combinations of frequent things or repetitions: {len(run.set_aside)} "
+            f"(in {run.aside_path.name})")  # fmt: skip
+    if unseen := unseen_of(run):
+        say(f"not seen: {unseen.text}")
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:

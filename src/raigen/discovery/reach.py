@@ -7,6 +7,8 @@ from typing import NamedTuple
 from scipy.stats import binom
 
 from raigen.errors import RaigenError
+from raigen.runs.run import Run
+from raigen.stats import rate_interval
 
 RATES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 MEASURED_WITH = 1000  # audited images, and half as many relatives
@@ -83,3 +85,37 @@ def _found(n_images: int, rate: float, table: Sequence[Chance]) -> Chance:
     chances = zip(shares, table, strict=True)
     found = [(share * one.chance, share * one.low, share * one.high) for share, one in chances]
     return Chance(*map(sum, zip(*found, strict=True)))
+
+
+class Unseen(NamedTuple):
+    """How many listed families only one of the `n` audited images shows, and the share of further images that show
+    something which no audited image shows, with its interval: after Good and Turing, `once` divided by `n`."""
+
+    once: int
+    n: int
+    share: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """The estimate in words.
+
+        >>> Unseen(3, 1000, 0.003, 0.001, 0.0088).text[:62]
+        '3 of the listed families show in one of 1,000 audited images. '
+        """
+        return (f"{self.once} of the listed families show in one of {self.n:,} audited images. So an estimated "
+                f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}] of further images show something odd that no "
+                "audited image shows")  # fmt: skip
+
+
+def unseen_of(run: Run) -> Unseen | None:
+    """How much the audit has not seen, by the families of its list; None if it did not look around odd images. It is a
+    lower estimate: what the look missed does not count. Raises RaigenError when files are missing."""
+    if not run.has_looked:
+        return None
+    n = int(run.is_shown().sum())
+    counts = (run.family_codes()[: len(run.samples())] > 0).sum(axis=0)
+    once = int((counts <= 1).sum())  # its own odd image always shows it
+    found = rate_interval(once, n)
+    return Unseen(once, n, once / n, found.low, found.high)

@@ -93,6 +93,7 @@ def _audit(run: Run) -> dict[str, Any]:
         "score": score,
         "share_of": SHARE_OF[score],
         "next_frequency": next_frequency(run),
+        "loose_guidance": capture.discovery_guidance,
     }
 
 

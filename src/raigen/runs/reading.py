@@ -20,6 +20,16 @@ class RunFiles(Folder):
     """The folder of a run, as far as reading its files goes."""
 
     @property
+    def words_path(self) -> Path:
+        """The directions of the vocabulary with which CLIP named the neurons."""
+        return self.dir / "words.safetensors"
+
+    @property
+    def notes_path(self) -> Path:
+        """What people noted about the findings."""
+        return self.dir / "notes.json"
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """What run.json holds. Raises RaigenError when it cannot be read, or has another shape."""
         found = super().manifest
