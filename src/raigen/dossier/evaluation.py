@@ -191,7 +191,7 @@ def _llm_scoring(run: Run, item: Item, judge: str) -> Entry:
 
 
 def _result_id(part: Part, item: Item, judge: str, mode: str, metric: str = "presence") -> str:
-    return "/".join((part.run.dir.name, item.key, metric, judge, mode))
+    return "/".join((part.run.dir.resolve().name, item.key, metric, judge, mode))
 
 
 def _verdicts(parts: Iterable[Part]) -> Iterator[tuple[Part, Item, str, int, bool | None]]:
@@ -214,7 +214,7 @@ def _lines(part: Part, evaluation: Mapping[str, Any]) -> Iterator[str]:
             "schema_version": SCHEMA, "evaluation_id": evaluation["evaluation_id"],
             "model_id": evaluation["model_info"]["id"], "evaluation_name": item.title,
             "evaluation_result_id": _result_id(part, item, judge, mode_of.get((item.key, judge), "raw")),
-            "sample_id": f"{part.run.dir.name}/{sample.file}",
+            "sample_id": f"{part.run.dir.resolve().name}/{sample.file}",
             "sample_hash": sha256((part.prompt + (item.label or "")).encode()),
             "interaction_type": "single_turn",
             "input": {"raw": part.prompt, "reference": [item.label or ""]},
