@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from raigen.config import visible
 from raigen.dossier.evidence import Part
 from raigen.errors import RaigenError
 from raigen.report.explorer import principal
@@ -118,8 +119,8 @@ def _about(part: Part, sample: Sample, kind: str, stage: str) -> Row:
     data = path.read_bytes() if path.is_file() else b""
     if sha256(data) != sample.sha256:
         part.run.read_image(sample, stage)  # raises, saying how to make it again
-    return {"image": {"bytes": data, "path": sample.file}, "file": sample.file, "kind": kind, "prompt": part.prompt,
-            "model": part.model, "seed": sample.seed}  # fmt: skip
+    return {"image": {"bytes": data, "path": sample.file}, "file": sample.file, "kind": kind,
+            "prompt": visible(part.prompt), "model": visible(part.model), "seed": sample.seed}  # fmt: skip
 
 
 def _codes(run: Run, columns: Mapping[int, str]) -> dict[str, Float[np.ndarray, " image"]]:
