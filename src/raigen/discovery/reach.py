@@ -12,7 +12,8 @@ from raigen.stats import rate_interval
 
 RATES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 MEASURED_WITH = 1000  # audited images, and half as many relatives
-SEEN = (0, 8, 20, 50)  # ends of three bands: 1 to 8 images show a value, 9 to 20, or 21 to 50
+SEEN = (0, 1, 3, 8, 20, 50)  # ends of five bands: one image shows a value, 2 or 3, 4 to 8, 9 to 20, or 21 to 50
+MOST_TOLD = 0.99  # of a chance
 OTHER_NUMBERS = 0.2  # another number of images may differ from MEASURED_WITH by this share
 
 
@@ -26,8 +27,20 @@ class Chance(NamedTuple):
 
 # By band, the share of values that the list has: means and intervals over the ten prompts of both planted worlds on
 # which nothing was chosen (`python -m benchmarks.discovery.reach`).
-WATCHED = (Chance(0.03, 0.01, 0.14), Chance(0.32, 0.20, 0.46), Chance(0.16, 0.06, 0.38))
-LOOKED = (Chance(0.39, 0.28, 0.50), Chance(0.35, 0.23, 0.51), Chance(0.29, 0.12, 0.56))
+WATCHED = (
+    Chance(0.0, 0.0, 0.25),
+    Chance(0.0, 0.0, 0.22),
+    Chance(0.05, 0.01, 0.22),
+    Chance(0.33, 0.21, 0.47),
+    Chance(0.18, 0.07, 0.39),
+)
+LOOKED = (
+    Chance(0.29, 0.14, 0.5),
+    Chance(0.39, 0.19, 0.64),
+    Chance(0.57, 0.4, 0.72),
+    Chance(0.38, 0.24, 0.53),
+    Chance(0.28, 0.11, 0.56),
+)
 
 
 class Reach(NamedTuple):
@@ -47,10 +60,11 @@ class Reach(NamedTuple):
     def text(self) -> str:
         """The chances in words.
 
-        >>> Reach(0.005, 0.993, 0.03, Chance(0.385, 0.275, 0.497)).text
-        'an image shows it with a chance of 99%, the list has it with 38% [28%, 50%] (measured on the planted worlds)'
+        >>> Reach(0.005, 0.893, 0.03, Chance(0.385, 0.275, 0.497)).text
+        'an image shows it with a chance of 89%, the list has it with 38% [28%, 50%] (measured on the planted worlds)'
         """
-        shown = f"an image shows it with a chance of {self.shown:.0%}"
+        chance = f"{self.shown:.0%}" if self.shown < MOST_TOLD else f"more than {MOST_TOLD:.0%}"
+        shown = f"an image shows it with a chance of {chance}"
         if self.found is None:
             return f"{shown}; the chance that the list has it was measured with {MEASURED_WITH:,} images only"
         chance, low, high = self.found
