@@ -132,7 +132,10 @@ def _print_unjudged(run: Run) -> None:
 
 
 def print_cautions(run: Run) -> None:
-    """A line for each label whose calibration contradicts the judge, or lacks images."""
+    """What a reader must know: an autoencoder that fits these images badly, and each label whose calibration
+    contradicts the judge, or lacks images."""
+    if run.has_finished("train") and (caution := run.facts.train.caution):
+        say(caution)
     if run.has_finished("evaluate"):
         for line in run.facts.evaluate.cautions:
             say(line)
