@@ -120,7 +120,8 @@ class EvaluateFacts:
     `sources` holds the hash of each file that a judge of the user's comes from. `unjudged` says for each file of
     verdicts how many are there, and how many were looked for.
     `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images. The model does
-    not read the ends of `cut_prompts`, so there are no images of these suggested prompts.
+    not read the ends of `cut_prompts`, so there are no images of these suggested prompts. `n_judged` says how many of
+    the fresh images each judge saw for each attribute.
     """
 
     judge: str = ""
@@ -133,13 +134,17 @@ class EvaluateFacts:
     answers: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unjudged: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    n_judged: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """What a reader of the rates must know."""
         cut = [f"the image model does not read the end of “{prompt}”, so it was not asked for this" for prompt in
                self.cut_prompts]  # fmt: skip
-        return (*self.calibration_cautions, *cut)
+        drawn = [f"{judge} judged {n:,} of {self.n_fresh_images:,} fresh images for each attribute, drawn by their "
+                 "likeness to it; its rates are weighted back" for judge, n in self.n_judged.items()
+                 if n < self.n_fresh_images]  # fmt: skip
+        return (*self.calibration_cautions, *cut, *drawn)
 
 
 @dataclass(frozen=True)
