@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from raigen.cli.audit import Audit, Hookpoints, Plan
+from raigen.cli.dossier import Check, Dossier
 from raigen.cli.flags import Command, parse
+from raigen.cli.image import Image
 from raigen.cli.progress import quiet_libraries
 from raigen.cli.results import Amplify, Compare, Review, Share, View
 from raigen.cli.stages import Annotate, Capture, Discover, Evaluate, Look, Report, Train
@@ -27,13 +29,13 @@ class Version(Command):
 LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
 
 COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Hookpoints, Compare,
-            Review, Share, View, Version)  # fmt: skip
+            Review, Dossier, Check, Share, View, Image, Version)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` spells out and returns the exit status.
 
-    0: done. 2: an error that the user can fix. 130: stopped by Ctrl-C.
+    0: done. 2: an error that the user can fix. 130: stopped by Ctrl-C. 1 and 3: what `raigen check` decided.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if argv is None:  # the command itself, not a test or a notebook
@@ -41,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = parse(args, COMMANDS)
         quiet_libraries()
-        command.execute()
-        return 0
+        return command.execute() or 0
     except RaigenError as error:
         warn(f"raigen: {re.sub(LONG_WORD, LONG_WORD_CUT, str(error))}")
         return 2

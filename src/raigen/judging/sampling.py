@@ -69,7 +69,7 @@ class SampledJudge(VlmJudge):
     """A vision-language model that sees the fresh images of a draw only, and all others in full."""
 
     def __init__(self, judge: VlmJudge, draw: Draw):
-        super().__init__(judge.address, judge.answers, judge.config)
+        super().__init__(judge.address, judge.answers, judge.config, judge.device)
         self._draw = draw
 
     def questions(self, images: Images, subjects: Subjects) -> Iterator[Job]:
