@@ -1,5 +1,6 @@
 """Some of the fresh images are judged, drawn by their likeness to the attribute, and the rate is weighted back."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from raigen.judging.vlm.answers import Answers
 from raigen.runs.files import write_tensors
 from raigen.runs.records import Presence
 from raigen.world.worlds import WORLDS
-from tests.judging.test_judges import N_FRESH, named, run, server, through  # noqa: F401  # fixtures
+from tests.judging.test_judges import N_COLORS, N_FRESH, named, run, server, through  # noqa: F401  # fixtures
 
 
 @pytest.fixture
@@ -49,6 +50,8 @@ def test_a_server_sees_the_likely_images_and_the_rate_is_weighted_back(seen, ser
     assert cat.rate == pytest.approx((weights * shows).sum() / weights.sum(), abs=1e-4) and cat.rate != cat.hits / cat.n
     assert facts["n_judged"] == {cat.judge: n}
     assert any("judged 10 of 24 fresh images" in line for line in seen.facts.evaluate.cautions)
+    row = next(row for row in csv.DictReader(seen.presence_path.read_text().splitlines()) if row["neuron"] == "14")
+    assert Presence.from_row(row).counts == cat.counts
     assert tasks(seen) == []  # the sheet's model needs the scores of all images
     before = len(server.requests)
     through(seen, "evaluate", config)
@@ -65,7 +68,7 @@ def test_all_images_are_judged_where_that_is_asked_for(seen, server):  # noqa: F
 def test_a_plan_counts_what_would_be_asked(seen, server):  # noqa: F811
     few, every = (EvaluateConfig(n_fresh_images=N_FRESH, judge=(server.model,), n_judged=n, n_label_images=0,
                                  n_suggested_images=0) for n in (10, None))  # fmt: skip
-    assert (plan(seen, few)[0].questions, plan(seen, every)[0].questions) == (20, 2 * N_FRESH)
+    assert (plan(seen, few)[0].questions, plan(seen, every)[0].questions) == (20 + N_COLORS, 2 * N_FRESH + N_COLORS)
 
 
 def test_only_models_that_are_asked_see_a_draw(seen, server):  # noqa: F811

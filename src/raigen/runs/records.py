@@ -104,7 +104,8 @@ class Presence:
         """The presence of one row of presence.csv. Rows of early runs have no mode; they are raw."""
         kinds = {"rate": float, "low": float, "high": float, "hits": int, "n": int, "unscored": int}
         values = {name: kind(row[name]) for name, kind in kinds.items()}
-        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
+        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw",
+                   effective_n=float(row["effective_n"]) if row.get("effective_n") else None)  # fmt: skip
 
 
 WEAK, COMBINATION, SAME = "weak", "combination", "same"  # why an entry was set aside
