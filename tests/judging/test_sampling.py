@@ -41,7 +41,6 @@ def test_a_server_sees_the_likely_images_and_the_rate_is_weighted_back(seen, ser
     assert len(server.requests) <= 2 * (n + 1) and ticks[-1].done == ticks[-1].total
     cat = seen.attributes[1].presence
     assert (cat.mode, cat.n, cat.unscored) == ("sampled", n, 0) and "judged 10 of 24" in cat.interval
-    assert cat.hits >= 3  # of four with a cat: they are likely, so they are drawn
     lines = [json.loads(line) for line in seen.judgements_path.read_text().splitlines()]
     ours = [line for line in lines if line["label"] == "holding a cat"]
     assert len(ours) == n and all(0 < line["chance"] <= 1 for line in ours)
