@@ -23,7 +23,7 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: in
     from raigen.judging.calibration import read_calibration
     from raigen.judging.judges import given_labels, judge_names
     from raigen.runs.device import resolve_device
-    from raigen.sae.train import check_store_options
+    from raigen.sae.train import check_store_options, open_shared
 
     capture, phrases = config.capture, list[str]()
     if "capture" in stages:
@@ -32,7 +32,10 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: in
     if "train" in stages:
         if capture.store:
             check_store_options(config.train)
-        if d_in is not None:
+        if config.train.sae is not None:
+            found = open_shared(config.train.sae, config.train.sae_revision, capture.offline)
+            found.check(hookpoint=capture.hookpoint, d_in=d_in)
+        elif d_in is not None:
             check_autoencoder(config.train, d_in, resolve_device(capture.device))
     if "annotate" in stages:
         if config.annotate.annotator == CLIP:

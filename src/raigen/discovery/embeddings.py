@@ -129,9 +129,14 @@ class Embedder:
                 batches.append(_unit(self.model.get_text_features(**tokens.to(self.device))))
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
+    @property
+    def knows_texts(self) -> bool:
+        """Whether it embeds texts, too."""
+        return self.kind in WITH_TEXTS
+
     def need_texts(self) -> None:
         """Raises RaigenError for a model that knows no texts."""
-        if self.kind not in WITH_TEXTS:
+        if not self.knows_texts:
             raise RaigenError(f"embedder: expected one that knows texts, for names and rates by CLIP; {self.name} is "
                               f"{self.kind!r}. Give a CLIP or SigLIP model, or --annotator and --judge with a "
                               "vision-language model; --second-view takes one without texts")  # fmt: skip

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from raigen.config import visible
 from raigen.report.formatting import duration, interval, percent, points, q_text, ratio_text, times
 from raigen.runs.records import difference_text, rate_text
+from raigen.runs.study_records import kind_text
 
 FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
@@ -23,6 +24,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "q_text": q_text,
     "ratio": ratio_text,
     "times": times,
+    "kind": kind_text,
     "rate": rate_text,
     "difference": difference_text,
 }
