@@ -44,5 +44,6 @@ def test_the_tables_of_the_findings_are_those_of_the_stored_values():
 
 def test_the_tables_of_the_paper_are_those_of_the_stored_values():
     found = paper()
-    assert {line.split(" | ")[0] for line in found.splitlines()[2:]} >= {"| 1", "| 6", "| 8", "| 10", "| 11", "| 12"}
+    made = {line.split(" | ")[0].removeprefix("| ") for line in found.splitlines()[2:]}
+    assert made == {"1", "6", "7", "8", "10", "11", "12"}
     assert found in REPRODUCE.read_text(encoding="utf-8")
