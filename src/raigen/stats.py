@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import beta, binom, binomtest, false_discovery_control, nbinom, norm, t
+from scipy.stats import beta, binom, binomtest, false_discovery_control, fisher_exact, nbinom, norm, t
 
 from raigen.errors import RaigenError
 from raigen.runs.records import Difference, Mean
@@ -343,6 +343,17 @@ def p_below(low: float, high: float, rate: float, confidence: float = 0.95) -> f
     first, last, at = (math.asin(math.sqrt(share)) for share in (low, high, rate))
     spread = (last - first) / (2 * norm.ppf((1 + confidence) / 2))
     return float(norm.sf((at - (first + last) / 2) / spread))
+
+
+def p_independent(both: int, one: int, other: int, n: int) -> float:
+    """The two-sided p of two things that show in `one` and in `other` of `n` images, and together in `both`, if they
+    were independent (Fisher's exact test).
+
+    >>> round(p_independent(5, 10, 10, 100), 4), p_independent(1, 10, 10, 100)
+    (0.0006, 1.0)
+    """
+    result: Any = fisher_exact([[both, one - both], [other - both, n - one - other + both]])
+    return float(result.pvalue)
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:

@@ -5,14 +5,12 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from scipy.stats import fisher_exact
-
 from raigen.config import CompareConfig
 from raigen.dossier.evidence import Item, Moved, Part
 from raigen.dossier.tolerances import Tolerances
 from raigen.dossier.trust import q_of_items
 from raigen.runs.records import Presence, Sample
-from raigen.stats import LEVEL, q_values
+from raigen.stats import LEVEL, p_independent, q_values
 
 DRAWN = CompareConfig.drawn_rate  # as in a comparison
 FEW = 5  # images in which a pair is expected: with fewer, a combination that is missing proves little
@@ -105,10 +103,8 @@ def _pair(items: tuple[Item, Item]) -> Row | None:
     if not all(0 < count < n for count in hits):
         return None
     together = sum(a and b for a, b in both)
-    table = [[together, hits[0] - together], [hits[1] - together, n - sum(hits) + together]]
-    exact: Any = fisher_exact(table)
     return {"attributes": [one.label, other.label], "together": together, "n": n, "expected": hits[0] * hits[1] / n,
-            "p": float(exact.pvalue)}  # fmt: skip
+            "p": p_independent(together, hits[0], hits[1], n)}  # fmt: skip
 
 
 def changes_of_study(moved: Sequence[Moved] | None) -> Row | None:
