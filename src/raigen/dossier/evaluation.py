@@ -218,7 +218,7 @@ def _lines(part: Part, evaluation: Mapping[str, Any]) -> Iterator[str]:
             "model_id": evaluation["model_info"]["id"], "evaluation_name": item.title,
             "evaluation_result_id": _result_id(part, item, judge, mode_of.get((item.key, judge), "raw")),
             "sample_id": f"{part.run.dir.resolve().name}/{sample.file}",
-            "sample_hash": sha256((part.prompt + (item.label or "")).encode()),
+            "sample_hash": sha256((part.prompt + (item.label or "")).encode(errors="surrogatepass")),
             "interaction_type": "single_turn",
             "input": {"raw": part.prompt, "reference": [item.label or ""]},
             "output": {"raw": [sample.file]},
