@@ -24,7 +24,7 @@ from raigen.judging.rates import presence_of
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
 from raigen.report.formatting import duration
-from raigen.report.html import fill
+from raigen.report.html import render
 from raigen.runs.files import csv_text, json_text, write_text
 from raigen.runs.records import Presence
 from raigen.runs.run import Run
@@ -246,7 +246,7 @@ def _write(study: Study, comparison: Comparison, judged: dict[Place, Judged], co
     write_text(study.table_path, csv_text(COLUMNS, rows(entry)))
     write_text(study.axes_path, table_of_axes(comparison.axes))
     page = page_of(study, entry, judged, config)
-    write_text(study.report_path, fill("study.html.jinja", page))
+    write_text(study.report_path, render("study", page))
     export(study, page, {model: judged[entry["prompts"][0], model].run for model in entry["models"]})
     write_text(study.comparison_path, json_text(entry, indent=1))
 
