@@ -35,7 +35,7 @@ from raigen.runs.steps import Outcome, Step, Tick
 DOCTOR = "a photo of a doctor"
 HELP = """\
 usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,hookpoints,compare,\
-review,view,version}
+review,dossier,check,share,view,image,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -64,10 +64,19 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 them by what is found there.                                 │
 │   • compare     Compares the runs of a study, or single runs: what one model │
 │                 hides and another shows.                                     │
-│   • review      Reads what a person ticked on the review sheet; checked      │
-│                 rates then stand beside the raw ones.                        │
+│   • review      Reads what a person ticked on the review sheet, or noted on  │
+│                 the report: checked rates, and names by people.              │
+│   • dossier     Writes what an auditor hands in: an audit to print, and the  │
+│                 rates, images and verdicts for other programs.               │
+│   • check       Decides whether a run or a study keeps the tolerances of a   │
+│                 file; the exit status says so: 0 met, 1 violated, 3          │
+│                 undecided.                                                   │
+│   • share       Writes the autoencoder of a run, with a card, as a folder    │
+│                 that others can use by `raigen audit --sae`.                 │
 │   • view        Shows a run, a folder of runs or a study in the browser of   │
 │                 this machine.                                                │
+│   • image       Makes one image of one seed. The lightbox of a report says   │
+│                 the command that makes an image again.                       │
 │   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """
