@@ -10,7 +10,7 @@ from importlib.metadata import version
 from raigen.cli.audit import Audit, Hookpoints, Plan
 from raigen.cli.flags import Command, parse
 from raigen.cli.progress import quiet_libraries
-from raigen.cli.results import Amplify, Compare, Review, View
+from raigen.cli.results import Amplify, Compare, Review, Studio, View
 from raigen.cli.stages import Annotate, Capture, Discover, Evaluate, Look, Report, Train
 from raigen.cli.terminal import say, warn
 from raigen.errors import RaigenError
@@ -26,8 +26,8 @@ class Version(Command):
 
 LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
 
-COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Hookpoints, Compare,
-            Review, View, Version)  # fmt: skip
+COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Studio, Hookpoints,
+            Compare, Review, View, Version)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The commands that work on finished runs: amplify, compare, review, view."""
+"""The commands that work on finished runs: amplify, studio, compare, review, view."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from raigen.cli.flags import Command, flags
 from raigen.cli.progress import progress_bars, told
 from raigen.cli.tables import presence, print_amplified, print_attributes, print_comparison
 from raigen.cli.terminal import say
-from raigen.config import AmplifyConfig, CompareConfig
+from raigen.config import AmplifyConfig, CompareConfig, StudioConfig
 from raigen.runs.run import Run
 from raigen.runs.study import Study
 
@@ -38,6 +38,29 @@ class Amplify(Command):
         else:
             print_amplified(found)
         say(f"report: {run.report()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studio(Command):
+    """Opens a page on which you steer by hand, beside unsteered images of the same seeds."""
+
+    run: Positional[Path]
+    """The run folder."""
+    export: Path | None = None
+    """A new folder: write a Hugging Face Space of the studio into it, and open nothing."""
+    studio: Annotated[StudioConfig, flags(StudioConfig)]
+
+    def execute(self) -> None:
+        config, run = StudioConfig(**vars(self.studio)), Run(self.run)
+        if self.export is not None:
+            from raigen.studio.export import export
+
+            export(run, self.export)
+            say(f"{self.export}: a Space; its README.md says how to upload it. Try it with: python app.py")
+            return
+        from raigen.studio.launch import launch
+
+        launch(run, config)
 
 
 @dataclass(frozen=True, kw_only=True)

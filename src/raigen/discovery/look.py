@@ -66,7 +66,7 @@ def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
     Writes look.safetensors, the folder `look`, and attributes.json. A stop loses no whole batch. Yields progress in
     images. Raises RaigenError when discovery has not run, and as `capture` does.
     """
-    listed = [replace(one, family=None) for one in run.attributes if not one.is_family]
+    listed = [replace(one, family=None) for one in run.attributes if not (one.is_family or one.by_hand)]
     budget = config.n_relatives(run.config.capture.n_images)
     why_not = _why_not(run, budget)
     if why_not is None:

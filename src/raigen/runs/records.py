@@ -176,7 +176,7 @@ class RareAttribute:
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
-    the neurons.
+    the neurons. If `by_hand`, a person listed the neuron and named it; `labeled_by` is this person.
     """
 
     rank: int
@@ -203,6 +203,7 @@ class RareAttribute:
     covers_more: bool | None = None
     family: FamilyOf | None = None
     is_family: bool = False
+    by_hand: bool = False
 
     @property
     def name(self) -> str | None:

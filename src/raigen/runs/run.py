@@ -58,6 +58,7 @@ class Run(RunFiles):
         self.neurons_path = self.dir / "neurons.csv"
         self.kin_path = self.dir / "kin.jsonl"
         self.attributes_path = self.dir / "attributes.json"
+        self.by_hand_path = self.dir / "by_hand.safetensors"
         self.look_path = self.dir / "look.safetensors"
         self.look_dir = self.dir / "look"
         self.relatives_path = self.dir / "look" / "relatives.jsonl"
@@ -79,6 +80,7 @@ class Run(RunFiles):
         self.table_path = self.dir / "attributes.csv"
         self.figures_dir = self.dir / "figures"
         self.amplified_dir = self.dir / "amplified"
+        self.studio_dir = self.dir / "studio"
         self.asked_root_dir = self.dir / "asked"
         self.compared_dir = self.dir / "compared"
         self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
@@ -282,9 +284,9 @@ class Run(RunFiles):
 
     def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
         """Where each listed attribute shows in its top images, 0 or more."""
-        if self.has_looked:
-            return self.read_array(self.look_path, "heatmaps", "look")
-        return self.read_array(self.heatmaps_path, "heatmaps")
+        path, stage = (self.look_path, "look") if self.has_looked else (self.heatmaps_path, "discover")
+        by_hand = [str(attribute.neuron) for attribute in self.attributes if attribute.by_hand]
+        return self.stacked(self.read_array(path, "heatmaps", stage), self.by_hand_path, by_hand)
 
     @property
     def has_looked(self) -> bool:
