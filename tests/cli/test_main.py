@@ -34,8 +34,8 @@ from raigen.runs.steps import Outcome, Step, Tick
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,hookpoints,compare,\
-review,view,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,studio,hookpoints,\
+compare,review,view,completion,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -60,6 +60,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • report      Writes the report, one HTML file.                            │
 │   • amplify     Amplifies attributes and measures the effect; makes no image │
 │                 twice.                                                       │
+│   • studio      Opens a page on which you steer by hand, beside unsteered    │
+│                 images of the same seeds.                                    │
 │   • hookpoints  Lists the layers of a model that can be captured, or ranks   │
 │                 them by what is found there.                                 │
 │   • compare     Compares the runs of a study, or single runs: what one model │
@@ -68,6 +70,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 rates then stand beside the raw ones.                        │
 │   • view        Shows a run, a folder of runs or a study in the browser of   │
 │                 this machine.                                                │
+│   • completion  Prints a script with which a shell completes commands and    │
+│                 flags.                                                       │
 │   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """
@@ -141,6 +145,15 @@ def test_lists_of_numbers_have_commas_or_spaces():
     given = ["amplify", "run", "--attribute", "3,5", "--strength", "-0.5,1", "2", "--method", "set"]
     options = flags.parse(given, cli.COMMANDS).amplify
     assert (options.attribute, options.strength, options.also) == ((3, 5), (-0.5, 1.0, 2.0), ())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_can_complete_commands_and_flags(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("amplify", "studio", "--n-fresh-images"))
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
 def test_version(capsys):

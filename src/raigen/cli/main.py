@@ -4,8 +4,12 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
+
+from tyro.conf import Positional
 
 from raigen.cli.audit import Audit, Hookpoints, Plan
 from raigen.cli.flags import Command, parse
@@ -24,10 +28,22 @@ class Version(Command):
         say(f"raigen {version('raigen')}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Completion(Command):
+    """Prints a script with which a shell completes commands and flags."""
+
+    shell: Positional[Literal["bash", "zsh", "tcsh"]]
+    """The shell. For bash, write into ~/.bashrc: eval "$(raigen completion bash)"."""
+
+    def execute(self) -> None:
+        with suppress(SystemExit):  # with which printing ends
+            parse(["--tyro-print-completion", self.shell], COMMANDS)
+
+
 LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
 
 COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Studio, Hookpoints,
-            Compare, Review, View, Version)  # fmt: skip
+            Compare, Review, View, Completion, Version)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from raigen.auditing.audit import run_stage
 from raigen.cli.flags import Command, flags
 from raigen.cli.progress import progress_bars, told
 from raigen.cli.tables import presence, print_amplified, print_attributes, print_comparison
-from raigen.cli.terminal import say
+from raigen.cli.terminal import say, say_json
 from raigen.config import AmplifyConfig, CompareConfig, StudioConfig
 from raigen.runs.run import Run
 from raigen.runs.study import Study
@@ -73,6 +73,8 @@ class Compare(Command):
     """For single runs: a new folder, into which the comparison is written."""
     dry_run: bool = False
     """Only print what would be generated and judged, and about how long it would take."""
+    json: bool = False
+    """Print a JSON object in place of the table: comparison.json, or the plan with --dry-run."""
     compare: Annotated[CompareConfig, flags(CompareConfig)]
 
     def execute(self) -> None:
@@ -81,12 +83,13 @@ class Compare(Command):
 
         if self.dry_run:
             runs = Study(self.runs[0]).runs() if len(self.runs) == 1 else [Run(place) for place in self.runs]
-            say(plan(runs, config))
+            found = plan(runs, config)
+            say_json(found) if self.json else say(found)
             return
         study = study_of(self.runs, self.study)
         with progress_bars() as show, told("compare", show) as tell:
             compare(study, progress=tell, **vars(config))
-        print_comparison(study)
+        say_json(study.comparison()) if self.json else print_comparison(study)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,14 @@ from raigen.world.models import FOLDERS, model_path
 
 APP = '''"""The raigen studio, as a Space."""
 
+import os
 from pathlib import Path
 
 from raigen.config import StudioConfig
 from raigen.studio.launch import launch
 
-launch(Path(__file__).parent / "run", StudioConfig(host="0.0.0.0"), tabs=("Steer",))
+here = StudioConfig(host="0.0.0.0", port=int(os.environ.get("PORT", "7860")))
+launch(Path(__file__).parent / "run", here, tabs=("Steer",))
 '''
 README = """---
 title: {title}

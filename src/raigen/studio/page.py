@@ -76,11 +76,6 @@ class SteerTab:
 
     def _draw_where_and_when(self) -> None:
         gr, last = self._gr, self._studio.n_steps - 1
-        with gr.Row():
-            self.first = gr.Number(0, precision=0, minimum=0, label="First image", elem_id="first",
-                                   info=f"image 0 has seed {self._studio.seed_of(0)}")  # fmt: skip
-            self.count = gr.Number(4, precision=0, minimum=1, maximum=MOST, label="Images", elem_id="count",
-                                   info="consecutive seeds")  # fmt: skip
         with gr.Accordion("When: denoising steps", open=False):
             self.steps_from = gr.Slider(0, last, 0, step=1, label="First step")
             self.steps_to = gr.Slider(0, last, last, step=1, label="Last step")
@@ -96,10 +91,15 @@ class SteerTab:
     def _draw_images(self) -> None:
         gr = self._gr
         with gr.Row():
+            self.first = gr.Number(0, precision=0, minimum=0, label="First image", elem_id="first",
+                                   info=f"image 0 has seed {self._studio.seed_of(0)}")  # fmt: skip
+            self.count = gr.Number(4, precision=0, minimum=1, maximum=MOST, label="Images", elem_id="count",
+                                   info="consecutive seeds")  # fmt: skip
+        with gr.Row():
             self.make = gr.Button("Make images", variant="primary", elem_id="make")
             self.stop = gr.Button("Stop", elem_id="stop")
         self.told = gr.Markdown("Move a slider, then make images.", elem_id="told")
-        self.images = gr.Gallery(label="Unsteered, and steered with the same seed", columns=2, height="auto",
+        self.images = gr.Gallery(label="Unsteered, and steered with the same seed", columns=4, height=640,
                                  object_fit="contain", format="png", elem_classes="pairs", elem_id="pairs")  # fmt: skip
         with gr.Row():
             self.name = gr.Textbox(label="Name of the recipe", max_lines=1, elem_id="recipe-name")
@@ -162,7 +162,7 @@ class GalleryTab:
             again = gr.Button("Take these settings", elem_id="again")
             drop = gr.Button("Delete from the gallery")
         text = gr.Markdown()
-        images = gr.Gallery(columns=2, height="auto", object_fit="contain", format="png", elem_classes="pairs",
+        images = gr.Gallery(columns=4, height=640, object_fit="contain", format="png", elem_classes="pairs",
                             label="Unsteered, and steered with the same seed")  # fmt: skip
         hidden = {"api_visibility": "private"}
         fields = [steer.method, steer.steps_from, steer.steps_to, steer.every_branch, steer.first, steer.count,
@@ -214,7 +214,7 @@ class NeuronsTab:
                                      max_height=420, type="array", elem_id="neurons")  # fmt: skip
             with gr.Column(scale=3, min_width=320):
                 number = gr.Number(None, precision=0, minimum=0, label="Neuron", elem_id="neuron")
-                images = gr.Gallery(label="Images in which it is strongest", columns=5, height="auto", format="png",
+                images = gr.Gallery(label="Images in which it is strongest", columns=5, height=420, format="png",
                                     object_fit="contain", elem_classes="pairs", elem_id="strongest")  # fmt: skip
                 with gr.Row():
                     name = gr.Textbox(label="What these images share", max_lines=1, elem_id="hand-name")
