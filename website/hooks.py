@@ -1,4 +1,4 @@
-"""Makes the site from the pages of the repository: start page, formulas, API, gallery, notebooks, links out of docs/."""
+"""Makes the site from the repository: start page, formulas, API, gallery, notebooks, links out of docs/."""
 
 import json
 import posixpath
@@ -12,18 +12,20 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?! )([^$\n]+(?:\n[^$\n]+)?)(?<! )\$(?!\d)")
+BRACKETS = re.compile(r"\](\s?)\[")
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 START = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-ROOMS = ("diffusion", "sae", "discovery", "judging", "report", "amplification", "studio", "comparison", "auditing", "runs",
-         "config", "world")  # fmt: skip
+ROOMS = ("diffusion", "sae", "discovery", "judging", "report", "amplification", "studio", "comparison", "auditing",
+         "runs", "config", "world")  # fmt: skip
 SOURCES: dict[str, str] = {}  # of pages that lie elsewhere in the repository, by their address in the site
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that are not in docs/."""
+    linked = _linked(files)
     for name, place in START.items():
         _add(files, config, place, (ROOT / name).read_text(encoding="utf-8"), name)
-    for file in _linked(files):
+    for file in linked:
         place = f"repository/{file}" if "." in posixpath.basename(file) else f"repository/{file}.txt"
         if place.endswith(".md"):
             _add(files, config, place, (ROOT / file).read_text(encoding="utf-8"), file)
@@ -71,8 +73,12 @@ def _output(output: dict[str, Any]) -> str:
 
 
 def _prose(text: str, place: str, source: str) -> str:
+    text = BRACKETS.sub(r"]\1\[", text)  # two pairs in a row are no reference
     text = LINK.sub(lambda found: found[1] + _target(found[2], place, source) + found[3], text)
-    return MATH.sub(lambda found: latex2mathml.converter.convert(found[1] or found[2], display="block" if found[1] else "inline"), text)
+    return MATH.sub(
+        lambda found: latex2mathml.converter.convert(found[1] or found[2], display="block" if found[1] else "inline"),
+        text,
+    )
 
 
 def _target(link: str, place: str, source: str) -> str:

@@ -38,19 +38,12 @@ def run(tmp_path_factory):
     return run
 
 
-def served(command, **env):
-    """A process that serves a page, and the address that it prints."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | env)
-    line = process.stdout.readline()
-    return process, line.split()[0] if line.split() else ""
-
-
 @pytest.fixture(scope="module")
 def url(run):
-    process, url = served([sys.executable, "-m", "raigen", "studio", str(run.dir), "--port", "0", "--device", "cpu"])
-    yield url
-    process.terminate()
-    process.wait()
+    command = [sys.executable, "-m", "raigen", "studio", str(run.dir), "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process.stdout.readline().split()[0]
+        process.terminate()
 
 
 @pytest.fixture
@@ -160,11 +153,10 @@ def test_an_exported_space_runs_by_itself(run, browser, tmp_path):
     front = (space / "README.md").read_text().split("---")[1].split("\n")
     assert 'title: "raigen: a photo of a doctor"' in front and "app_file: app.py" in front
     assert not (space / "run" / "activations").exists() and not (space / "run" / "images").exists()
-    code = "import raigen, sys; print(raigen.__file__); sys.path.insert(0, '.'); import runpy; runpy.run_path('app.py')"
+    code = "import raigen, runpy; print(raigen.__file__); runpy.run_path('app.py')"
+    env = os.environ | {"PORT": "0", "PYTHONPATH": str(space)}
     app = [sys.executable, "-c", code]
-    process = subprocess.Popen(app, cwd=space, stdout=subprocess.PIPE, text=True,
-                               env=os.environ | {"PORT": "0", "PYTHONPATH": str(space)})  # fmt: skip
-    try:
+    with subprocess.Popen(app, cwd=space, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert Path(process.stdout.readline().strip()) == space / "raigen" / "__init__.py"
         address = process.stdout.readline().split()[0]
         browser.get(f"http://127.0.0.1:{urlsplit(address).port}/")
@@ -174,8 +166,6 @@ def test_an_exported_space_runs_by_itself(run, browser, tmp_path):
         fill(browser, "#count input", "1")
         browser.find_element(By.ID, "make").click()
         until(lambda: "1 of 1 pairs" in text(browser, "told"))
-    finally:
         process.terminate()
-        process.wait()
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2 and "expected a new or empty folder; it holds other files" in again.stderr
