@@ -116,7 +116,7 @@ extras: _browser .venv-docs/.stamp
 	.venv-studio/bin/pytest tests/studio
 	.venv-docs/bin/pytest tests/house/test_site.py
 
-# The site, in build/site: built strictly, and complete without a network.
+# The site, in build/site: built strictly, and it fetches nothing. Its search needs a server: python -m http.server -d build/site
 docs: .venv-docs/.stamp
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 

@@ -369,6 +369,26 @@ def test_bars_tell_what_was_done_before_and_what_is_going_on():
     assert "train   8/8 done in 1 min 1 s" in console.file.getvalue()
 
 
+def test_a_bar_tells_how_fast_a_stage_goes_on():
+    now = 0.0
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    columns = (TextColumn("{task.description}"), progress_room.RateColumn())
+    with Progress(*columns, console=console, auto_refresh=False, get_time=lambda: now) as progress:
+        show = progress_room.bars(progress)
+        for done in range(5):
+            show(Step("capture", "running", Tick(done, 8)))
+            now += 0.25
+        progress.refresh()
+    assert "capture 4.0/s" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("has_widgets", [True, False])
+def test_bars_are_drawn_in_a_notebook_that_has_widgets(has_widgets, monkeypatch):
+    monkeypatch.setattr(progress_room, "find_spec", lambda name: object() if has_widgets else None)
+    assert progress_room.draws(Console(force_jupyter=True)) is has_widgets
+    assert progress_room.draws(Console(file=io.StringIO(), force_jupyter=False)) is False
+
+
 def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr(progress_room.time, "monotonic", lambda: now)
