@@ -103,13 +103,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-# The tests that need an extra (SAELens, Ray, pyarrow), in an environment of its own. What SAELens brings along wants a
+# The tests that need an extra (SAELens, Ray, pyarrow, datasets, mlcroissant), in an environment of its own. What SAELens brings along wants a
 # torchvision that fits the torch it finds, and does without any. Gradio wants an older pillow and an older tomlkit.
 extras: _browser .venv-docs/.stamp
 	$(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours,ray,export]'
+	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours,ray,export,readers]'
 	.venv-extras/bin/python -m pip uninstall --quiet --yes torchvision
-	.venv-extras/bin/pytest tests/sae/test_interchange.py tests/auditing/test_sweep.py tests/report/test_exports.py tests/report/test_amplified.py
+	.venv-extras/bin/pytest tests/sae/test_interchange.py tests/auditing/test_sweep.py tests/report/test_exports.py tests/report/test_amplified.py \
+	  tests/dossier
 	$(PYTHON) -m venv .venv-studio
 	grep -v -i -e '^pillow==' -e '^tomlkit==' constraints.txt >.venv-studio/constraints.txt
 	.venv-studio/bin/python -m pip install --quiet --constraint .venv-studio/constraints.txt --editable '.[dev,studio]'

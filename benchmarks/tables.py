@@ -112,9 +112,9 @@ def against(rows: Rows, curve: str, base: str, measures: Sequence[str]) -> str:
     return table(over_prompts(part) | gaps, measures, curve)
 
 
-def looking() -> str:
+def looking(name: str) -> str:
     """Lists with and without a look around odd images, on the prompts that nothing was chosen on."""
-    summary = with_nan(json.loads((RESULTS / "looking.json").read_text(encoding="utf-8")))["summary"]
+    summary = with_nan(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))["summary"]
     return table({arm: by_group["reported"] for arm, by_group in summary.items()}, LOOKING, "arm")
 
 
@@ -139,7 +139,7 @@ def tables() -> Iterator[str]:
         gaps = {f"{form}, less {shared_sae.APART}": gap for form, gap in differences(found, shared_sae.APART).items()}
         yield table(over_prompts(found) | gaps, SHARED, "form")
     yield two_models(rows, read_rows(RESULTS / "discovery_transformer.csv"))
-    yield looking()
+    yield from (looking("looking"), looking("looking_emblems"))
 
 
 def main() -> None:

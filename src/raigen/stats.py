@@ -1,7 +1,7 @@
 """Statistics of rates: intervals, sample sizes, paired differences, false discovery rates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,21 +41,51 @@ def rate_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
     >>> rate_interval(0, 0)
     Interval(low=0.0, high=1.0, method='no data')
     """
+    if min(hits, n - hits) < FEW:
+        return exact_interval(hits, n, confidence)
+    check_confidence(confidence)
+    z, share = norm.ppf((1 + confidence) / 2), hits / n
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = np.clip([center - half, center + half], 0.0, 1.0)  # scipy's differ in the last digit
+    return Interval(float(low), float(high), "Wilson")
+
+
+def exact_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
+    """Clopper & Pearson's (1934) interval on the rate behind `hits` of `n` independent images; (0, 1) for `n` = 0.
+
+    The true rate is below it in at most (1 - confidence) / 2 of cases, and above it in at most as many.
+    Raises RaigenError unless 0 <= hits <= n and 0 < confidence < 1.
+
+    >>> low, high, method = exact_interval(50, 100)
+    >>> round(low, 3), round(high, 3), method
+    (0.398, 0.602, 'Clopper-Pearson')
+    """
     check_confidence(confidence)
     if not 0 <= hits <= n:
         raise RaigenError(f"hits: expected 0 <= hits <= n = {n}; got {hits}")
     if n == 0:
         return Interval(0.0, 1.0, "no data")
-    if min(hits, n - hits) >= FEW:
-        z, share = norm.ppf((1 + confidence) / 2), hits / n
-        center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-        low, high = np.clip([center - half, center + half], 0.0, 1.0)  # scipy's differ in the last digit
-        return Interval(float(low), float(high), "Wilson")
     tail = (1 - confidence) / 2  # scipy has this interval, too, but searches for its ends: 4 times slower, less exact
     low = float(beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
     high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
     return Interval(low, high, "Clopper-Pearson")
+
+
+def images_to_decide(interval_at: Callable[[int], Interval], value: float, start: int = 20) -> int:
+    """About how many images leave `value` outside the interval that `interval_at` so many images would give; two
+    digits, at least `start`, at most 1,000,000.
+
+    >>> images_to_decide(lambda n: rate_interval(round(0.03 * n), n), 0.05)
+    470
+    """
+    n, most = start, 1_000_000
+    while n < most:
+        low, high, _ = interval_at(n)
+        if not low <= value <= high:
+            return int(float(f"{n:.2g}"))
+        n = math.ceil(1.05 * n)
+    return most
 
 
 def ratio_interval(hits: int, n: int, other_hits: int, other_n: int, confidence: float = 0.95) -> Interval:

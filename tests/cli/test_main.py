@@ -35,7 +35,7 @@ from raigen.runs.steps import Outcome, Step, Tick
 DOCTOR = "a photo of a doctor"
 HELP = """\
 usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,studio,hookpoints,\
-compare,review,view,completion,version}
+compare,review,dossier,check,view,image,completion,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -66,10 +66,17 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │                 them by what is found there.                                 │
 │   • compare     Compares the runs of a study, or single runs: what one model │
 │                 hides and another shows.                                     │
-│   • review      Reads what a person ticked on the review sheet; checked      │
-│                 rates then stand beside the raw ones.                        │
+│   • review      Reads what a person ticked on the review sheet, or noted on  │
+│                 the report: checked rates, and names by people.              │
+│   • dossier     Writes what an auditor hands in: an audit to print, and the  │
+│                 rates, images and verdicts for other programs.               │
+│   • check       Decides whether a run or a study keeps the tolerances of a   │
+│                 file; the exit status says so: 0 met, 1 violated, 3          │
+│                 undecided.                                                   │
 │   • view        Shows a run, a folder of runs or a study in the browser of   │
 │                 this machine.                                                │
+│   • image       Makes one image of one seed. The lightbox of a report says   │
+│                 the command that makes an image again.                       │
 │   • completion  Prints a script with which a shell completes commands and    │
 │                 flags.                                                       │
 │   • version     Prints the version.                                          │

@@ -35,7 +35,8 @@ from raigen.runs.steps import Outcome
 from raigen.runs.study import Study
 from raigen.runs.study_records import KINDS, Change, Compared, Finding
 from raigen.world.attributes import VALUES
-from tests.support.run_folder import portrait, save
+from tests.support.run_folder import on_device, portrait, save
+from tests.support.tiny_vlm import devices_asked
 from tests.support.vlm_server import question_of, serving
 
 DOCTOR = "a photo of a doctor"
@@ -386,14 +387,25 @@ def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
     hair = {"axes": [{"name": "hair", "classes": ["bald", "none"]}]}
     with serving(lambda request: json.dumps(pets if DOCTOR in question_of(request) else hair)) as server:
         config, path = CompareConfig(open_set=server.model), tmp_path / "answers.jsonl"
-        axes = proposed([DOCTOR, "a nurse"], Answers(path, Budget(config)), config)
+        axes = proposed([DOCTOR, "a nurse"], Answers(path, Budget(config)), config, "auto")
         assert [(axis.name, axis.categories, axis.prompt) for axis in axes] == [
             ("pet", ("a cat", "a dog"), DOCTOR), ("hair", ("bald", "none"), "a nurse"),
         ]  # fmt: skip
         assert all(len(request["messages"][0]["content"]) == 1 for request in server.requests)
         n_asked = len(server.requests)
-        assert proposed([DOCTOR], Answers(path, Budget(config)), config) == axes[:1]
+        assert proposed([DOCTOR], Answers(path, Budget(config)), config, "auto") == axes[:1]
         assert len(server.requests) == n_asked
+
+
+def test_a_model_in_this_process_runs_on_the_devices_of_the_runs(two, tmp_path, monkeypatch):
+    """The shared judge on the device of each run, the model of the open set on that of the first."""
+    copies = [Run(shutil.copytree(run.dir, tmp_path / run.dir.name)) for run in two]
+    runs = [copies[0], on_device(copies[1], "cpu")]
+    devices, address = devices_asked(monkeypatch), "transformers:some/model"
+    raigen.compare(runs, study=tmp_path / "s", judge=address, n_asked_images=0)
+    with pytest.raises(RaigenError, match="open_set: some/model at this machine proposed no axes"):
+        raigen.compare(runs[::-1], study=tmp_path / "t", judge="portraits", n_asked_images=0, open_set=address)
+    assert devices == ["auto", "cpu", "cpu"]
 
 
 def test_clip_puts_every_image_into_one_category_of_an_axis(two, tmp_path):

@@ -14,8 +14,10 @@ from raigen.auditing.audit import capture_and_train, run_stage, steps
 from raigen.config import AmplifyConfig, AnnotateConfig, AuditConfig, EvaluateConfig, LookConfig
 from raigen.diffusion.generation import generate
 from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
+from raigen.discovery import joint_list
 from raigen.discovery import look as looking
 from raigen.discovery.families import ENOUGH, Family, Relative, Views, begin_families
+from raigen.discovery.reach import unseen_of
 from raigen.judging.label_scores import material_of, scored_labels
 from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
@@ -105,7 +107,8 @@ def run(discovered, tmp_path, monkeypatch):
     import shutil
 
     monkeypatch.setattr(looking, "FEWEST_IMAGES", 40)
-    monkeypatch.setattr(looking, "WEAKEST", 0.0)
+    monkeypatch.setattr(joint_list, "APART", -9.0)
+    monkeypatch.setattr(joint_list, "MOST_HALFWAY", 1.0)
     monkeypatch.setattr(looking, "WHOLE", 2)
     return Run(shutil.copytree(discovered.dir, tmp_path / "run"))
 
@@ -115,7 +118,7 @@ CONFIG = LookConfig(n_look_images=BUDGET, first_step=0.2)
 
 def files_of(run):
     """The files of a look; tensors without the order in which they are stored."""
-    paths = [run.attributes_path, run.look_path, *run.look_dir.rglob("*.*")]
+    paths = [run.attributes_path, run.aside_path, run.look_path, *run.look_dir.rglob("*.*")]
     return {path.relative_to(run.dir): contents(path) for path in paths}
 
 
@@ -166,6 +169,25 @@ def test_a_second_look_finds_the_same(run):
     expected = files_of(run)
     run_stage(run, "look", CONFIG, redo=True)
     assert files_of(run) == expected
+
+
+def test_no_neuron_is_lost_and_a_look_that_lists_none_gives_all_back(run, monkeypatch):
+    before = run.attributes
+    monkeypatch.setattr(joint_list, "APART", 99.0)
+    run_stage(run, "look", CONFIG)
+    assert run.attributes == [] and [one.why_aside for one in run.set_aside] == ["weak"] * len(before)
+    assert len(run.heatmaps()) == 0 and "weak" in run.aside_path.read_text()
+    run_stage(run, "look", LookConfig(n_look_images=0), redo=True)
+    assert run.attributes == before and run.set_aside == []
+
+
+def test_what_no_audited_image_shows_is_estimated_by_what_only_one_shows(run):
+    assert unseen_of(run) is None
+    run_stage(run, "look", CONFIG)
+    counts = (run.family_codes()[:N_IMAGES] > 0).sum(0)
+    found = unseen_of(run)
+    assert found.once == (counts <= 1).sum() and found.share == found.once / N_IMAGES
+    assert 0 <= found.low <= found.share <= found.high and f"in one of {N_IMAGES} audited images" in found.text
 
 
 def test_without_a_look_the_list_stays(run):

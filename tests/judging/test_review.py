@@ -181,11 +181,23 @@ def test_a_person_ticks_and_downloads(run: Run, browser: Chrome, tmp_path: Path)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     button, standing = browser.find_element(By.ID, "download"), browser.find_element(By.ID, "standing")
     assert not button.is_enabled() and standing.text == "0 of 3 looked at"
-    boxes = browser.find_elements(By.CSS_SELECTOR, ".task:first-of-type .ticks input")[:7]
-    assert boxes[0].accessible_name.endswith("shows it")
-    boxes[0].send_keys(Keys.SPACE)
-    browser.find_elements(By.CSS_SELECTOR, ".looked")[0].send_keys(Keys.SPACE)
+    boxes = browser.find_elements(By.CSS_SELECTOR, ".task .ticks input")[:7]
+    looked = browser.find_elements(By.CSS_SELECTOR, ".looked")
+    assert not looked[0].is_enabled()  # not before a count
+    browser.find_element(By.CSS_SELECTOR, ".counted").send_keys("2", Keys.ENTER)
+    keys = browser.switch_to.active_element
+    assert keys == boxes[0] and keys.accessible_name.endswith("shows it")
+    keys.send_keys(Keys.SPACE)
+    keys.send_keys(Keys.ARROW_RIGHT)
+    browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert boxes[1].is_selected()
+    browser.switch_to.active_element.send_keys("u")
+    assert boxes[0].is_selected() and not boxes[1].is_selected()
+    browser.switch_to.active_element.send_keys("d")
+    assert looked[0].is_selected()
+    assert "You counted 2 and ticked 1" in browser.find_element(By.CSS_SELECTOR, ".differs").text
     assert button.is_enabled() and standing.text == "1 of 3 looked at"
+    assert browser.find_element(By.ID, "progress").get_property("value") == 1
     button.send_keys(Keys.ENTER)
     path = tmp_path / "review.json"
     for _ in range(100):
@@ -195,8 +207,31 @@ def test_a_person_ticks_and_downloads(run: Run, browser: Chrome, tmp_path: Path)
     first = tasks(run)[0]
     shown = {sample.file: index == 0 for index, sample in enumerate(first.images)}
     assert read_ticks(run, path) == {first.attribute.neuron: shown}
+    assert json.loads(path.read_text())["reviewed"][0]["counted"] == 2
     assert review(run, path)[0].neuron == first.attribute.neuron
     assert browser.get_log("browser") == []
+
+
+def test_the_sheet_is_a_queue(run: Run, browser: Chrome) -> None:
+    write(run)
+    view(browser, 1280)
+    browser.get(run.sheet_path.resolve().as_uri())
+
+    def shown() -> list[int]:
+        sections = browser.find_elements(By.CSS_SELECTOR, "main > section")
+        return [place for place, section in enumerate(sections) if section.is_displayed()]
+
+    assert shown() == [0] and browser.find_element(By.ID, "place").text == "1 of 3"
+    assert not browser.find_element(By.ID, "previous").is_enabled()
+    browser.find_element(By.ID, "next").click()
+    assert shown() == [1]
+    browser.switch_to.active_element.send_keys("3", Keys.ENTER)
+    browser.switch_to.active_element.send_keys("d")
+    browser.find_element(By.ID, "previous").click()
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ENTER)
+    browser.execute_script("document.activeElement.blur()")
+    browser.find_element(By.TAG_NAME, "body").send_keys("n")  # the second was looked at
+    assert shown() == [2] and browser.find_element(By.ID, "place").text == "3 of 3"
 
 
 def test_known_answers_calibrate_the_rate(tmp_path: Path) -> None:

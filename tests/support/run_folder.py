@@ -227,6 +227,15 @@ def make_run(dir: Path, n_attributes: int = 4, n_images: int = 60, until: str = 
     return run
 
 
+def on_device(run: Run, device: str) -> Run:
+    """The run as if it had been captured on `device`; its other records stay."""
+    path = run.dir / "run.json"
+    text = path.read_text()
+    assert '"device": "auto"' in text
+    path.write_text(text.replace('"device": "auto"', f'"device": "{device}"', 1))
+    return Run(run.dir)
+
+
 def write(run: Run, config: ReportConfig = ReportConfig()) -> Outcome:  # noqa: B008
     run.begin("report", config)
     ticks = report(run, config)
@@ -268,5 +277,5 @@ def view(browser: Chrome, width: int, height: int = 900, scheme: str = "light") 
 
 def text_of(run: Run) -> str:
     """The text of the page as a reader meets it: tags dropped, spaces folded."""
-    body = re.sub(r"<(style|script)>.*?</\1>", "", run.report().read_text(), flags=re.S)
+    body = re.sub(r"<(style|script)[^>]*>.*?</\1>", "", run.report().read_text(), flags=re.S)
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", body)))

@@ -30,8 +30,8 @@ class Command:
         """For each stage, the values of the flags that are left out, where they are not the defaults."""
         return {}
 
-    def execute(self) -> None:
-        """Runs the command and prints the result."""
+    def execute(self) -> int | None:
+        """Runs the command and prints the result. Returns the exit status if it is not 0."""
         raise NotImplementedError
 
 

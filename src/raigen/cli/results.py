@@ -94,23 +94,27 @@ class Compare(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Review(Command):
-    """Reads what a person ticked on the review sheet; checked rates then stand beside the raw ones."""
+    """Reads what a person ticked on the review sheet, or noted on the report: checked rates, and names by people."""
 
     run: Positional[Path]
     """The run folder."""
     file: Positional[Path]
-    """The file that review.html downloads."""
+    """The file that review.html or report.html downloads."""
 
     def execute(self) -> None:
+        from raigen.judging.notes import holds_notes, take_notes
         from raigen.judging.review import review
 
-        run = Run(self.run)
+        run, are_notes = Run(self.run), holds_notes(self.file)
         with run.locked():
-            checked = review(run, self.file)
+            taken = (take_notes if are_notes else review)(run, self.file)
         with progress_bars() as show:
             run_stage(run, "report", run.config.report, redo=True, on_tick=show)
-        for attribute in checked:
-            say(f"{attribute.label}: {presence(attribute.presence)} raw, {presence(attribute.corrected[-1])} checked")
+        for a in taken:
+            if are_notes:
+                say(f"rank {a.rank}, {a.label or 'without a name'}: “{a.given_name}”, named by {a.named_by}")
+            else:
+                say(f"{a.label}: {presence(a.presence)} raw, {presence(a.corrected[-1])} checked")
         say(f"report: {run.report()}")
 
 

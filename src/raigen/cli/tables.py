@@ -62,6 +62,8 @@ def print_search(ratings: list[HookpointRating], model: str, config: SearchConfi
 
 def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
     """What an audit takes and which rates it can show, one per line."""
+    from raigen.discovery.reach import reach_of  # not at the top: it loads scipy
+
     settings, n = plan.settings, config.capture.n_images
     stored = "all steps" if config.capture.store else "the last step"
     rows = [
@@ -78,6 +80,7 @@ def print_plan(plan: "AuditPlan", config: AuditConfig) -> None:
         ("rarest rate", f"{plan.rarest_rate:.2%} shows ten times in {n:,} images, with probability .95"),
         *((f"for {rate:.1%}", f"{once:,} images show it once, {often:,} ten times")
           for rate, (once, often) in plan.images_for.items()),
+        *((f"at {100 * line.rate:g}%", line.text) for line in reach_of(n, plan.n_relatives > 0)),
         *(("few images", warning) for warning in [few_images(config)] if warning),
     ]  # fmt: skip
     _print_table(("", ""), rows)
@@ -108,6 +111,7 @@ def print_result(run: Run) -> None:
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         say(f"found, by planted rate: {' · '.join(bands)}")
     _print_unjudged(run)
+    _print_unseen(run)
     say(f"report: {run.report()}")
 
 
@@ -137,6 +141,17 @@ def print_cautions(run: Run) -> None:
     if run.has_finished("evaluate"):
         for line in run.facts.evaluate.cautions:
             say(line)
+
+
+def _print_unseen(run: Run) -> None:
+    """What was set aside, and how much was not seen."""
+    from raigen.discovery.reach import unseen_of  # not at the top: it loads scipy
+
+    if run.set_aside:
+        say(f"set aside, because they may be combinations of frequent things or repetitions: {len(run.set_aside)} "
+            f"(in {run.aside_path.name})")  # fmt: skip
+    if unseen := unseen_of(run):
+        say(f"not seen: {unseen.text}")
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:

@@ -88,7 +88,8 @@ def comparing(study: Study, config: CompareConfig, tell: Tell | None = None) -> 
     matched = match(runs, config)
     findings, given = findings_of(runs), given_of(runs, config)
     budget = Budget(config)
-    axes = configured_axes(matched.prompts, Answers(study.answers_path, budget), config, tell)
+    device = runs[0].config.capture.device
+    axes = configured_axes(matched.prompts, Answers(study.answers_path, budget), config, device, tell)
     labels = _labels(given, findings, axes)
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "

@@ -51,11 +51,13 @@ def discover(run: Run, config: DiscoverConfig) -> Generator[Tick, None, Outcome]
         other_codes = [stored_codes(store, other, config.score) for other in others]
         found_by = 1 + np.sum([_found_by(listing, each, shown, views, config) for each in other_codes], axis=0)
     run.write_attributes(attributes_of(listing, samples, found_by))
+    run.write_attributes([], run.aside_path)
     write_tensors(run.codes_path, {"image_codes": torch.from_numpy(codes)})
     write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(views[0])}, {"embedder": embedder.name})
     write_tensors(run.heatmaps_path, {"heatmaps": heatmaps_of(listing, store, sae)})
     write_text(run.neurons_path, neurons_csv(listing, codes[shown], config))
-    outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path]
+    outputs = [run.codes_path, run.embeddings_path, run.heatmaps_path, run.neurons_path, run.attributes_path,
+               run.aside_path]  # fmt: skip
     if codes.shape[1] > sae.group_bounds[1]:
         kin = relations_of(codes[shown], sae.group_bounds[1], listing.neurons.tolist())
         write_text(run.kin_path, kin_lines(kin, codes, config.n_top_images, samples))

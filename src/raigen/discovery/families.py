@@ -28,14 +28,14 @@ class Views:
     """How far images lie from the common, in several views of them.
 
     Each view has one row per audited image. It is centered and cut to its principal directions, and all of these get
-    variance 1 over the images that are `shown`. A typical image then has length sqrt(directions). An image with a rare
-    trait lies far out, because few images give the trait's direction its variance. `rows` are the audited images, with
-    all views side by side.
+    variance 1 over the images that are not black (`shown` holds their indices). A typical image then has length
+    sqrt(directions). An image with a rare trait lies far out, because few images give the trait's direction its
+    variance. `rows` are the audited images, with all views side by side.
     """
 
     def __init__(self, views: Sequence[Float[np.ndarray, "image _"]], shown: Bool[np.ndarray, " image"]):
-        self._shown = np.flatnonzero(shown)
-        seen = [view[self._shown].astype(np.float64) for view in views]
+        self.shown = np.flatnonzero(shown)
+        seen = [view[self.shown].astype(np.float64) for view in views]
         self._centers = [view.mean(axis=0) for view in seen]
         self._maps = [_whitening(view - center) for view, center in zip(seen, self._centers, strict=True)]
         ends = np.cumsum([0, *(a_map.shape[1] for a_map in self._maps)])
@@ -52,11 +52,17 @@ class Views:
         parts = [row[part] / max(float(np.linalg.norm(row[part])), 1e-12) for part in self.parts]
         return np.concatenate(parts) / np.sqrt(len(parts))
 
+    def along(self, direction: Float[np.ndarray, " direction"]) -> Float[np.ndarray, " image"]:
+        """How far out each audited image lies in a direction; 0 for those that are not shown."""
+        far = np.zeros(len(self.rows))
+        far[self.shown] = self.rows[self.shown] @ direction
+        return far
+
     def odd_first(self) -> Int[np.ndarray, " shown"]:
         """The indices of the images that are shown, the oddest first: by the view in which an image lies farthest out,
         compared with the others."""
-        ranks = [rankdata(-(self.rows[self._shown, part] ** 2).sum(axis=1)) for part in self.parts]
-        return self._shown[np.argsort(np.min(ranks, axis=0), kind="stable")]
+        ranks = [rankdata(-(self.rows[self.shown, part] ** 2).sum(axis=1)) for part in self.parts]
+        return self.shown[np.argsort(np.min(ranks, axis=0), kind="stable")]
 
 
 class Relative(NamedTuple):
@@ -140,7 +146,12 @@ class Family:
 
     def is_like(self, direction: Float[np.ndarray, " direction"]) -> bool:
         """Whether a family or an image in this direction has the same oddity."""
-        return float(self.direction @ direction) > SAME
+        return are_alike(self.direction, direction)
+
+
+def are_alike(one: Float[np.ndarray, " direction"], other: Float[np.ndarray, " direction"]) -> bool:
+    """Whether two directions are those of the same oddity."""
+    return float(one @ other) > SAME
 
 
 def begin_families(

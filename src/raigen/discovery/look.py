@@ -1,18 +1,18 @@
 """Looks around odd images: makes relatives of each, and lists what a family of relatives has in common."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import count
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from raigen.config import LookConfig, Pruning
+from raigen.config import LookConfig
 from raigen.discovery.discover import View, views_of
 from raigen.discovery.families import FIRST, Family, Relative, Views, begin_families
+from raigen.discovery.joint_list import Candidate, JointList, joined, of_family, of_neuron
 from raigen.discovery.relative_images import RelativeImages, activations_at
-from raigen.discovery.scores import SetScore, score_of_set
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import write_tensors
 from raigen.runs.records import FamilyOf, RareAttribute, Sample
@@ -22,8 +22,6 @@ from raigen.runs.steps import Outcome, Tick, mapped
 FEWEST_IMAGES = 200  # audited ones: with fewer, the views have too few directions for an image to be odd in
 AT_ONCE = 4  # families that grow together, so that batches are full
 WHOLE = 6  # images that kept the oddity: with fewer, a family counts for nothing
-WEAKEST = 9.5  # standard deviations of the audited images: the weakest top image of a family lies that far out
-REACH = 0.4  # of the mean of the top images: an audited image with more of the oddity than this shows it
 N_NOTED = 10  # relatives of each kind that a family notes
 
 
@@ -41,32 +39,19 @@ class Audited:
     mean_map: Float[torch.Tensor, "token d_in"]
 
 
-class Finding(NamedTuple):
-    """A family with its score, its top images as places in `Run.index_of`, and how far these lie along its direction,
-    on average."""
-
-    family: Family
-    score: SetScore
-    top: Int[np.ndarray, " top"]
-    strength: float
-
-    def codes(self, rows: Float[np.ndarray, "image direction"]) -> Float[np.ndarray, " image"]:
-        """How much images have of the oddity: 0 for those that do not show it."""
-        return np.clip(rows @ self.family.direction / self.strength - REACH, 0, None)
-
-
 def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
     """Makes relatives of the oddest audited images, and lists what families of them have in common.
 
     What is rare among all images is common among the relatives of an image that shows it. A relative is made from the
     noise of its parent, moved by a small step: it is a genuine image of the model, under the plain prompt. Families are
-    scored as neurons are, by their top images. Where a listed neuron shows the same, the family is noted there. The
-    others are listed beside the neurons.
+    scored as neurons are, by their top images, and listed together with them. What stands out too little, or looks like
+    a combination of frequent things, is set aside (see `raigen.discovery.joint_list`).
 
-    Writes look.safetensors, the folder `look`, and attributes.json. A stop loses no whole batch. Yields progress in
-    images. Raises RaigenError when discovery has not run, and as `capture` does.
+    Writes look.safetensors, the folder `look`, attributes.json and set_aside.json. A stop loses no whole batch. Yields
+    progress in images. Raises RaigenError when discovery has not run, and as `capture` does.
     """
-    listed = [replace(one, family=None) for one in run.attributes if not (one.is_family or one.by_hand)]
+    neurons = [one for one in (*run.attributes, *run.set_aside) if not (one.is_family or one.by_hand)]
+    neurons.sort(key=lambda one: (-one.minority_score, one.neuron))  # as discovery listed them
     budget = config.n_relatives(run.config.capture.n_images)
     why_not = _why_not(run, budget)
     if why_not is None:
@@ -75,9 +60,10 @@ def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
         views = Views([audited.embeddings, audited.looks, audited.activations], audited.shown)
         families, n_odd = yield from _grown(images, audited, views, config.first_step, budget)
         if not images.are_copies:
-            return _written(run, config, images, audited, views, families, listed, n_odd)
+            return _written(run, config, images, audited, views, families, neurons, n_odd)
         why_not = "this pipeline draws its noise in a way that raigen cannot move"
-    run.write_attributes(replace(one, rank=rank) for rank, one in enumerate(listed, 1))
+    run.write_attributes(replace(one, rank=rank, family=None, why_aside=None) for rank, one in enumerate(neurons, 1))
+    run.write_attributes([], run.aside_path)
     return Outcome([], {"why_not": why_not})
 
 
@@ -132,32 +118,15 @@ def _grown(
     return families, len(tried)
 
 
-def findings_of(
-    families: Sequence[Family], audited: Audited, views: Views, n_top: int, pruning: Pruning
-) -> list[Finding]:
-    """The families that stand out, best first, no two with the same oddity."""
-    found = [_finding(family, audited, views, n_top) for family in families]
-    kept: list[Finding] = []
-    for one in sorted((one for one in found if one is not None), key=lambda one: -one.score.minority_score):
-        is_rare = one.score.frequency <= pruning.max_frequency
-        if is_rare and not any(one.family.is_like(other.family.direction) for other in kept):
-            kept.append(one)
-    return kept
-
-
-def _finding(family: Family, audited: Audited, views: Views, n_top: int) -> Finding | None:
-    """The family with its top images, which may be audited ones, too; None if the weakest does not stand out."""
-    along = np.where(audited.shown, views.rows @ family.direction, 0.0)
-    places = np.concatenate([np.arange(len(along)), family.places[1:]])
-    rows = np.concatenate([views.rows, family.rows[1:]])
-    strength = np.concatenate([along, family.rows[1:] @ family.direction])
-    top = np.argsort(-strength, kind="stable")[:n_top]
-    if strength[top[-1]] < WEAKEST * along[audited.shown].std():
-        return None
-    scored = views.parts[:2]  # the views in which neurons are scored
-    shown = views.rows[audited.shown]
-    score = score_of_set([shown[:, part] for part in scored], [rows[top][:, part] for part in scored])
-    return Finding(family, score, places[top], float(strength[top].mean()))
+def joint_list(
+    listed: Sequence[RareAttribute], families: Sequence[Family], views: Views, files: Sequence[str], run: Run
+) -> JointList:
+    """The list of these neurons and of the families that stand out. `files` are those of all images, by place."""
+    discover, place_of = run.config.discover, {file: place for place, file in enumerate(files)}
+    most = discover.pruning(len(views.shown)).max_frequency
+    found = [of_family(family, views, min(discover.n_top_images, len(views.rows))) for family in families]
+    neurons = [of_neuron(neuron, views, [place_of[file] for file in neuron.top_images]) for neuron in listed]
+    return joined([*neurons, *(one for one in found if one.score.frequency <= most)])
 
 
 def _written(
@@ -167,53 +136,41 @@ def _written(
     audited: Audited,
     views: Views,
     families: Sequence[Family],
-    listed: Sequence[RareAttribute],
+    neurons: Sequence[RareAttribute],
     n_odd: int,
 ) -> Outcome:
     """Writes what was found, and the list."""
-    discover, n_top = run.config.discover, min(run.config.discover.n_top_images, len(audited.samples))
-    findings = findings_of(families, audited, views, n_top, discover.pruning(int(audited.shown.sum())))
     files = [sample.file for sample in (*audited.samples, *images.samples)]
-    listed, others = _noted(listed, findings, views, files)
-    others = others[: config.n_families]
-    first = run.image_codes().shape[1]
-    entries = [*listed, *(_entry(one, first + number, files) for number, one in enumerate(others))]
+    found = joint_list(neurons, families, views, files, run).shortened(config.n_families)
+    numbers = count(run.image_codes().shape[1])  # those of families follow those of neurons
+    entries = [_entry(one, files, found.families.get(place), numbers) for place, one in enumerate(found.listed)]
+    aside = [replace(_entry(one, files, None, numbers), why_aside=why) for one, why in found.aside]
+    map_of = dict(zip((neuron.neuron for neuron in neurons), torch.from_numpy(run.heatmaps()), strict=True))
     means = np.concatenate([audited.activations, images.activations])
-    maps = [*torch.from_numpy(run.heatmaps()), *(_heatmaps(run, one, means, audited.mean_map) for one in others)]
+    maps = [_heatmaps(run, one, means, audited.mean_map) if entry.is_family else map_of[entry.neuron]
+            for one, entry in zip(found.listed, entries, strict=True)]  # fmt: skip
     seen = np.concatenate([views.rows * audited.shown[:, None], views.place(images.views())])
-    codes = np.array([one.codes(seen) for one in others]).reshape(len(others), len(seen))
-    order = sorted(range(len(entries)), key=lambda place: -entries[place].minority_score)
+    codes = [one.codes(seen) for one, entry in zip(found.listed, entries, strict=True) if entry.is_family]
     write_tensors(run.look_path, {
-        "codes": torch.from_numpy(codes.T.copy()),
+        "codes": torch.from_numpy(np.array(codes).reshape(len(codes), len(seen)).T.copy()),
         "embeddings": torch.from_numpy(images.embeddings),
-        "heatmaps": torch.stack([maps[place] for place in order]) if maps else torch.from_numpy(run.heatmaps()),
+        "heatmaps": torch.stack(maps) if maps else torch.from_numpy(run.heatmaps()[:0]),
     })  # fmt: skip
-    run.write_attributes(replace(entries[place], rank=rank) for rank, place in enumerate(order, 1))
-    facts = {"n_odd": n_odd, "n_relatives": len(images), "n_families": len(families), "n_listed": len(others)}
+    run.write_attributes((replace(entry, rank=rank) for rank, entry in enumerate(entries, 1)), run.attributes_path)
+    run.write_attributes((replace(entry, rank=rank) for rank, entry in enumerate(aside, 1)), run.aside_path)
+    facts = {"n_odd": n_odd, "n_relatives": len(images), "n_families": len(families), "n_listed": len(codes),
+             "n_aside": len(aside)}  # fmt: skip
     return Outcome([run.look_path, *images.files], facts)
 
 
-def _noted(
-    listed: Sequence[RareAttribute], findings: Sequence[Finding], views: Views, files: Sequence[str]
-) -> tuple[list[RareAttribute], list[Finding]]:
-    """The listed neurons, each with the best family that shows the same, and the findings of no neuron."""
-    place_of = {file: place for place, file in enumerate(files)}
-    noted, taken = [], set[int]()
-    for neuron in listed:
-        top = [place_of[file] for file in neuron.top_images]
-        direction = views.direction(views.rows[top].mean(axis=0))
-        alike = [number for number, one in enumerate(findings) if one.family.is_like(direction)]
-        family = _family_of(findings[alike[0]].family, files) if alike else None
-        noted.append(replace(neuron, family=family))
-        taken |= {*alike}
-    return noted, [one for number, one in enumerate(findings) if number not in taken]
-
-
-def _entry(one: Finding, number: int, files: Sequence[str]) -> RareAttribute:
-    """A family as an entry of the list, without its rank."""
+def _entry(one: Candidate, files: Sequence[str], other: Family | None, numbers: Iterator[int]) -> RareAttribute:
+    """A neuron with the family that shows the same, if there is one, or a family as an entry of the list, without its
+    rank."""
+    if isinstance(one.source, RareAttribute):
+        return replace(one.source, family=_family_of(other, files) if other else None, why_aside=None)
     return RareAttribute(
-        rank=0, neuron=number, **one.score._asdict(), top_images=tuple(files[int(place)] for place in one.top),
-        family=_family_of(one.family, files), is_family=True,
+        rank=0, neuron=next(numbers), **one.score._asdict(), top_images=tuple(files[int(place)] for place in one.top),
+        family=_family_of(one.source, files), is_family=True,
     )  # fmt: skip
 
 
@@ -226,13 +183,14 @@ def _family_of(family: Family, files: Sequence[str]) -> FamilyOf:
 
 
 def _heatmaps(
-    run: Run, one: Finding, means: Float[np.ndarray, "image d_in"], mean_map: Float[torch.Tensor, "token d_in"]
+    run: Run, one: Candidate, means: Float[np.ndarray, "image d_in"], mean_map: Float[torch.Tensor, "token d_in"]
 ) -> Float[torch.Tensor, "top row column"]:
     """Where the top images have what tells the members that kept the oddity from those that lost it, 0 or more.
 
     `means` are the mean activations of all images, in the order of `Run.index_of`.
     """
-    members, kept = means[one.family.places], one.family.has_kept
+    assert isinstance(one.source, Family)
+    members, kept = means[one.source.places], one.source.has_kept
     lost = members[~kept].mean(axis=0) if (~kept).any() else mean_map.mean(dim=0).numpy()
     direction = torch.from_numpy(members[kept].mean(axis=0) - lost).float()
     direction = direction / direction.norm()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL.Image import Image
 from scipy.stats import mannwhitneyu
@@ -21,7 +22,7 @@ from raigen.judging.vlm.ask import Job, Plan, ask_all
 from raigen.judging.vlm.ask import plan as plan_of
 from raigen.judging.vlm.questions import annotation_question, read_annotation, why_not
 from raigen.runs import pixels
-from raigen.runs.files import write_text
+from raigen.runs.files import write_tensors, write_text
 from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
@@ -81,7 +82,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     }
     if not by_clip:
         facts["answers"] = answers.usage(address_of(config.annotator))._asdict()
-    return Outcome([run.annotations_path], facts)
+    return Outcome([run.annotations_path, *([run.words_path] if by_clip else [])], facts)
 
 
 def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
@@ -116,6 +117,7 @@ def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConf
     embedder, embeddings, n_audited = embedder_of(run), run.all_embeddings(), len(run.embeddings())
     phrases = fitting(vocabulary(config.vocabulary, run.config.capture.model, prompt), prompt, embedder)
     texts = embedder.texts([prompt, *(f"{prompt}, {phrase}" for phrase in phrases)])
+    write_words(run, phrases, texts[1:] - texts[0])
     index_of = run.index_of
     for attribute in attributes:
         top = np.array([index_of[file] for file in attribute.top_images])
@@ -126,10 +128,18 @@ def _by_clip(run: Run, attributes: Sequence[RareAttribute], config: AnnotateConf
         yield Named(named, line | naming._asdict())
 
 
+def write_words(run: Run, phrases: Sequence[str], directions: Float[np.ndarray, "phrase width"]) -> None:
+    """Writes words.safetensors: the direction of each phrase among the embeddings, with which the report is searched
+    without a model. The phrases are a JSON list in UTF-8, as bytes."""
+    said = torch.frombuffer(bytearray(json.dumps(list(phrases)).encode()), dtype=torch.uint8)
+    write_tensors(run.words_path, {"phrases": said, "directions": torch.from_numpy(directions).half()})
+
+
 def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, config: AnnotateConfig) -> Iterator[Named]:
-    address, prompt = address_of(config.annotator), run.config.capture.prompt
-    for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
-        yield answered(attribute, reply, reason, address, prompt, n_control)
+    address, capture = address_of(config.annotator), run.config.capture
+    replies = ask_all(address, _jobs(run, attributes), answers, config, capture.device)
+    for (attribute, n_control), reply, reason in replies:
+        yield answered(attribute, reply, reason, address, capture.prompt, n_control)
 
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
@@ -270,11 +280,20 @@ def labeled(attribute: RareAttribute, naming: Naming, prompt: str, min_auroc: fl
 
 
 def as_annotated(run: Run) -> list[RareAttribute]:
-    """The listed attributes as annotation left them, with its labels where an evaluation took others.
+    """The listed attributes as annotation left them, with its labels where an evaluation took others, and with the
+    names that people gave in their place.
 
     Raises RaigenError before `annotate` has run.
     """
-    return [relabeled(run, a, a.former_label) if a.former_label else a.unmeasured() for a in run.attributes]
+    return [_renamed(run, a) if a.given_name else relabeled(run, a, a.former_label) if a.former_label
+            else a.unmeasured() for a in run.attributes]  # fmt: skip
+
+
+def _renamed(run: Run, attribute: RareAttribute) -> RareAttribute:
+    """The attribute with the name that a person gave as its label, and nothing measured for the label before."""
+    name = attribute.given_name
+    return replace(attribute.unmeasured(), label=name, suggested_prompt=f"{run.config.capture.prompt}, {name}",
+                   label_auroc=None, labeled_by=attribute.named_by, former_label=None, causal=None)  # fmt: skip
 
 
 def relabeled(run: Run, attribute: RareAttribute, label: str) -> RareAttribute:

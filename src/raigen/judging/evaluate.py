@@ -15,6 +15,7 @@ from raigen.discovery.codes import fires
 from raigen.judging.annotate import as_annotated
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
+from raigen.judging.held_back import held_back, look_at
 from raigen.judging.judges import VlmJudge, asking, given_labels, judges_of, truth_of_run, world_shown
 from raigen.judging.label_check import Checked, check_labels
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
@@ -66,7 +67,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     discovered ones. Images of each suggested prompt say how often the attribute shows when the prompt names it. The
     first judge checks each label on held-out audited images; one that does not hold there gives way to the annotator's
     next phrase that does (`raigen.judging.label_check`). For the planted world, truth.json says which neurons were
-    right.
+    right. If discovery had a guidance of its own, fresh images with it say how much the run's guidance holds back.
 
     Started again after a stop it keeps the images that are whole, and the answers. Yields progress in images, then in
     questions. Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot
@@ -89,10 +90,11 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
     found = _judge(run, judges, inputs, checked, config)
     measured = [_measured(attribute, found, config.confidence, known, material) for attribute in checked.attributes]
+    loosely = yield from held_back(run, judges[0], measured, config, loader(run))
     files = [judge for judge in judges if isinstance(judge, FileJudge)]
     for judge in files:
         judge.finish()
-    outputs = _write(run, config, inputs, found, measured)
+    outputs = [*_write(run, config, inputs, found, loosely.attributes), *loosely.files]
     facts = {
         "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
         "n_fresh_images": len(fresh),
@@ -101,12 +103,9 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
         "sources": sources_of(judges),
-        "cut_prompts": [
-            prompt
-            for subject, prompt in _suggested_prompts(checked.attributes, config).items()
-            if subject not in suggested
-        ],
+        "cut_prompts": _cut_prompts(checked.attributes, suggested, config),
         "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
+        "judge_errors": _errors(found, known),
     }
     if config.calibration:
         facts["calibration_cautions"] = _cautions(measured, known)
@@ -129,9 +128,12 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     material = material_of(run)
     scored = scored_labels(run, attributes, material, config)
     inputs = Inputs(_subjects(attributes, config), fresh, suggested, material, scored)
+    has_loose = run.config.capture.discovery_guidance is not None
+    loose = [look_at(run, attributes, [stand_in] * config.n_fresh_images)] if has_loose else []
+    looks = [[*inputs.looks(run, is_first=True), *loose], *([*inputs.looks(run, is_first=False)] for _ in judges[1:])]
     return [
-        judge.plan(chain.from_iterable(judge.questions(*look) for look in inputs.looks(run, judge is judges[0])))
-        for judge in judges
+        judge.plan(chain.from_iterable(judge.questions(*look) for look in own))
+        for judge, own in zip(judges, looks, strict=True)
         if isinstance(judge, VlmJudge)
     ]
 
@@ -175,6 +177,14 @@ def _suggested_prompts(attributes: Sequence[RareAttribute], config: EvaluateConf
     return {Subject.of(a): a.suggested_prompt for a in attributes if a.label and a.suggested_prompt}
 
 
+def _cut_prompts(
+    attributes: Sequence[RareAttribute], suggested: Mapping[Subject, Any], config: EvaluateConfig
+) -> list[str]:
+    """The suggested prompts of which no images were made, because the model would cut them."""
+    prompts = _suggested_prompts(attributes, config).items()
+    return [prompt for subject, prompt in prompts if subject not in suggested]
+
+
 def _measured(
     attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known], material: Material
 ) -> RareAttribute:
@@ -192,6 +202,17 @@ def _measured(
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
         covers_more=covers_more(first, attribute.frequency, fired, len(material.codes), confidence),
     )  # fmt: skip
+
+
+def _errors(found: Found, known: Sequence[Known]) -> dict[str, dict[str, list[float]]]:
+    """What is known of the errors of each judge, by label: the numbers of a `Calibration`."""
+    errors: dict[str, dict[str, list[float]]] = {}
+    for subject, verdicts in found.verdicts.items():
+        for one in verdicts:
+            counts = one.errors or calibration_of(known, subject.label, one.judge)
+            if counts.positives or counts.negatives:
+                errors.setdefault(one.judge, {})[subject.label] = list(counts)
+    return errors
 
 
 def _cautions(measured: Sequence[RareAttribute], known: Sequence[Known]) -> list[str]:

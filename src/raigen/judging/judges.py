@@ -38,7 +38,7 @@ NOT_KNOWN = "the judge does not know this attribute"
 
 def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: str | None = None) -> Judge:
     """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says. CLIP
-    runs on the device of the run, unless another is given.
+    and models in this process run on the device of the run, unless another is given.
 
     Raises RaigenError for a text that is neither.
     """
@@ -50,7 +50,7 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: s
         return FunctionJudge(name)
     if name.startswith(FILE):
         return FileJudge(name, run)
-    return VlmJudge(address_of(name), answers, config)
+    return VlmJudge(address_of(name), answers, config, device or run.config.capture.device)
 
 
 def judges_of(
@@ -157,12 +157,13 @@ def truth_of_run(run: Run, world: World) -> dict[str, Any]:
 class VlmJudge:
     """A vision-language model, asked about each image and label. Answers are kept, so no question is asked twice.
 
-    An image is unscored when the answer is "unsure", cannot be read, or is missing.
+    An image is unscored when the answer is "unsure", cannot be read, or is missing. A model in this process runs on
+    `device`.
     """
 
-    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig):
+    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig, device: str = "auto"):
         self.name = address.name
-        self._address, self._answers, self._config = address, answers, config
+        self._address, self._answers, self._config, self._device = address, answers, config, device
 
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The model's answers; `tell` is called after each of them.
@@ -194,7 +195,7 @@ class VlmJudge:
 
     def ask(self, jobs: Iterable[Job]) -> Iterator[Result]:
         """Asks the questions that have no answer yet: see `raigen.judging.vlm.ask.ask_all`."""
-        return ask_all(self._address, jobs, self._answers, self._config)
+        return ask_all(self._address, jobs, self._answers, self._config, self._device)
 
     def plan(self, jobs: Iterable[Job]) -> Plan:
         """What asking would take, without asking."""

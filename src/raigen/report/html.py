@@ -1,10 +1,12 @@
 """Fills the templates of the pages and cards; all texts are escaped."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from raigen.config import visible
 from raigen.report.formatting import duration, interval, percent, points, q_text, ratio_text, times
@@ -39,7 +41,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FILTERS | {"plain": plain}
+    environment.filters |= FILTERS | {"plain": plain, "code": code, "island": island}
     return visible(environment.get_template(template).render(page, **more))
 
 
@@ -50,3 +52,30 @@ def plain(text: str) -> str:
     'a\\|b \\<i\\> \\*c\\* \\[d\\]\\(e\\)'
     """
     return re.sub(r"([\\`*_{}\[\]()<>#|&!])", r"\\\1", " ".join(text.split()))
+
+
+def island(data: Any) -> Markup:
+    """Data as JSON for a script element of a page. Its texts are `visible`, and none can end the element.
+
+    >>> island({"label": "</script>\\u202e<b>"})
+    Markup('{"label":"\\\\u003c/script\\\\u003e\\\\u003cb\\\\u003e"}')
+    """
+    text = json.dumps(_visible(data), separators=(",", ":"), allow_nan=False)
+    return Markup(re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _visible(data: Any) -> Any:
+    if isinstance(data, str):
+        return visible(data)
+    if isinstance(data, Mapping):
+        return {_visible(key): _visible(value) for key, value in data.items()}
+    return [_visible(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+def code(text: str) -> str:
+    r"""A text as code in a line or a table of Markdown.
+
+    >>> code("presence('a|b') >= `.2`")
+    "`presence('a\\|b') >= '.2'`"
+    """
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", r"\|") + "`"

@@ -38,11 +38,13 @@ THUMBS = (Thumbs(192, 90), Thumbs(160, 80), Thumbs(128, 75), Thumbs(112, 60), Th
 
 
 class ShownImage(NamedTuple):
-    """An image in the page: its data URI, the data URI of its overlay (or None), and its description."""
+    """An image in the page: its data URI, the data URI of its overlay (or None), and its description. `place` is its
+    index among the audited images, None if it is none of them."""
 
     uri: str
     overlay: str | None
     alt: str
+    place: int | None = None
 
 
 class Neighbor(NamedTuple):
@@ -79,12 +81,15 @@ class Codes(NamedTuple):
         return self.image_codes[:, int(np.flatnonzero(self.ids == neuron)[0])]
 
 
-def thumbs_for(run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0) -> Thumbs:
-    """The size and quality at which the images of all cards, and `n_more` others, fit the page."""
+def thumbs_for(
+    run: Run, attributes: Sequence[RareAttribute], config: ReportConfig, n_more: int = 0, taken: int = 0
+) -> Thumbs:
+    """The size and quality at which the images of all cards, and `n_more` others, fit beside `taken` bytes."""
     shown = config.n_control_images + config.n_middle_images + config.n_neighbours + PLACES_OF_THE_FIRST
     shown += config.n_children * N_KIN_IMAGES
     n_more += sum(1 + 2 * N_RELATIVES for attribute in attributes if attribute.family)
-    return fitting(run, run.samples(), n_more + sum(shown + len(attribute.top_images) for attribute in attributes))
+    n_images = n_more + sum(shown + len(attribute.top_images) for attribute in attributes)
+    return fitting(run, run.samples(), n_images, BUDGET - taken)
 
 
 def cards(
@@ -206,12 +211,13 @@ def nearest(codes: Codes, neuron: int, count: int) -> list[tuple[int, float]]:
     return [(int(codes.ids[index]), float(gaps[index])) for index in order[:count]]
 
 
-def fitting(run: Run, samples: Sequence[Sample], n_images: int) -> Thumbs:
-    """The finest of `THUMBS` with which `n_images` like `samples` fit the page, estimated from about twelve of them."""
+def fitting(run: Run, samples: Sequence[Sample], n_images: int, budget: float = BUDGET) -> Thumbs:
+    """The finest of `THUMBS` with which `n_images` like `samples` fit `budget` bytes, estimated from about twelve of
+    them."""
     some = [run.read_image(sample) for sample in samples[:: max(1, len(samples) // 12)]]
     for thumbs in THUMBS:
         size = sum(len(data_uri(image, thumbs)) for image in some) / len(some)
-        if size * n_images <= BUDGET:
+        if size * n_images <= budget:
             return thumbs
     return THUMBS[-1]
 
@@ -235,7 +241,8 @@ def image_of(
     if heatmap is not None:
         size = pixels.thumbnail(Image.new("L", image.size), OVERLAY).size
         overlay = data_uri(pixels.heatmap_overlay(heatmap, size, peak), THUMBS[0])
-    return ShownImage(data_uri(image, thumbs), overlay, f"{what} seed {sample.seed}")
+    place = sample.index if stage == "capture" and not sample.steps else None
+    return ShownImage(data_uri(image, thumbs), overlay, f"{what} seed {sample.seed}", place)
 
 
 def _strongest(run: Run, samples: Sequence[Sample], codes: Codes, neuron: int, thumbs: Thumbs) -> ShownImage:

@@ -6,9 +6,11 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from raigen.config import ReportConfig, shaped
+from raigen.judging.notes import VERDICTS, hashes_of, notes_of
 from raigen.judging.review import Task, digest, tasks
 from raigen.judging.trust import disagreements, ways, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
+from raigen.report.explorer import explorer_of
 from raigen.report.exports import export
 from raigen.report.html import fill
 from raigen.report.neuron_cards import cards, data_uri, disputed, fitting, read_codes, thumbs_for
@@ -38,7 +40,8 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     neurons, amplified, made = read_neurons(run, attributes), read_amplified(run, attributes), []
     differ, to_review = disagreements(run), tasks(run)
     n_disputed = sum(len(side.images) for sides in differ.values() for side in sides)
-    thumbs = thumbs_for(run, attributes, config, amplified.n_images + n_disputed)
+    explorer = explorer_of(run, attributes, neurons)
+    thumbs = thumbs_for(run, attributes, config, amplified.n_images + n_disputed, len(explorer.atlas.uri))
     for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
         made.append(card | {"disputed": disputed(run, differ.get(card["attribute"].neuron, ()), thumbs)})
         yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
@@ -48,6 +51,10 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
         "curves": curves_of(run, amplified, thumbs),
         "mixtures": mixtures_of(amplified),
         "n_other_curves": amplified.n_others,
+        "explorer": explorer,
+        "notes": notes_of(run),
+        "verdicts": VERDICTS,
+        "hashes": hashes_of(run, attributes),
     }
     html = render("report", page)
     write_text(run.report_path, html)

@@ -78,12 +78,13 @@ class DiscoverFacts:
 @dataclass(frozen=True)
 class LookFacts:
     """How many odd images were looked around, how many relatives of them were made, how many families have an oddity in
-    common, and how many of these are listed. `why_not` says why there was no look."""
+    common, how many of these are listed, and how many entries were set aside. `why_not` says why there was no look."""
 
     n_odd: int = 0
     n_relatives: int = 0
     n_families: int = 0
     n_listed: int = 0
+    n_aside: int = 0
     why_not: str | None = None
 
 
@@ -103,8 +104,10 @@ class EvaluateFacts:
 
     `sources` holds the hash of each file that a judge of the user's comes from. `unjudged` says for each file of
     verdicts how many are there, and how many were looked for.
-    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images. The model does
-    not read the ends of `cut_prompts`, so there are no images of these suggested prompts.
+    `judge_errors` holds what is known of each judge's errors, by judge and label: the four numbers of a
+    `raigen.judging.posterior.Calibration`. `calibration_cautions` says of which labels the calibration contradicts the
+    judge, or lacks images. The model does not read the ends of `cut_prompts`, so there are no images of these suggested
+    prompts.
     """
 
     judge: str = ""
@@ -117,6 +120,7 @@ class EvaluateFacts:
     answers: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unjudged: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    judge_errors: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @property
     def cautions(self) -> tuple[str, ...]:

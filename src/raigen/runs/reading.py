@@ -10,7 +10,7 @@ from raigen.config import parsed, shaped, text_of
 from raigen.errors import RaigenError
 from raigen.runs.files import sha256
 from raigen.runs.folder import Folder
-from raigen.runs.records import Sample
+from raigen.runs.records import RareAttribute, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 class RunFiles(Folder):
     """The folder of a run, as far as reading its files goes."""
+
+    @property
+    def words_path(self) -> Path:
+        """The directions of the vocabulary with which CLIP named the neurons."""
+        return self.dir / "words.safetensors"
+
+    @property
+    def notes_path(self) -> Path:
+        """What people noted about the findings."""
+        return self.dir / "notes.json"
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -51,6 +61,12 @@ class RunFiles(Folder):
             if any(after.index <= before.index for before, after in pairwise(found)):
                 raise ValueError("the indices do not rise")
         return found
+
+    def read_attributes(self, path: Path, stage: str) -> list[RareAttribute]:
+        """The entries of a list. Raises RaigenError as `read_json` does, and for a list of another shape."""
+        entries = self.read_json(path, stage)
+        with self.shaped(path, stage):
+            return [RareAttribute.from_json(entry) for entry in entries]
 
     def read_json(self, path: Path, stage: str) -> Any:
         """What a JSON file that `stage` makes holds. Raises RaigenError as `read_text` does."""

@@ -96,6 +96,8 @@ class Presence:
         return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
 
 
+WEAK, COMBINATION, SAME = "weak", "combination", "same"  # why an entry was set aside
+
 RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
 
 
@@ -176,7 +178,12 @@ class RareAttribute:
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
-    the neurons. If `by_hand`, a person listed the neuron and named it; `labeled_by` is this person.
+    the neurons. If `by_hand`, a person listed the neuron and named it; `labeled_by` is this person. `given_name` is a
+    better name that a person gave, and `named_by` is the person (see `raigen.judging.notes`); what was measured still
+    is of `label`, until the next evaluation. `why_aside` says why the entry was set aside: its top images stand out too
+    little (`weak`), many images show a part of it (`combination`), or a better entry shows the same (`same`). It is
+    None for what is listed. `loose` is the presence with the guidance of discovery, if that is another one, and
+    `held_back` is `loose` divided by `presence`: above 1, the guidance of the run hides the attribute.
     """
 
     rank: int
@@ -204,16 +211,26 @@ class RareAttribute:
     family: FamilyOf | None = None
     is_family: bool = False
     by_hand: bool = False
+    why_aside: str | None = None
+    loose: Presence | None = None
+    held_back: Ratio | None = None
+    given_name: str | None = None
+    named_by: str | None = None
 
     @property
     def name(self) -> str | None:
-        """The label, unless held-out images do not bear it out."""
-        return None if self.label_holds is False else self.label
+        """The name that a person gave; or else the label, unless held-out images do not bear it out."""
+        return self.given_name or (None if self.label_holds is False else self.label)
 
     @property
     def perhaps(self) -> str | None:
-        """A label that held-out images do not bear out."""
-        return self.label if self.label_holds is False else None
+        """A label that held-out images do not bear out, where no person gave a name."""
+        return self.label if self.label_holds is False and not self.given_name else None
+
+    @property
+    def judged_as(self) -> str | None:
+        """The label that was measured, where a person gave another name."""
+        return self.label if self.given_name and self.given_name != self.label else None
 
     @property
     def title(self) -> str:
@@ -238,10 +255,10 @@ class RareAttribute:
     def unmeasured(self) -> "RareAttribute":
         """The attribute without the rates that evaluation measured, and without its verdict on the label."""
         return replace(self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
-                       ratio=None, label_holds=None, covers_more=None)  # fmt: skip
+                       ratio=None, label_holds=None, covers_more=None, loose=None, held_back=None)  # fmt: skip
 
     def __repr__(self) -> str:
-        name = f"“{self.title}”" if self.label else self.title
+        name = f"“{self.title}”" if self.label or self.given_name else self.title
         shown = ""
         if self.presence and self.presence.n:
             shown = rate_text(self.presence, ", shown by {rate:.1f} % of {n:,} fresh images")
@@ -260,6 +277,8 @@ class RareAttribute:
             "other_presences": tuple(checked(Presence(**other)) for other in entry.get("other_presences", ())),
             "corrected": tuple(checked(Presence(**other)) for other in entry.get("corrected", ())),
             "suggested": checked(Presence(**suggested)) if suggested else None,
+            "loose": checked(Presence(**entry["loose"])) if entry.get("loose") else None,
+            "held_back": checked(Ratio(**entry["held_back"])) if entry.get("held_back") else None,
             "ratio": checked(Ratio(**entry["ratio"])) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
             "family": FamilyOf.from_json(entry["family"]) if entry.get("family") else None,
@@ -309,14 +328,26 @@ def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
     return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]
 
 
-ON_LABEL = ("perhaps", "covers_more")  # beside the column `label`
+HELD_BACK = ("loose_rate", "loose_low", "loose_high", "loose_hits", "loose_n", "loose_unscored",
+             "held_back", "held_back_low", "held_back_high")  # fmt: skip
+
+
+def held_back_columns(attribute: RareAttribute) -> dict[str, float | int | None]:
+    """The values of an attribute in the columns `HELD_BACK`; None, an empty cell, if not measured."""
+    rates = [getattr(attribute.loose, name.removeprefix("loose_"), None) for name in HELD_BACK[:6]]
+    ratios = [getattr(attribute.held_back, name, None) for name in ("ratio", "low", "high")]
+    return dict(zip(HELD_BACK, (*rates, *ratios), strict=True))
+
+
+ON_LABEL = ("perhaps", "covers_more", "named_by", "judged_as")  # beside the column `label`
 
 
 def label_columns(attribute: RareAttribute) -> dict[str, Any]:
     """The values of an attribute in the columns `label` and `ON_LABEL`. A label that held-out images do not bear out
-    stands in `perhaps`, and `label` is empty."""
+    stands in `perhaps`, and `label` is empty. Where a person gave the name in `label`, the rates are of `judged_as`."""
     covers_more = None if attribute.covers_more is None else int(attribute.covers_more)
-    return {"label": attribute.name, "perhaps": attribute.perhaps, "covers_more": covers_more}
+    return {"label": attribute.name, "perhaps": attribute.perhaps, "covers_more": covers_more,
+            "named_by": attribute.named_by, "judged_as": attribute.judged_as}  # fmt: skip
 
 
 class HookpointCost(NamedTuple):

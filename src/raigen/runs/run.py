@@ -58,7 +58,7 @@ class Run(RunFiles):
         self.neurons_path = self.dir / "neurons.csv"
         self.kin_path = self.dir / "kin.jsonl"
         self.attributes_path = self.dir / "attributes.json"
-        self.by_hand_path = self.dir / "by_hand.safetensors"
+        self.aside_path = self.dir / "set_aside.json"
         self.look_path = self.dir / "look.safetensors"
         self.look_dir = self.dir / "look"
         self.relatives_path = self.dir / "look" / "relatives.jsonl"
@@ -75,12 +75,11 @@ class Run(RunFiles):
         self.truth_path = self.dir / "truth.json"
         self.report_path = self.dir / "report.html"
         self.card_path = self.dir / "model-card.md"
-        self.sheet_path = self.dir / "review.html"
-        self.review_path = self.dir / "review.json"
+        self.sheet_path, self.review_path = self.dir / "review.html", self.dir / "review.json"
         self.table_path = self.dir / "attributes.csv"
         self.figures_dir = self.dir / "figures"
         self.amplified_dir = self.dir / "amplified"
-        self.studio_dir = self.dir / "studio"
+        self.studio_dir, self.by_hand_path = self.dir / "studio", self.dir / "by_hand.safetensors"
         self.asked_root_dir = self.dir / "asked"
         self.compared_dir = self.dir / "compared"
         self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
@@ -104,13 +103,16 @@ class Run(RunFiles):
     @property
     def attributes(self) -> list[RareAttribute]:
         """The listed attributes, by falling minority score. Raises RaigenError before `discover` has run."""
-        entries = self.read_json(self.attributes_path, "discover")
-        with self.shaped(self.attributes_path, "discover"):
-            return [RareAttribute.from_json(entry) for entry in entries]
+        return self.read_attributes(self.attributes_path, "discover")
 
-    def write_attributes(self, attributes: Iterable[RareAttribute]) -> None:
-        """Writes attributes.json."""
-        write_text(self.attributes_path, json.dumps([asdict(attribute) for attribute in attributes], indent=1))
+    @property
+    def set_aside(self) -> list[RareAttribute]:
+        """What the look set aside, with the reason (`why_aside`). Empty before it."""
+        return self.read_attributes(self.aside_path, "look") if self.aside_path.is_file() else []
+
+    def write_attributes(self, attributes: Iterable[RareAttribute], path: Path | None = None) -> None:
+        """Writes attributes.json, or another list of the same form."""
+        write_text(path or self.attributes_path, json.dumps([asdict(one) for one in attributes], indent=1))
 
     def seed_dir(self, number: int) -> Path:
         """The folder of the autoencoder with this number: `sae_dir` for 0, a folder in it for the others."""
@@ -252,9 +254,7 @@ class Run(RunFiles):
         """Which audited images show anything: True for all but the wholly black ones."""
         import numpy as np
 
-        shown = np.ones(len(self.samples()), bool)
-        shown[list(self.facts.capture.black_images)] = False
-        return shown
+        return ~np.isin(np.arange(len(self.samples())), list(self.facts.capture.black_images))
 
     def image_codes(self) -> "Float[np.ndarray, 'image neuron']":
         """How strongly each neuron fires on each audited image, 0 or more; then, how much each image has of what is odd
@@ -329,7 +329,7 @@ class Run(RunFiles):
         """Notes that `stage` has finished: the sizes of its outputs, its facts, its duration."""
         manifest = self.manifest
         # These have no fixed size: annotate, evaluate and review add to them.
-        growing = (self.attributes_path, self.presence_path)
+        growing = (self.attributes_path, self.aside_path, self.presence_path)
         sizes = {
             path.relative_to(self.dir).as_posix(): None if path in growing else path.stat().st_size
             for path in outcome.outputs

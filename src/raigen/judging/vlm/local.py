@@ -15,34 +15,36 @@ from raigen.config import ModelAddress, in_a_line
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Gate, NoReplyError, Reply, whole
 from raigen.judging.vlm.questions import Question, Token, yes_share
+from raigen.runs.device import resolve_device
 from raigen.runs.pixels import sized
 
 N_ALTERNATIVES = 5
 
 
 class Local:
-    """A model from a folder or the Hub, on the GPU if there is one. It answers one question at a time.
+    """A model from a folder or the Hub, on `device` (`auto`, `cpu`, `cuda` or `cuda:N`). It answers one question at a
+    time.
 
-    Raises RaigenError when the model cannot be loaded, or has no chat template.
+    Raises RaigenError when the model cannot be loaded, does not fit on the device, or has no chat template.
     """
 
-    def __init__(self, address: ModelAddress):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, address: ModelAddress, device: str = "auto"):
+        self.device = resolve_device(device)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         try:
             self.processor: Any = AutoProcessor.from_pretrained(address.model)
             model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype)
+            self.model = model.to(self.device).eval()
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError, KeyError) as error:
             raise RaigenError(
                 f"transformers:{address.model}: expected an image-text-to-text model in a folder or on the Hub; it "
-                f"cannot be loaded: {error}"
+                f"cannot be loaded on {self.device}: {error}"
             ) from error
         if getattr(self.processor, "chat_template", None) is None:
             raise RaigenError(
                 f"transformers:{address.model}: expected a chat model; it has no chat template. Choose one that was "
                 "tuned on instructions (often with -Instruct in its name)"
             )
-        self.model = model.to(self.device).eval()
         ends = self.model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         self._lock = threading.Lock()
