@@ -121,7 +121,7 @@ def test_stop_stops_after_a_pair_and_frees_the_run(page, run):
 
 def test_a_neuron_listed_by_hand_gets_a_slider(page, run):
     listed = {attribute.neuron for attribute in run.attributes}
-    number = next(n for n in range(160) if n not in listed and (run.image_codes()[:, n] > 0).any())
+    number = next(n for n in range(1, 160) if n not in listed and (run.image_codes()[:, n] > 0).any())
     tab(page, "Neurons")
     until(lambda: page.find_element(By.ID, "neuron").is_displayed())
     fill(page, "#neuron input", str(number))
