@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks.common.intervals import Summary, with_nan
+from benchmarks.common.intervals import Summary, shown, with_nan
 from benchmarks.common.results import HELD_OUT, RESULTS, differences, read_rows, summary, table
 from benchmarks.common.world import WORLD
 from benchmarks.discovery import ablations, misses, planted_truth, shared_sae, suppression
@@ -118,6 +118,19 @@ def looking(name: str) -> str:
     return table({arm: by_group["reported"] for arm, by_group in summary.items()}, LOOKING, "arm")
 
 
+def paper() -> str:
+    """The paper's tables as `benchmarks.paper` made them here, beside the published figures."""
+    lines = ["| table | row | measure | here | the paper |", "|---" * 5 + "|"]
+    for path in sorted(RESULTS.glob("paper_table_*.json"), key=lambda path: int(path.stem.rpartition("_")[2])):
+        made = with_nan(json.loads(path.read_text(encoding="utf-8")))
+        for row, measures in made["ours"].items():
+            for name, value in measures.items():
+                published = made["published"].get(row, {}).get(name)
+                theirs = "-" if published is None else f"{published:.3g}".removeprefix("0")
+                lines.append(f"| {made['table']} | {row} | {name.replace('|', 'given')} | {shown(value)} | {theirs} |")
+    return "\n".join(lines)
+
+
 def is_plain(form: str) -> bool:
     """Whether a form of the shared autoencoder leaves the score as it is."""
     return not form.endswith((", frequent elsewhere first", ", frequent here first", ", rarer here only"))
@@ -156,7 +169,7 @@ def main() -> None:
         shared_sae.write_results(shared_sae.Options(name=name, prompts=prompts), rows, costs)
     ablations.write_results(RESULTS, read_rows(RESULTS / "ablations.csv"))
     suppression.write_results(RESULTS, suppression.read_rows(RESULTS / "suppression.csv"))
-    print(*tables(), sep="\n\n")
+    print(*tables(), paper(), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from raigen.runs.steps import Outcome, Step, Tick
 DOCTOR = "a photo of a doctor"
 HELP = """\
 usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,studio,hookpoints,\
-compare,review,dossier,check,view,image,completion,version}
+compare,review,dossier,check,share,view,image,completion,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -73,6 +73,8 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • check       Decides whether a run or a study keeps the tolerances of a   │
 │                 file; the exit status says so: 0 met, 1 violated, 3          │
 │                 undecided.                                                   │
+│   • share       Writes the autoencoder of a run, with a card, as a folder    │
+│                 that others can use by `raigen audit --sae`.                 │
 │   • view        Shows a run, a folder of runs or a study in the browser of   │
 │                 this machine.                                                │
 │   • image       Makes one image of one seed. The lightbox of a report says   │

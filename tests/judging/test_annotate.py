@@ -1,16 +1,22 @@
 """A name is given when a phrase tells a neuron's images from the others, and not otherwise."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 
-from raigen.config import ReportConfig
+from raigen.config import AnnotateConfig, ReportConfig
+from raigen.discovery.embeddings import embedder_of
 from raigen.errors import RaigenError
 from raigen.judging import annotate as annotating
 from raigen.judging.annotate import control_samples, labeled, name_of, vocabulary
 from raigen.report import neuron_cards
 from raigen.report.neuron_cards import THUMBS, read_codes
+from raigen.runs.files import write_tensors
 from raigen.runs.records import RareAttribute, Sample
 from tests.support.run_folder import make_run
+from tests.support.tiny import drained
 
 PHRASES = ["wearing glasses", "holding a cat", "in the snow"]
 
@@ -102,3 +108,20 @@ def test_control_images_are_random_ones_each_once():
         control = control_samples(samples, top, 3, n)
         assert len(control) == len(set(control)) == found and not {c.file for c in control} & {*top.top_images}
     assert control_samples(samples, top, 4) != control_samples(samples, top, 3)
+
+
+def test_the_directions_of_the_vocabulary_are_kept(tmp_path):
+    run = make_run(tmp_path, n_attributes=1, until="discover")
+    manifest = json.loads(run.manifest_path.read_text())
+    manifest["stages"]["discover"]["facts"]["embedder"] = "portraits"
+    run.manifest_path.write_text(json.dumps(manifest))
+    embedder = embedder_of(run)
+    write_tensors(run.embeddings_path, {"embeddings": torch.from_numpy(embedder.images(
+        [run.read_image(sample) for sample in run.samples()]))})  # fmt: skip
+    _, outcome = drained(annotating.annotate(run, AnnotateConfig()))
+    assert run.words_path in outcome.outputs
+    kept = run.read_tensors(run.words_path, "annotate")
+    phrases = json.loads(kept["phrases"].numpy().tobytes())
+    assert phrases == vocabulary("auto", "portraits", "a photo of a doctor")
+    texts = embedder.texts(["a photo of a doctor", f"a photo of a doctor, {phrases[3]}"])
+    np.testing.assert_allclose(kept["directions"][3].float().numpy(), texts[1] - texts[0], atol=1e-3)

@@ -84,5 +84,5 @@ def test_a_model_that_does_not_fit_on_the_device_is_told(folder, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(LlavaForConditionalGeneration, "to", full)
-    with pytest.raises(RaigenError, match="it cannot be loaded on cpu: CUDA out of memory"):
+    with pytest.raises(RaigenError, match="it cannot be loaded on cpu: OutOfMemoryError: CUDA out of memory"):
         Local(address_of(f"transformers:{folder}"), "cpu")

@@ -51,9 +51,10 @@ def test_a_given_name_stands_as_named_by_its_author(run: Run, capsys) -> None:
     for path in (run.table_path, run.presence_path):
         row = next(csv.DictReader(path.read_text().splitlines()))
         assert (row["label"], row["named_by"], row["judged_as"]) == ("a striped hat", "Ada", old.label)
-    assert "| a striped hat |" in run.card_path.read_text() and "a striped hat" in run._repr_html_()
+    assert f"| a striped hat (named by Ada; measured as {old.label}) |" in run.card_path.read_text()
+    assert "a striped hat" in run._repr_html_()
     assert run.table()["label"][0] == "a striped hat" and '"a striped hat"' not in run.annotations_path.read_text()
-    assert "a striped hat" in (run.figures_dir / "presence.svg").read_text()
+    assert old.label in (run.figures_dir / "presence.svg").read_text()  # the rate is of the old label
 
 
 def test_the_next_evaluation_measures_the_given_name(run: Run) -> None:

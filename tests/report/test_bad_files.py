@@ -3,12 +3,16 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from raigen.config import ReportConfig
 from raigen.errors import RaigenError
+from raigen.judging.annotate import write_words
+from raigen.judging.notes import notes_of
 from raigen.judging.presence_table import read_given
 from raigen.judging.review import tasks
+from raigen.report.explorer import words_of
 from raigen.report.neuron_cards import _evidence, _kin, _scores
 from raigen.report.page import _truth, read_neurons
 from raigen.report.report import report
@@ -32,6 +36,8 @@ READERS = {
     "codes.safetensors": lambda run: run.image_codes(),
     "embeddings.safetensors": lambda run: run.embeddings(),
     "heatmaps.safetensors": lambda run: run.heatmaps(),
+    "words.safetensors": lambda run: words_of(run, np.eye(8)),
+    "notes.json": notes_of,
 }
 DAMAGES = {
     "empty": lambda data: b"",
@@ -53,6 +59,8 @@ DAMAGES = {
 def whole(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("whole") / "run", n_attributes=2)
     write_text(run.annotations_path, '{"neuron": 21, "label": "a hat", "evidence": "in all of A"}\n')
+    write_words(run, ["a hat", "a cat"], np.ones((2, 8), np.float32))
+    write_text(run.notes_path, '{"format": 1, "notes": []}')
     return run
 
 

@@ -16,7 +16,7 @@ from raigen.cli.dossier import Check, Dossier
 from raigen.cli.flags import Command, parse
 from raigen.cli.image import Image
 from raigen.cli.progress import quiet_libraries
-from raigen.cli.results import Amplify, Compare, Review, Studio, View
+from raigen.cli.results import Amplify, Compare, Review, Share, Studio, View
 from raigen.cli.stages import Annotate, Capture, Discover, Evaluate, Look, Report, Train
 from raigen.cli.terminal import say, warn
 from raigen.errors import RaigenError
@@ -45,7 +45,7 @@ class Completion(Command):
 LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
 
 COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Studio, Hookpoints,
-            Compare, Review, Dossier, Check, View, Image, Completion, Version)  # fmt: skip
+            Compare, Review, Dossier, Check, Share, View, Image, Completion, Version)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The commands that work on finished runs: amplify, studio, compare, review, view."""
+"""The commands that work on finished runs: amplify, studio, compare, review, share, view."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,6 +116,30 @@ class Review(Command):
             else:
                 say(f"{a.label}: {presence(a.presence)} raw, {presence(a.corrected[-1])} checked")
         say(f"report: {run.report()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Command):
+    """Writes the autoencoder of a run, with a card, as a folder that others can use by `raigen audit --sae`."""
+
+    run: Positional[Path]
+    """The run folder."""
+    to: Path
+    """The new folder."""
+    push: str | None = None
+    """Also upload the folder to this repository of the Hub, OWNER/NAME, which is made, private, unless it is there."""
+
+    def execute(self) -> None:
+        from raigen.report.autoencoder import share
+        from raigen.sae.hub import push
+
+        run = Run(self.run)
+        share(run, self.to)
+        say(f"autoencoder: {self.to}")
+        if self.push is not None:
+            say(f"uploaded: {push(self.to, self.push)}")
+        else:
+            say(f"next: raigen audit PROMPT --model {run.config.capture.model} --sae {self.to}")
 
 
 @dataclass(frozen=True, kw_only=True)

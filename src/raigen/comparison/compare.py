@@ -13,6 +13,7 @@ from raigen.comparison.changes import changes_of, verdict_when_asked
 from raigen.comparison.matching import Match, match
 from raigen.comparison.model_card import export
 from raigen.comparison.page import page_of
+from raigen.comparison.spread import distilled_models, spreads_of
 from raigen.comparison.union import findings_of, given_of, merged
 from raigen.comparison.verdicts import Judged, Pool, SharedJudge
 from raigen.config import CompareConfig
@@ -23,7 +24,7 @@ from raigen.judging.rates import presence_of
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
 from raigen.report.formatting import duration
-from raigen.report.html import fill
+from raigen.report.html import render
 from raigen.runs.files import csv_text, json_text, write_text
 from raigen.runs.records import Presence
 from raigen.runs.run import Run
@@ -106,9 +107,11 @@ def comparing(study: Study, config: CompareConfig, tell: Tell | None = None) -> 
         n_images=matched.n_images, n_fresh_images=matched.n_fresh_images,
         fresh_seeds_from=first_seed(runs[0].config.capture),
         attributes=tuple(attributes), cells=tuple(cells),
-        changes=tuple(changes_of(attributes, shows, matched.prompts, matched.models, config.confidence)),
+        changes=tuple(changes_of(attributes, shows, matched.prompts, matched.models, config.confidence,
+                                 distilled_models(matched, config))),
         lone=tuple(_unlisted(attributes, cells, matched, judge, config, tell)),
         axes=tuple(rates_along(axes, shows, matched.prompts, matched.models)),
+        spreads=tuple(spreads_of(matched, config.confidence)),
     )  # fmt: skip
     _write(study, comparison, judged, config)
     return comparison
@@ -243,7 +246,7 @@ def _write(study: Study, comparison: Comparison, judged: dict[Place, Judged], co
     write_text(study.table_path, csv_text(COLUMNS, rows(entry)))
     write_text(study.axes_path, table_of_axes(comparison.axes))
     page = page_of(study, entry, judged, config)
-    write_text(study.report_path, fill("study.html.jinja", page))
+    write_text(study.report_path, render("study", page))
     export(study, page, {model: judged[entry["prompts"][0], model].run for model in entry["models"]})
     write_text(study.comparison_path, json_text(entry, indent=1))
 

@@ -131,15 +131,17 @@ def _ratio(rule: Rule, part: Part, item: Item) -> _Measured:
     if bare is None or asked is None or not asked.n:
         return _nothing(item, part, _why(rule))
 
+    shown, n_bare = bare.counts  # of equal weight, also where the judge saw a draw
+
     def interval_at(level: float, n: int) -> Interval:
-        times = n / bare.n
-        counts = (round(asked.hits * times), round(asked.n * times), round(bare.hits * times), n)
+        times = n / n_bare
+        counts = (round(asked.hits * times), round(asked.n * times), round(shown * times), n)
         return ratio_interval(*counts, level)
 
     value = asked.rate / bare.rate if bare.rate else None
     note = "" if bare.mode == "raw" else f"from the judge's own counts; the rates are {bare.mode}"
-    hint = f"with {asked.n / bare.n:.3g} times as many images of the prompt that asks for it"
-    return _Measured(item, part, value, bare.n, lambda level: interval_at(level, bare.n), interval_at, note, hint)
+    hint = f"with {asked.n / n_bare:.3g} times as many images of the prompt that asks for it"
+    return _Measured(item, part, value, n_bare, lambda level: interval_at(level, n_bare), interval_at, note, hint)
 
 
 def _nothing(item: Item, part: Part, why: str) -> _Measured:

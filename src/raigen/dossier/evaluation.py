@@ -17,6 +17,7 @@ from raigen.judging.vlm.questions import presence_question
 from raigen.runs.files import json_text, sha256, write_text
 from raigen.runs.records import Presence
 from raigen.runs.run import Run
+from raigen.runs.study import free_name, slug
 from raigen.world.models import FOLDERS
 
 SCHEMA = "0.3.0"
@@ -38,11 +39,13 @@ def write_evaluations(parts: Sequence[Part], folder: Path, tolerances: Tolerance
     """Writes an evaluation for each model, with its verdicts: `data/...` as the datastore wants them, and a copy in the
     dossier itself (evaluation.json; evaluation-MODEL.json if there are several models). Returns the paths."""
     paths: list[Path] = []
+    names: list[str] = []
     models = list(dict.fromkeys(part.model for part in parts))
     for model in models:
         log = log_of([part for part in parts if part.model == model], tolerances)
         text = json_text(log.evaluation, indent=1) + "\n"
-        name = "evaluation.json" if len(models) == 1 else f"evaluation-{log.folder.rpartition('/')[2]}.json"
+        names.append(free_name(slug(Path(model).name), names))
+        name = f"evaluation-{names[-1]}.json" if len(models) > 1 else "evaluation.json"
         paths += [folder / name, folder / log.folder / f"{log.uuid}.json"]
         write_text(paths[-2], text)
         write_text(paths[-1], text)
@@ -191,7 +194,7 @@ def _llm_scoring(run: Run, item: Item, judge: str) -> Entry:
 
 
 def _result_id(part: Part, item: Item, judge: str, mode: str, metric: str = "presence") -> str:
-    return "/".join((part.run.dir.name, item.key, metric, judge, mode))
+    return "/".join((part.run.dir.resolve().name, item.key, metric, judge, mode))
 
 
 def _verdicts(parts: Iterable[Part]) -> Iterator[tuple[Part, Item, str, int, bool | None]]:
@@ -214,7 +217,7 @@ def _lines(part: Part, evaluation: Mapping[str, Any]) -> Iterator[str]:
             "schema_version": SCHEMA, "evaluation_id": evaluation["evaluation_id"],
             "model_id": evaluation["model_info"]["id"], "evaluation_name": item.title,
             "evaluation_result_id": _result_id(part, item, judge, mode_of.get((item.key, judge), "raw")),
-            "sample_id": f"{part.run.dir.name}/{sample.file}",
+            "sample_id": f"{part.run.dir.resolve().name}/{sample.file}",
             "sample_hash": sha256((part.prompt + (item.label or "")).encode()),
             "interaction_type": "single_turn",
             "input": {"raw": part.prompt, "reference": [item.label or ""]},

@@ -173,6 +173,7 @@ def _parts_of_study(study: Study) -> Iterator[Part]:
         for prompt in entry["prompts"]:
             for model in entry["models"]:
                 run = runs[prompt, model]
+                run.require("evaluate")
                 fresh = _fresh_of(run, entry["fresh_seeds_from"], entry["n_fresh_images"])
                 items = tuple(_items(entry, run, said))
                 yield Part(prompt, model, run, items, fresh, entry["confidence"], is_of_study=True)

@@ -106,8 +106,9 @@ def _pair(items: tuple[Item, Item]) -> Row | None:
         return None
     together = sum(a and b for a, b in both)
     table = [[together, hits[0] - together], [hits[1] - together, n - sum(hits) + together]]
+    exact: Any = fisher_exact(table)
     return {"attributes": [one.label, other.label], "together": together, "n": n, "expected": hits[0] * hits[1] / n,
-            "p": float(fisher_exact(table).pvalue)}  # fmt: skip
+            "p": float(exact.pvalue)}  # fmt: skip
 
 
 def changes_of_study(moved: Sequence[Moved] | None) -> Row | None:

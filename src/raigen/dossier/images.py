@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from raigen.config import visible
 from raigen.dossier.evidence import Part
 from raigen.errors import RaigenError
+from raigen.report.explorer import principal
 from raigen.runs.files import sha256
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
@@ -117,8 +119,8 @@ def _about(part: Part, sample: Sample, kind: str, stage: str) -> Row:
     data = path.read_bytes() if path.is_file() else b""
     if sha256(data) != sample.sha256:
         part.run.read_image(sample, stage)  # raises, saying how to make it again
-    return {"image": {"bytes": data, "path": sample.file}, "file": sample.file, "kind": kind, "prompt": part.prompt,
-            "model": part.model, "seed": sample.seed}  # fmt: skip
+    return {"image": {"bytes": data, "path": sample.file}, "file": sample.file, "kind": kind,
+            "prompt": visible(part.prompt), "model": visible(part.model), "seed": sample.seed}  # fmt: skip
 
 
 def _codes(run: Run, columns: Mapping[int, str]) -> dict[str, Float[np.ndarray, " image"]]:
@@ -142,14 +144,11 @@ def _shown(part: Part) -> dict[str, Sequence[bool | None]]:
 
 
 def places(embeddings: Float[np.ndarray, "image width"]) -> Float[np.ndarray, "image 2"]:
-    """Where images lie on a map: their first two principal components. The sign of each is fixed, so that the same
-    embeddings give the same map.
+    """Where images lie on a map: their first two principal components. The same embeddings give the same map.
 
     >>> places(np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0]])).shape
     (3, 2)
     """
     centered = embeddings - embeddings.mean(axis=0)
-    _, _, axes = np.linalg.svd(centered, full_matrices=False)
-    axes = np.pad(axes[:2], ((0, 2 - min(2, len(axes))), (0, 0)))
-    axes *= np.where(axes[np.arange(2), np.abs(axes).argmax(axis=1)] < 0, -1, 1)[:, None]
-    return centered @ axes.T
+    directions = principal(centered, 2)
+    return centered @ np.pad(directions, ((0, 0), (0, 2 - directions.shape[1])))

@@ -23,6 +23,7 @@ from raigen.judging.own_judges import FileJudge, sources_of
 from raigen.judging.presence_table import table
 from raigen.judging.protocol import Judge, Look, StoredImages, Subject, Verdicts
 from raigen.judging.rates import covers_more, presence_of, rates_of, ratio_of, unscored_by_reason
+from raigen.judging.sampling import n_judged, sampled
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
 from raigen.runs.files import write_text
@@ -79,6 +80,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     attributes, material = as_annotated(run), material_of(run)
     pipeline = loader(run)
     fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
+    judges = [sampled(judge, run, fresh, config) for judge in judges]
     yield from _suggested(run, attributes, config, pipeline)
     del pipeline  # a judge may need its memory
     scored = scored_labels(run, attributes, material, config)
@@ -99,6 +101,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
         "n_fresh_images": len(fresh),
         "fresh_seeds_from": fresh[0].seed,
+        "n_judged": {judge.name: n_judged(judge, config, len(fresh)) for judge in judges},
         "n_given_attributes": sum(subject.neuron is None for subject in inputs.subjects),
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
@@ -130,12 +133,12 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     inputs = Inputs(_subjects(attributes, config), fresh, suggested, material, scored)
     has_loose = run.config.capture.discovery_guidance is not None
     loose = [look_at(run, attributes, [stand_in] * config.n_fresh_images)] if has_loose else []
-    looks = [[*inputs.looks(run, is_first=True), *loose], *([*inputs.looks(run, is_first=False)] for _ in judges[1:])]
-    return [
-        judge.plan(chain.from_iterable(judge.questions(*look) for look in own))
-        for judge, own in zip(judges, looks, strict=True)
-        if isinstance(judge, VlmJudge)
-    ]
+    plans = []
+    for judge in (judge for judge in judges if isinstance(judge, VlmJudge)):
+        seen = inputs._replace(fresh=fresh[: n_judged(judge, config, len(fresh))])  # the draw needs the images
+        looks = [*seen.looks(run, judge is judges[0]), *(loose if judge is judges[0] else [])]
+        plans.append(judge.plan(chain.from_iterable(judge.questions(*look) for look in looks)))
+    return plans
 
 
 def _suggested(
@@ -243,13 +246,18 @@ def _write(
 
 
 def judgments(samples: Sequence[Sample], verdicts: Mapping[Subject, Sequence[Verdicts]]) -> str:
-    """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
+    """judgements.jsonl: a line for every attribute, judge and image that it was to see; `shows` is null where it was
+    not scored. `chance` is that of an image that was drawn."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
         rows = zip(samples, verdict.shows, verdict.confidence, strict=True)
         for index, (sample, shown, sure) in enumerate(rows):
+            chance = 1.0 if verdict.chances is None else float(verdict.chances[index])
+            if chance == 0:
+                continue
             line = {"file": sample.file, "seed": sample.seed, "neuron": subject.neuron, "label": subject.label}
             line |= {"judge": verdict.judge, "shows": None if np.isnan(shown) else bool(shown)}
+            line |= {} if verdict.chances is None else {"chance": round(chance, 6)}
             line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
             if np.isnan(shown):
                 line["why"] = (verdict.why or {}).get(index, "unscored")

@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from raigen.config import visible
 from raigen.report.neuron_cards import Thumbs
 from raigen.report.page import Neurons
+from raigen.report.relations import clearly
 from raigen.runs import pixels
 from raigen.runs.files import sha256
 from raigen.runs.records import RareAttribute
 from raigen.runs.run import Run
 
-ATLAS_BUDGET = 3.2e6  # bytes of the atlas in the page
+ATLAS_BUDGET = 3.5e6  # bytes of the atlas in the page
 # The first that fits is taken: pixels of the longer side of a cell, and quality (0-100).
 CELLS = (Thumbs(64, 75), Thumbs(64, 55), Thumbs(56, 50), Thumbs(48, 45), Thumbs(40, 40), Thumbs(40, 15))
 TOPS_BUDGET = 4e5  # bytes of the strongest images of all neurons that are not listed
@@ -25,8 +26,6 @@ MOST_TOP, FEWEST_TOP = 12, 3  # of these images, for each neuron
 WIDTH = 64  # principal directions of the embeddings that the page keeps
 LOOKS_SIDE = 16  # pixels along each side of a view of the images' colors, as in discovery
 SPREAD = 0.6  # how far the map is evened out: 0 keeps distances, 1 spreads the images evenly along both axes
-CLEARLY = 0.25  # of the mean of the ten strongest: a neuron that fires more than this fires clearly
-STRONGEST = 10
 
 
 class Atlas(NamedTuple):
@@ -132,10 +131,10 @@ def finding_of(attribute: RareAttribute, codes: Float[np.ndarray, " image"]) -> 
     """A listed neuron or family with its codes of all images, in 255 steps up to the largest, and the step from which
     on it fires clearly. A code above 0 stays above 0."""
     peak = float(codes.max(initial=0.0))
-    clearly = CLEARLY * np.sort(codes)[-STRONGEST:].mean()
     return {
         "neuron": attribute.neuron, "rank": attribute.rank, "title": attribute.title, "peak": peak,
-        "clearly": int(in_steps(clearly, peak)), "family": attribute.is_family, "codes": packed(in_steps(codes, peak)),
+        "clearly": int(in_steps(clearly(codes), peak)), "family": attribute.is_family,
+        "codes": packed(in_steps(codes, peak)),
     }  # fmt: skip
 
 
@@ -171,8 +170,8 @@ def words_of(run: Run, basis: Float[np.ndarray, "width direction"]) -> dict[str,
         directions = tensors["directions"].float().numpy()
         if len(directions) != len(phrases) or not all(isinstance(phrase, str) for phrase in phrases):
             raise ValueError("phrases and directions differ in number")
-    if directions.shape[1] != len(basis):
-        return None
+        if directions.shape[1] != len(basis):
+            return None
     return {"phrases": phrases, "rows": packed(as_bytes(directions @ basis))}
 
 
@@ -205,7 +204,8 @@ def in_steps(codes: Any, peak: Any) -> UInt8[np.ndarray, "*shape"]:
     >>> in_steps(np.array([0.0, 0.001, 1.0, 2.0]), 2.0).tolist()
     [0, 1, 128, 255]
     """
-    return np.asarray(np.ceil(255 * codes / np.where(np.asarray(peak) > 0, peak, 1.0)).clip(0, 255), np.uint8)
+    share = np.asarray(codes, float) / np.where(np.asarray(peak) > 0, peak, 1.0)  # float32 would round some up
+    return np.asarray(np.ceil(255 * share).clip(0, 255), np.uint8)
 
 
 def as_bytes(rows: Float[np.ndarray, "row direction"]) -> Int[np.ndarray, "row direction"]:

@@ -1,8 +1,11 @@
 """Fills the templates of the pages and cards; all texts are escaped."""
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,6 +14,7 @@ from markupsafe import Markup
 from raigen.config import visible
 from raigen.report.formatting import duration, interval, percent, points, q_text, ratio_text, times
 from raigen.runs.records import difference_text, rate_text
+from raigen.runs.study_records import kind_text
 
 FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
@@ -20,6 +24,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "q_text": q_text,
     "ratio": ratio_text,
     "times": times,
+    "kind": kind_text,
     "rate": rate_text,
     "difference": difference_text,
 }
@@ -32,7 +37,23 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
     filter `plain`.
     Raises jinja2.UndefinedError if the template reads something that the dict lacks.
     """
-    is_markdown = template.endswith(".md.jinja")
+    return visible(_environment(template.endswith(".md.jinja")).get_template(template).render(page, **more))
+
+
+def render(name: str, page: Mapping[str, Any]) -> str:
+    """The page `name` (report, review or study) as HTML. All texts are escaped. A content security policy lets the page
+    load nothing and run only its own script.
+
+    Raises jinja2.UndefinedError as `fill` does.
+    """
+    script = fill(f"{name}.js", {})
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return fill(f"{name}.html.jinja", page, script_digest=digest)
+
+
+@cache
+def _environment(is_markdown: bool) -> Environment:
+    """Where the templates are; it compiles each only once."""
     environment = Environment(
         loader=PackageLoader("raigen.report"),
         autoescape=not is_markdown,
@@ -42,7 +63,7 @@ def fill(template: str, page: Mapping[str, Any], **more: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS | {"plain": plain, "code": code, "island": island}
-    return visible(environment.get_template(template).render(page, **more))
+    return environment
 
 
 def plain(text: str) -> str:

@@ -67,7 +67,7 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
-        "cautions": run.facts.evaluate.cautions if run.has_finished("evaluate") else (),
+        "cautions": _cautions(run),
         "rarer_than": config.rarer_than,
         **sides_of(measured, q_of, config.rarer_than, run.config.evaluate.confidence),
         "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),
@@ -213,6 +213,13 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         if missing:
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
+
+
+def _cautions(run: Run) -> list[str]:
+    """What a reader must know before believing a number."""
+    badly_fitting = run.facts.train.caution if run.has_finished("train") else None
+    rates = run.facts.evaluate.cautions if run.has_finished("evaluate") else ()
+    return [*([badly_fitting] if badly_fitting else []), *rates]
 
 
 def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | None:

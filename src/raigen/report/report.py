@@ -1,25 +1,29 @@
 """Writes one self-contained page about a run: folder -> dict -> HTML."""
 
-import base64
-import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from raigen.config import ReportConfig, shaped
+from raigen.discovery.reach import reach_of
 from raigen.judging.notes import VERDICTS, hashes_of, notes_of
 from raigen.judging.review import Task, digest, tasks
 from raigen.judging.trust import disagreements, ways, width_text
 from raigen.report.amplified import curves_of, mixtures_of, read_amplified
 from raigen.report.explorer import explorer_of
 from raigen.report.exports import export
-from raigen.report.html import fill
+from raigen.report.html import render
 from raigen.report.neuron_cards import cards, data_uri, disputed, fitting, read_codes, thumbs_for
 from raigen.report.page import page_of, read_neurons
+from raigen.report.relations import reach_rows, seen_once, together
 from raigen.report.svg import draw
 from raigen.runs import pixels
 from raigen.runs.files import write_text
+from raigen.runs.records import RareAttribute
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
+
+COVER_RATE = 0.005  # the rate for which the cover says what the audit could have found
 
 
 def report(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
@@ -52,6 +56,7 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
         "mixtures": mixtures_of(amplified),
         "n_other_curves": amplified.n_others,
         "explorer": explorer,
+        **_what_else(run, attributes),
         "notes": notes_of(run),
         "verdicts": VERDICTS,
         "hashes": hashes_of(run, attributes),
@@ -62,6 +67,22 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     exported = [*export(run, page), *draw(run, page)]
     yield Tick(len(attributes) + 1, len(attributes) + 1, run.report_path.name)
     return Outcome([run.report_path, run.sheet_path, *exported], {"bytes": len(html.encode())})
+
+
+def _what_else(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any]:
+    """How the findings relate to each other, and what the audit could not have found."""
+    shown = run.is_shown()
+    codes = run.image_codes()[shown]
+    lines = reach_of(len(codes), run.has_looked)
+    return {
+        "together": together(attributes, codes, run.config.evaluate.confidence),
+        "n_pairs": len(attributes) * (len(attributes) - 1) // 2,
+        "n_once": seen_once(attributes, codes),
+        "n_shown": len(codes),
+        "reach": reach_rows(lines),
+        "at_reach": next(line for line in lines if line.rate == COVER_RATE),
+        "set_aside": Counter(one.why_aside for one in run.set_aside),
+    }
 
 
 def sheet_of(run: Run, to_review: Sequence[Task]) -> dict[str, Any]:
@@ -84,14 +105,3 @@ def sheet_of(run: Run, to_review: Sequence[Task]) -> dict[str, Any]:
             for task in to_review if thumbs
         ],
     }  # fmt: skip
-
-
-def render(name: str, page: Mapping[str, Any]) -> str:
-    """The page `name` (report or review) as HTML. All texts are escaped. A content security policy lets the page load
-    nothing and run only its own script.
-
-    Raises jinja2.UndefinedError if the template reads something that the dict lacks.
-    """
-    script = fill(f"{name}.js", {})
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return fill(f"{name}.html.jinja", page, script_digest=digest)

@@ -63,7 +63,7 @@ def _figures(page: Mapping[str, Any]) -> Iterator[tuple[str, str, Frame, dict[st
     dots = [(float(x) * scale, float(y) * scale) for x, y in re.findall(r"M(\d+) (\d+)", "".join(page["chart"].dots))]
     yield "overview", "overview", frame, {"chart": page["chart"], "pins": pins, "dots": dots}
     rows = [
-        {"name": _short(a.title), "presence": a.presence}
+        {"name": _short(a.judged_as or a.title), "presence": a.presence}  # what the rate is of
         for a in (card["attribute"] for card in page["cards"])
         if a.label and a.presence and a.presence.n
     ]

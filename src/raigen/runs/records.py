@@ -75,7 +75,9 @@ class Presence:
 
     `mode` is `raw` for what the judge says. It is `estimated` if the judge itself estimates its errors (CLIP), and the
     rate was corrected for them. It is `calibrated` if the judge's errors, measured on images with known
-    answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones.
+    answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones. It
+    is `sampled` if the judge saw some of the fresh images only, drawn by their likeness to the attribute; then `rate`
+    is weighted, and not `hits` / `n`, and the interval is that of `effective_n` images drawn with equal chances.
     """
 
     rate: float
@@ -87,18 +89,30 @@ class Presence:
     judge: str
     interval: str
     mode: str = "raw"
+    effective_n: float | None = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Hits and images of equal weight that say as much as these do."""
+        if self.effective_n is None:
+            return self.hits, self.n
+        n = max(1, round(self.effective_n))
+        return round(self.rate * n), n
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Presence":
         """The presence of one row of presence.csv. Rows of early runs have no mode; they are raw."""
         kinds = {"rate": float, "low": float, "high": float, "hits": int, "n": int, "unscored": int}
         values = {name: kind(row[name]) for name, kind in kinds.items()}
-        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
+        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw",
+                   effective_n=float(row["effective_n"]) if row.get("effective_n") else None)  # fmt: skip
 
 
 WEAK, COMBINATION, SAME = "weak", "combination", "same"  # why an entry was set aside
 
-RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
+RATES = tuple(
+    field.name for field in fields(Presence) if field.name != "effective_n"
+)  # the columns of a presence in a table
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 import threading
 from collections.abc import Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from raigen.config import ModelAddress, in_a_line
+from raigen.diffusion.loading import explained
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Gate, NoReplyError, Reply, whole
 from raigen.judging.vlm.questions import Question, Token, yes_share
@@ -31,15 +30,11 @@ class Local:
     def __init__(self, address: ModelAddress, device: str = "auto"):
         self.device = resolve_device(device)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        try:
+        expected = "expected an image-text-to-text model in a folder or on the Hub"
+        with explained(f"transformers:{address.model}: {expected}; it cannot be loaded on {self.device}"):
             self.processor: Any = AutoProcessor.from_pretrained(address.model)
             model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype)
             self.model = model.to(self.device).eval()
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError, KeyError) as error:
-            raise RaigenError(
-                f"transformers:{address.model}: expected an image-text-to-text model in a folder or on the Hub; it "
-                f"cannot be loaded on {self.device}: {error}"
-            ) from error
         if getattr(self.processor, "chat_template", None) is None:
             raise RaigenError(
                 f"transformers:{address.model}: expected a chat model; it has no chat template. Choose one that was "
@@ -65,7 +60,7 @@ class Local:
                     **inputs, max_new_tokens=question.max_tokens, do_sample=False, output_logits=True,
                     return_dict_in_generate=True,
                 )  # fmt: skip
-            except (RuntimeError, ValueError, IndexError, TemplateError) as error:  # too long, too large, no memory
+            except (RuntimeError, ValueError, IndexError, TypeError, KeyError, TemplateError) as error:  # too long, say
                 raise NoReplyError(in_a_line(f"{type(error).__name__}: {error}")[:300]) from error
         n_prompt = inputs["input_ids"].shape[1]
         ids = out.sequences[0, n_prompt:].tolist()

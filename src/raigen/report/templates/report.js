@@ -8,6 +8,7 @@
 {% include "explorer/table.js" %}
 {% include "explorer/heatmaps.js" %}
 {% include "explorer/notes.js" %}
+{% include "explorer/strengths.js" %}
 
 const explored = explorer ? explore() : null;
 if (explored) lightboxOf(explored.items);

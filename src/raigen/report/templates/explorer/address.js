@@ -2,7 +2,7 @@
 
 // The address holds the state: "#neuron=1140&sort=rate". An address without "=" is a plain link to a part of the page
 // and leaves the state as it is. Whoever wants to react to the state says so with `onState`.
-const KEYS = ["neuron", "like", "word", "area", "image", "sort", "down", "filter", "named", "measured"];
+const KEYS = ["neuron", "like", "word", "area", "image", "sort", "down", "filter", "named", "measured", "kind", "prompt", "seed"];
 const listeners = [];
 let state = {};
 

@@ -10,7 +10,7 @@ function explore() {
   let items = [];
   let nShown = 0;
   let lit = null; // of the chosen order and part of the map
-  for (const node of document.querySelectorAll("[data-needs-script]")) node.hidden = false;
+  for (const node of document.querySelectorAll("[data-needs-script]:not(.dial)")) node.hidden = false;
 
   const map = mapOn(part("map"), {
     area: (area) => go({ area }),

@@ -2,6 +2,7 @@
 function mapOn(canvas, tell) {
   const context = canvas.getContext("2d");
   const base = document.createElement("canvas");
+  const small = document.createElement("canvas"); // the atlas in the size in which the map shows images: copies are fast
   const view = { x: 0.5, y: 0.5, zoom: 1 };
   const pointers = new Map();
   let lit = null; // a set of images, or null where nothing is chosen
@@ -36,10 +37,26 @@ function mapOn(canvas, tell) {
       target.fillStyle = edge;
       target.fillRect(x - w / 2 - 2, y - h / 2 - 2, w + 4, h + 4);
     }
-    drawImageOf(target, image, x - w / 2, y - h / 2, w, h);
+    if (small.width && scale <= 1.2) {
+      const [wide, high] = [small.width / explorer.columns, small.height / Math.ceil(explorer.n / explorer.columns)];
+      target.drawImage(small, (image % explorer.columns) * wide, Math.floor(image / explorer.columns) * high, wide, high, x - w / 2, y - h / 2, w, h);
+    } else drawImageOf(target, image, x - w / 2, y - h / 2, w, h);
+  }
+
+  function shrinkAtlas() {
+    const dense = canvas.width / width;
+    const [wide, high] = sizeOf(1).map((size) => Math.max(1, Math.round(size * dense)));
+    small.width = small.height = 0;
+    if (wide > 0.75 * explorer.width) return; // large enough to draw from the atlas itself
+    small.width = wide * explorer.columns;
+    small.height = high * Math.ceil(explorer.n / explorer.columns);
+    const target = small.getContext("2d");
+    target.imageSmoothingQuality = "high";
+    target.drawImage(atlas, 0, 0, explorer.width * explorer.columns, explorer.height * Math.ceil(explorer.n / explorer.columns), 0, 0, small.width, small.height);
   }
 
   function drawBase() {
+    shrinkAtlas();
     base.width = canvas.width;
     base.height = canvas.height;
     const target = base.getContext("2d");

@@ -53,9 +53,9 @@ function noteOn(run) {
   const kept = load();
   if (typeof kept.by === "string") author.value = kept.by;
   for (const note of Array.isArray(kept.notes) ? kept.notes : []) {
-    const form = forms.find((one) => one.dataset.images === note.images && Number(one.dataset.neuron) === note.neuron);
+    const form = note && forms.find((one) => one.dataset.images === note.images && Number(one.dataset.neuron) === note.neuron);
     if (!form) continue; // the finding is no longer listed
-    for (const box of boxes(form)) box.checked = (note.verdicts || []).includes(box.name);
+    for (const box of boxes(form)) box.checked = Array.isArray(note.verdicts) && note.verdicts.includes(box.name);
     field(form, "name").value = note.name || "";
     field(form, "text").value = note.text || "";
     form.open = true;

@@ -90,7 +90,7 @@ function orderByLikeness(image) {
 
 function orderByWord(word) {
   const phrases = phrasesWith(word);
-  if (!explorer.words) return { title: "“" + word + "”", items: [], says: "This run holds no vocabulary to search with: its names did not come from CLIP, or from an earlier raigen." };
+  if (!explorer.words) return { title: "“" + word + "”", items: [], says: "This run holds no vocabulary to search with: CLIP did not name its neurons, or an earlier raigen made it." };
   if (!phrases.length) return { title: "“" + word + "”", items: [], says: "No phrase of the vocabulary holds this word. The list of the field shows what there is." };
   const phrase = explorer.words.phrases[phrases[0]];
   const rest = phrases.length - 1;

@@ -1,0 +1,83 @@
+"""Which findings come together in the audited images, and which exclude each other."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import fisher_exact
+
+from raigen.runs.records import RareAttribute, Ratio
+from raigen.stats import LEVEL, images_needed, q_values, ratio_interval
+
+CLEARLY = 0.25  # of the mean of the ten strongest: a neuron that fires more than this fires clearly
+STRONGEST = 10
+MOST = 20  # relations that are shown
+
+
+class Together(NamedTuple):
+    """Two findings: how many audited images show one (`n_one`), the other, and both, by clear firing. `lift` says how
+    many times as often images of one show the other as all other images do, with its interval."""
+
+    one: RareAttribute
+    other: RareAttribute
+    n_one: int
+    n_other: int
+    n_both: int
+    lift: Ratio
+    q: float
+
+    @property
+    def exclude(self) -> bool:
+        """Whether they come together less often than chance would bring them."""
+        return (self.lift.ratio or self.lift.low) < 1
+
+
+def clearly(codes: Float[np.ndarray, " image"]) -> float:
+    """The code from which on a neuron fires clearly."""
+    return float(CLEARLY * np.sort(codes)[-STRONGEST:].mean())
+
+
+def fires_clearly(codes: Float[np.ndarray, " image"]) -> Bool[np.ndarray, " image"]:
+    """In which images a neuron fires clearly."""
+    return (codes > 0) & (codes >= clearly(codes))
+
+
+def together(
+    attributes: Sequence[RareAttribute], codes: Float[np.ndarray, "image neuron"], confidence: float = 0.95
+) -> list[Together]:
+    """The pairs of findings that come together significantly more or less often than by chance, surest first.
+
+    `codes` holds the images that are shown. The test is Fisher's, corrected for all pairs (Benjamini and Hochberg).
+    """
+    fires = {a.neuron: fires_clearly(codes[:, a.neuron]) for a in attributes}
+    pairs, p_values = list(combinations(attributes, 2)), []
+    for one, other in pairs:
+        a, b = fires[one.neuron], fires[other.neuron]
+        p_values.append(
+            float(fisher_exact([[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]).pvalue)
+        )
+    found = []
+    for (one, other), q in zip(pairs, q_values(p_values), strict=True):
+        if q > LEVEL:
+            continue
+        a, b = fires[one.neuron], fires[other.neuron]
+        counts = int((a & b).sum()), int(a.sum()), int((~a & b).sum()), int((~a).sum())
+        low, high, _ = ratio_interval(*counts, confidence)
+        hits, n, other_hits, other_n = counts
+        ratio = (hits / n) / (other_hits / other_n) if other_hits else None
+        lift = Ratio(ratio, low, high if np.isfinite(high) else None)
+        found.append(Together(one, other, n, int(b.sum()), hits, lift, q))
+    return sorted(found, key=lambda pair: pair.q)[:MOST]
+
+
+def seen_once(attributes: Sequence[RareAttribute], codes: Float[np.ndarray, "image neuron"]) -> int:
+    """How many findings fire clearly in exactly one image."""
+    return sum(int(fires_clearly(codes[:, a.neuron]).sum()) == 1 for a in attributes)
+
+
+def reach_rows(lines: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """What an audit of this size could have found, by rate (`raigen.discovery.reach.Reach`), each with the number of
+    images of which one would show the thing with a chance of 95 %."""
+    return [{**line._asdict(), "needed": images_needed(line.rate)} for line in lines]
