@@ -15,8 +15,8 @@ MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?! )([^$\n]+(?:\n[^$\n]+)?)(?<!
 BRACKETS = re.compile(r"\](\s?)\[")
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 START = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-ROOMS = ("diffusion", "sae", "discovery", "judging", "report", "amplification", "studio", "comparison", "auditing", "dossier",
-         "runs", "config", "world")  # fmt: skip
+ROOMS = ("diffusion", "sae", "discovery", "judging", "report", "amplification", "studio", "comparison", "auditing",
+         "dossier", "runs", "config", "world")  # fmt: skip
 SOURCES: dict[str, str] = {}  # of pages that lie elsewhere in the repository, by their address in the site
 
 
