@@ -267,6 +267,8 @@ def test_the_command_line_compares(two, tmp_path, capsys):
     assert out.splitlines()[-2].startswith("2 of 4 differences hold (q <= 0.05): 4 attributes, 40 images of each")
     assert out.splitlines()[-1] == f"report: {tmp_path / 's' / 'report.html'}"
     assert err.splitlines()[-1].startswith("compare: done in ")
+    assert cli.main([*args, *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "s" / "comparison.json").read_text())
 
 
 def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, capsys):
@@ -277,6 +279,8 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, cap
     assert f"judged by portraits: 5 labels in 43 images of each of 2 runs, {5 * 43 * 2} verdicts" in out
     # A capture of 50 images took a second. Alone are the cat, and the snow in another spelling on either side.
     assert "to be made: 6 fresh images, about 0.1 s; and at most 15 that are asked for" in out
+    assert cli.main(["compare", *(str(run.dir) for run in two), "--study", str(tmp_path / "s"), *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).items() >= {"n_labels": 5, "n_images": 43, "n_made": 6}.items()
     assert not (tmp_path / "s").exists()
     assert {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")} == before
     (tmp_path / "answers.json").write_text("[]")

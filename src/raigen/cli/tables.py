@@ -103,7 +103,8 @@ def few_images(config: AuditConfig) -> str | None:
 
 def print_result(run: Run) -> None:
     """The listed attributes, which of them are truly rare where that is known, and the path of the report."""
-    truth = run.read_json(run.truth_path, "evaluate") if run.truth_path.is_file() else None
+    is_known = run.has_finished("evaluate") and run.truth_path.is_file()
+    truth = run.read_json(run.truth_path, "evaluate") if is_known else None
     print_attributes(run, truth)
     print_cautions(run)
     if truth is not None:

@@ -192,12 +192,12 @@ class RareAttribute:
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
-    the neurons. `given_name` is a better name that a person gave, and `named_by` is the person (see
-    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation. `why_aside` says why the
-    entry was set aside: its top images stand out too little (`weak`), many images show a part of it (`combination`), or
-    a better entry shows the same (`same`). It is None for what is listed. `loose` is the presence with the guidance of
-    discovery, if that is another one, and `held_back` is `loose` divided by `presence`: above 1, the guidance of the
-    run hides the attribute.
+    the neurons. If `by_hand`, a person listed the neuron and named it; `labeled_by` is this person. `given_name` is a
+    better name that a person gave, and `named_by` is the person (see `raigen.judging.notes`); what was measured still
+    is of `label`, until the next evaluation. `why_aside` says why the entry was set aside: its top images stand out too
+    little (`weak`), many images show a part of it (`combination`), or a better entry shows the same (`same`). It is
+    None for what is listed. `loose` is the presence with the guidance of discovery, if that is another one, and
+    `held_back` is `loose` divided by `presence`: above 1, the guidance of the run hides the attribute.
     """
 
     rank: int
@@ -224,6 +224,7 @@ class RareAttribute:
     covers_more: bool | None = None
     family: FamilyOf | None = None
     is_family: bool = False
+    by_hand: bool = False
     why_aside: str | None = None
     loose: Presence | None = None
     held_back: Ratio | None = None
