@@ -16,6 +16,7 @@ from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
 
 A_PERSON = "a person"
+SCORES = ("minority_score", "frequency", "distinctiveness")
 LONGEST = 100  # characters of a name
 
 
@@ -36,10 +37,10 @@ def list_by_hand(run: Run, neuron: int, label: str, by: str = "") -> RareAttribu
     if neuron in known:
         raise RaigenError(f"neuron: {neuron} is listed already, at rank {known[neuron].rank}: {known[neuron].title}")
     rows, top = scores_of(run), top_of(run, neuron)
-    samples, scores = run.samples(), {name: float(rows[neuron][name] or 0) for name in
-                                      ("minority_score", "frequency", "distinctiveness")}  # fmt: skip
+    samples = run.samples()
+    score, frequency, distinctiveness = (float(rows[neuron][name] or 0) for name in SCORES)
     added = RareAttribute(
-        max((attribute.rank for attribute in listed), default=0) + 1, neuron, **scores,
+        max((attribute.rank for attribute in listed), default=0) + 1, neuron, score, frequency, distinctiveness,
         top_images=tuple(samples[index].file for index in top), label=label, labeled_by=by, by_hand=True,
         suggested_prompt=f"{run.config.capture.prompt}, {label}",
     )  # fmt: skip
