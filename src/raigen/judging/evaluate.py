@@ -15,7 +15,7 @@ from raigen.discovery.codes import fires
 from raigen.judging.annotate import as_annotated
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
-from raigen.judging.held_back import held_back, look_at
+from raigen.judging.hidden import hidden, look_at
 from raigen.judging.judges import VlmJudge, asking, given_labels, judges_of, truth_of_run, world_shown
 from raigen.judging.label_check import Checked, check_labels
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
@@ -68,7 +68,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     discovered ones. Images of each suggested prompt say how often the attribute shows when the prompt names it. The
     first judge checks each label on held-out audited images; one that does not hold there gives way to the annotator's
     next phrase that does (`raigen.judging.label_check`). For the planted world, truth.json says which neurons were
-    right. If discovery had a guidance of its own, fresh images with it say how much the run's guidance holds back.
+    right. If discovery had a guidance of its own, fresh images with it say how much the run's guidance hides.
 
     Started again after a stop it keeps the images that are whole, and the answers. Yields progress in images, then in
     questions. Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot
@@ -92,7 +92,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
     found = _judge(run, judges, inputs, checked, config)
     measured = [_measured(attribute, found, config.confidence, known, material) for attribute in checked.attributes]
-    loosely = yield from held_back(run, judges[0], measured, config, loader(run))
+    loosely = yield from hidden(run, judges[0], measured, config, loader(run))
     files = [judge for judge in judges if isinstance(judge, FileJudge)]
     for judge in files:
         judge.finish()

@@ -12,13 +12,13 @@ from raigen.report.html import fill
 from raigen.runs.facts import CaptureFacts
 from raigen.runs.files import csv_text, json_text, write_bytes, write_text
 from raigen.runs.records import (
-    HELD_BACK,
+    HIDDEN,
     ON_LABEL,
     RATES,
     SUGGESTED,
     RareAttribute,
     Sample,
-    held_back_columns,
+    hidden_columns,
     label_columns,
     suggested_columns,
 )
@@ -87,7 +87,7 @@ def table_of(attributes: Sequence[RareAttribute]) -> str:
 
     A cell is empty if it was not measured. A difference has its interval in the columns `_low` and `_high`.
     """
-    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL, *ON_LABEL, *HELD_BACK], map(_row, attributes))
+    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL, *ON_LABEL, *HIDDEN], map(_row, attributes))
 
 
 def _row(a: RareAttribute) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _row(a: RareAttribute) -> dict[str, Any]:
         {name: getattr(a, name) for name in SCORES}
         | label_columns(a)
         | dict(zip(SUGGESTED, suggested_columns(a), strict=True))
-        | held_back_columns(a)
+        | hidden_columns(a)
     )
     if a.presence is not None:
         row |= {name: getattr(a.presence, name) for name in FIRST_RATE}

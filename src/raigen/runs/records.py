@@ -197,7 +197,7 @@ class RareAttribute:
     is of `label`, until the next evaluation. `why_aside` says why the entry was set aside: its top images stand out too
     little (`weak`), many images show a part of it (`combination`), or a better entry shows the same (`same`). It is
     None for what is listed. `loose` is the presence with the guidance of discovery, if that is another one, and
-    `held_back` is `loose` divided by `presence`: above 1, the guidance of the run hides the attribute.
+    `hidden` is `loose` divided by `presence`: above 1, the guidance of the run hides the attribute.
     """
 
     rank: int
@@ -227,7 +227,7 @@ class RareAttribute:
     by_hand: bool = False
     why_aside: str | None = None
     loose: Presence | None = None
-    held_back: Ratio | None = None
+    hidden: Ratio | None = None
     given_name: str | None = None
     named_by: str | None = None
 
@@ -269,7 +269,7 @@ class RareAttribute:
     def unmeasured(self) -> "RareAttribute":
         """The attribute without the rates that evaluation measured, and without its verdict on the label."""
         return replace(self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
-                       ratio=None, label_holds=None, covers_more=None, loose=None, held_back=None)  # fmt: skip
+                       ratio=None, label_holds=None, covers_more=None, loose=None, hidden=None)  # fmt: skip
 
     def __repr__(self) -> str:
         name = f"“{self.title}”" if self.label or self.given_name else self.title
@@ -292,7 +292,7 @@ class RareAttribute:
             "corrected": tuple(checked(Presence(**other)) for other in entry.get("corrected", ())),
             "suggested": checked(Presence(**suggested)) if suggested else None,
             "loose": checked(Presence(**entry["loose"])) if entry.get("loose") else None,
-            "held_back": checked(Ratio(**entry["held_back"])) if entry.get("held_back") else None,
+            "hidden": checked(Ratio(**entry["hidden"])) if entry.get("hidden") else None,
             "ratio": checked(Ratio(**entry["ratio"])) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
             "family": FamilyOf.from_json(entry["family"]) if entry.get("family") else None,
@@ -342,15 +342,15 @@ def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
     return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]
 
 
-HELD_BACK = ("loose_rate", "loose_low", "loose_high", "loose_hits", "loose_n", "loose_unscored",
-             "held_back", "held_back_low", "held_back_high")  # fmt: skip
+HIDDEN = ("loose_rate", "loose_low", "loose_high", "loose_hits", "loose_n", "loose_unscored",
+             "hidden", "hidden_low", "hidden_high")  # fmt: skip
 
 
-def held_back_columns(attribute: RareAttribute) -> dict[str, float | int | None]:
-    """The values of an attribute in the columns `HELD_BACK`; None, an empty cell, if not measured."""
-    rates = [getattr(attribute.loose, name.removeprefix("loose_"), None) for name in HELD_BACK[:6]]
-    ratios = [getattr(attribute.held_back, name, None) for name in ("ratio", "low", "high")]
-    return dict(zip(HELD_BACK, (*rates, *ratios), strict=True))
+def hidden_columns(attribute: RareAttribute) -> dict[str, float | int | None]:
+    """The values of an attribute in the columns `HIDDEN`; None, an empty cell, if not measured."""
+    rates = [getattr(attribute.loose, name.removeprefix("loose_"), None) for name in HIDDEN[:6]]
+    ratios = [getattr(attribute.hidden, name, None) for name in ("ratio", "low", "high")]
+    return dict(zip(HIDDEN, (*rates, *ratios), strict=True))
 
 
 ON_LABEL = ("perhaps", "covers_more", "named_by", "judged_as")  # beside the column `label`

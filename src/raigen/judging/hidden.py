@@ -17,29 +17,29 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Tick
 
 
-class HeldBack(NamedTuple):
+class Hidden(NamedTuple):
     """The attributes with their rates at the guidance of discovery, and the files with the images."""
 
     attributes: list[RareAttribute]
     files: list[Path]
 
 
-def held_back(
+def hidden(
     run: Run,
     judge: Judge,
     attributes: Sequence[RareAttribute],
     config: EvaluateConfig,
     pipeline: Callable[[], DiffusionPipeline],
-) -> Generator[Tick, None, HeldBack]:
+) -> Generator[Tick, None, Hidden]:
     """The attributes with `loose`, their presence in as many fresh images with the guidance of discovery, and with
-    `held_back`, this rate divided by their presence. The fresh images of both kinds have the same seeds.
+    `hidden`, this rate divided by their presence. The fresh images of both kinds have the same seeds.
 
     Without a guidance of its own for discovery, nothing changes. Yields progress in images, then in questions. Raises
     RaigenError as `evaluate` does.
     """
     guidance = run.config.capture.discovery_guidance
     if guidance is None or not any(one.label for one in attributes):
-        return HeldBack([*attributes], [])
+        return Hidden([*attributes], [])
     stored = loose_list(run)
     samples = yield from fresh_images(run, config.n_fresh_images, stored, pipeline, guidance=guidance)
     look = look_at(run, attributes, samples)
@@ -49,9 +49,9 @@ def held_back(
     for one in attributes:
         if Subject.of(one) in verdicts and one.presence:
             loose = presence_of(verdicts[Subject.of(one)], config.confidence)
-            one = replace(one, loose=loose, held_back=ratio_of(loose, one.presence, config.confidence))
+            one = replace(one, loose=loose, hidden=ratio_of(loose, one.presence, config.confidence))
         measured.append(one)
-    return HeldBack(measured, [stored.path, *(run.dir / sample.file for sample in samples)])
+    return Hidden(measured, [stored.path, *(run.dir / sample.file for sample in samples)])
 
 
 def look_at(run: Run, attributes: Sequence[RareAttribute], samples: Sequence[Sample]) -> Look:

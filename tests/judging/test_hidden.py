@@ -50,14 +50,14 @@ def test_each_kind_of_image_has_its_guidance(run):
         assert same(again, run.read_image(sample, "evaluate"))
 
 
-def test_what_is_held_back_stands_in_list_table_report_and_card(run):
+def test_what_is_hidden_stands_in_list_table_report_and_card(run):
     named = [one for one in run.attributes if one.label]
     assert named and all(one.loose and one.loose.n + one.loose.unscored == 8 for one in named)
-    assert all(one.held_back == ratio_of(one.loose, one.presence, 0.95) for one in named)
+    assert all(one.hidden == ratio_of(one.loose, one.presence, 0.95) for one in named)
     page, card = run.report_path.read_text(), run.card_path.read_text()
     assert "At guidance 1, with which discovery looked" in page and "At guidance 1" in card
     header, *rows = run.table_path.read_text().splitlines()
-    assert "held_back_low" in header and f",{named[0].loose.hits},{named[0].loose.n}," in rows[named[0].rank - 1]
+    assert "hidden_low" in header and f",{named[0].loose.hits},{named[0].loose.n}," in rows[named[0].rank - 1]
 
 
 def test_started_again_no_image_is_made_again(run):

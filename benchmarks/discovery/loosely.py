@@ -1,4 +1,4 @@
-"""Does discovery find more with looser guidance? `python -m benchmarks.discovery.held_back`.
+"""Does discovery find more with looser guidance? `python -m benchmarks.discovery.loosely`.
 
 The user's guidance is 2, which hides rare values on the bundled models. Each prompt is audited twice, with as many
 images and relatives: *tight* discovers at guidance 2, too, and *loose* at guidance 1 (`--discovery-guidance 1`). The
@@ -37,10 +37,10 @@ BANDS = {"not seen": (-1.0, 0.0), "up to .8 %": (0.0, 0.008), ".8-2 %": (0.008, 
 class Options:
     """The benchmark of looser guidance for discovery."""
 
-    work: Path = Path("bench-work/held-back")
+    work: Path = Path("bench-work/loosely")
     """Folder of the runs, WORLD/PROMPT/ARM; those that are missing are made."""
     results: Path = RESULTS
-    """Where held_back.json goes."""
+    """Where loosely.json goes."""
     world: str = PORTRAITS
     """The planted world: `portraits` or `emblems`."""
     prompts: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def main(options: Options) -> None:
                   f"{', '.join(sorted({v for v in values if v}))}", flush=True)  # fmt: skip
     summary = {arm: measures([row for row in rows if row["arm"] == arm]) for arm in ARMS}
     found = without_nan({"world": options.world, "n_images": options.n_images, "summary": summary, "lists": rows})
-    write_text(options.results / "held_back.json", json.dumps(found, indent=1) + "\n")
+    write_text(options.results / "loosely.json", json.dumps(found, indent=1) + "\n")
     for arm, measured in summary.items():
         print(arm, *(f"{name} {shown(value)}" for name, value in measured.items()), sep="\n  ")
 
