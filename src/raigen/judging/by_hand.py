@@ -1,6 +1,7 @@
 """Lists a neuron that a person chose, under the name that the person gave it."""
 
 import csv
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.device import resolve_device
 from raigen.runs.files import write_tensors
-from raigen.runs.records import RareAttribute
+from raigen.runs.records import RareAttribute, Sample
 from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
 
@@ -36,8 +37,9 @@ def list_by_hand(run: Run, neuron: int, label: str, by: str = "") -> RareAttribu
     if neuron in known:
         raise RaigenError(f"neuron: {neuron} is listed already, at rank {known[neuron].rank}: {known[neuron].title}")
     rows, top = scores_of(run), top_of(run, neuron)
-    samples, scores = run.samples(), {name: float(rows[neuron][name] or 0) for name in
-                                      ("minority_score", "frequency", "distinctiveness")}  # fmt: skip
+    samples: list[Sample] = run.samples()
+    columns = ("minority_score", "frequency", "distinctiveness")
+    scores: dict[str, Any] = {name: float(rows[neuron][name] or 0) for name in columns}
     added = RareAttribute(
         max((attribute.rank for attribute in listed), default=0) + 1, neuron, **scores,
         top_images=tuple(samples[index].file for index in top), label=label, labeled_by=by, by_hand=True,
