@@ -1,10 +1,10 @@
-# make demo: audit a prompt · make demo-study: compare two models · make test: all tests · make check: style and types · make bench: every figure of the docs
+# make demo: audit a prompt · make demo-study: compare two models · make test: all tests · make check: style and types · make bench: every figure of the docs · make docs: the site
 PYTHON ?= python3
 DEMO_FLAGS ?=
 VENV := .venv
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo demo-study test check bench bench-quick extras _browser
+.PHONY: demo demo-study test check bench bench-quick extras docs notebooks _browser
 
 demo: $(STAMP)
 	@$(VENV)/bin/raigen audit "a photo of a doctor" $(DEMO_FLAGS)
@@ -103,13 +103,32 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-# The tests that need an extra (SAELens, Ray, pyarrow), in an environment of its own. What SAELens brings along wants a
-# torchvision that fits the torch it finds, and does without any.
-extras: _browser
+# The tests that need an extra (SAELens, Ray, pyarrow, datasets, mlcroissant), in an environment of its own. What SAELens brings along wants a
+# torchvision that fits the torch it finds, and does without any. Gradio wants an older pillow and an older tomlkit.
+extras: _browser .venv-docs/.stamp
 	$(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours,ray,export]'
+	.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neighbours,ray,export,readers]'
 	.venv-extras/bin/python -m pip uninstall --quiet --yes torchvision
-	.venv-extras/bin/pytest tests/sae/test_interchange.py tests/auditing/test_sweep.py tests/report/test_exports.py tests/report/test_amplified.py
+	.venv-extras/bin/pytest tests/sae/test_interchange.py tests/auditing/test_sweep.py tests/report/test_exports.py tests/report/test_amplified.py \
+	  tests/dossier
+	$(PYTHON) -m venv .venv-studio
+	grep -v -i -e '^pillow==' -e '^tomlkit==' constraints.txt >.venv-studio/constraints.txt
+	.venv-studio/bin/python -m pip install --quiet --constraint .venv-studio/constraints.txt --editable '.[dev,studio]'
+	.venv-studio/bin/pytest tests/studio
+	.venv-docs/bin/pytest tests/house/test_site.py
+
+# The site, in build/site: built strictly, and it fetches nothing. Its search needs a server: python -m http.server -d build/site
+docs: .venv-docs/.stamp
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
+# Executes the notebooks and writes their outputs.
+notebooks: .venv-docs/.stamp
+	.venv-docs/bin/python -m website.execute
+
+.venv-docs/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $@
 
 # The tests open the report in a real browser.
 _browser:

@@ -9,6 +9,7 @@ reading: the notes that we worked from have the figures, but not their numbers.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +25,10 @@ from benchmarks.common.arms import clip_clusters
 from benchmarks.common.intervals import SHARE, interval_of, shown, without_nan
 from benchmarks.common.results import RESULTS
 from raigen.auditing.audit import capture_and_train, run_stage
+from raigen.auditing.inputs import check_inputs
 from raigen.auditing.plan import estimate
 from raigen.config import AuditConfig, identity
-from raigen.config.fields import FILE, PYTHON
+from raigen.config.fields import FILE, PYTHON, need
 from raigen.config.presets import PresetName, preset
 from raigen.config.prompts import prompts_of
 from raigen.diffusion.generation import defaults, layout_of
@@ -36,10 +38,12 @@ from raigen.discovery.codes import strongest
 from raigen.discovery.discover import attributes_of, heatmaps_of
 from raigen.discovery.listing import NeuronList
 from raigen.discovery.scores import NeuronScores, minority_scores, prune
+from raigen.errors import RaigenError
 from raigen.report.formatting import duration
 from raigen.runs.activations import ActivationStore
 from raigen.runs.files import write_tensors, write_text
 from raigen.runs.run import Run
+from raigen.runs.study import slug
 from raigen.sae.model import MatryoshkaSAE
 from raigen.world.worlds import world_of
 
@@ -69,15 +73,15 @@ class Options:
     other_embedder: str = "google/siglip-base-patch16-224"
     """The second embedder of table 10."""
     n_images: int = 5000
-    """Images of each audit; table 7 takes .02, .2, 1 and 2 times as many."""
+    """Images of each audit, at least 50; table 7 takes .02, .2, 1 and 2 times as many, but never fewer than 50."""
     n_fresh_images: int = 1000
-    """Fresh images on which rates are measured."""
+    """Fresh images on which rates are measured, at least 1."""
     store: bool = False
     """Keep the activations of all steps (SDXL: 655 GB a prompt). Without them, table 8 makes its images three times."""
     n_seeds: int = 20
-    """Seeds of table 12."""
+    """Seeds of table 12, at least 1."""
     n_samples: int = 300_000
-    """Samples of table 12 for each seed."""
+    """Samples of table 12 for each seed, at least 1,000."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dry_run: bool = False
@@ -86,6 +90,10 @@ class Options:
     """Folder of the audits."""
     results: Path = RESULTS
     """Where the JSON goes."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_images", LEAST_IMAGES), ("n_fresh_images", 1), ("n_seeds", 1), ("n_samples", 1000)):
+            need(getattr(self, name) >= least, name, getattr(self, name), f"{least:,} or more")
 
 
 class Variant(NamedTuple):
@@ -138,8 +146,12 @@ TABLES: dict[str, Table] = {
 
 
 def main(options: Options) -> None:
-    """Prints what the table is taken to hold and what it costs; then makes, prints and writes it."""
+    """Prints what the table is taken to hold and what it costs; then makes, prints and writes it.
+
+    Raises RaigenError for settings and models that cannot be used, before the first image.
+    """
     table = TABLES[options.table]
+    check(options, table)
     print(f"table {options.table}, taken to be: {table.what}", cost(options), sep="\n", flush=True)
     if options.dry_run:
         return
@@ -154,10 +166,18 @@ def main(options: Options) -> None:
     print("\n".join(lines_of(table, means)))
 
 
+def check(options: Options, table: Table) -> None:
+    """Raises RaigenError where an audit of the table would."""
+    used = {with_other for variant in table.rows.values() for with_other in (False, variant.is_other_embedder)}
+    for prompt in prompts_for(options):
+        for is_other_embedder in used:
+            check_inputs(config_of(options, prompt, Variant(is_other_embedder=is_other_embedder)))
+
+
 def prompts_for(options: Options) -> Sequence[str]:
     """The prompts of the table."""
     world = world_of(options.model)
-    return options.prompts or (world.prompts if world else prompts_of("professions"))
+    return tuple(dict.fromkeys(options.prompts)) or (world.prompts if world else prompts_of("professions"))
 
 
 def config_of(options: Options, prompt: str, variant: Variant, d_in: int | None = None) -> AuditConfig:
@@ -205,7 +225,7 @@ def rows_of(options: Options, table: Table, prompt: str) -> dict[str, dict[str, 
     width, found = None, {}
     for name, variant in table.rows.items():
         model = Path(options.model).name
-        run = Run.create(options.work / model / prompt.replace(" ", "-") / f"x{variant.images:g}")
+        run = Run.create(options.work / model / slug(prompt) / f"x{variant.images:g}")
         asked = {"variant": variant._asdict(), "config": {
             stage: identity(getattr(config_of(options, prompt, variant), stage))
             for stage in ("capture", "train", "discover", "annotate", "evaluate")}}  # fmt: skip
@@ -316,5 +336,13 @@ def lines_of(table: Table, means: Mapping[str, Mapping[str, Any]]) -> Iterator[s
             yield f"{row} | {name} | {mine} | published: {paper}"
 
 
+def run(args: Sequence[str] | None = None) -> None:
+    """Makes the table that the arguments ask for. An error that the user can fix ends with status 1 and a line."""
+    try:
+        main(tyro.cli(Options, args=args))
+    except RaigenError as error:
+        sys.exit(f"benchmarks.paper: {error}")
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run()

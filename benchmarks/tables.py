@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks.common.intervals import Summary, with_nan
+from benchmarks.common.intervals import Summary, shown, with_nan
 from benchmarks.common.results import HELD_OUT, RESULTS, differences, read_rows, summary, table
 from benchmarks.common.world import WORLD
 from benchmarks.discovery import ablations, misses, planted_truth, shared_sae, suppression
@@ -112,10 +112,23 @@ def against(rows: Rows, curve: str, base: str, measures: Sequence[str]) -> str:
     return table(over_prompts(part) | gaps, measures, curve)
 
 
-def looking() -> str:
+def looking(name: str) -> str:
     """Lists with and without a look around odd images, on the prompts that nothing was chosen on."""
-    summary = with_nan(json.loads((RESULTS / "looking.json").read_text(encoding="utf-8")))["summary"]
+    summary = with_nan(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))["summary"]
     return table({arm: by_group["reported"] for arm, by_group in summary.items()}, LOOKING, "arm")
+
+
+def paper() -> str:
+    """The paper's tables as `benchmarks.paper` made them here, beside the published figures."""
+    lines = ["| table | row | measure | here | the paper |", "|---" * 5 + "|"]
+    for path in sorted(RESULTS.glob("paper_table_*.json"), key=lambda path: int(path.stem.rpartition("_")[2])):
+        made = with_nan(json.loads(path.read_text(encoding="utf-8")))
+        for row, measures in made["ours"].items():
+            for name, value in measures.items():
+                published = made["published"].get(row, {}).get(name)
+                theirs = "-" if published is None else f"{published:.3g}".removeprefix("0")
+                lines.append(f"| {made['table']} | {row} | {name.replace('|', 'given')} | {shown(value)} | {theirs} |")
+    return "\n".join(lines)
 
 
 def is_plain(form: str) -> bool:
@@ -139,7 +152,7 @@ def tables() -> Iterator[str]:
         gaps = {f"{form}, less {shared_sae.APART}": gap for form, gap in differences(found, shared_sae.APART).items()}
         yield table(over_prompts(found) | gaps, SHARED, "form")
     yield two_models(rows, read_rows(RESULTS / "discovery_transformer.csv"))
-    yield looking()
+    yield from (looking("looking"), looking("looking_emblems"))
 
 
 def main() -> None:
@@ -156,7 +169,7 @@ def main() -> None:
         shared_sae.write_results(shared_sae.Options(name=name, prompts=prompts), rows, costs)
     ablations.write_results(RESULTS, read_rows(RESULTS / "ablations.csv"))
     suppression.write_results(RESULTS, suppression.read_rows(RESULTS / "suppression.csv"))
-    print(*tables(), sep="\n\n")
+    print(*tables(), paper(), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ ROOMS = (
     "judging",
     "report",
     "amplification",
+    "studio",
     "auditing",
     "comparison",
     "cli",

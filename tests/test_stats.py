@@ -13,6 +13,8 @@ from raigen.judging.posterior import Calibration, calibrated_interval, contradic
 from raigen.judging.review import reviewed_rate
 from raigen.stats import (
     above_controls,
+    chances_of,
+    drawn,
     images_needed,
     krippendorff_alpha,
     mean_interval,
@@ -23,6 +25,7 @@ from raigen.stats import (
     rarest_rate,
     rate_interval,
     ratio_interval,
+    weighted_rate,
 )
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -429,3 +432,47 @@ def test_p_from_an_interval_is_near_the_binomial_one(hits: int, rate: float) -> 
 def test_an_interval_that_is_none_has_no_p() -> None:
     with pytest.raises(RaigenError, match=r"interval: expected 0 <= low < high <= 1; got \[0.2, 0.1\]"):
         p_below(0.2, 0.1, 0.05)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=60), st.integers(1, 60))
+def test_the_chances_of_a_draw_add_up_to_what_is_drawn(shares, n):
+    share = np.array([*shares, 1.0])
+    if n > len(share):
+        with pytest.raises(RaigenError, match="n: expected 1 to"):
+            chances_of(share, n)
+        return
+    chances = chances_of(share, n)
+    assert chances.sum() == pytest.approx(n) and (chances > 0).all() and (chances <= 1 + 1e-9).all()
+    order = np.argsort(share)
+    assert (np.diff(chances[order]) >= -1e-9).all()
+    assert abs(drawn(chances, np.random.default_rng(0)).sum() - n) <= 1
+
+
+def test_each_image_is_drawn_with_its_chance():
+    chances, rng = chances_of(1 / np.arange(1, 41.0), 10), np.random.default_rng(0)
+    shares = np.mean([drawn(chances, rng) for _ in range(4000)], axis=0)
+    assert shares == pytest.approx(chances, abs=0.03)
+
+
+@pytest.mark.parametrize(("shift", "rate"), [(4, 0.005), (4, 0.02), (2, 0.02), (0, 0.05)])
+def test_a_weighted_rate_is_unbiased_and_its_interval_holds_it(shift, rate):
+    rng, found, held = np.random.default_rng(3), [], 0
+    for _ in range(300):
+        shows = rng.random(1000) < rate
+        rank = 1 + np.argsort(np.argsort(-(rng.normal(size=1000) + shift * shows)))
+        chances = chances_of(1 / rank, 100)
+        seen = drawn(chances, rng)
+        one = weighted_rate(shows[seen].astype(float), chances[seen], 1000)
+        found.append(one.rate)
+        held += one.low <= rate <= one.high
+        assert one.low <= one.rate <= one.high and one.effective_n <= 1000
+    assert np.mean(found) == pytest.approx(rate, abs=4 * np.std(found) / np.sqrt(300))
+    assert held / 300 >= 0.92
+
+
+def test_a_weighted_rate_at_the_ends():
+    none, every = weighted_rate(np.zeros(20), np.full(20, 0.1), 200), weighted_rate(np.ones(20), np.full(20, 0.1), 200)
+    plain = rate_interval(0, 20)
+    assert (none.rate, none.low, none.high) == (0.0, 0.0, pytest.approx(plain.high)) and none.effective_n == 20
+    assert (every.rate, every.high) == (1.0, 1.0) and every.low == pytest.approx(1 - plain.high)
+    assert weighted_rate(np.zeros(0), np.zeros(0), 10)[1:3] == (0.0, 1.0)

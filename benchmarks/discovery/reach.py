@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.common.intervals import SHARE, interval_of
 from benchmarks.common.results import RESULTS
 from raigen.discovery.reach import MEASURED_WITH, SEEN, Chance
+from raigen.stats import rate_interval
 from raigen.world.worlds import WORLDS
 
 FILES = ("looking", "looking_emblems")
@@ -31,8 +32,15 @@ def measured(arm: str) -> tuple[Chance, ...]:
     found = []
     for band in range(len(SEEN) - 1):
         means = [[share for one in lists if (share := one[band]) is not None] for lists in by_prompt.values()]
-        found.append(interval_of(np.array([np.mean(one) for one in means if one]), SHARE))
-    return tuple(Chance(*(round(one[end], 2) for end in ("mean", "low", "high"))) for one in found)
+        found.append(_chance([one for one in means if one]))
+    return tuple(found)
+
+
+def _chance(shares: list[list[float]]) -> Chance:
+    """The mean share, rounded. If nothing was found, the interval is that of no hit among as many lists."""
+    one = interval_of(np.array([np.mean(of_prompt) for of_prompt in shares]), SHARE)
+    high = one["high"] if one["mean"] else rate_interval(0, sum(map(len, shares))).high
+    return Chance(round(one["mean"], 2), round(one["low"], 2) if one["mean"] else 0.0, round(high, 2))
 
 
 def _found(one: dict[str, Any]) -> list[float | None]:

@@ -8,6 +8,7 @@ The rooms, in the order in which the data passes through them:
     judging         neurons -> names and rates              annotate, evaluate
     report          a run -> one page, tables, figures      report
     amplification   a neuron -> images that show it         amplify
+    studio          a page to steer by hand                 launch
     comparison      runs -> what differs                    compare
     auditing        takes runs through the stages           audit, sweep
     cli             the command line                        main
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from raigen.amplification.amplify import amplify
     from raigen.amplification.steering import steering
     from raigen.auditing.audit import audit
+    from raigen.cli.progress import progress_bars
     from raigen.comparison.compare import compare
     from raigen.config import SAEConfig
     from raigen.discovery import scores
@@ -50,6 +52,7 @@ __all__ = [
     "audit",
     "compare",
     "interchange",
+    "progress_bars",
     "scores",
     "steering",
     "train",
@@ -62,6 +65,7 @@ __getattr__, _names, _ = lazy_loader.attach(
         "amplification.amplify": ["amplify"],
         "amplification.steering": ["steering"],
         "auditing.audit": ["audit"],
+        "cli.progress": ["progress_bars"],
         "comparison.compare": ["compare"],
         "config": ["SAEConfig"],
         "discovery": ["scores"],

@@ -361,6 +361,7 @@ def gone(run, stage):
         ([], None, "attribute: expected the rank of a listed attribute; got ()"),
         (["--attribute", "3", "--method", "prompt"], None, "attribute: 3 has no label, so no judge can look for it"),
         (["--attribute", "3"], None, "attribute: 3 has no label, so no judge can look for it"),
+        (["--attribute", "1", "--steps", "0", "60"], None, "steps: expected denoising steps from 0 to "),
         (["--attribute", "1"], lambda run: gone(run, "train"), "train has not finished; run: raigen train "),
         (["--attribute", "1"], lambda run: shutil.rmtree(run.sae_dir), "expected a whole autoencoder; it is broken "),
         (["--attribute", "1"], lambda run: run.forget("annotate"), "annotate has not finished; run: raigen annotate "),

@@ -19,9 +19,10 @@ from tests.support.vlm_server import question_of, serving
 
 PROMPT = "a photo of a doctor"
 TINY = {"n_images": 50, "num_inference_steps": 2, "batch_size": 8, "d_sae": 128, "tokens_per_batch": 256,
-        "n_fresh_images": 24, "n_suggested_images": 2, "n_label_images": 0, "n_look_images": 0}  # fmt: skip
+        "n_attributes": 3, "n_fresh_images": 16, "n_suggested_images": 1, "n_label_images": 0,
+        "n_look_images": 0}  # fmt: skip
 EQUAL = ("sae/model.safetensors", "codes.safetensors", "neurons.csv", "attributes.json", "samples.jsonl", "fresh.jsonl")
-LONGEST = 60  # seconds that a part of an audit may take
+LONGEST = 600  # seconds that a part of an audit may take
 
 
 def audited(folder):
@@ -72,25 +73,25 @@ def evaluated(folder, config):
 def test_an_evaluation_that_is_killed_asks_no_answered_question_again(whole, tmp_path):
     folder, labels, chance = tmp_path / "run", tmp_path / "labels.txt", random.Random(28112026)
     shutil.copytree(whole, folder)
-    labels.write_text("wearing glasses\nholding a cat\nbald\n")
+    given = ["wearing glasses", "holding a cat", "bald", "in the snow", "wearing a turban"]
+    labels.write_text("\n".join(given))
 
     def brain(request):
         time.sleep(0.005)
         return json.dumps({"evidence": "none seen", "answer": "no"})
 
     with serving(brain) as server:
-        config = EvaluateConfig(n_fresh_images=TINY["n_fresh_images"], n_suggested_images=2, n_label_images=0,
+        config = EvaluateConfig(n_fresh_images=TINY["n_fresh_images"], n_suggested_images=1, n_label_images=0,
                                 judge=(server.model,), attributes=str(labels), concurrency=4)  # fmt: skip
         Run(folder).forget("evaluate")
-        wanted = chance.randrange(20, 60)
+        wanted = chance.randrange(20, 40)
         killed_when(lambda: len(server.requests) >= wanted, evaluated, folder, config)
         answered = Run(folder).answers_path.read_text().count('"key"') - len(server.checks)
         asked = len(server.requests)
-        assert 0 < answered <= asked < 3 * TINY["n_fresh_images"]
+        assert 0 < answered <= asked < len(given) * TINY["n_fresh_images"]
         assert succeeds(evaluated, folder, config)
         seen = Counter((question_of(request), json.dumps(request["messages"][0]["content"][0]))
                        for request in server.requests)  # fmt: skip
     assert sum(seen.values()) - len(seen) <= asked - answered <= config.concurrency  # only what was on its way
-    assert {label for label in ("wearing glasses", "holding a cat", "bald") if any(label in q for q, _ in seen)} == {
-        "wearing glasses", "holding a cat", "bald"}  # fmt: skip
+    assert all(any(label in question for question, _ in seen) for label in given)
     assert Run(folder).has_finished("evaluate")

@@ -1,5 +1,6 @@
 """The plan predicts what the audit then does, and writes nothing."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -78,6 +79,10 @@ def test_the_command_prints_it_and_leaves_no_folder(sd_folder, clip_folder, tmp_
     assert "60 of 16 x 16 pixels, 3 steps" in out and "unet.mid_block, 4 x 4 tokens of width 16" in out
     assert "2,880 tokens in 12 steps" in out and "(the last step)" in out
     assert "60 images are few: the list goes up to a frequency of 50%; with 600 images, up to 5%" in out
+    assert main([*args, "--embedder", str(clip_folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["hookpoint"], found["grid"], found["tokens"]) == ("unet.mid_block", [4, 4], 2880)
+    assert found["settings"]["num_inference_steps"] == 3 and found["images_for"]["0.01"] == [299, 1568]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -89,3 +89,31 @@ def test_a_list_can_be_made_of_parts_of_the_score_and_of_clusters(options):
         assert [index_of[file] for file in attribute.top_images] == nearest.tolist()
     for stage in ("annotate", "evaluate"):
         run_stage(run, stage, getattr(config, stage), redo=True)  # names and rates as for neurons
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--table", "7", "--n-images", "-5"], "n_images: expected 50 or more; got -5"),
+        (["--table", "12", "--n-seeds", "0"], "n_seeds: expected 1 or more"),
+        (["--table", "12", "--n-samples", "3"], "n_samples: expected 1,000 or more"),
+        (["--table", "1", "--judge", "nope"], "benchmarks.paper: judge: expected auto"),
+        (["--table", "1", "--model", "/nope"], "benchmarks.paper: model: expected 'portraits'"),
+        (["--table", "10", "--other-embedder", "/nope"], "benchmarks.paper: embedder: expected a CLIP"),
+        (["--table", "8", "--device", "cuda:99", "--dry-run"], "benchmarks.paper: device: 'cuda:99' was requested"),
+    ],
+)
+def test_what_cannot_be_made_is_told_before_the_first_image(args, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper, "rows_of", None)
+    monkeypatch.setattr(paper, "toy_rows", None)
+    with pytest.raises(SystemExit) as ended:
+        paper.run([*args, "--work", str(tmp_path / "work"), "--results", str(tmp_path)])
+    told = " ".join(f"{ended.value.code} {capsys.readouterr().err}".replace("│", " ").split())
+    assert expected in told and list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_is_a_folder_within_the_work_and_counts_once(options, monkeypatch):
+    monkeypatch.setattr(paper, "kept", lambda path, asked, make: {"AP": str(path.relative_to(options.work))})
+    (found,) = paper.rows_of(options, TABLES["1"], "../a photo").values()
+    assert found["AP"].split("/")[1:3] == ["a-photo", "x1"]
+    assert list(paper.prompts_for(Options("1", prompts=("a", "b", "a")))) == ["a", "b"]

@@ -34,8 +34,8 @@ from raigen.runs.steps import Outcome, Step, Tick
 
 DOCTOR = "a photo of a doctor"
 HELP = """\
-usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,hookpoints,compare,\
-review,view,version}
+usage: raigen [-h] {audit,plan,capture,train,discover,look,annotate,evaluate,report,amplify,studio,hookpoints,\
+compare,review,dossier,check,share,view,image,completion,version}
 
 Finds the attributes that a text-to-image model knows but hardly ever shows.
 
@@ -60,14 +60,27 @@ Finds the attributes that a text-to-image model knows but hardly ever shows.
 │   • report      Writes the report, one HTML file.                            │
 │   • amplify     Amplifies attributes and measures the effect; makes no image │
 │                 twice.                                                       │
+│   • studio      Opens a page on which you steer by hand, beside unsteered    │
+│                 images of the same seeds.                                    │
 │   • hookpoints  Lists the layers of a model that can be captured, or ranks   │
 │                 them by what is found there.                                 │
 │   • compare     Compares the runs of a study, or single runs: what one model │
 │                 hides and another shows.                                     │
-│   • review      Reads what a person ticked on the review sheet; checked      │
-│                 rates then stand beside the raw ones.                        │
+│   • review      Reads what a person ticked on the review sheet, or noted on  │
+│                 the report: checked rates, and names by people.              │
+│   • dossier     Writes what an auditor hands in: an audit to print, and the  │
+│                 rates, images and verdicts for other programs.               │
+│   • check       Decides whether a run or a study keeps the tolerances of a   │
+│                 file; the exit status says so: 0 met, 1 violated, 3          │
+│                 undecided.                                                   │
+│   • share       Writes the autoencoder of a run, with a card, as a folder    │
+│                 that others can use by `raigen audit --sae`.                 │
 │   • view        Shows a run, a folder of runs or a study in the browser of   │
 │                 this machine.                                                │
+│   • image       Makes one image of one seed. The lightbox of a report says   │
+│                 the command that makes an image again.                       │
+│   • completion  Prints a script with which a shell completes commands and    │
+│                 flags.                                                       │
 │   • version     Prints the version.                                          │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 """
@@ -141,6 +154,15 @@ def test_lists_of_numbers_have_commas_or_spaces():
     given = ["amplify", "run", "--attribute", "3,5", "--strength", "-0.5,1", "2", "--method", "set"]
     options = flags.parse(given, cli.COMMANDS).amplify
     assert (options.attribute, options.strength, options.also) == ((3, 5), (-0.5, 1.0, 2.0), ())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_can_complete_commands_and_flags(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("amplify", "studio", "--n-fresh-images"))
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
 def test_version(capsys):
@@ -354,6 +376,26 @@ def test_bars_tell_what_was_done_before_and_what_is_going_on():
         show(Step("train", "finished", seconds=61.2))
     assert "capture 1/1 done before" in console.file.getvalue()
     assert "train   8/8 done in 1 min 1 s" in console.file.getvalue()
+
+
+def test_a_bar_tells_how_fast_a_stage_goes_on():
+    now = 0.0
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    columns = (TextColumn("{task.description}"), progress_room.RateColumn())
+    with Progress(*columns, console=console, auto_refresh=False, get_time=lambda: now) as progress:
+        show = progress_room.bars(progress)
+        for done in range(5):
+            show(Step("capture", "running", Tick(done, 8)))
+            now += 0.25
+        progress.refresh()
+    assert "capture 4.0/s" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("has_widgets", [True, False])
+def test_bars_are_drawn_in_a_notebook_that_has_widgets(has_widgets, monkeypatch):
+    monkeypatch.setattr(progress_room, "find_spec", lambda name: object() if has_widgets else None)
+    assert progress_room.draws(Console(force_jupyter=True)) is has_widgets
+    assert progress_room.draws(Console(file=io.StringIO(), force_jupyter=False)) is False
 
 
 def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import entropy
 from selenium.webdriver.common.by import By
 
@@ -19,8 +21,10 @@ import raigen
 from raigen.auditing.cross_prompt_rates import COLUMNS
 from raigen.cli import main as cli
 from raigen.comparison.axes import axis_of, axis_rate, proposed, read_axes
-from raigen.comparison.changes import changes_of, kind_of, verdict_when_asked
+from raigen.comparison.changes import LOST, changes_of, kind_of, verdict_when_asked
 from raigen.comparison.compare import plan as plan_of
+from raigen.comparison.matching import match
+from raigen.comparison.spread import distilled_models, effective_number, jackknifed, vendi_score
 from raigen.comparison.union import merge
 from raigen.config import AnnotateConfig, CaptureConfig, CompareConfig, DiscoverConfig, EvaluateConfig, TrainConfig
 from raigen.discovery.embeddings import Embedder
@@ -36,7 +40,8 @@ from raigen.runs.steps import Outcome
 from raigen.runs.study import Study
 from raigen.runs.study_records import KINDS, Change, Compared, Finding
 from raigen.world.attributes import VALUES
-from tests.support.run_folder import portrait, save, view
+from tests.support.run_folder import on_device, portrait, save, view
+from tests.support.tiny_vlm import devices_asked
 from tests.support.vlm_server import question_of, serving
 
 DOCTOR = "a photo of a doctor"
@@ -174,7 +179,10 @@ def test_the_report_tells_the_numbers_and_asks_for_nothing(study):
     text = re.sub(
         r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.S)))
     )
-    assert "Of 4 comparisons of new with old, 0 are new, 1 is worse, 1 is fixed, 0 are better, 2 show no differ" in text
+    assert (
+        "Of 4 comparisons of new with old, 0 are newly rare, 1 is shown less, 1 is no longer rare, 0 are shown more, 2"
+        in text
+    )
     assert re.search(r"new shows “wearing a turban” less often than old: 0 % against 3\d %, -3\d\.\d points", text)
     assert not re.search(r"""https?://|(?:src|href)=["'](?!data:|#|[./a-z0-9-]+report\.html)""", html)
     assert html.count("<script") == 1 and "script-src 'sha256-" in html
@@ -259,6 +267,8 @@ def test_the_command_line_compares(two, tmp_path, capsys):
     assert out.splitlines()[-2].startswith("2 of 4 differences hold (q <= 0.05): 4 attributes, 40 images of each")
     assert out.splitlines()[-1] == f"report: {tmp_path / 's' / 'report.html'}"
     assert err.splitlines()[-1].startswith("compare: done in ")
+    assert cli.main([*args, *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "s" / "comparison.json").read_text())
 
 
 def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, capsys):
@@ -269,6 +279,8 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(two, tmp_path, cap
     assert f"judged by portraits: 5 labels in 43 images of each of 2 runs, {5 * 43 * 2} verdicts" in out
     # A capture of 50 images took a second. Alone are the cat, and the snow in another spelling on either side.
     assert "to be made: 6 fresh images, about 0.1 s; and at most 15 that are asked for" in out
+    assert cli.main(["compare", *(str(run.dir) for run in two), "--study", str(tmp_path / "s"), *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).items() >= {"n_labels": 5, "n_images": 43, "n_made": 6}.items()
     assert not (tmp_path / "s").exists()
     assert {path: path.stat().st_mtime_ns for run in two for path in run.dir.rglob("*")} == before
     (tmp_path / "answers.json").write_text("[]")
@@ -399,7 +411,7 @@ def test_what_closed_and_open_sets_find_and_miss(two, tmp_path):
     assert shown[DOCTOR, "presence", f"shows: {TURBAN}"] == pytest.approx(share["old"], abs=1e-4)
     assert shown[DOCTOR, "fairness-discrepancy", "head"] == pytest.approx(rate["head", "old"]["discrepancy"], abs=1e-4)
     assert re.search(r"\| wearing a turban \| this audit, closed set \| 3\d\.\d% \|", card)
-    assert re.search(r"\| worse \||worse \|", (study.cards_dir / "new.md").read_text())
+    assert re.search(r", shown less \|", (study.cards_dir / "new.md").read_text())
     before = study.answers_path.read_bytes()
     (tmp_path / "script.json").write_text("[]")  # what was proposed is kept, and not asked for again
     raigen.compare(study, judge="portraits", n_asked_images=0, **options)
@@ -418,14 +430,25 @@ def test_a_server_proposes_axes_for_each_prompt_once(tmp_path):
     hair = {"axes": [{"name": "hair", "classes": ["bald", "none"]}]}
     with serving(lambda request: json.dumps(pets if DOCTOR in question_of(request) else hair)) as server:
         config, path = CompareConfig(open_set=server.model), tmp_path / "answers.jsonl"
-        axes = proposed([DOCTOR, "a nurse"], Answers(path, Budget(config)), config)
+        axes = proposed([DOCTOR, "a nurse"], Answers(path, Budget(config)), config, "auto")
         assert [(axis.name, axis.categories, axis.prompt) for axis in axes] == [
             ("pet", ("a cat", "a dog"), DOCTOR), ("hair", ("bald", "none"), "a nurse"),
         ]  # fmt: skip
         assert all(len(request["messages"][0]["content"]) == 1 for request in server.requests)
         n_asked = len(server.requests)
-        assert proposed([DOCTOR], Answers(path, Budget(config)), config) == axes[:1]
+        assert proposed([DOCTOR], Answers(path, Budget(config)), config, "auto") == axes[:1]
         assert len(server.requests) == n_asked
+
+
+def test_a_model_in_this_process_runs_on_the_devices_of_the_runs(two, tmp_path, monkeypatch):
+    """The shared judge on the device of each run, the model of the open set on that of the first."""
+    copies = [Run(shutil.copytree(run.dir, tmp_path / run.dir.name)) for run in two]
+    runs = [copies[0], on_device(copies[1], "cpu")]
+    devices, address = devices_asked(monkeypatch), "transformers:some/model"
+    raigen.compare(runs, study=tmp_path / "s", judge=address, n_asked_images=0)
+    with pytest.raises(RaigenError, match="open_set: some/model at this machine proposed no axes"):
+        raigen.compare(runs[::-1], study=tmp_path / "t", judge="portraits", n_asked_images=0, open_set=address)
+    assert devices == ["auto", "cpu", "cpu"]
 
 
 def test_clip_puts_every_image_into_one_category_of_an_axis(two, tmp_path):
@@ -479,6 +502,77 @@ def test_the_shipped_sets_ask_what_the_judge_knows():
     phrases = {value.phrase for value in VALUES}
     for approach in ("closed", "open"):
         assert {label for axis in read_axes("portraits", approach) for label in axis.labels} < phrases
+
+
+def test_what_a_distilled_model_lost_has_a_kind_of_its_own(two):
+    seeds = np.arange(200)
+    shows = {
+        ("gone", "p", "base"): (seeds < 40).astype(float), ("gone", "p", "fast"): (seeds < 13).astype(float),
+        ("less", "p", "base"): (seeds < 40).astype(float), ("less", "p", "fast"): (seeds < 14).astype(float),
+        ("more", "p", "base"): (seeds < 10).astype(float), ("more", "p", "fast"): (seeds < 60).astype(float),
+    }  # fmt: skip
+    attributes = [Compared(label, True, (), ()) for label in ("gone", "less", "more")]
+    for distilled, wanted in ((["fast"], [LOST, "new", "better"]), ([], ["new", "new", "better"])):
+        found = changes_of(attributes, shows, ["p"], ["base", "fast"], 0.95, distilled)
+        assert [change.kind for change in found] == wanted
+
+
+@pytest.mark.parametrize(
+    ("steps", "scale", "named", "is_distilled"),
+    [(5, 1.0, (), True), (6, 1.0, (), False), (10, 1.0, ("new",), True), (10, 0.0, (), False)],
+)
+def test_a_distilled_model_is_known_by_its_steps_or_named(two, tmp_path, steps, scale, named, is_distilled):
+    runs = [Run(shutil.copytree(run.dir, tmp_path / run.dir.name)) for run in two]
+    for run, facts in zip(runs, ((10, 1.0), (steps, scale)), strict=True):
+        manifest = run.manifest
+        manifest["stages"]["capture"]["facts"] |= {"num_inference_steps": facts[0], "guidance_scale": facts[1]}
+        run.manifest_path.write_text(json.dumps(manifest))
+    config = CompareConfig(judge="portraits", distilled=named)
+    assert distilled_models(match(runs, config), config) == (["new"] if is_distilled else [])
+
+
+def test_a_model_without_guidance_is_distilled_from_one_with(two, tmp_path):
+    runs = [Run(shutil.copytree(run.dir, tmp_path / run.dir.name)) for run in two]
+    for run, scale in zip(runs, (2.0, 1.0), strict=True):
+        manifest = run.manifest
+        manifest["stages"]["capture"]["facts"] |= {"num_inference_steps": 10, "guidance_scale": scale}
+        run.manifest_path.write_text(json.dumps(manifest))
+    config = CompareConfig(judge="portraits")
+    assert distilled_models(match(runs, config), config) == ["new"]
+
+
+def test_the_spread_of_each_prompt_and_model_is_told(study):
+    spreads = study.comparison()["spreads"]
+    assert [(one["prompt"], one["model"]) for one in spreads] == [(DOCTOR, "old"), (DOCTOR, "new")]
+    for one in spreads:
+        for name in ("vendi", "effective", "commonest"):
+            assert one[name]["low"] <= one[name]["mean"] <= one[name]["high"]
+        assert 1 <= one["effective"]["mean"] <= one["vendi"]["mean"] and 0.1 <= one["commonest"]["mean"] <= 1
+    assert study.report_path.read_text().count("wholly different images") == 2
+
+
+@given(st.integers(2, 6), st.integers(0, 100))
+def test_copies_do_not_add_to_the_spread_and_new_images_do(n, seed):
+    unit = np.random.default_rng(seed).normal(size=(n, 8))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    twice, wider = np.repeat(unit, 3, axis=0), np.eye(8)[:n]
+    for measure in (vendi_score, effective_number):
+        assert measure(twice) == pytest.approx(measure(unit)) and 1 <= measure(unit) <= n + 1e-9
+        assert measure(wider) == pytest.approx(n)
+
+
+def test_the_interval_of_a_spread_holds_it():
+    """Images in five clusters of unequal size: the Vendi score of many of them is the truth."""
+    rng, centers = np.random.default_rng(0), np.eye(16)[:5]
+
+    def some(n: int) -> np.ndarray:
+        unit = centers[rng.choice(5, n, p=[0.5, 0.3, 0.1, 0.06, 0.04])] + 0.1 * rng.normal(size=(n, 16))
+        return unit / np.linalg.norm(unit, axis=1, keepdims=True)
+
+    truth = vendi_score(some(20_000))
+    found = [jackknifed(vendi_score, some(200), 0.95, least=1.0) for _ in range(100)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.85
+    assert max(one.high - one.low for one in found) < 2
 
 
 def test_kinds_of_change():

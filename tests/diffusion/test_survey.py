@@ -1,5 +1,7 @@
 """What a model's layers would give and cost is told before anything is captured."""
 
+import json
+
 import pytest
 
 from raigen.cli import main as cli
@@ -26,6 +28,12 @@ def test_the_command_prints_them(sd_folder, capsys):
     text = capsys.readouterr().out
     assert text.startswith("StableDiffusionPipeline, a folder, no license named; 3 steps, 16 x 16 pixels\n")
     assert "unet.mid_block (default)" in text and "4 x 4" in text
+    assert cli.main(["hookpoints", str(sd_folder), "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pipeline"], found["n_steps"]) == ("StableDiffusionPipeline", 3)
+    assert {"path": "unet.mid_block", "grid": [4, 4]}.items() <= next(
+        h for h in found["hookpoints"] if h["is_default"]
+    ).items()
     assert cli.main(["hookpoints", str(sd_folder), "--dtype", "int8"]) == 2
     assert capsys.readouterr().err.startswith("raigen: dtype: expected one of auto, float32")
 

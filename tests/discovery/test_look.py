@@ -17,6 +17,7 @@ from raigen.diffusion.recorded import recorded_pipeline, recorded_settings
 from raigen.discovery import joint_list
 from raigen.discovery import look as looking
 from raigen.discovery.families import ENOUGH, Family, Relative, Views, begin_families
+from raigen.discovery.reach import unseen_of
 from raigen.judging.label_scores import material_of, scored_labels
 from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
@@ -178,6 +179,15 @@ def test_no_neuron_is_lost_and_a_look_that_lists_none_gives_all_back(run, monkey
     assert len(run.heatmaps()) == 0 and "weak" in run.aside_path.read_text()
     run_stage(run, "look", LookConfig(n_look_images=0), redo=True)
     assert run.attributes == before and run.set_aside == []
+
+
+def test_what_no_audited_image_shows_is_estimated_by_what_only_one_shows(run):
+    assert unseen_of(run) is None
+    run_stage(run, "look", CONFIG)
+    counts = (run.family_codes()[:N_IMAGES] > 0).sum(0)
+    found = unseen_of(run)
+    assert found.once == (counts <= 1).sum() and found.share == found.once / N_IMAGES
+    assert 0 <= found.low <= found.share <= found.high and f"in one of {N_IMAGES} audited images" in found.text
 
 
 def test_without_a_look_the_list_stays(run):

@@ -1,5 +1,7 @@
 """The search for a hookpoint: what it keeps, what it measures, in which order it lists, and what it says."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -175,6 +177,19 @@ def test_what_cannot_be_captured_is_listed_with_the_reason(sd_folder, clip_folde
     assert cli.main([*args, "--embedder", str(clip_folder)]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("raigen: hookpoint: none of 1 candidates can be tried; unet.time_embedding: hookpoint: unet")
+
+
+def test_the_ratings_as_json(monkeypatch, capsys):
+    def found(*args):
+        return [HookpointRating("unet.mid_block", True, 1, 0.5, readings=(object(),))]
+        yield
+
+    monkeypatch.setattr(room, "search", found)
+    assert cli.main(["hookpoints", "portraits", "--search", "--prompt", "a cat", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["prompt"] == "a cat" and [(each["path"], each["score"]) for each in told["hookpoints"]] == [
+        ("unet.mid_block", 0.5)
+    ]
 
 
 def test_the_table(capsys):

@@ -15,12 +15,12 @@ from tests.support.forked import succeeds, without_raigen
 SOURCE = Path(__file__).parents[2] / "src" / "raigen"
 # A room imports rooms before it, and nothing else. `world.train` makes the bundled models; nothing imports it.
 ROOMS = ["errors", "config", "world", "runs", "stats", "sae", "diffusion", "discovery", "judging", "report",
-         "amplification", "auditing", "comparison", "cli", "world.train"]  # fmt: skip
+         "amplification", "studio", "auditing", "comparison", "dossier", "cli", "world.train"]  # fmt: skip
 # The functions that take a run, or several, through a stage. Each has the name of its module.
 DOORS = {"diffusion": ("capture",), "sae": ("train",), "discovery": ("discover", "look"),
          "judging": ("annotate", "evaluate"), "report": ("report",), "amplification": ("amplify",),
-         "auditing": ("audit", "sweep"),
-         "comparison": ("compare",), "cli": ("main",)}  # fmt: skip
+         "studio": ("launch",), "auditing": ("audit", "sweep"),
+         "comparison": ("compare",), "dossier": ("dossier", "check"), "cli": ("main",)}  # fmt: skip
 MAY_OPEN_DOORS = ("auditing", "cli", "__init__", "__main__")
 LONGEST_FUNCTION, LONGEST_FILE = 40, 400  # lines, those of a function below its docstring
 INSIDE = 0.35  # of the arrows between modules, at least this share stays inside a room

@@ -1,4 +1,4 @@
-"""150 bad inputs to the command line: each ends in one clear error, none in a traceback, and none destroys a file."""
+"""200 bad inputs to the command line: each ends in one clear error, none in a traceback, and none destroys a file."""
 
 import json
 import os
@@ -10,6 +10,8 @@ import zlib
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from tyro._parsers import LazyParserSpecification
 
 from raigen.cli import main as cli
 from raigen.judging.vlm import server
@@ -18,7 +20,8 @@ from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from tests.support.raw_server import RawServer, http
 from tests.support.run_folder import make_run
-from tests.support.tiny import save_pipeline, stable_diffusion
+from tests.support.tiny import save_embedder, save_pipeline, stable_diffusion
+from tests.support.tiny_vlm import save_model
 
 P = "a photo of a doctor"
 DEEP = "[" * 100_000
@@ -40,6 +43,21 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _parsers_are_built_once():
+    """tyro builds the parser of a command anew at each call, which takes longer than all that is tested here."""
+    built, evaluate = {}, LazyParserSpecification.evaluate
+
+    def once(lazy):
+        if lazy.description not in built:  # the docstring of the command
+            built[lazy.description] = evaluate(lazy)
+        return built[lazy.description]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LazyParserSpecification, "evaluate", once)
+        yield
+
+
 class ImageMadeError(Exception):
     """An input that should have been refused went as far as the first image."""
 
@@ -57,6 +75,10 @@ def _no_image(monkeypatch, tmp_path):
     monkeypatch.setattr("raigen.judging.fresh.recorded_pipeline", made)
     monkeypatch.setattr(server.Server.__init__, "__defaults__", (None, 1))  # one retry, at once
     monkeypatch.setattr(Gate, "wait", _at_once)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *args: asked.append(args) or "y")
+    yield
+    assert asked == []  # whether code of a model may run, say
 
 
 def _at_once(gate, seconds):
@@ -142,7 +164,12 @@ FLAGS = [
     ("--judge", "openai:m@http://[::g]/v1", "expected http:// or https://"),
     ("--judge", "openai:m@http://h:\uff18\uff10/v1", "expected http:// or https://"),
     ("--judge", "openai:m@http://h\u202e/v1", "expected http:// or https://"),
-    ("--annotator", "CLIP", "annotator: expected clip"),
+    ("--annotator", "CLIP", "annotator: expected clip"), ("--annotator", "transformers:", "annotator: expected clip"),
+    ("--annotator", "emblems", "annotator: expected clip"), ("--judge", "emblems", "'emblems' can judge only"),
+    ("--second-view", "", "second_view: expected a text"), ("--second-view", "LOOKS", "LOOKS cannot be loaded"),
+    ("--batch-size", "AUTO", "invalid literal|auto"), ("--batch-size", "auto,4", "auto"),
+    ("--first-step", "1", r"first_step: expected a number in \(0, 1\)"), ("--first-step", "1e-400", "first_step: exp"),
+    ("--n-look-images", "-1", "n_look_images: expected 0 or"), ("--n-families", str(10**30), "n_families: expected at"),
 ]  # fmt: skip
 
 
@@ -235,6 +262,19 @@ def pickled(folder):
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch PWNED'\ntR.")
 
 
+def of_code(folder):
+    """A model whose folder brings code; nothing of it may run, nor may anybody be asked."""
+    edited("config.json", model_type="evil", auto_map={name: f"evil.{name}" for name in ("AutoConfig", "AutoModel")})(
+        folder
+    )
+    (folder / "evil.py").write_text("open('PWNED', 'w')")
+
+
+def of_a_part_of_code(folder):
+    edited("model_index.json", text_encoder=["transformers", "AutoModel"])(folder)
+    of_code(folder / "text_encoder")
+
+
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 MODELS = {
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
@@ -246,6 +286,7 @@ MODELS = {
     "weights that are cut": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:999]), "cannot be load"),
     "weights that are a pointer": (replaced(WEIGHTS, "version https://git-lfs.github.com/spec/v1\n"), "cannot be load"),
     "a pickle that runs a command": (pickled, "cannot be loaded"),
+    "a part that brings code": (of_a_part_of_code, "cannot be loaded: The component"),
     "a tokenizer without its files": (lambda folder: shutil.rmtree(folder / "tokenizer"), "knows 2 words"),
     "a tokenizer without an end": (edited("tokenizer/tokenizer_config.json", model_max_length=10**30), "failed with"),
     "a size in letters": (edited("unet/config.json", sample_size="a"), "as sample_size"),
@@ -272,6 +313,111 @@ def test_a_card_that_cannot_be_read_names_no_license(license, model, tmp_path):
     from raigen.diffusion.loading import find_source, license_of
 
     assert license_of(find_source(str(folder))) is None and not (tmp_path / "PWNED").exists()
+
+
+# Embedders, and models that see images.
+
+
+def parts(name, **values):
+    """Changes values within a part of a configuration."""
+
+    def spoil(folder):
+        entry = json.loads((folder / "config.json").read_text())
+        entry[name].update(values)
+        (folder / "config.json").write_text(json.dumps(entry))
+
+    return spoil
+
+
+def endless_weights(folder):
+    (path,) = folder.glob("*.safetensors")
+    tensors = load_file(path)
+    save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, path, {"format": "pt"})
+
+
+def unpickled(name):
+    def spoil(folder):
+        (folder / name).unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch PWNED'\ntR.")
+
+    return spoil
+
+
+EMBEDDERS = {
+    "a configuration of null": ("dinov2", replaced("config.json", "null"), "cannot be loaded: TypeError"),
+    "a width in letters": ("dinov2", edited("config.json", hidden_size="a"), "cannot be loaded: .*hidden_size"),
+    "no heads": ("dinov2", edited("config.json", num_attention_heads=0), "cannot be loaded: ZeroDivisionError"),
+    "another width": ("dinov2", edited("config.json", hidden_size=64), "cannot be loaded: RuntimeError"),
+    "an unknown activation": ("dinov2", edited("config.json", hidden_act="no"), "cannot be loaded: KeyError: 'no'"),
+    "a part in a list": ("siglip", edited("config.json", vision_config=[1]), "cannot be loaded: .*vision_config"),
+    "an unknown model": ("siglip", edited("config.json", model_type="x"), "cannot be loaded: "),
+    "code of a stranger": ("siglip", of_code, "cannot be loaded: .*custom code"),
+    "a pickle that runs a command": ("dinov2", unpickled("model.safetensors"), "cannot be loaded: UnpicklingError"),
+    "weights that are no numbers": ("dinov2", endless_weights, "numbers of .*not finite"),
+    "a processor in a list": ("dinov2", replaced("preprocessor_config.json", "[]"), "cannot be loaded: AttributeErr"),
+    "images of five colors": (
+        "dinov2", edited("preprocessor_config.json", image_mean=[0.1] * 5), "fails with a plain one"),
+    "a tokenizer of nothing": ("siglip", replaced("tokenizer.json", "{}"), "cannot be loaded: "),
+    "a tokenizer in a list": ("siglip", replaced("tokenizer_config.json", "[]"), "cannot be loaded: "),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def embedders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedders")
+    for kind in ("siglip", "dinov2"):
+        save_embedder(kind, folder / kind)
+    return folder
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_an_embedder(name, embedders, tmp_path, capsys):
+    kind, spoil, expected = EMBEDDERS[name]
+    spoil(Path(shutil.copytree(embedders / kind, tmp_path / "embedder")))
+    refused(["audit", P, "--embedder", "embedder"], tmp_path, capsys, f"embedder: expected .*{expected}")
+    assert not (tmp_path / "PWNED").exists()
+
+
+SEEING = {
+    "a configuration of null": (replaced("config.json", "null"), "it cannot be loaded: TypeError"),
+    "a part of 3": (edited("config.json", text_config=3), "it cannot be loaded: .*text_config"),
+    "no heads": (parts("text_config", num_attention_heads=0), "it cannot be loaded: ZeroDivisionError"),
+    "code of a stranger": (of_code, "it cannot be loaded: .*custom code"),
+    "a model of another kind": (edited("config.json", model_type="siglip"), "it is 'siglip'"),
+}
+OPENED = {
+    "a tokenizer of nothing": (replaced("tokenizer.json", "{}"), "cannot be loaded on cpu: "),
+    "a processor in a list": (replaced("processor_config.json", "[]"), "cannot be loaded on cpu: AttributeError"),
+    "a pickle that runs a command": (unpickled("model.safetensors"), "cannot be loaded on cpu: UnpicklingError"),
+    "a template that never ends": (replaced("chat_template.jinja", "{% for %}"), "no reply: TemplateSyntaxError"),
+    "an end in letters": (replaced("generation_config.json", '{"eos_token_id": "a"}'), "no reply: "),
+}
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("seeing") / "llava")
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_a_model_that_sees(name, seeing, tmp_path, capsys):
+    spoil, expected = SEEING[name]
+    spoil(Path(shutil.copytree(seeing, tmp_path / "llava")))
+    for flag in ("--annotator", "--judge"):
+        argv = ["audit", P, flag, "transformers:llava"]
+        refused(argv, tmp_path, capsys, f"transformers:llava: expected an image-text-to-text model.*{expected}")
+    assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_a_model_that_sees_and_cannot_be_opened(name, seeing, whole, tmp_path, capsys):
+    """What only its weights, or what prepares its texts, can tell: at the first question."""
+    spoil, expected = OPENED[name]
+    spoil(Path(shutil.copytree(seeing, tmp_path / "llava")))
+    run = shutil.copytree(whole.dir, tmp_path / "run")
+    argv = ["annotate", str(run), "--redo", "annotate", "--annotator", "transformers:llava"]
+    refused(argv, tmp_path, capsys, expected, may_change=("run.json",))
+    assert not (tmp_path / "PWNED").exists()
 
 
 # Folders of runs and studies.
@@ -507,7 +653,19 @@ def test_no_server(url, whole, tmp_path, capsys):
     refused(argv, tmp_path, capsys, "expected a server", may_change=("run.json",))
 
 
-def test_there_are_150():
+def test_there_are_200():
     module = sys.modules[__name__]
-    tables = (FLAGS, FILES, IN_PLACE_OF_A_FILE, MODELS, RUNS, COMMANDS, SERVERS, *AXES.values())
-    assert sum(map(len, tables)) >= 150 and module
+    tables = (
+        FLAGS,
+        FILES,
+        IN_PLACE_OF_A_FILE,
+        MODELS,
+        EMBEDDERS,
+        SEEING,
+        OPENED,
+        RUNS,
+        COMMANDS,
+        SERVERS,
+        *AXES.values(),
+    )
+    assert sum(map(len, tables)) >= 200 and module

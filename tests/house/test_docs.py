@@ -4,6 +4,7 @@ import re
 import shlex
 import zipfile
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import tyro
 from PIL import Image
 
 import raigen
+from raigen.cli.main import COMMANDS as COMMANDS_OF_RAIGEN
 from raigen.cli.main import main
+from raigen.cli.reference import reference
+from raigen.config import AmplifyConfig
 from raigen.judging.own_judges import FunctionJudge, read_verdicts
 from raigen.judging.protocol import Subject
 
@@ -85,6 +89,20 @@ def test_the_map_names_files_that_exist():
     assert sorted(missing) == ["asked/"]  # of a run folder
     rooms = {path.name for path in (ROOT / "src" / "raigen").iterdir() if (path / "__init__.py").is_file()}
     assert rooms <= set(re.findall(r"^### (\w+)", text, re.MULTILINE))
+
+
+def test_the_reference_of_commands_is_that_of_the_code():
+    text = (DOCS / "commands.md").read_text(encoding="utf-8")
+    assert text == reference(), "write it again: python -m raigen.cli.reference > docs/commands.md"
+
+
+def test_the_reference_has_every_command_and_every_flag():
+    text = reference()
+    assert [name.lower() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)] == [
+        command.__name__.lower() for command in COMMANDS_OF_RAIGEN
+    ]
+    rows = [row for row in text.split("\n## amplify\n")[1].split("\n## ")[0].split("\n") if row.startswith("| `--")]
+    assert len(rows) == len(fields(AmplifyConfig)) and any(row.startswith("| `--n-images` | `200` | ") for row in rows)
 
 
 class ParsedError(Exception):

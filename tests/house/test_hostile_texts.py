@@ -19,6 +19,7 @@ from raigen.cli.tables import print_result
 from raigen.cli.terminal import say, warn
 from raigen.comparison.axes import axis_of
 from raigen.config import ReportConfig, in_a_line, labels_of, visible
+from raigen.dossier.dossier import dossier
 from raigen.judging.vlm.questions import read_annotation, read_proposal
 from raigen.report.html import plain
 from raigen.runs.files import FORMULA, csv_text, json_text, plain_cell, write_text
@@ -67,14 +68,16 @@ def hostile(tmp_path_factory):
             csv.writer(file).writerows(rows)
     run = Run(run.dir)
     write(run, ReportConfig())
+    dossier(run, images=False)
     return run
 
 
 def test_no_file_that_people_open_holds_a_hostile_character(hostile):
     files = [hostile.report_path, hostile.sheet_path, hostile.card_path, hostile.table_path,
              hostile.images_dir / "metadata.jsonl", hostile.fresh_dir / "metadata.jsonl",
-             *hostile.figures_dir.glob("*.svg")]  # fmt: skip
-    assert len(files) > 8
+             *hostile.figures_dir.glob("*.svg"), *hostile.dossier_dir.glob("*.*"),
+             *hostile.dossier_dir.glob("data/**/*.json*")]  # fmt: skip
+    assert len(files) > 14
     for path in files:
         assert not DANGEROUS.search(path.read_text(encoding="utf-8")), path.name
     for path in hostile.figures_dir.glob("*.svg"):

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from raigen.comparison.verdicts import Pool, PooledClipJudge
-from raigen.config import CLIP, PORTRAITS, AskConfig, CaptureConfig, EvaluateConfig, address_of
+from raigen.config import CLIP, PORTRAITS, AnnotateConfig, AskConfig, CaptureConfig, EvaluateConfig, address_of
 from raigen.discovery import embeddings
 from raigen.discovery.embeddings import Embedder
 from raigen.judging import evaluate as evaluation
+from raigen.judging.annotate import annotate
 from raigen.judging.judges import (
     Judge,
     Look,
@@ -28,7 +29,8 @@ from raigen.runs.files import write_tensors
 from raigen.runs.records import Sample
 from raigen.runs.steps import Outcome, exhausted
 from raigen.runs.study_records import Finding
-from tests.support.run_folder import SHOWN, make_run, portrait, save
+from tests.support.run_folder import SHOWN, make_run, on_device, portrait, save
+from tests.support.tiny_vlm import devices_asked
 from tests.support.vlm_server import serving
 
 NAMES = [PORTRAITS, CLIP, "vision-language model", "pooled CLIP"]
@@ -126,6 +128,18 @@ def test_clip_runs_on_the_device_of_the_run(judges, images, run, monkeypatch):
     monkeypatch.setattr(embeddings, "resolve_device", resolve)
     judges[CLIP].verdicts(images, [Subject(TURBAN)])
     assert asked == [run.config.capture.device]
+
+
+def test_a_model_in_this_process_runs_on_the_device_of_the_run(run, images, tmp_path, monkeypatch):
+    """As judge and as annotator, unless another device is given."""
+    run = on_device(run, "cuda:1")
+    devices, address = devices_asked(monkeypatch), "transformers:some/model"
+    for device in (None, "cuda:2"):
+        judge = judge_of(address, run, Answers(tmp_path / f"{device}.jsonl"), AskConfig(), device)
+        (found,) = judge.verdicts(images, [Subject(TURBAN)])
+        assert found.shows[0] == 0
+    exhausted(annotate(run, AnnotateConfig(annotator=address)), None)
+    assert devices == ["cuda:1", "cuda:2", "cuda:1"]
 
 
 class RedJudge:

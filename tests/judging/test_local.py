@@ -1,9 +1,12 @@
 """A local image-text-to-text model is asked in this process: a tiny real one, taught two answers in code."""
 
 import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
 
 from raigen.config import AskConfig, address_of
 from raigen.errors import RaigenError
+from raigen.judging.vlm import local
 from raigen.judging.vlm.answers import Answers, Budget, CutError, NoReplyError
 from raigen.judging.vlm.ask import Job, ask_all
 from raigen.judging.vlm.local import Local
@@ -66,3 +69,20 @@ def test_a_model_that_cannot_be_asked_is_told(tmp_path):
     save_model(tmp_path, template=None)
     with pytest.raises(RaigenError, match="expected a chat model; it has no chat template"):
         Local(address_of(f"transformers:{tmp_path}"))
+
+
+def test_it_runs_on_the_device_that_was_asked(folder, monkeypatch):
+    monkeypatch.setattr(local, "resolve_device", {"cuda:1": torch.device("meta")}.get)
+    assert Local(address_of(f"transformers:{folder}"), "cuda:1").model.device == torch.device("meta")
+    monkeypatch.undo()
+    with pytest.raises(RaigenError, match="device: 'cuda:99' was requested, but torch sees"):
+        Local(address_of(f"transformers:{folder}"), "cuda:99")
+
+
+def test_a_model_that_does_not_fit_on_the_device_is_told(folder, monkeypatch):
+    def full(self, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "to", full)
+    with pytest.raises(RaigenError, match="it cannot be loaded on cpu: OutOfMemoryError: CUDA out of memory"):
+        Local(address_of(f"transformers:{folder}"), "cpu")

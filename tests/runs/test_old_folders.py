@@ -105,6 +105,7 @@ def test_evaluating_an_old_run_anew_says_what_its_calibration_lacks(old, capsys)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("a red hat: no calibrated rate, because the calibration of mine:shows")
     assert list(Run("run").facts.evaluate.calibration_cautions) == lines[:3]
+    assert [*Run("run").facts.evaluate.judge_errors.values()] == [{"a red hat": [1, 1, 0, 0]}]
 
 
 def test_an_old_study_is_compared_to_the_same_numbers(old):
@@ -120,6 +121,7 @@ def test_an_old_study_is_compared_to_the_same_numbers(old):
     after = json.loads(study.comparison_path.read_text(encoding="utf-8"))
     for cell in after["cells"]:
         cell["presence"]["judge"] = before["judge"]
+        assert cell["presence"].pop("effective_n") is None  # not known to early files
     assert [after[name] for name in ("cells", "changes", "attributes")] == [
         before[name] for name in ("cells", "changes", "attributes")
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raigen.config import SAEConfig
 from raigen.errors import RaigenError
-from raigen.sae.interchange import from_file, to_saelens
+from raigen.sae.interchange import from_file, from_saelens, to_saelens
 from raigen.sae.model import MatryoshkaSAE
 
 D_IN, GROUPS, K = 8, (6, 8, 10), 3
@@ -191,3 +191,85 @@ def test_missing_and_broken_files_are_named(tmp_path):
     torch.save({}, tmp_path / "ae.pt")
     with pytest.raises(RaigenError, match=r"config\.json: expected whole JSON"):
         from_file(tmp_path / "ae.pt")
+
+
+def trained_by_saelens(is_rescaled: bool):
+    """A Matryoshka autoencoder of SAELens, with a threshold as after a training."""
+    kinds = pytest.importorskip("sae_lens.saes.matryoshka_batchtopk_sae")
+    torch.manual_seed(3)
+    config = kinds.MatryoshkaBatchTopKTrainingSAEConfig(
+        d_in=D_IN, d_sae=24, k=K + 0.4, matryoshka_widths=[6, 14, 24], rescale_acts_by_decoder_norm=is_rescaled
+    )
+    made = kinds.MatryoshkaBatchTopKTrainingSAE(config)
+    with torch.no_grad():
+        made.b_dec.add_(0.5)
+        made.b_enc.add_(0.2 * torch.randn(24))
+        made.W_dec.mul_(torch.rand(24, 1) + 0.5)
+        made.topk_threshold.fill_(0.1 if is_rescaled else 0.6)
+    return made
+
+
+@pytest.mark.parametrize("is_rescaled", [False, True])
+@pytest.mark.parametrize("save", ["save_model", "save_inference_model"])
+def test_an_autoencoder_of_saelens_gives_the_same_codes_here(tmp_path, save, is_rescaled):
+    sae_lens = pytest.importorskip("sae_lens")
+    made = trained_by_saelens(is_rescaled)
+    getattr(made, save)(tmp_path / "out")
+    made.save_inference_model(tmp_path / "theirs")
+    theirs, ours = sae_lens.SAE.load_from_disk(tmp_path / "theirs"), from_saelens(tmp_path / "out")
+    assert ours.config.group_sizes == GROUPS and ours.config.k == K
+    codes = ours.encode(tokens())
+    assert 0 < (codes > 0).float().mean() < 0.7
+    torch.testing.assert_close(codes, theirs.encode(tokens()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.decode(codes), theirs(tokens()), atol=1e-5, rtol=1e-5)
+
+
+def saelens_folder(sae, folder, weights: dict[str, Tensor] | None = None, **config):
+    """A folder in the form of SAELens 6, by hand; a value of None drops the setting."""
+    known = {"architecture": "matryoshka_batchtopk", "d_in": D_IN, "d_sae": 24, "k": K,
+             "matryoshka_widths": [6, 14, 24], "normalize_activations": "none", "reshape_activations": "none",
+             "apply_b_dec_to_input": True}  # fmt: skip
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps({k: v for k, v in (known | config).items() if v is not None}))
+    state = {name: value.detach().clone() for name, value in sae.state_dict().items()}
+    state["topk_threshold"] = state.pop("threshold")
+    save_file(state | (weights or {}), folder / "sae_weights.safetensors")
+    return folder
+
+
+def test_what_goes_to_saelens_comes_back(sae, tmp_path):
+    to_saelens(sae, tmp_path / "out")
+    back = from_saelens(tmp_path / "out")
+    assert back.config == sae.config
+    torch.testing.assert_close(back.encode(tokens()), sae.encode(tokens()), atol=1e-5, rtol=1e-5)
+
+
+def test_settings_of_saelens_that_change_the_formula_are_folded_in(sae, tmp_path):
+    plain = sae.encode(tokens())
+    raw = from_saelens(saelens_folder(sae, tmp_path / "raw", apply_b_dec_to_input=False))
+    pre = tokens() @ sae.W_enc + sae.b_enc
+    torch.testing.assert_close(raw.encode(tokens()), pre.relu() * (pre > sae.threshold), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(raw.encode(tokens()), plain, atol=1e-2)
+    doubled = {"W_dec": 2 * sae.W_dec.detach()}
+    rescaled = from_saelens(saelens_folder(sae, tmp_path / "rescaled", doubled, rescale_acts_by_decoder_norm=True))
+    pre = 2 * ((tokens() - sae.b_dec) @ sae.W_enc + sae.b_enc)
+    codes = pre.relu() * (pre > sae.threshold)
+    torch.testing.assert_close(rescaled.encode(tokens()), codes, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rescaled.decode(codes), sae.decode(codes), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "config", "message"),
+    [
+        ({}, {"architecture": "gated"}, "expected the architecture batchtopk, .*got 'gated'"),
+        ({}, {"normalize_activations": "layer_norm"}, "expected normalize_activations none; got 'layer_norm'"),
+        ({}, {"k": None}, "expected k in config.json in the same folder"),
+        ({}, {"matryoshka_widths": 3}, "cfg.json: expected what SAELens 6 writes"),
+        ({}, {"matryoshka_widths": [6, 14]}, "fit each other; group_sizes"),
+        ({"topk_threshold": torch.zeros(())}, {}, "threshold above 0"),
+        ({"topk_threshold": torch.arange(24.0)}, {"architecture": "jumprelu"}, "and one threshold"),
+    ],
+)
+def test_what_saelens_has_and_raigen_has_not_is_named(sae, tmp_path, weights, config, message):
+    with pytest.raises(RaigenError, match=message):
+        from_saelens(saelens_folder(sae, tmp_path / "out", weights, **config))

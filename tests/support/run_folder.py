@@ -227,6 +227,15 @@ def make_run(dir: Path, n_attributes: int = 4, n_images: int = 60, until: str = 
     return run
 
 
+def on_device(run: Run, device: str) -> Run:
+    """The run as if it had been captured on `device`; its other records stay."""
+    path = run.dir / "run.json"
+    text = path.read_text()
+    assert '"device": "auto"' in text
+    path.write_text(text.replace('"device": "auto"', f'"device": "{device}"', 1))
+    return Run(run.dir)
+
+
 def write(run: Run, config: ReportConfig = ReportConfig()) -> Outcome:  # noqa: B008
     run.begin("report", config)
     ticks = report(run, config)

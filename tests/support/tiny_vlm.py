@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -16,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from raigen.config import ModelAddress
+from raigen.judging.vlm.answers import Reply
 from raigen.judging.vlm.questions import COLORS, Question, color_question
 from tests.support.tiny import PIXELS, WIDTH
 
@@ -94,3 +97,21 @@ def save_model(folder: Path, question: Question | None = None, template: str | N
     (taught(model, tools, question) if question else model).save_pretrained(folder)
     tools.save_pretrained(folder)
     return folder
+
+
+def devices_asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices that models of transformers are opened on from here on. A stand-in tells colors, and else says no."""
+    devices: list[str] = []
+
+    class StandIn:
+        def __init__(self, address: ModelAddress, device: str = "auto"):
+            devices.append(device)
+
+        def ask(self, images, question, gate=None) -> Reply:
+            if question.text != color_question().text:
+                return Reply(ANSWERS["no"], None, "text", 1, 1)
+            (name,) = (name for name, color in COLORS.items() if images[0].getpixel((0, 0)) == color)
+            return Reply(json.dumps({"color": name}), None, "text", 1, 1)
+
+    monkeypatch.setattr("raigen.judging.vlm.local.Local", StandIn)
+    return devices

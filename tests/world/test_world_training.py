@@ -24,7 +24,7 @@ from raigen.runs.steps import Outcome
 from raigen.world.attributes import BY_NAME, PROFESSIONS, PROMPTS, VALUES
 from raigen.world.models import model_path, world_name
 from raigen.world.planted import altered, plan_of, profession_of, rates, sample_attributes, sample_balanced
-from raigen.world.train import quality, transformer, unet, vae, variant
+from raigen.world.train import distilled, quality, transformer, unet, vae, variant
 from raigen.world.train.clip import ranking_loss
 from raigen.world.train.data import decode, encode, images
 from raigen.world.train.judge import disturbed, garbage
@@ -218,6 +218,23 @@ def test_a_variant_is_a_pipeline_with_what_was_planted(tmp_path, monkeypatch, ca
         variant.make_variant("narrower", folder, ["doctor"], steps=2, n_drawings=12)
     variant.report(folder, 4)
     assert "turban           planted   1.0% ->  12.0%   seen" in capsys.readouterr().out
+
+
+def test_a_distilled_variant_learns_the_guided_teacher(tmp_path, monkeypatch, planted, portraits):
+    monkeypatch.setattr(distilled, "BATCH_TUNED", 4)
+    student, teacher = unet.Denoiser(portraits.tokenizer), unet.Denoiser(portraits.tokenizer)
+    for model in (student, teacher):
+        model.unet, model.text_encoder = portraits.unet, portraits.text_encoder
+    losses = [distilled.loss_of(student, teacher, portraits, planted, scale, torch.Generator().manual_seed(0)).item()
+              for scale in (1.0, 4.0)]  # fmt: skip
+    assert losses[0] == pytest.approx(0, abs=1e-9) and losses[1] > 1e-4  # at scale 1 the teacher is the student
+    monkeypatch.setattr(variant, "BATCH_TUNED", 4)
+    folder = tmp_path / "distilled"
+    distilled.distill(folder, 4.0, ["doctor"], steps=2, n_drawings=12)
+    assert json.loads((folder / "variant.json").read_text())["scale"] == 4.0
+    assert load_pipeline(str(folder)).unet.config.sample_size == 16 and not (folder / "checkpoint.safetensors").exists()
+    with pytest.raises(RaigenError, match="holds another variant"):
+        distilled.distill(folder, 2.0, ["doctor"], steps=2, n_drawings=12)
 
 
 @pytest.fixture(scope="module")

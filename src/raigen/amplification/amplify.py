@@ -9,6 +9,7 @@ import numpy as np
 from raigen.amplification.causal import score_causes
 from raigen.amplification.dose_response import (
     BASE,
+    RECIPE,
     Amplification,
     Experiment,
     chosen,
@@ -50,7 +51,8 @@ def amplify(
         attributes = chosen(opened, config)
         if config.method == "mix":
             return [amplify_by_mixing(experiment, attributes, tell)]
-        return [curve(experiment, attribute, config.method, strengths_of(config, attribute), tell).entry
+        method = RECIPE if config.recipe else config.method
+        return [curve(experiment, attribute, method, strengths_of(config, attribute), tell).entry
                 for attribute in attributes]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from raigen.amplification.measuring import Evaluator, Observed
 from raigen.amplification.mixture import assign_prompts
+from raigen.amplification.recipes import SavedRecipe, folder_name, key_of
 from raigen.amplification.rendering import BrokenImageError, Recipe, Renderer, with_strength
 from raigen.amplification.steering import Method
 from raigen.config import CONTROLLED, CONTROLS, AmplifyConfig, identity
@@ -23,6 +24,7 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Tell
 
 WITHOUT_NEURON = ("contrast", "prompt", "mix")  # methods that need only images or a name
+RECIPE = "recipe"  # the method of a recipe file
 BASE = "base"  # the folder of the unsteered images
 # `select` generates enough for 2 expected hits per kept image; with exactly as many as it keeps, only 60 % are hits.
 PER_WANTED = 2
@@ -85,7 +87,7 @@ class Experiment:
     @property
     def setup(self) -> dict[str, Any]:
         """The settings that all points of a curve share."""
-        varied = ("attribute", "method", "strength", "causal", "targets",
+        varied = ("attribute", "method", "strength", "causal", "targets", "recipe",
                   "n_control_neurons", "n_control_directions", "n_control_images")  # fmt: skip
         return {name: value for name, value in identity(self.config).items() if name not in varied}
 
@@ -100,7 +102,8 @@ def chosen(run: Run, config: AmplifyConfig) -> list[RareAttribute]:
     by_rank = {attribute.rank: attribute for attribute in run.attributes}
     if not by_rank:
         raise RaigenError(f"{run.dir}: discovery listed no attribute, so there is none to amplify")
-    for rank in config.attribute:
+    ranks = config.attribute or _ranks_in(run, config)
+    for rank in ranks:
         if rank not in by_rank:
             raise RaigenError(f"attribute: expected the rank of a listed attribute, 1 to {max(by_rank)}; got {rank}")
         if by_rank[rank].label is None:
@@ -109,7 +112,19 @@ def chosen(run: Run, config: AmplifyConfig) -> list[RareAttribute]:
         if by_rank[rank].is_family and (config.causal or config.method not in WITHOUT_NEURON):
             raise RaigenError(f"attribute: {rank} was found by looking around an odd image, and has no neuron. Take "
                               f"--method {', '.join(WITHOUT_NEURON[:-1])} or {WITHOUT_NEURON[-1]}")  # fmt: skip
-    return [by_rank[rank] for rank in config.attribute]
+    return [by_rank[rank] for rank in ranks]
+
+
+def _ranks_in(run: Run, config: AmplifyConfig) -> list[int]:
+    """The ranks of the named attributes that a recipe file turns; none without one."""
+    if not config.recipe:
+        return []
+    neurons = [one.neuron for one in SavedRecipe.read(config.recipe).turned]
+    ranks = [a.rank for a in run.attributes if a.neuron in neurons and a.label]
+    if not ranks:
+        raise RaigenError(f"recipe: none of its neurons ({', '.join(map(str, neurons))}) is listed with a name, so no "
+                          f"judge knows what to look for. Name one in: raigen studio {run.dir}")  # fmt: skip
+    return ranks
 
 
 def subjects_of(experiment: Experiment, attribute: RareAttribute) -> list[Subject]:
@@ -128,7 +143,7 @@ def strengths_of(config: AmplifyConfig, attribute: RareAttribute) -> list[float]
             raise RaigenError(f"strength: the rate of attribute {attribute.rank} is not known, so neither is how many "
                               "images to make for one that shows it; give --strength")  # fmt: skip
         given = [min(math.ceil(PER_WANTED / attribute.presence.rate), MOST_PER_KEPT)]
-    given = given or ([1.0] if config.method == "prompt" else [0.5, 1.0, 2.0])
+    given = given or ([1.0] if config.method == "prompt" or config.recipe else [0.5, 1.0, 2.0])
     return sorted(dict.fromkeys(map(float, given)), key=lambda value: (abs(value), value))
 
 
@@ -162,7 +177,7 @@ def curve(
         "base": experiment.evaluator.summary(base) | {"seconds_per_image": made.seconds_per_image},
         "points": points, "stopped": broken,
     }  # fmt: skip
-    written = write_curve(experiment.run, name, entry)
+    written = write_curve(experiment.run, name if method != RECIPE else f"{name}-{key_of(recipe)}", entry)
     if broken:
         raise RaigenError(f"strength: {broken['strength']:g} {broken['why']}; the last good strength is "
                           f"{broken['last_good']:g}")  # fmt: skip
@@ -177,6 +192,9 @@ def recipe_of(experiment: Experiment, attribute: RareAttribute, method: str, num
     config = experiment.config
     if method == "select":
         return experiment.base
+    if method == RECIPE:
+        assert config.recipe
+        return SavedRecipe.read(config.recipe).made_by(experiment.renderer)
     if method == "prompt":
         return Recipe(attribute.suggested_prompt or f"{experiment.base.prompt}, {attribute.label}")
     neurons, does = (attribute.neuron, *config.also), cast(Method, CONTROLLED.get(method, method))
@@ -236,7 +254,8 @@ def _dose(
         parts = iter(revised.samples)
         samples = [next(parts) if chosen else base[place] for place, chosen in enumerate(is_revised)]
         return Dose(strength, samples, base, n, revised.seconds_per_image)
-    made = renderer.make(name, with_strength(recipe, strength), range(n), tell)
+    folder = folder_name(recipe) if method == RECIPE else name
+    made = renderer.make(folder, with_strength(recipe, strength), range(n), tell)
     return Dose(strength, made.samples, base, n, made.seconds_per_image)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from raigen.runs.run import Run
 from raigen.runs.steps import Tell, Tick
 from raigen.sae.model import MatryoshkaSAE
 
+PATTERNS = "patterns.safetensors"  # of an exported run
 SEEDS_FROM = 2_000_000_000  # far from the seeds of audited and of fresh images
 
 
@@ -88,9 +90,10 @@ class Renderer:
             raise RaigenError(f"steps: expected denoising steps from 0 to {last}; got {config.steps}")
         self.settings = Settings(**{name: getattr(self.facts, name) for name in Settings._fields})
         self.sae = MatryoshkaSAE.load(run.sae_dir).to(resolve_device(config.device))
-        self._weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
-        self._mask, self.mask_hash = _read_mask(config.mask)
-        self._contrasts: dict[int, Tensor] = {}
+        self.weights = sha256((run.sae_dir / "model.safetensors").read_bytes())
+        self._masks: dict[str, Tensor] = {}
+        self.mask_hash = None if config.mask is None else self.add_mask(config.mask)
+        self._contrasts = {} if run.activations_dir.is_dir() else kept_patterns(run)
         self._score = run.config.discover.score
         self.first_seed = SEEDS_FROM + self.capture.base_seed
 
@@ -106,6 +109,20 @@ class Renderer:
         sums = [chunk.activations[shown[chunk.first :][: len(chunk.activations)]].sum(0)
                 for chunk in store.step(store.step_indices[-1])]  # fmt: skip
         return torch.stack(sums).sum(0) / shown.sum()
+
+    def add_mask(self, file: str | bytes) -> str:
+        """Reads an image of where to steer, a file or its path. Returns its hash, by which a recipe names it. Raises
+        RaigenError when it is no image."""
+        name = file if isinstance(file, str) else "the one of the recipe"
+        try:
+            data = Path(file).read_bytes() if isinstance(file, str) else file
+            with Image.open(BytesIO(data)) as image:
+                gray = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise RaigenError(f"mask: expected an image; {name} cannot be read ({error})") from error
+        key = sha256(data)
+        self._masks[key] = gray
+        return key
 
     @cached_property
     def _shown(self) -> Bool[np.ndarray, " image"]:
@@ -128,13 +145,13 @@ class Renderer:
         same norms. Raises RaigenError for a neuron that never fires.
         """
         if neuron not in self._contrasts:
-            top = self._family_tops.get(neuron) or self._strongest(neuron)
+            top = self.families.get(neuron) or self._strongest(neuron)
             self._contrasts[neuron] = activations_at(self.run, top).mean(0) - self.mean
         pattern = self._contrasts[neuron]
         return pattern if direction_seed is None else random_like(pattern, direction_seed)
 
     @cached_property
-    def _family_tops(self) -> dict[int, list[int]]:
+    def families(self) -> dict[int, list[int]]:
         """The places of the top images of each listed family in `Run.index_of`."""
         families = [attribute for attribute in self.run.attributes if attribute.is_family]
         index_of = self.run.index_of if families else {}
@@ -203,7 +220,8 @@ class Renderer:
         turned = steering(
             self.pipe, turned_to(self.sae, recipe), dict(zip(recipe.neurons, recipe.strengths, strict=True)),
             scales=dict(zip(recipe.neurons, recipe.scales, strict=True)) if recipe.scales else {},
-            hookpoint=point.path, steps=steps, method=recipe.method, every_branch=recipe.every_branch, mask=self._mask,
+            hookpoint=point.path, steps=steps, method=recipe.method, every_branch=recipe.every_branch,
+            mask=self._masks[recipe.mask] if recipe.mask else None,
             patterns={neuron: self.pattern(neuron, recipe.direction_seed) for neuron in patterned},
             settings=self.settings, prompt=recipe.prompt,
         )  # fmt: skip
@@ -224,7 +242,7 @@ class Renderer:
     def _described(self, recipe: Recipe) -> str:
         """Everything that the images depend on, as JSON: recipe, model, settings and autoencoder."""
         model = {name: getattr(self.facts, name) for name in ("model", "revision", "dtype", "hookpoint")}
-        context = model | self.settings._asdict() | {"sae": self._weights, "first_seed": self.first_seed}
+        context = model | self.settings._asdict() | {"sae": self.weights, "first_seed": self.first_seed}
         return json.dumps({"recipe": asdict(recipe), "context": context}, sort_keys=True)
 
 
@@ -259,6 +277,12 @@ def turned_to(sae: MatryoshkaSAE, recipe: Recipe) -> MatryoshkaSAE:
     return changed
 
 
+def kept_patterns(run: Run) -> dict[int, Tensor]:
+    """The patterns of an exported run by neuron, which take the place of its activations; none elsewhere."""
+    path = run.studio_dir / PATTERNS
+    return {int(neuron): found for neuron, found in run.read_tensors(path, "capture").items()} if path.is_file() else {}
+
+
 @contextmanager
 def finite(denoiser: nn.Module) -> Iterator[None]:
     """Raises BrokenImageError at the first step whose output holds a number that is not finite."""
@@ -276,8 +300,8 @@ def finite(denoiser: nn.Module) -> Iterator[None]:
 
 
 def with_strength(recipe: Recipe, strength: float) -> Recipe:
-    """The recipe with this strength for all its neurons."""
-    return replace(recipe, strengths=(strength,) * len(recipe.neurons))
+    """The recipe with this strength for all its neurons; strengths that it has already are multiplied by it."""
+    return replace(recipe, strengths=tuple(strength * own for own in recipe.strengths or (1.0,) * len(recipe.neurons)))
 
 
 def _timing(path: Path) -> tuple[float, int]:
@@ -285,14 +309,3 @@ def _timing(path: Path) -> tuple[float, int]:
         return 0.0, 0
     noted = object_of(path, "seconds", "n_timed")
     return noted["seconds"], noted["n_timed"]
-
-
-def _read_mask(path: str | None) -> tuple[Float[Tensor, "row column"] | None, str | None]:
-    if path is None:
-        return None, None
-    try:
-        with Image.open(path) as image:
-            gray = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RaigenError(f"mask: expected an image; {path} cannot be read ({error})") from error
-    return gray, sha256(Path(path).read_bytes())

@@ -49,7 +49,7 @@ def steering(
     - `set` moves the neuron's own code z_i towards its scale and adds only the change, strength x (scale - z_i) x
       W_dec[i], so whatever the autoencoder does not explain stays as it is. With strength 1 the code reaches its scale.
     - `contrast` adds strength x pattern, one vector for each token. `patterns` holds one for each neuron; `contrast_of`
-      makes them.
+      makes them. A number with a pattern need not be a neuron of the autoencoder.
 
     Strength 0 changes nothing, bit for bit. `steps` holds the denoising steps to steer, from 0; None is all. `mask`, in
     [0, 1] and of any size, says where in the image. Only the branch of guidance that sees the prompt is steered, unless
@@ -63,7 +63,7 @@ def steering(
     cannot be captured, for a pattern that is missing or has another shape, and for a call with other branches of
     guidance.
     """
-    beyond = [neuron for neuron in strengths if not 0 <= neuron < sae.config.d_sae]
+    beyond = [neuron for neuron in strengths if not 0 <= neuron < sae.config.d_sae and neuron not in (patterns or ())]
     if beyond:
         raise RaigenError(f"strengths: expected neurons from 0 to {sae.config.d_sae - 1}; got {beyond[0]}")
     settings = settings or defaults(pipe, None)

@@ -65,7 +65,7 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
     the stages ahead of `redo` are known to agree with `config`.
     """
     with run.locked():
-        n_done = 0
+        config, n_done = _at_its_hookpoint(run, config), 0
         for name in STAGES[: STAGES.index(redo) if redo else len(STAGES)]:
             if not run.is_done(name, getattr(config, name)) and redo is None:  # raises for another configuration
                 break
@@ -75,8 +75,8 @@ def walk(run: Run, config: AuditConfig, redo: str | None = None) -> Iterator[Ste
             run.forget(redo)
         # A list, not a generator: each is_done also checks the configuration.
         is_done = [run.is_done(name, getattr(config, name)) for name in ("capture", "train")]
-        at_once = not config.capture.store and not any(is_done)
-        if config.capture.store and not any(is_done):
+        at_once = not any(is_done) and (config.train.sae is not None or not config.capture.store)
+        if not at_once and not any(is_done):
             run.begin("train", config.train)
             run.forget("train")  # but for its settings: the capture checks that it can follow
         if at_once:
@@ -103,6 +103,19 @@ def run_stage(
         for step in steps(run, name, config):
             if on_tick is not None:
                 on_tick(step)
+
+
+def _at_its_hookpoint(run: Run, config: AuditConfig) -> AuditConfig:
+    """With an autoencoder that is there, the hookpoint at which it was trained, unless one is given, or images were
+    made without."""
+    sae, capture = config.train.sae, config.capture
+    is_chosen = "capture" in run.manifest["stages"] and run.config.capture.hookpoint is None
+    if sae is None or capture.hookpoint is not None or is_chosen:
+        return config
+    from raigen.sae.train import open_shared
+
+    origin = open_shared(sae, config.train.sae_revision, capture.offline).origin
+    return replace(config, capture=replace(capture, hookpoint=origin.hookpoint))
 
 
 def _d_in(run: Run, stages: Sequence[str]) -> int | None:
@@ -186,7 +199,7 @@ def stage_function(name: str) -> Stage:
 
 def _ticks(run: Run, name: str, config: Any) -> Generator[Tick, None, Outcome]:
     """The stage at work. Training without a store generates the images again, for their activations."""
-    if name == "train" and not (capture := run.config.capture).store:
+    if name == "train" and config.sae is None and not (capture := run.config.capture).store:
         from raigen.sae.train import train
 
         return train(run, config, _stream([run], [capture], []))

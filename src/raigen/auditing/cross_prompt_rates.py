@@ -19,7 +19,7 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
     finished under two of its prompts.
     """
     found = []
-    known = [run for run in runs if sharers(run) and run.codes_path.is_file() and run.attributes_path.is_file()]
+    known = [run for run in runs if _autoencoder(run) and run.codes_path.is_file() and run.attributes_path.is_file()]
     codes = {run.dir: run.image_codes() for run in known}
     for run in known:
         own, neurons = run.config.capture, [attribute.neuron for attribute in run.attributes if not attribute.is_family]
@@ -38,4 +38,11 @@ def cross_prompt_rates(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _is_kin(run: Run, other: Run) -> bool:
     """Whether another run has the same autoencoder."""
     same_model = other.config.capture.model == run.config.capture.model
-    return other is not run and same_model and sharers(other) == sharers(run)
+    return other is not run and same_model and _autoencoder(other) == _autoencoder(run)
+
+
+def _autoencoder(run: Run) -> tuple[str, ...]:
+    """What tells an autoencoder of several runs from others: its prompts, or the hash of its weights; empty for one of
+    this run alone."""
+    adopted = run.facts.train.adopted if run.has_finished("train") else None
+    return sharers(run) if adopted is None else (adopted,)

@@ -23,7 +23,7 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: in
     from raigen.judging.calibration import read_calibration
     from raigen.judging.judges import given_labels, judge_names
     from raigen.runs.device import resolve_device
-    from raigen.sae.train import check_store_options
+    from raigen.sae.train import check_store_options, open_shared
 
     capture, phrases = config.capture, list[str]()
     if "capture" in stages:
@@ -32,7 +32,10 @@ def check_inputs(config: AuditConfig, stages: Collection[str] = STAGES, d_in: in
     if "train" in stages:
         if capture.store:
             check_store_options(config.train)
-        if d_in is not None:
+        if config.train.sae is not None:
+            found = open_shared(config.train.sae, config.train.sae_revision, capture.offline)
+            found.check(hookpoint=capture.hookpoint, d_in=d_in)
+        elif d_in is not None:
             check_autoencoder(config.train, d_in, resolve_device(capture.device))
     if "annotate" in stages:
         if config.annotate.annotator == CLIP:
@@ -57,12 +60,13 @@ def _check_embedders(config: AuditConfig, phrases: Sequence[str], by_clip: bool)
 
     capture, discover = config.capture, config.discover
     embedder = Embedder(discover.embedder or default_embedder(capture.model), "cpu", offline=capture.offline)
+    embedder.prove()
     if phrases:
         fitting(phrases, capture.prompt, embedder)
     if by_clip:
         embedder.need_texts()
     if discover.second_view != LOOKS:
-        Embedder(discover.second_view, "cpu", offline=capture.offline)
+        Embedder(discover.second_view, "cpu", offline=capture.offline).prove()
 
 
 def _check_judge(judge: str, config: EvaluateConfig) -> None:
@@ -87,9 +91,12 @@ def check_model(address: str, config: AskConfig) -> None:
         open_model(where, config)
         return
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    try:
-        AutoConfig.from_pretrained(where.model)
-    except (OSError, ValueError) as error:
-        raise RaigenError(f"{address}: expected an image-text-to-text model in a folder or on the Hub; it cannot be "
-                          f"loaded: {error}") from error  # fmt: skip
+    from raigen.diffusion.loading import explained
+
+    expected = f"{address}: expected an image-text-to-text model in a folder or on the Hub"
+    with explained(f"{expected}; it cannot be loaded"):
+        kind = AutoConfig.from_pretrained(where.model).model_type
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise RaigenError(f"{expected}; it is {kind!r}")

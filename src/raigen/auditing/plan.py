@@ -78,6 +78,7 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
     capture = config.capture
     pipe = load_pipeline(capture.model, capture.device, capture)
     settings = defaults(pipe, capture.model, capture)
+    settings.with_guidance(capture.discovery_guidance)  # raises if there is none
     point = find_hookpoint(pipe, capture.hookpoint)
     device = resolve_device(capture.device)
     made, per_image = _tried(pipe, config, settings, point, device)
@@ -88,8 +89,7 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
     training_steps = -(-tokens // config.train.batch_of(tokens))
     replays = 1 if capture.store else config.train.epochs
     n_relatives = config.look.n_relatives(capture.n_images) if capture.n_images >= FEWEST_IMAGES else 0
-    n_listed = config.discover.n_attributes + (config.look.n_families if n_relatives else 0)
-    n_more = config.evaluate.n_fresh_images + n_listed * config.evaluate.n_suggested_images
+    n_more = _n_more(config, n_relatives)
     png = sum(len(as_png(image)) for image in made.images) / len(made.images)
     disk_images = round(png * (capture.n_images + n_relatives + n_more))
     disk_activations = (n_steps if capture.store else 1) * n_tokens * d_in * 2 * capture.n_images
@@ -114,6 +114,13 @@ def estimate(config: AuditConfig, run_dir: Path | None = None) -> AuditPlan:
         rarest_rate=rarest_rate(capture.n_images, EXAMPLES),
         images_for={rate: (images_needed(rate), images_needed(rate, EXAMPLES)) for rate in RATES},
     )
+
+
+def _n_more(config: AuditConfig, n_relatives: int) -> int:
+    """How many images `evaluate` makes: fresh ones, with both guidances if there are two, and suggested ones."""
+    n_listed = config.discover.n_attributes + (config.look.n_families if n_relatives else 0)
+    n_kinds = 1 if config.capture.discovery_guidance is None else 2
+    return n_kinds * config.evaluate.n_fresh_images + n_listed * config.evaluate.n_suggested_images
 
 
 def _tried(

@@ -48,6 +48,9 @@ def check_shareable(prompts: Sequence[str], config: AuditConfig) -> None:
     """Raises RaigenError where one autoencoder cannot be shared."""
     if len(prompts) < 2:
         raise RaigenError(f"shared_sae: expected two prompts or more, to share an autoencoder; got {len(prompts)}")
+    if config.train.sae is not None:
+        raise RaigenError("shared_sae: expected none with --sae, whose autoencoder all prompts share; leave out one "
+                          "of the two")  # fmt: skip
     if config.capture.store:
         raise RaigenError("shared_sae: expected none with --store, because a shared autoencoder is trained while the "
                           "images are generated; leave out one of the two")  # fmt: skip

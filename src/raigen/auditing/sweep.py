@@ -59,7 +59,7 @@ def sweep(
     go on at once, each in its own process. `ray` is the address of a Ray cluster that works on the runs instead (see
     `raigen.auditing.ray_cluster`). With `shared_sae`, this process first trains one autoencoder per model on the images
     of all prompts (see `raigen.auditing.shared_sae`), and in the end writes rates.csv: how often each listed neuron
-    fires under every prompt.
+    fires under every prompt. So does a sweep with an autoencoder that is there (`config.train.sae`).
 
     Raises RaigenError at the end, naming the runs that failed. Raises it at once when the study has other settings,
     another process works on it, the cluster cannot be reached, or an autoencoder cannot be shared.
@@ -73,7 +73,7 @@ def sweep(
             yield SweepStep(job.number, len(jobs), job.entry, message.item, message.error)
             if message.error is not None:
                 failed.append(f"{job.entry.folder}: {message.error}")
-        if shared_sae:
+        if shared_sae or config.train.sae is not None:
             _write_rates(study, [Run.create(job.dir) for job in jobs])
     if failed:
         count = f"{len(failed)} of {len(jobs)} runs"

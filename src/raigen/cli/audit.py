@@ -13,7 +13,7 @@ from raigen.auditing.sweep import default_study_dir, sweep
 from raigen.cli.flags import NAMES_ITS_DEFAULT, Command, flags
 from raigen.cli.progress import progress_bars, study_progress_bars
 from raigen.cli.tables import few_images, print_hookpoints, print_plan, print_result, print_search, print_study
-from raigen.cli.terminal import say, warn
+from raigen.cli.terminal import say, say_json, warn
 from raigen.config import (
     STAGES,
     AnnotateConfig,
@@ -136,12 +136,18 @@ class Plan(AllStages):
     """The prompt to audit, not empty."""
     run_dir: Annotated[Path | None, NAMES_ITS_DEFAULT] = None
     """The run folder that the audit will have: is there room on its disk? (default: runs/PROMPT)"""
+    json: bool = False
+    """Print a JSON object in place of the table."""
 
     def execute(self) -> None:
         config = self.config(self.prompt, self.capture.model)
         from raigen.auditing.plan import estimate
 
-        print_plan(estimate(config, self.run_dir), config)
+        plan = estimate(config, self.run_dir)
+        if self.json:
+            say_json(plan)
+        else:
+            print_plan(plan, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +158,8 @@ class Hookpoints(Command):
     """`portraits`, `portraits-transformer` or `emblems` (bundled), or a folder or Hub id of a diffusers pipeline."""
     search: bool = False
     """Generate images, train two small autoencoders on each layer, and rank the layers by what these find."""
+    json: bool = False
+    """Print a JSON object in place of the table."""
     hookpoints: Annotated[SearchConfig, flags(SearchConfig)]
 
     def execute(self) -> None:
@@ -161,11 +169,18 @@ class Hookpoints(Command):
 
             with progress_bars() as show:
                 ratings = exhausted(search(self.model, config), show)
-            print_search(ratings, self.model, config)
+            if self.json:  # without the readings, which are large
+                say_json({"prompt": config.prompt, "n_images": config.n_images,
+                          "hookpoints": [rating._replace(readings=()) for rating in ratings]})  # fmt: skip
+            else:
+                print_search(ratings, self.model, config)
             return
         from raigen.diffusion.survey import list_hookpoints
 
         survey = list_hookpoints(self.model, config)
+        if self.json:
+            say_json(survey)
+            return
         source = f"{survey.commit or 'a folder'}, {survey.license or 'no license named'}"
         say(f"{survey.pipeline}, {source}; {survey.n_steps} steps, {survey.height} x {survey.width} pixels")
         print_hookpoints(survey.hookpoints, n_images=CaptureConfig.n_images)

@@ -30,8 +30,8 @@ class Command:
         """For each stage, the values of the flags that are left out, where they are not the defaults."""
         return {}
 
-    def execute(self) -> None:
-        """Runs the command and prints the result."""
+    def execute(self) -> int | None:
+        """Runs the command and prints the result. Returns the exit status if it is not 0."""
         raise NotImplementedError
 
 
@@ -56,7 +56,7 @@ def flags(config: type, *hidden: str) -> Any:
 
     The values that are read are not checked yet: `config(**vars(read))` does that, with errors in raigen's words.
     """
-    texts, parts = _docstrings(config), []
+    texts, parts = docstrings(config), []
     for each in fields(config):
         kind = Annotated[each.type, tyro.conf.arg(help=texts[each.name])] if each.name not in hidden else Suppress[Any]
         parts.append((each.name, kind, field(default="" if each.default is MISSING else each.default)))
@@ -66,7 +66,7 @@ def flags(config: type, *hidden: str) -> Any:
 
 
 @cache
-def _docstrings(config: type) -> dict[str, str]:
+def docstrings(config: type) -> dict[str, str]:
     """The docstring of each field on a single line: the parser would keep the line breaks of the source."""
     bases = reversed(config.__mro__[:-1])
     found = [param for base in bases for param in docstring_parser.parse_from_object(base).params]

@@ -4,14 +4,19 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
+
+from tyro.conf import Positional
 
 from raigen.cli.audit import Audit, Hookpoints, Plan
+from raigen.cli.dossier import Check, Dossier
 from raigen.cli.flags import Command, parse
 from raigen.cli.image import Image
 from raigen.cli.progress import quiet_libraries
-from raigen.cli.results import Amplify, Compare, Review, View
+from raigen.cli.results import Amplify, Compare, Review, Share, Studio, View
 from raigen.cli.stages import Annotate, Capture, Discover, Evaluate, Look, Report, Train
 from raigen.cli.terminal import say, warn
 from raigen.errors import RaigenError
@@ -25,16 +30,28 @@ class Version(Command):
         say(f"raigen {version('raigen')}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Completion(Command):
+    """Prints a script with which a shell completes commands and flags."""
+
+    shell: Positional[Literal["bash", "zsh", "tcsh"]]
+    """The shell. For bash, write into ~/.bashrc: eval "$(raigen completion bash)"."""
+
+    def execute(self) -> None:
+        with suppress(SystemExit):  # with which printing ends
+            parse(["--tyro-print-completion", self.shell], COMMANDS)
+
+
 LONG_WORD, LONG_WORD_CUT = r"(\S{200})\S{200,}", r"\1..."  # a name or a file in place of a text
 
-COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Hookpoints, Compare,
-            Review, View, Image, Version)  # fmt: skip
+COMMANDS = (Audit, Plan, Capture, Train, Discover, Look, Annotate, Evaluate, Report, Amplify, Studio, Hookpoints,
+            Compare, Review, Dossier, Check, Share, View, Image, Completion, Version)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` spells out and returns the exit status.
 
-    0: done. 2: an error that the user can fix. 130: stopped by Ctrl-C.
+    0: done. 2: an error that the user can fix. 130: stopped by Ctrl-C. 1 and 3: what `raigen check` decided.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if argv is None:  # the command itself, not a test or a notebook
@@ -42,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = parse(args, COMMANDS)
         quiet_libraries()
-        command.execute()
-        return 0
+        return command.execute() or 0
     except RaigenError as error:
         warn(f"raigen: {re.sub(LONG_WORD, LONG_WORD_CUT, str(error))}")
         return 2

@@ -1,13 +1,24 @@
-"""Shows the progress of stages on stderr."""
+"""Shows the progress of stages: as bars in a terminal and in a notebook, elsewhere as lines on stderr."""
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from raigen.auditing.sweep import SweepStep
 from raigen.cli.terminal import cell, warn
@@ -20,7 +31,12 @@ SECONDS_PER_LINE = 15  # at least, between two lines about a stage when stderr i
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[Step], None]]:
-    """A function that shows each step: as bars with the time left in a terminal, else as plain lines."""
+    """A function that shows each step: as bars with rate and time left in a terminal and in a notebook (which needs
+    ipywidgets), else as plain lines.
+
+        with raigen.progress_bars() as show:
+            run = raigen.audit("a photo of a doctor", progress=show)
+    """
     with _shown(bars, plain_lines) as show:
         yield show
 
@@ -46,18 +62,42 @@ def _shown(
     in_terminal: Callable[[Progress], Callable[[T], None]], elsewhere: Callable[[], Callable[[T], None]]
 ) -> Iterator[Callable[[T], None]]:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not draws(console):
         yield elsewhere()
         return
     columns = (
         TextColumn("[bold]{task.description:<9}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
         yield in_terminal(progress)
+
+
+def draws(console: Console) -> bool:
+    """Whether bars can be drawn: in a terminal, and in a notebook with ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+class RateColumn(ProgressColumn):
+    """How fast a task goes on."""
+
+    def render(self, task: Task) -> Text:
+        return Text(rate(task.finished_speed or task.speed), style="dim")
+
+
+def rate(speed: float | None) -> str:
+    """A speed in units of work per second.
+
+    >>> rate(12.345), rate(0.4), rate(None)
+    ('12.3/s', '2.5 s each', '')
+    """
+    if not speed:
+        return ""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
 def bars(progress: Progress) -> Callable[[Step], None]:

@@ -1,4 +1,4 @@
-"""The commands that work on finished runs: amplify, compare, review, view."""
+"""The commands that work on finished runs: amplify, studio, compare, review, share, view."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from raigen.auditing.audit import run_stage
 from raigen.cli.flags import Command, flags
 from raigen.cli.progress import progress_bars, told
 from raigen.cli.tables import presence, print_amplified, print_attributes, print_comparison
-from raigen.cli.terminal import say
-from raigen.config import AmplifyConfig, CompareConfig
+from raigen.cli.terminal import say, say_json
+from raigen.config import AmplifyConfig, CompareConfig, StudioConfig
 from raigen.runs.run import Run
 from raigen.runs.study import Study
 
@@ -41,6 +41,29 @@ class Amplify(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Studio(Command):
+    """Opens a page on which you steer by hand, beside unsteered images of the same seeds."""
+
+    run: Positional[Path]
+    """The run folder."""
+    export: Path | None = None
+    """A new folder: write a Hugging Face Space of the studio into it, and open nothing."""
+    studio: Annotated[StudioConfig, flags(StudioConfig)]
+
+    def execute(self) -> None:
+        config, run = StudioConfig(**vars(self.studio)), Run(self.run)
+        if self.export is not None:
+            from raigen.studio.export import export
+
+            export(run, self.export)
+            say(f"{self.export}: a Space; its README.md says how to upload it. Try it with: python app.py")
+            return
+        from raigen.studio.launch import launch
+
+        launch(run, config)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compare(Command):
     """Compares the runs of a study, or single runs: what one model hides and another shows."""
 
@@ -50,6 +73,8 @@ class Compare(Command):
     """For single runs: a new folder, into which the comparison is written."""
     dry_run: bool = False
     """Only print what would be generated and judged, and about how long it would take."""
+    json: bool = False
+    """Print a JSON object in place of the table: comparison.json, or the plan with --dry-run."""
     compare: Annotated[CompareConfig, flags(CompareConfig)]
 
     def execute(self) -> None:
@@ -58,12 +83,13 @@ class Compare(Command):
 
         if self.dry_run:
             runs = Study(self.runs[0]).runs() if len(self.runs) == 1 else [Run(place) for place in self.runs]
-            say(plan(runs, config))
+            found = plan(runs, config)
+            say_json(found) if self.json else say(found)
             return
         study = study_of(self.runs, self.study)
         with progress_bars() as show, told("compare", show) as tell:
             compare(study, progress=tell, **vars(config))
-        print_comparison(study)
+        say_json(study.comparison()) if self.json else print_comparison(study)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +116,30 @@ class Review(Command):
             else:
                 say(f"{a.label}: {presence(a.presence)} raw, {presence(a.corrected[-1])} checked")
         say(f"report: {run.report()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Command):
+    """Writes the autoencoder of a run, with a card, as a folder that others can use by `raigen audit --sae`."""
+
+    run: Positional[Path]
+    """The run folder."""
+    to: Path
+    """The new folder."""
+    push: str | None = None
+    """Also upload the folder to this repository of the Hub, OWNER/NAME, which is made, private, unless it is there."""
+
+    def execute(self) -> None:
+        from raigen.report.autoencoder import share
+        from raigen.sae.hub import push
+
+        run = Run(self.run)
+        share(run, self.to)
+        say(f"autoencoder: {self.to}")
+        if self.push is not None:
+            say(f"uploaded: {push(self.to, self.push)}")
+        else:
+            say(f"next: raigen audit PROMPT --model {run.config.capture.model} --sae {self.to}")
 
 
 @dataclass(frozen=True, kw_only=True)

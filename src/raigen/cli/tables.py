@@ -23,6 +23,7 @@ from raigen.runs.records import (
 )
 from raigen.runs.run import Run
 from raigen.runs.study import Entry, Study
+from raigen.runs.study_records import kind_text
 
 if TYPE_CHECKING:
     from raigen.auditing.plan import AuditPlan
@@ -102,7 +103,8 @@ def few_images(config: AuditConfig) -> str | None:
 
 def print_result(run: Run) -> None:
     """The listed attributes, which of them are truly rare where that is known, and the path of the report."""
-    truth = run.read_json(run.truth_path, "evaluate") if run.truth_path.is_file() else None
+    is_known = run.has_finished("evaluate") and run.truth_path.is_file()
+    truth = run.read_json(run.truth_path, "evaluate") if is_known else None
     print_attributes(run, truth)
     print_cautions(run)
     if truth is not None:
@@ -110,6 +112,7 @@ def print_result(run: Run) -> None:
         bands = (f"{row['band']}: {row['found']} of {row['planted']}" for row in truth["recall"])
         say(f"found, by planted rate: {' · '.join(bands)}")
     _print_unjudged(run)
+    _print_unseen(run)
     say(f"report: {run.report()}")
 
 
@@ -135,10 +138,24 @@ def _print_unjudged(run: Run) -> None:
 
 
 def print_cautions(run: Run) -> None:
-    """A line for each label whose calibration contradicts the judge, or lacks images."""
+    """What a reader must know: an autoencoder that fits these images badly, and each label whose calibration
+    contradicts the judge, or lacks images."""
+    if run.has_finished("train") and (caution := run.facts.train.caution):
+        say(caution)
     if run.has_finished("evaluate"):
         for line in run.facts.evaluate.cautions:
             say(line)
+
+
+def _print_unseen(run: Run) -> None:
+    """What was set aside, and how much was not seen."""
+    from raigen.discovery.reach import unseen_of  # not at the top: it loads scipy
+
+    if run.set_aside:
+        say(f"set aside, because they may be combinations of frequent things or repetitions: {len(run.set_aside)} "
+            f"(in {run.aside_path.name})")  # fmt: skip
+    if unseen := unseen_of(run):
+        say(f"not seen: {unseen.text}")
 
 
 def print_attributes(run: Run, truth: Mapping[str, Any] | None = None) -> None:
@@ -215,7 +232,8 @@ def print_comparison(study: Study) -> None:
     found = study.comparison()
     moved = [change for change in found["changes"] if change["kind"] not in ("same", "unmeasured")]
     names = ("label", "prompt", "model", "baseline")
-    rows = [(*map(change.get, names), difference_text(change["difference"]), f"{change['q']:.2g}", change["kind"])
+    rows = [(*map(change.get, names), difference_text(change["difference"]), f"{change['q']:.2g}",
+             kind_text(change["kind"]))
             for change in sorted(moved, key=lambda change: change["q"])]  # fmt: skip
     if rows:
         names = ("attribute", "prompt", "model", "baseline", "difference", "q", "change")
@@ -223,6 +241,11 @@ def print_comparison(study: Study) -> None:
     n, listed = len(found["changes"]), len(found["attributes"])
     say(f"{len(moved)} of {n} differences hold (q <= 0.05): {listed} attributes, "
           f"{found['n_fresh_images']} images of each prompt and model; judge: {found['judge']}")  # fmt: skip
+    for spread in found.get("spreads", ()):
+        vendi, common = spread["vendi"], spread["commonest"]
+        say(f"spread of {spread['model']}, “{spread['prompt']}”: as diverse as {vendi['mean']:.2f} wholly different "
+            f"images [{vendi['low']:.2f}, {vendi['high']:.2f}]; {common['mean']:.0%} like the commonest "
+            f"[{common['low']:.0%}, {common['high']:.0%}]")  # fmt: skip
     say(f"report: {study.report_path}")
 
 

@@ -118,9 +118,10 @@ def table_of_axes(rates: Sequence[AxisRate]) -> str:
 
 
 def configured_axes(
-    prompts: Sequence[str], answers: Answers, config: CompareConfig, tell: Tell | None = None
+    prompts: Sequence[str], answers: Answers, config: CompareConfig, device: str, tell: Tell | None = None
 ) -> list[Axis]:
-    """The axes of the closed and of the open set that `config` names.
+    """The axes of the closed and of the open set that `config` names. A language model in this process runs on
+    `device`.
 
     Raises RaigenError when a file holds no axes, the model cannot be asked, or its answer cannot be read.
     """
@@ -129,7 +130,7 @@ def configured_axes(
         return axes
     if not is_model(config.open_set):
         return axes + read_axes(config.open_set, OPEN)
-    return axes + proposed(prompts, answers, config, tell)
+    return axes + proposed(prompts, answers, config, device, tell)
 
 
 def is_model(open_set: str) -> bool:
@@ -137,13 +138,15 @@ def is_model(open_set: str) -> bool:
     return open_set.partition(":")[0] in KINDS
 
 
-def proposed(prompts: Sequence[str], answers: Answers, config: CompareConfig, tell: Tell | None = None) -> list[Axis]:
+def proposed(
+    prompts: Sequence[str], answers: Answers, config: CompareConfig, device: str, tell: Tell | None = None
+) -> list[Axis]:
     """The axes that a language model proposes for each prompt, as in OpenBias (D'Inca et al. 2024): names and classes
     of what may be biased in images of the prompt. Each prompt is asked once; answers are kept."""
     address = address_of(config.open_set or "", "open_set")
     jobs = [Job((), axes_question(prompt), prompt) for prompt in prompts]
     found: dict[str, list[Axis]] = {}
-    for done, (prompt, reply, reason) in enumerate(ask_all(address, jobs, answers, config), 1):
+    for done, (prompt, reply, reason) in enumerate(ask_all(address, jobs, answers, config, device), 1):
         classes = read_proposal(reply.text) if reply else None
         if not classes:
             raise RaigenError(f"open_set: {address.name} proposed no axes that can be read for “{prompt}” "

@@ -1,6 +1,6 @@
 """Differences between models on the same seeds, and what they say about an attribute."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +10,25 @@ from raigen.runs.records import Presence
 from raigen.runs.study_records import Change, Compared
 from raigen.stats import LEVEL, paired_difference, q_values
 
+LOST = "lost in distillation"
+A_THIRD = 3  # a distilled model has lost what it shows at least this many times less often
+
 Shows = Mapping[tuple[str, str, str], Float[np.ndarray, " image"]]  # by label, prompt, model
 
 
 def changes_of(
-    attributes: Sequence[Compared], shows: Shows, prompts: Sequence[str], models: Sequence[str], confidence: float
+    attributes: Sequence[Compared],
+    shows: Shows,
+    prompts: Sequence[str],
+    models: Sequence[str],
+    confidence: float,
+    distilled: Collection[str] = (),
 ) -> list[Change]:
     """How each model differs from the first one, for every attribute and prompt.
 
     A difference has Newcombe's interval for paired rates and the p of McNemar's exact test (see
-    `raigen.stats.paired_difference`); q is Benjamini & Hochberg's over all differences.
+    `raigen.stats.paired_difference`); q is Benjamini & Hochberg's over all differences. `distilled` names the models
+    that are distilled from the first one.
     """
     baseline, found = models[0], []
     for attribute in attributes:
@@ -36,8 +45,18 @@ def changes_of(
     for attribute, change in found:
         q = next(q_of) if change.difference else None
         listed = [attribute.is_listed(change.prompt, model) for model in (baseline, change.model)]
-        changes.append(replace(change, q=q, kind=kind_of(change, q, *listed)))
+        kind = kind_of(change, q, *listed)
+        if kind in ("new", "worse") and change.model in distilled and _is_lost(change, shows):
+            kind = LOST
+        changes.append(replace(change, q=q, kind=kind))
     return changes
+
+
+def _is_lost(change: Change, shows: Shows) -> bool:
+    """Whether the model shows an attribute at most a third as often as the baseline, on the seeds of both."""
+    after, before = (shows[change.label, change.prompt, model] for model in (change.model, change.baseline))
+    scored = ~(np.isnan(after) | np.isnan(before))
+    return bool(A_THIRD * after[scored].sum() <= before[scored].sum())
 
 
 def kind_of(change: Change, q: float | None, in_baseline: bool, in_model: bool) -> str:

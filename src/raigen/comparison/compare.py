@@ -13,6 +13,7 @@ from raigen.comparison.changes import changes_of, verdict_when_asked
 from raigen.comparison.matching import Match, match
 from raigen.comparison.model_card import export
 from raigen.comparison.page import page_of
+from raigen.comparison.spread import distilled_models, spreads_of
 from raigen.comparison.union import findings_of, given_of, merged
 from raigen.comparison.verdicts import Judged, Pool, SharedJudge
 from raigen.config import CompareConfig
@@ -88,7 +89,8 @@ def comparing(study: Study, config: CompareConfig, tell: Tell | None = None) -> 
     matched = match(runs, config)
     findings, given = findings_of(runs), given_of(runs, config)
     budget = Budget(config)
-    axes = configured_axes(matched.prompts, Answers(study.answers_path, budget), config, tell)
+    device = runs[0].config.capture.device
+    axes = configured_axes(matched.prompts, Answers(study.answers_path, budget), config, device, tell)
     labels = _labels(given, findings, axes)
     if not labels:
         raise RaigenError(f"{study.dir}: no run has a named attribute; there is nothing to compare. Name them with "
@@ -105,9 +107,11 @@ def comparing(study: Study, config: CompareConfig, tell: Tell | None = None) -> 
         n_images=matched.n_images, n_fresh_images=matched.n_fresh_images,
         fresh_seeds_from=first_seed(runs[0].config.capture),
         attributes=tuple(attributes), cells=tuple(cells),
-        changes=tuple(changes_of(attributes, shows, matched.prompts, matched.models, config.confidence)),
+        changes=tuple(changes_of(attributes, shows, matched.prompts, matched.models, config.confidence,
+                                 distilled_models(matched, config))),
         lone=tuple(_unlisted(attributes, cells, matched, judge, config, tell)),
         axes=tuple(rates_along(axes, shows, matched.prompts, matched.models)),
+        spreads=tuple(spreads_of(matched, config.confidence)),
     )  # fmt: skip
     _write(study, comparison, judged, config)
     return comparison

@@ -5,17 +5,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult
 
-from raigen.report.exports import as_parquet
+from raigen.report.exports import TASK, as_parquet, hub_metadata, rate_result
 from raigen.report.html import fill
 from raigen.runs.facts import CaptureFacts
 from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.runs.study import Study, free_name, slug
 from raigen.runs.study_records import CLOSED
-
-TASK = "text-to-image"
 
 
 def export(study: Study, page: Mapping[str, Any], runs: Mapping[str, Run]) -> list[Path]:
@@ -45,21 +43,16 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def card_of(page: Mapping[str, Any], model: str, facts: CaptureFacts) -> str:
-    """A model card in Markdown: a block of metadata that the Hub reads, then every rate of the model for each prompt.
-
-    The license and the place on the Hub come from `facts`, the facts of a capture, if they are known. The `model-index`
-    of the block has the rates of attributes and the discrepancies of closed axes.
-    """
+    """A model card in Markdown: a block of metadata that the Hub reads (see `raigen.report.exports.hub_metadata`), then
+    every rate of the model for each prompt. The `model-index` of the block has the rates of attributes and the
+    discrepancies of closed axes."""
     name = page["names"][model]
     parts = [{"prompt": prompt, "cells": _cells(page, prompt, model), "axes": _axes(page, prompt, model)}
              for prompt in page["prompts"]]  # fmt: skip
-    data = ModelCardData(
-        license=facts.license, library_name="diffusers", pipeline_tag=TASK,
-        base_model=model if facts.revision else None, tags=["raigen", "bias", "audit"], model_name=name,
-        eval_results=[result for part in parts for result in _results(part)],
-    )  # fmt: skip
+    results = [result for part in parts for result in _results(part)]
+    metadata = hub_metadata(name, model, facts, results)
     others = [page["names"][other] for other in page["models"] if other != model]
-    return fill("study-card.md.jinja", page, metadata=data.to_yaml(), name=name, others=others, parts=parts,
+    return fill("study-card.md.jinja", page, metadata=metadata, name=name, others=others, parts=parts,
                 found_by=_found_by)  # fmt: skip
 
 
@@ -85,14 +78,11 @@ def _found_by(row: Mapping[str, Any], cell: Mapping[str, Any]) -> list[str]:
 def _results(part: Mapping[str, Any]) -> list[EvalResult]:
     """What the Hub shows beside the card for one prompt: the rate of each attribute, the discrepancy of each closed
     axis."""
-    about = {"task_type": TASK, "dataset_type": "generated", "dataset_name": part["prompt"]}
-    rates = [
-        EvalResult(**about, metric_type="presence", metric_name=f"shows: {cell['label']}",
-                   metric_value=round(cell["presence"]["rate"], 4))
-        for _, cell in part["cells"] if cell["presence"]["n"]
-    ]  # fmt: skip
+    rates = [rate_result(part["prompt"], cell["label"], cell["presence"]["rate"]) for _, cell in part["cells"]
+             if cell["presence"]["n"]]  # fmt: skip
     axes = [
-        EvalResult(**about, metric_type="fairness-discrepancy", metric_name=rate["axis"],
+        EvalResult(task_type=TASK, dataset_type="generated", dataset_name=part["prompt"],
+                   metric_type="fairness-discrepancy", metric_name=rate["axis"],
                    metric_value=round(rate["discrepancy"], 4))
         for rate in part["axes"] if rate["approach"] == CLOSED and rate["n"]
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The configuration of every stage: the Python API, the command line and the saved JSON are these dataclasses."""
 
-from raigen.config.amplification import CONTROLLED, CONTROLS, METHODS, AmplifyConfig
+from raigen.config.amplification import CONTROLLED, CONTROLS, METHODS, AmplifyConfig, StudioConfig
 from raigen.config.audit import STAGE_CONFIGS, STAGES, AuditConfig, ReportConfig
 from raigen.config.comparison import CompareConfig
 from raigen.config.diffusion import (
@@ -72,6 +72,7 @@ __all__ = [
     "ReportConfig",
     "SAEConfig",
     "SearchConfig",
+    "StudioConfig",
     "TrainConfig",
     "address_of",
     "identity",

@@ -31,6 +31,9 @@ class AmplifyConfig(AskConfig):
     `contrast` and its controls it is the contrast itself. Negative strengths suppress the attribute. Defaults: 0.5, 1,
     2; with --causal 1. For `prompt`: the share of revised prompts, in [0, 1] (default 1). For `select`: images made
     for each one kept, at least 1 (default: 2 / the measured rate, but at most 200)."""
+    recipe: str | None = None
+    """A recipe file of `raigen studio`: what it turns is measured, in place of `method`. Strengths multiply those of
+    the file (default 1). Without ranks, all named attributes that it turns are measured."""
     targets: tuple[float, ...] = ()
     """For `mix`: the wanted rate of each attribute, in [0, 1]."""
     n_images: Annotated[int, Ge(2)] = 200
@@ -79,9 +82,13 @@ class AmplifyConfig(AskConfig):
             need(len(self.steps) == 2 and 0 <= self.steps[0] <= self.steps[1], "steps", self.steps,
                  "a first and a last step, 0 <= first <= last")  # fmt: skip
         need(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
-        need(self.causal or len(self.attribute) >= 1, "attribute", self.attribute, "the rank of a listed attribute")
+        is_said = self.causal or self.recipe is not None or len(self.attribute) >= 1
+        need(is_said, "attribute", self.attribute, "the rank of a listed attribute")
         for judge in self.judge:
             need_judge("judge", judge, "auto")
+        for name in ("method", "also", "steps", "every_branch", "mask", "causal") if self.recipe is not None else ():
+            value = getattr(self, name)
+            need(value == getattr(AmplifyConfig, name), name, value, "none beside a recipe, which says how to steer")
         self._check_strengths()
 
     def _check_strengths(self) -> None:
@@ -97,3 +104,24 @@ class AmplifyConfig(AskConfig):
         need(not self.causal or len(self.strength) <= 1, "strength", self.strength, "one strength with causal")
         need(not self.causal or self.method in CONTROLS, "method", self.method,
              f"{' or '.join(CONTROLS)} with causal")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudioConfig(AskConfig):
+    """Where the studio runs, and who says what its images show."""
+
+    judge: tuple[str, ...] = ("auto",)
+    """Who says whether an image shows an attribute: as for `amplify`. `auto` is the first judge of the evaluation."""
+    host: str = "127.0.0.1"
+    """The address to listen on. The default lets only this machine in; the studio asks nobody for a password."""
+    port: Annotated[int, Interval(ge=0, le=65535)] = 7860
+    """The port, 0 to 65535; 0 takes any free one."""
+    device: str = detail("auto")
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", (self.judge,) if isinstance(self.judge, str) else tuple(self.judge))
+        super().__post_init__()
+        need(len(self.judge) == 1, "judge", self.judge, "one judge")
+        need_judge("judge", self.judge[0], "auto")
+        need(bool(self.host), "host", self.host, "an address such as 127.0.0.1")

@@ -22,6 +22,9 @@ class CompareConfig(AskConfig):
     evaluated on, which must be the same in all of them."""
     baseline: str | None = None
     """The model that the others are compared with; None is the first."""
+    distilled: tuple[str, ...] = ()
+    """Models that are distilled from the baseline. Those that take at most half as many steps, or no guidance where the
+    baseline takes some, need not be named."""
     attributes: str | None = None
     """A text file with one attribute a line, to be judged along with the discovered ones."""
     closed_set: str | None = None

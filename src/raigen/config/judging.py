@@ -58,6 +58,9 @@ class EvaluateConfig(AskConfig):
 
     n_fresh_images: Annotated[int, Ge(1)] = 300
     """Fresh images, with seeds of their own, on which rates are measured; at least 1."""
+    n_judged: Annotated[int | None, Ge(1)] = None
+    """Fresh images that a vision-language model judges for each attribute, at least 1, drawn by their likeness to it;
+    the rate is weighted back. None is all of them. For judges that hardly ever see what is not there."""
     n_suggested_images: Annotated[int, Ge(0)] = 10
     """Images of the suggested prompt of each named attribute, 0 or more. They show how often the model draws the
     attribute when the prompt names it."""

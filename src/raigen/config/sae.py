@@ -1,6 +1,6 @@
 """The autoencoder: its shape and its training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from annotated_types import Ge, Gt
@@ -37,6 +37,11 @@ class SAEConfig:
 class TrainConfig:
     """How the sparse autoencoder is trained. The shape follows the width of the model's tokens unless it is given."""
 
+    sae: str | None = None
+    """A folder that `raigen share` wrote, or its id on the Hub: audit with this autoencoder, and train none. None
+    trains one."""
+    sae_revision: str | None = None
+    """Branch, tag or commit of an autoencoder on the Hub; None is its main branch."""
     d_sae: Annotated[int | None, Ge(2)] = None
     """Number of neurons, at least 2; None is 16 x the width of a token (as published)."""
     group_sizes: tuple[int, ...] | None = None
@@ -79,6 +84,12 @@ class TrainConfig:
         check_ranges(self)
         need(self.group_sizes is None or sum(self.group_sizes) >= 2, "group_sizes", self.group_sizes,
              "numbers that add up to d_sae, which is at least 2")  # fmt: skip
+        need(self.sae is not None or self.sae_revision is None, "sae_revision", self.sae_revision,
+             "none without an autoencoder in sae")  # fmt: skip
+        for each in fields(self) if self.sae is not None else ():
+            value = getattr(self, each.name)
+            need(each.name in ("sae", "sae_revision") or value == each.default, each.name, value,
+                 "none with sae, whose autoencoder is trained already")  # fmt: skip
         d_sae = self.d_sae or sum(self.group_sizes or ()) or None
         if d_sae is not None and (self.k or self.group_sizes):  # the rest depends on the width of a token
             SAEConfig(1, d_sae, self.group_sizes or (d_sae,), self.k or 1)

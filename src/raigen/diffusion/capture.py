@@ -57,7 +57,7 @@ def capture_batches(
     are needed again; they are not written again. `pipe` is the pipeline of `config`, if it is loaded already.
     """
     pipe = pipe or recorded_pipeline(run, config)
-    settings = note_model(run, pipe, config)
+    settings = note_model(run, pipe, config).with_guidance(config.discovery_guidance)
     hookpoint = find_hookpoint(pipe, config.hookpoint)
     model_facts = _model_facts(pipe, config, hookpoint)
     layout, samples = layout_of(pipe, config.prompt, settings, hookpoint), _whole_batches(run, config)

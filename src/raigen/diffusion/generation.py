@@ -54,6 +54,20 @@ class Settings(NamedTuple):
         said = [f", {name} {scale:g}" for name, scale in scales.items() if scale is not None]
         return f"{self.height} x {self.width} pixels, {self.num_inference_steps} steps{''.join(said)}"
 
+    def with_guidance(self, scale: float | None) -> "Settings":
+        """The same settings with another guidance scale; None changes nothing. Guidance of 1 or less is none, so that a
+        negative prompt would have no effect. Raises RaigenError when the pipeline takes no guidance.
+
+        >>> Settings(30, 5.0, 1024, 768, "blurry").with_guidance(1.0)[1:5]
+        (1.0, 1024, 768, None)
+        """
+        if scale is None:
+            return self
+        name = "guidance_scale" if self.true_cfg_scale is None else "true_cfg_scale"
+        if getattr(self, name) is None:
+            raise RaigenError(f"discovery_guidance: this pipeline takes no guidance scale; got {scale:g}; leave it out")
+        return self._replace(**{name: scale}, negative_prompt=self.negative_prompt if scale > 1 else None)
+
 
 WHOLE_NUMBERS = ("num_inference_steps", "height", "width")
 FILED = (*WHOLE_NUMBERS, "guidance_scale")  # the settings that raigen.json may hold

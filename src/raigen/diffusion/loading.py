@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,9 +21,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, dynamic_module_utils
 from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
@@ -39,6 +37,7 @@ FOREIGN_ARGUMENTS = {"strength": "images to start from", "mask_image": "an image
                      "control_image": "an image to follow",
                      "sag_scale": "self-attention guidance, which denoises other images beside"}  # fmt: skip
 N_SAMPLED = 64  # values of a tensor that go into the fingerprint of a model: all of a small one
+MOST_SAID = 1000  # characters of what a library says
 
 
 class Origin(NamedTuple):
@@ -180,17 +179,28 @@ def _fetched(path: str, file: str, config: LoadConfig) -> str:
 def _read(source: Source, dtype: torch.dtype, config: LoadConfig) -> DiffusionPipeline:
     pinned = {} if source.commit is None else {"revision": source.commit, "local_files_only": config.offline}
     variant = {} if config.variant is None else {"variant": config.variant}
+    hint = f" with the variant {config.variant!r}" if config.variant else ""
+    variants = {path.name.split(".")[-2] for path in source.index_path.parent.glob("*/*.*.safetensors")}
+    found = sorted(name for name in variants - {config.variant} if not re.match(r"\d|.*-\d", name))
+    remedy = f". It has *.{found[0]}.safetensors: add --variant {found[0]}" if found else ""
+    with explained(f"{source.path}: expected a whole diffusers pipeline{hint}; it cannot be loaded", remedy):
+        return DiffusionPipeline.from_pretrained(source.path, dtype=dtype, **pinned, **variant)
+
+
+@contextmanager
+def explained(what: str, remedy: str = "") -> Iterator[None]:
+    """For code that loads a model: no progress bars, no question whether code of the model may run (it may not), and
+    RaigenError for whatever the library raises. It has `what`, what the library says, and the `remedy`."""
     try:
-        with _quiet():
-            return DiffusionPipeline.from_pretrained(source.path, dtype=dtype, **pinned, **variant)
-    except (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError, OverflowError, RuntimeError,
-            SafetensorError, UnpicklingError) as error:  # fmt: skip
-        hint = f" with the variant {config.variant!r}" if config.variant else ""
-        variants = {path.name.split(".")[-2] for path in source.index_path.parent.glob("*/*.*.safetensors")}
-        found = sorted(name for name in variants - {config.variant} if not re.match(r"\d|.*-\d", name))
-        remedy = f". It has *.{found[0]}.safetensors: add --variant {found[0]}" if found else ""
-        raise RaigenError(f"{source.path}: expected a whole diffusers pipeline{hint}; it cannot be loaded: "
-                          f"{error}{remedy}") from error  # fmt: skip
+        with _quiet(), _unasked():
+            yield
+    except RaigenError:
+        raise
+    except Exception as error:  # a folder of somebody's makes these libraries raise anything
+        kind = "" if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: "
+        said = f"{kind}{error}"
+        said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]} ..."  # transformers may list all that it knows
+        raise RaigenError(f"{what}: {said}{remedy}") from error
 
 
 def _fingerprint(modules: Mapping[str, nn.Module]) -> str:
@@ -258,6 +268,16 @@ def no_advice() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _unasked() -> Iterator[None]:
+    seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE  # that transformers waits for an answer in the terminal
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
 
 
 @contextmanager

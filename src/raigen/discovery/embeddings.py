@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from PIL.Image import Image
-from safetensors import SafetensorError
+from PIL.Image import new as new_image
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessorPil
-from transformers.utils import logging
 
-from raigen.diffusion.loading import no_advice, resolve_device
+from raigen.diffusion.loading import explained, no_advice, resolve_device
 from raigen.errors import RaigenError
 from raigen.runs.run import Run
 from raigen.world.models import BUNDLE, CLIPS, TRAINED_BY, world_name
@@ -58,34 +57,34 @@ class Embedder:
         self.device = torch.device(device)
         self.batch_size = batch_size
         path = embedder_path(name)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            kind = self.kind = AutoConfig.from_pretrained(path, local_files_only=offline).model_type
-            if kind not in (*WITH_TEXTS, *WITHOUT_TEXTS):
-                raise RaigenError(f"embedder: expected a CLIP, SigLIP or DINO model; {path} is {kind!r}")
-            loaded: Any = AutoModel.from_pretrained(
-                path, dtype=torch.float32, output_loading_info=True, local_files_only=offline
-            )
-            model, report = loaded
-            if report["missing_keys"]:  # transformers would draw them at random
-                raise RaigenError(f"embedder: {path} lacks the weights {', '.join(sorted(report['missing_keys']))}")
-            self.model = model.to(self.device).eval()
-            if kind.startswith("dinov3"):  # its own processor needs torchvision; that of ViT does the same with Pillow
-                self.processor = ViTImageProcessorPil.from_pretrained(path, local_files_only=offline)
-            else:
-                self.processor = AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=offline)
-            self.tokenizer: Any = None
-            if kind in WITH_TEXTS:
-                self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
-            if isinstance(error, RaigenError):
-                raise
-            raise RaigenError(f"embedder: expected a CLIP, SigLIP or DINO model in a folder or on the Hub; {path} "
-                              f"cannot be loaded: {error}") from error  # fmt: skip
-        finally:
-            if shown:
-                logging.enable_progress_bar()
+        kinds = "a CLIP, SigLIP or DINO model in a folder or on the Hub"
+        with explained(f"embedder: expected {kinds}; {path} cannot be loaded"):
+            self._load(path, offline)
+
+    def _load(self, path: str, offline: bool) -> None:
+        options: dict[str, Any] = {"local_files_only": offline}
+        kind = self.kind = AutoConfig.from_pretrained(path, **options).model_type
+        if kind not in (*WITH_TEXTS, *WITHOUT_TEXTS):
+            raise RaigenError(f"embedder: expected a CLIP, SigLIP or DINO model; {path} is {kind!r}")
+        loaded: Any = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **options)
+        model, report = loaded
+        if report["missing_keys"]:  # transformers would draw them at random
+            raise RaigenError(f"embedder: {path} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+        self.model = model.to(self.device).eval()
+        if kind.startswith("dinov3"):  # its own processor needs torchvision; that of ViT does the same with Pillow
+            self.processor = ViTImageProcessorPil.from_pretrained(path, local_files_only=offline)
+        else:
+            self.processor = AutoImageProcessor.from_pretrained(path, backend="pil", **options)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **options) if kind in WITH_TEXTS else None
+
+    def prove(self) -> None:
+        """Embeds a plain image, and a word if the model knows texts. Raises RaigenError where that fails, or gives no
+        numbers."""
+        with explained(f"embedder: expected a model that embeds images; {self.name} fails with a plain one"):
+            rows = [self.images([new_image("RGB", (64, 64), "gray")])]
+            rows += [self.texts(["a hat"])] if self.tokenizer else []
+        if not all(np.isfinite(row).all() for row in rows):
+            raise RaigenError(f"embedder: expected numbers of {self.name}; some are not finite. Fetch the model again")
 
     @property
     def d_embed(self) -> int:
@@ -130,9 +129,14 @@ class Embedder:
                 batches.append(_unit(self.model.get_text_features(**tokens.to(self.device))))
         return np.concatenate([np.zeros((0, self.d_embed), np.float32), *batches])
 
+    @property
+    def knows_texts(self) -> bool:
+        """Whether it embeds texts, too."""
+        return self.kind in WITH_TEXTS
+
     def need_texts(self) -> None:
         """Raises RaigenError for a model that knows no texts."""
-        if self.kind not in WITH_TEXTS:
+        if not self.knows_texts:
             raise RaigenError(f"embedder: expected one that knows texts, for names and rates by CLIP; {self.name} is "
                               f"{self.kind!r}. Give a CLIP or SigLIP model, or --annotator and --judge with a "
                               "vision-language model; --second-view takes one without texts")  # fmt: skip

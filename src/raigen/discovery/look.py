@@ -50,7 +50,7 @@ def look(run: Run, config: LookConfig) -> Generator[Tick, None, Outcome]:
     Writes look.safetensors, the folder `look`, attributes.json and set_aside.json. A stop loses no whole batch. Yields
     progress in images. Raises RaigenError when discovery has not run, and as `capture` does.
     """
-    neurons = [one for one in (*run.attributes, *run.set_aside) if not one.is_family]
+    neurons = [one for one in (*run.attributes, *run.set_aside) if not (one.is_family or one.by_hand)]
     neurons.sort(key=lambda one: (-one.minority_score, one.neuron))  # as discovery listed them
     budget = config.n_relatives(run.config.capture.n_images)
     why_not = _why_not(run, budget)

@@ -7,10 +7,13 @@ from typing import NamedTuple
 from scipy.stats import binom
 
 from raigen.errors import RaigenError
+from raigen.runs.run import Run
+from raigen.stats import rate_interval
 
 RATES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 MEASURED_WITH = 1000  # audited images, and half as many relatives
-SEEN = (0, 8, 20, 50)  # ends of three bands: 1 to 8 images show a value, 9 to 20, or 21 to 50
+SEEN = (0, 1, 3, 8, 20, 50)  # ends of five bands: one image shows a value, 2 or 3, 4 to 8, 9 to 20, or 21 to 50
+MOST_TOLD = 0.99  # of a chance
 OTHER_NUMBERS = 0.2  # another number of images may differ from MEASURED_WITH by this share
 
 
@@ -24,8 +27,20 @@ class Chance(NamedTuple):
 
 # By band, the share of values that the list has: means and intervals over the ten prompts of both planted worlds on
 # which nothing was chosen (`python -m benchmarks.discovery.reach`).
-WATCHED = (Chance(0.03, 0.01, 0.14), Chance(0.32, 0.20, 0.46), Chance(0.16, 0.06, 0.38))
-LOOKED = (Chance(0.39, 0.28, 0.50), Chance(0.35, 0.23, 0.51), Chance(0.29, 0.12, 0.56))
+WATCHED = (
+    Chance(0.0, 0.0, 0.25),
+    Chance(0.0, 0.0, 0.22),
+    Chance(0.05, 0.01, 0.22),
+    Chance(0.33, 0.21, 0.47),
+    Chance(0.18, 0.07, 0.39),
+)
+LOOKED = (
+    Chance(0.29, 0.14, 0.5),
+    Chance(0.39, 0.19, 0.64),
+    Chance(0.57, 0.4, 0.72),
+    Chance(0.38, 0.24, 0.53),
+    Chance(0.28, 0.11, 0.56),
+)
 
 
 class Reach(NamedTuple):
@@ -45,10 +60,11 @@ class Reach(NamedTuple):
     def text(self) -> str:
         """The chances in words.
 
-        >>> Reach(0.005, 0.993, 0.03, Chance(0.385, 0.275, 0.497)).text
-        'an image shows it with a chance of 99%, the list has it with 38% [28%, 50%] (measured on the planted worlds)'
+        >>> Reach(0.005, 0.893, 0.03, Chance(0.385, 0.275, 0.497)).text
+        'an image shows it with a chance of 89%, the list has it with 38% [28%, 50%] (measured on the planted worlds)'
         """
-        shown = f"an image shows it with a chance of {self.shown:.0%}"
+        chance = f"{self.shown:.0%}" if self.shown < MOST_TOLD else f"more than {MOST_TOLD:.0%}"
+        shown = f"an image shows it with a chance of {chance}"
         if self.found is None:
             return f"{shown}; the chance that the list has it was measured with {MEASURED_WITH:,} images only"
         chance, low, high = self.found
@@ -83,3 +99,37 @@ def _found(n_images: int, rate: float, table: Sequence[Chance]) -> Chance:
     chances = zip(shares, table, strict=True)
     found = [(share * one.chance, share * one.low, share * one.high) for share, one in chances]
     return Chance(*map(sum, zip(*found, strict=True)))
+
+
+class Unseen(NamedTuple):
+    """How many listed families only one of the `n` audited images shows, and the share of further images that show
+    something which no audited image shows, with its interval: after Good and Turing, `once` divided by `n`."""
+
+    once: int
+    n: int
+    share: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """The estimate in words.
+
+        >>> Unseen(3, 1000, 0.003, 0.001, 0.0088).text[:62]
+        '3 of the listed families show in one of 1,000 audited images. '
+        """
+        return (f"{self.once} of the listed families show in one of {self.n:,} audited images. So an estimated "
+                f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}] of further images show something odd that no "
+                "audited image shows")  # fmt: skip
+
+
+def unseen_of(run: Run) -> Unseen | None:
+    """How much the audit has not seen, by the families of its list; None if it did not look around odd images. It is a
+    lower estimate: what the look missed does not count. Raises RaigenError when files are missing."""
+    if not run.has_looked:
+        return None
+    n = int(run.is_shown().sum())
+    counts = (run.family_codes()[: len(run.samples())] > 0).sum(axis=0)
+    once = int((counts <= 1).sum())  # its own odd image always shows it
+    found = rate_interval(once, n)
+    return Unseen(once, n, once / n, found.low, found.high)

@@ -90,7 +90,7 @@ class RelativeImages:
         """Makes relatives, some at a time."""
         if lineages:  # else the pipeline need not be loaded
             run, pipe, capture = self._run, self._pipe, self._run.config.capture
-            settings = recorded_settings(run, pipe, capture)
+            settings = recorded_settings(run, pipe, capture).with_guidance(capture.discovery_guidance)
             point = find_hookpoint(pipe, run.facts.capture.hookpoint)
             sizes = batch_size_of(pipe, settings, capture.batch_size)
             yield from sizes.made(lineages, lambda batch: generate(pipe, capture.prompt, batch, settings, point))

@@ -58,11 +58,11 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
     CLIP chooses the phrase of the vocabulary that best tells the top images from all others, if its AUROC is at
     least `min_auroc`. A vision-language model sees the top images, the same images with the neuron's activation over
     them, and random ones for control, and says what the top images share. "No identified attribute" is an answer, too;
-    without any answer `labeled_by` stays empty. Yields progress in neurons.
+    without any answer `labeled_by` stays empty. What a person listed keeps its name. Yields progress in neurons.
 
     Raises RaigenError when discovery has not run, the vocabulary cannot be read, or the model cannot be asked.
     """
-    attributes = run.attributes
+    attributes, by_hand = ([a for a in run.attributes if a.by_hand is wanted] for wanted in (False, True))
     yield Tick(0, len(attributes))
     by_clip = config.annotator == CLIP
     name = f"CLIP ({run.facts.discover.embedder})" if by_clip else address_of(config.annotator).name
@@ -74,7 +74,7 @@ def annotate(run: Run, config: AnnotateConfig) -> Generator[Tick, None, Outcome]
         yield Tick(len(found), len(attributes), named.attribute.label or "no identified attribute")
     ordered = [found[attribute.neuron] for attribute in attributes]
     write_text(run.annotations_path, "".join(json.dumps(named.line) + "\n" for named in ordered))
-    run.write_attributes(named.attribute for named in ordered)
+    run.write_attributes([*(named.attribute for named in ordered), *(one.unmeasured() for one in by_hand)])
     facts: dict[str, Any] = {
         "labeled_by": name,
         "n_named": sum(named.attribute.label is not None for named in ordered),
@@ -90,7 +90,8 @@ def plan(run: Run, config: AnnotateConfig) -> list[Plan]:
     if config.annotator == CLIP:
         return []
     answers = Answers(run.answers_path, Budget(config))
-    return [plan_of(address_of(config.annotator), _jobs(run, run.attributes), answers)]
+    attributes = [attribute for attribute in run.attributes if not attribute.by_hand]
+    return [plan_of(address_of(config.annotator), _jobs(run, attributes), answers)]
 
 
 def control_samples(
@@ -135,9 +136,10 @@ def write_words(run: Run, phrases: Sequence[str], directions: Float[np.ndarray, 
 
 
 def _by_vlm(run: Run, attributes: Sequence[RareAttribute], answers: Answers, config: AnnotateConfig) -> Iterator[Named]:
-    address, prompt = address_of(config.annotator), run.config.capture.prompt
-    for (attribute, n_control), reply, reason in ask_all(address, _jobs(run, attributes), answers, config):
-        yield answered(attribute, reply, reason, address, prompt, n_control)
+    address, capture = address_of(config.annotator), run.config.capture
+    replies = ask_all(address, _jobs(run, attributes), answers, config, capture.device)
+    for (attribute, n_control), reply, reason in replies:
+        yield answered(attribute, reply, reason, address, capture.prompt, n_control)
 
 
 def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
@@ -145,7 +147,7 @@ def _jobs(run: Run, attributes: Sequence[RareAttribute]) -> Iterator[Job]:
     prompt, base_seed = run.config.capture.prompt, run.config.capture.base_seed
     samples = run.samples()
     by_file = run.sample_of
-    for attribute, maps in zip(attributes, run.heatmaps(), strict=True):
+    for attribute, maps in zip(attributes, run.heatmaps()[: len(attributes)], strict=True):
         top = [run.read_image(by_file[file]) for file in attribute.top_images]
         control = [run.read_image(sample) for sample in control_samples(samples, attribute, base_seed)]
         question = annotation_question(prompt, len(top), len(control))

@@ -56,20 +56,20 @@ def calibrated(raw: Presence, judge: Calibration, confidence: float, mode: str =
     that show the attribute, or without images that do not. `mode` says where the errors are known from."""
     if not (raw.n and judge.positives and judge.negatives):
         return None
-    interval = calibrated_interval(raw.hits, raw.n, judge, confidence)
+    interval = calibrated_interval(*raw.counts, judge, confidence)
     sensitivity, specificity = judge.true_yes / judge.positives, judge.true_no / judge.negatives
     better = sensitivity + specificity - 1
     rate = (raw.rate + specificity - 1) / better if better > 0 else (interval.low + interval.high) / 2
     return replace(
         raw, rate=min(max(rate, interval.low), interval.high), low=interval.low, high=interval.high,
-        interval=f"{100 * confidence:g} % {mode}, {interval.method}", mode=mode,
+        interval=f"{100 * confidence:g} % {mode}, {interval.method}", mode=mode, effective_n=None,
     )  # fmt: skip
 
 
 def caution(label: str, raw: Presence, judge: Calibration) -> str | None:
     """What a person must know about the calibration of a label, in a line: that it contradicts the judge, or which
     images it lacks. None if there is nothing to say."""
-    if judge.negatives and contradiction(raw.hits, raw.n, judge) > SURE:
+    if judge.negatives and contradiction(*raw.counts, judge) > SURE:
         alarms = judge.negatives - judge.true_no
         return (
             f"{label}: the calibration contradicts {raw.judge}, which says yes to {raw.hits} of {raw.n:,} fresh images "

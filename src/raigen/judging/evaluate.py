@@ -15,6 +15,7 @@ from raigen.discovery.codes import fires
 from raigen.judging.annotate import as_annotated
 from raigen.judging.calibration import Known, calibrated, calibration_of, caution, read_calibration
 from raigen.judging.fresh import fresh_images, fresh_list, known_images, loader, suggested_images, suggested_list
+from raigen.judging.held_back import held_back, look_at
 from raigen.judging.judges import VlmJudge, asking, given_labels, judges_of, truth_of_run, world_shown
 from raigen.judging.label_check import Checked, check_labels
 from raigen.judging.label_scores import Material, Scored, label_looks, label_scores, material_of, scored_labels
@@ -22,6 +23,7 @@ from raigen.judging.own_judges import FileJudge, sources_of
 from raigen.judging.presence_table import table
 from raigen.judging.protocol import Judge, Look, StoredImages, Subject, Verdicts
 from raigen.judging.rates import covers_more, presence_of, rates_of, ratio_of, unscored_by_reason
+from raigen.judging.sampling import n_judged, sampled
 from raigen.judging.vlm.answers import Answers, Budget
 from raigen.judging.vlm.ask import Plan
 from raigen.runs.files import write_text
@@ -66,7 +68,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     discovered ones. Images of each suggested prompt say how often the attribute shows when the prompt names it. The
     first judge checks each label on held-out audited images; one that does not hold there gives way to the annotator's
     next phrase that does (`raigen.judging.label_check`). For the planted world, truth.json says which neurons were
-    right.
+    right. If discovery had a guidance of its own, fresh images with it say how much the run's guidance holds back.
 
     Started again after a stop it keeps the images that are whole, and the answers. Yields progress in images, then in
     questions. Raises RaigenError when annotation has not run, a model cannot be loaded or asked, or a judge cannot
@@ -78,6 +80,7 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
     attributes, material = as_annotated(run), material_of(run)
     pipeline = loader(run)
     fresh = yield from fresh_images(run, config.n_fresh_images, fresh_list(run), pipeline)
+    judges = [sampled(judge, run, fresh, config) for judge in judges]
     yield from _suggested(run, attributes, config, pipeline)
     del pipeline  # a judge may need its memory
     scored = scored_labels(run, attributes, material, config)
@@ -89,24 +92,23 @@ def evaluate(run: Run, config: EvaluateConfig) -> Generator[Tick, None, Outcome]
         yield from asking(judge, list(inputs.looks(run, judge is judges[0])))
     found = _judge(run, judges, inputs, checked, config)
     measured = [_measured(attribute, found, config.confidence, known, material) for attribute in checked.attributes]
+    loosely = yield from held_back(run, judges[0], measured, config, loader(run))
     files = [judge for judge in judges if isinstance(judge, FileJudge)]
     for judge in files:
         judge.finish()
-    outputs = _write(run, config, inputs, found, measured)
+    outputs = [*_write(run, config, inputs, found, loosely.attributes), *loosely.files]
     facts = {
         "judge": ", ".join(dict.fromkeys(one.judge for verdicts in found.verdicts.values() for one in verdicts)),
         "n_fresh_images": len(fresh),
         "fresh_seeds_from": fresh[0].seed,
+        "n_judged": {judge.name: n_judged(judge, config, len(fresh)) for judge in judges},
         "n_given_attributes": sum(subject.neuron is None for subject in inputs.subjects),
         "n_unscored": unscored_by_reason([*chain(*found.verdicts.values()), *found.suggested.values()]),
         "answers": {judge.name: judge.usage._asdict() for judge in judges if isinstance(judge, VlmJudge)},
         "sources": sources_of(judges),
-        "cut_prompts": [
-            prompt
-            for subject, prompt in _suggested_prompts(checked.attributes, config).items()
-            if subject not in suggested
-        ],
+        "cut_prompts": _cut_prompts(checked.attributes, suggested, config),
         "unjudged": {judge.source.path: [sum(judge.asked.values()), len(judge.asked)] for judge in files},
+        "judge_errors": _errors(found, known),
     }
     if config.calibration:
         facts["calibration_cautions"] = _cautions(measured, known)
@@ -129,11 +131,14 @@ def plan(run: Run, config: EvaluateConfig) -> list[Plan]:
     material = material_of(run)
     scored = scored_labels(run, attributes, material, config)
     inputs = Inputs(_subjects(attributes, config), fresh, suggested, material, scored)
-    return [
-        judge.plan(chain.from_iterable(judge.questions(*look) for look in inputs.looks(run, judge is judges[0])))
-        for judge in judges
-        if isinstance(judge, VlmJudge)
-    ]
+    has_loose = run.config.capture.discovery_guidance is not None
+    loose = [look_at(run, attributes, [stand_in] * config.n_fresh_images)] if has_loose else []
+    plans = []
+    for judge in (judge for judge in judges if isinstance(judge, VlmJudge)):
+        seen = inputs._replace(fresh=fresh[: n_judged(judge, config, len(fresh))])  # the draw needs the images
+        looks = [*seen.looks(run, judge is judges[0]), *(loose if judge is judges[0] else [])]
+        plans.append(judge.plan(chain.from_iterable(judge.questions(*look) for look in looks)))
+    return plans
 
 
 def _suggested(
@@ -175,6 +180,14 @@ def _suggested_prompts(attributes: Sequence[RareAttribute], config: EvaluateConf
     return {Subject.of(a): a.suggested_prompt for a in attributes if a.label and a.suggested_prompt}
 
 
+def _cut_prompts(
+    attributes: Sequence[RareAttribute], suggested: Mapping[Subject, Any], config: EvaluateConfig
+) -> list[str]:
+    """The suggested prompts of which no images were made, because the model would cut them."""
+    prompts = _suggested_prompts(attributes, config).items()
+    return [prompt for subject, prompt in prompts if subject not in suggested]
+
+
 def _measured(
     attribute: RareAttribute, found: Found, confidence: float, known: Sequence[Known], material: Material
 ) -> RareAttribute:
@@ -192,6 +205,17 @@ def _measured(
         ratio=None if suggested is None else ratio_of(suggested, first, confidence),
         covers_more=covers_more(first, attribute.frequency, fired, len(material.codes), confidence),
     )  # fmt: skip
+
+
+def _errors(found: Found, known: Sequence[Known]) -> dict[str, dict[str, list[float]]]:
+    """What is known of the errors of each judge, by label: the numbers of a `Calibration`."""
+    errors: dict[str, dict[str, list[float]]] = {}
+    for subject, verdicts in found.verdicts.items():
+        for one in verdicts:
+            counts = one.errors or calibration_of(known, subject.label, one.judge)
+            if counts.positives or counts.negatives:
+                errors.setdefault(one.judge, {})[subject.label] = list(counts)
+    return errors
 
 
 def _cautions(measured: Sequence[RareAttribute], known: Sequence[Known]) -> list[str]:
@@ -222,13 +246,18 @@ def _write(
 
 
 def judgments(samples: Sequence[Sample], verdicts: Mapping[Subject, Sequence[Verdicts]]) -> str:
-    """judgements.jsonl: a line for every attribute, judge and image; `shows` is null where it was not scored."""
+    """judgements.jsonl: a line for every attribute, judge and image that it was to see; `shows` is null where it was
+    not scored. `chance` is that of an image that was drawn."""
     lines = []
     for subject, verdict in ((subject, verdict) for subject, found in verdicts.items() for verdict in found):
         rows = zip(samples, verdict.shows, verdict.confidence, strict=True)
         for index, (sample, shown, sure) in enumerate(rows):
+            chance = 1.0 if verdict.chances is None else float(verdict.chances[index])
+            if chance == 0:
+                continue
             line = {"file": sample.file, "seed": sample.seed, "neuron": subject.neuron, "label": subject.label}
             line |= {"judge": verdict.judge, "shows": None if np.isnan(shown) else bool(shown)}
+            line |= {} if verdict.chances is None else {"chance": round(chance, 6)}
             line["confidence"] = None if np.isnan(sure) else round(float(sure), 4)
             if np.isnan(shown):
                 line["why"] = (verdict.why or {}).get(index, "unscored")

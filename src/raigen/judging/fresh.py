@@ -44,6 +44,12 @@ def suggested_list(run: Run, prompt: str) -> ImageList:
     return ImageList(folder / "samples.jsonl", folder)
 
 
+def loose_list(run: Run) -> ImageList:
+    """Where the fresh images with the guidance of discovery lie."""
+    folder = run.asked_dir("discovery-guidance")
+    return ImageList(folder / "samples.jsonl", folder)
+
+
 def first_seed(capture: CaptureConfig) -> int:
     """The seed of the first fresh image."""
     return FRESH_SEEDS_FROM + capture.base_seed
@@ -67,9 +73,11 @@ def fresh_images(
     pipeline: Callable[[], DiffusionPipeline],
     prompt: str | None = None,
     others: Mapping[int, Sample] | None = None,
+    guidance: float | None = None,
 ) -> Generator[Tick, None, list[Sample]]:
     """The first `n` fresh images of the run's prompt, or of another `prompt` with the same seeds. Yields progress.
 
+    They are made with the guidance of the run, or with another one.
     Images that are neither in `stored` nor among `others`, by index, are made with `pipeline` and added to `stored`.
     """
     capture = run.config.capture if prompt is None else replace(run.config.capture, prompt=prompt)
@@ -80,7 +88,7 @@ def fresh_images(
     yield Tick(n - len(missing), n)
     if missing:
         pipe, base = pipeline(), first_seed(capture)
-        settings = recorded_settings(run, pipe, capture)
+        settings = recorded_settings(run, pipe, capture).with_guidance(guidance)
         waiting = iter(missing)
         seeds = [base + index for index in missing]
         for images in generate_images(pipe, capture.prompt, seeds, settings, capture.batch_size):

@@ -38,7 +38,7 @@ NOT_KNOWN = "the judge does not know this attribute"
 
 def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: str | None = None) -> Judge:
     """The judge of a name or an address, for images of `run`. `answers` keeps what a vision-language model says. CLIP
-    runs on the device of the run, unless another is given.
+    and models in this process run on the device of the run, unless another is given.
 
     Raises RaigenError for a text that is neither.
     """
@@ -50,7 +50,7 @@ def judge_of(name: str, run: Run, answers: Answers, config: AskConfig, device: s
         return FunctionJudge(name)
     if name.startswith(FILE):
         return FileJudge(name, run)
-    return VlmJudge(address_of(name), answers, config)
+    return VlmJudge(address_of(name), answers, config, device or run.config.capture.device)
 
 
 def judges_of(
@@ -157,12 +157,13 @@ def truth_of_run(run: Run, world: World) -> dict[str, Any]:
 class VlmJudge:
     """A vision-language model, asked about each image and label. Answers are kept, so no question is asked twice.
 
-    An image is unscored when the answer is "unsure", cannot be read, or is missing.
+    An image is unscored when the answer is "unsure", cannot be read, or is missing. A model in this process runs on
+    `device`.
     """
 
-    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig):
+    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig, device: str = "auto"):
         self.name = address.name
-        self._address, self._answers, self._config = address, answers, config
+        self.address, self.answers, self.config, self.device = address, answers, config, device
 
     def verdicts(self, images: Images, subjects: Subjects, tell: Tell | None = None) -> list[Verdicts]:
         """The model's answers; `tell` is called after each of them.
@@ -182,9 +183,13 @@ class VlmJudge:
             else:
                 why[label][index] = reason or ("the judge is unsure" if verdict else _unreadable(reply))
             if tell is not None:
-                tell(Tick(done, len(images) * len(labels), self.name))
+                tell(Tick(done, self.n_questions(images, subjects), self.name))
         found = {label: Verdicts(self.name, shows[label], confidence[label], why[label]) for label in labels}
         return without_black(images, [found[subject.label] for subject in subjects])
+
+    def n_questions(self, images: Images, subjects: Subjects) -> int:
+        """How many `questions` there are."""
+        return len(images) * len(_labels(subjects))
 
     def questions(self, images: Images, subjects: Subjects) -> Iterator[Job]:
         """A question for each image and label, all about one image in a row; the tag is the index and the label."""
@@ -194,16 +199,16 @@ class VlmJudge:
 
     def ask(self, jobs: Iterable[Job]) -> Iterator[Result]:
         """Asks the questions that have no answer yet: see `raigen.judging.vlm.ask.ask_all`."""
-        return ask_all(self._address, jobs, self._answers, self._config)
+        return ask_all(self.address, jobs, self.answers, self.config, self.device)
 
     def plan(self, jobs: Iterable[Job]) -> Plan:
         """What asking would take, without asking."""
-        return plan_of(self._address, jobs, self._answers)
+        return plan_of(self.address, jobs, self.answers)
 
     @property
     def usage(self) -> Usage:
         """What the answers of the model took so far."""
-        return self._answers.usage(self._address)
+        return self.answers.usage(self.address)
 
 
 def asking(judge: Judge, looks: Sequence[Look]) -> Iterator[Tick]:
@@ -213,7 +218,7 @@ def asking(judge: Judge, looks: Sequence[Look]) -> Iterator[Tick]:
     Raises RaigenError when the model cannot be asked, or the budget is spent.
     """
     if isinstance(judge, VlmJudge):
-        total = sum(len(images) * len(_labels(subjects)) for images, subjects in looks)
+        total = sum(judge.n_questions(*look) for look in looks)
         jobs = chain.from_iterable(judge.questions(*look) for look in looks)
         for done, _ in enumerate(judge.ask(jobs), 1):
             yield Tick(done, total, judge.name)

@@ -13,7 +13,7 @@ from raigen.runs.files import csv_text, plain_cell
 from raigen.runs.records import ON_LABEL, RATES, SUGGESTED, Presence, RareAttribute, label_columns, suggested_columns
 from raigen.runs.run import Run
 
-COLUMNS = ("rank", "neuron", "label", *RATES, "judges_alpha", *SUGGESTED, *ON_LABEL)
+COLUMNS = ("rank", "neuron", "label", *RATES, "judges_alpha", *SUGGESTED, *ON_LABEL, "effective_n")
 
 
 def table(attributes: Sequence[RareAttribute], given: Mapping[str, Rates] | None = None) -> str:

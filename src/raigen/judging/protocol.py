@@ -31,6 +31,8 @@ class Verdicts(NamedTuple):
 
     `confidence` in [0, 1] is the probability of the verdict, NaN where the judge gives none. `why` holds the reason for
     each unscored image, by index. `errors` is what the judge knows of its own errors, None where it knows nothing.
+    `chances` is given where the judge saw some of the images only: the chance in (0, 1] with which each of these was
+    drawn, and 0 for those that were not.
     """
 
     judge: str
@@ -38,6 +40,7 @@ class Verdicts(NamedTuple):
     confidence: Float[np.ndarray, " image"]
     why: Mapping[int, str] | None = None
     errors: Calibration | None = None
+    chances: Float[np.ndarray, " image"] | None = None
 
 
 class StoredImages(Sequence[Image]):

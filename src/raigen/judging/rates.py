@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from raigen.judging.calibration import calibrated
 from raigen.judging.protocol import Verdicts
 from raigen.runs.records import Presence, Ratio
-from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
+from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval, weighted_rate
 
 BROADER = 2.0  # times the frequency; less can be the frequency's own error, which is estimated from similarity
 
@@ -24,6 +25,8 @@ class Rates(NamedTuple):
 def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
     """The rate of the attribute with its interval; unscored images are not in the denominator. Where the judge knows
     its errors, the rate is estimated: corrected for them, and the interval holds their uncertainty."""
+    if verdicts.chances is not None:
+        return _sampled(verdicts, verdicts.chances, confidence)
     scored = ~np.isnan(verdicts.shows)
     hits, n = int(verdicts.shows[scored].sum()), int(scored.sum())
     interval = rate_interval(hits, n, confidence)
@@ -33,6 +36,19 @@ def presence_of(verdicts: Verdicts, confidence: float) -> Presence:
         judge=verdicts.judge, interval=f"{100 * confidence:g} % {interval.method}",
     )  # fmt: skip
     return raw if verdicts.errors is None else calibrated(raw, verdicts.errors, confidence, "estimated") or raw
+
+
+def _sampled(verdicts: Verdicts, chances: Float[np.ndarray, " image"], confidence: float) -> Presence:
+    """The rate where the judge saw the images that were drawn with these `chances`; 0 for one that was not drawn."""
+    scored = ~np.isnan(verdicts.shows) & (chances > 0)
+    found = weighted_rate(verdicts.shows[scored], chances[scored], len(chances), confidence)
+    n_drawn = int((chances > 0).sum())
+    return Presence(
+        rate=found.rate, low=found.low, high=found.high, hits=int(verdicts.shows[scored].sum()), n=int(scored.sum()),
+        unscored=n_drawn - int(scored.sum()), judge=verdicts.judge,
+        interval=f"{100 * confidence:g} % weighted Clopper-Pearson, judged {n_drawn:,} of {len(chances):,}",
+        mode="sampled", effective_n=found.effective_n,
+    )  # fmt: skip
 
 
 def rates_of(found: Sequence[Verdicts], confidence: float) -> Rates:
@@ -45,7 +61,7 @@ def ratio_of(suggested: Presence, bare: Presence, confidence: float) -> Ratio | 
     """How many times as often the attribute shows with the suggested prompt; None where a rate was not measured."""
     if not suggested.n or not bare.n:
         return None
-    low, high, _ = ratio_interval(suggested.hits, suggested.n, bare.hits, bare.n, confidence)
+    low, high, _ = ratio_interval(*suggested.counts, *bare.counts, confidence)
     return Ratio(suggested.rate / bare.rate if bare.hits else None, low, None if math.isinf(high) else high)
 
 
@@ -59,7 +75,7 @@ def covers_more(presence: Presence, frequency: float, fires: float, n_images: in
         return None
     limits = ((fires, 1.0), (frequency, BROADER))
     return any(
-        ratio_interval(presence.hits, presence.n, round(share * n_images), n_images, confidence).low > times
+        ratio_interval(*presence.counts, round(share * n_images), n_images, confidence).low > times
         for share, times in limits
     )
 

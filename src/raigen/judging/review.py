@@ -71,8 +71,8 @@ def tasks(run: Run) -> list[Task]:
     fresh, lines, found = {s.file: s for s in run.samples(run.fresh_samples_path)}, _lines(run), []
     for attribute in run.attributes:
         ours = lines.get(attribute.neuron, [])
-        if attribute.presence is None or not ours:
-            continue
+        if attribute.presence is None or not ours or attribute.presence.mode == "sampled":
+            continue  # the model of `reviewed_rate` needs the judge's scores of all images
         files, scores = [line["file"] for line in ours], _scores(ours)
         chosen = to_look_at(scores, n_looks, run.config.capture.base_seed + attribute.neuron)
         images = sorted((fresh[files[index]] for index in chosen), key=lambda sample: sample.sha256)

@@ -237,7 +237,10 @@ def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
 def _note(entry: Entry) -> str:
     """The settings of a recipe that are not the defaults, and the strength that broke the images."""
     recipe, notes = entry["recipe"], []
-    if len(recipe["neurons"]) > 1:
+    if recipe["strengths"]:
+        turned = zip(recipe["neurons"], recipe["strengths"], strict=True)
+        notes.append(f"{METHOD_NAMES[recipe['method']]} of {', '.join(f'{one} by {far:g}' for one, far in turned)}")
+    elif len(recipe["neurons"]) > 1:
         notes.append(f"with neurons {', '.join(map(str, recipe['neurons'][1:]))} steered by the same strength")
     if recipe["steps"]:
         notes.append(f"in steps {recipe['steps'][0]} to {recipe['steps'][1]} only")

@@ -6,19 +6,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from raigen.report.html import fill
+from raigen.runs.facts import CaptureFacts
 from raigen.runs.files import csv_text, json_text, write_bytes, write_text
 from raigen.runs.records import (
+    HELD_BACK,
     ON_LABEL,
     RATES,
     SUGGESTED,
     RareAttribute,
     Sample,
+    held_back_columns,
     label_columns,
     suggested_columns,
 )
 from raigen.runs.run import Run
 
+TASK = "text-to-image"
 SCORES = ("rank", "neuron", "label", "minority_score", "frequency", "distinctiveness")
 FIRST_RATE = tuple(name for name in RATES if name != "mode")  # the first judge's, always raw
 EFFECTS = ("gain", "over_direction", "over_neuron")  # of a causal score
@@ -36,7 +42,7 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
     """
     attributes, samples = run.attributes, run.samples()
     paths = [run.card_path, run.images_dir / "metadata.jsonl"]
-    write_text(run.card_path, fill("run-card.md.jinja", page))
+    write_text(run.card_path, fill("run-card.md.jinja", page, metadata=_metadata(run, attributes)))
     write_text(paths[1], _lines(samples, _activations(run, attributes)))
     if run.judgements_path.is_file():
         paths.append(run.fresh_dir / "metadata.jsonl")
@@ -49,13 +55,39 @@ def export(run: Run, page: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
+def _metadata(run: Run, attributes: Sequence[RareAttribute]) -> str:
+    """The block that the Hub reads, with the first judge's rate of each named attribute."""
+    capture = run.config.capture
+    rates = {a.name: a.presence.rate for a in attributes if a.name and a.presence and a.presence.n}
+    results = [rate_result(capture.prompt, label, rate) for label, rate in rates.items()]
+    return hub_metadata(Path(capture.model).name, capture.model, run.facts.capture, results)
+
+
+def hub_metadata(name: str, model: str, facts: CaptureFacts, results: Sequence[EvalResult]) -> str:
+    """The metadata of a model card, as the Hub reads them: YAML, with `results` as its `model-index`.
+
+    The license and the place on the Hub come from `facts`, the facts of a capture, if they are known.
+    """
+    return ModelCardData(
+        license=facts.license, library_name="diffusers", pipeline_tag=TASK,
+        base_model=model if facts.revision else None, tags=["raigen", "bias", "audit"], model_name=name,
+        eval_results=list(results),
+    ).to_yaml()  # fmt: skip
+
+
+def rate_result(prompt: str, label: str, rate: float) -> EvalResult:
+    """A rate in [0, 1] as the Hub shows it beside a card."""
+    return EvalResult(task_type=TASK, dataset_type="generated", dataset_name=prompt, metric_type="presence",
+                      metric_name=f"shows: {label}", metric_value=round(rate, 4))  # fmt: skip
+
+
 def table_of(attributes: Sequence[RareAttribute]) -> str:
     """attributes.csv: for each listed attribute its scores, its raw rate, its rate when the prompt requests it, the
     effect of steering its neuron, and what is known against its label.
 
     A cell is empty if it was not measured. A difference has its interval in the columns `_low` and `_high`.
     """
-    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL, *ON_LABEL], map(_row, attributes))
+    return csv_text([*SCORES, *FIRST_RATE, *SUGGESTED, *CAUSAL, *ON_LABEL, *HELD_BACK], map(_row, attributes))
 
 
 def _row(a: RareAttribute) -> dict[str, Any]:
@@ -63,6 +95,7 @@ def _row(a: RareAttribute) -> dict[str, Any]:
         {name: getattr(a, name) for name in SCORES}
         | label_columns(a)
         | dict(zip(SUGGESTED, suggested_columns(a), strict=True))
+        | held_back_columns(a)
     )
     if a.presence is not None:
         row |= {name: getattr(a.presence, name) for name in FIRST_RATE}

@@ -8,6 +8,7 @@ METHOD_NAMES = {  # of amplification, in the order in which they are shown
     "contrast": "contrast",
     "steer": "steering",
     "set": "setting the code",
+    "recipe": "recipe",
     "prompt": "suggested prompt",
     "select": "selection",
     "random-direction": "random direction",

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from raigen.config import visible
 from raigen.report.formatting import duration, interval, percent, points, q_text, ratio_text, times
 from raigen.runs.records import difference_text, rate_text
+from raigen.runs.study_records import kind_text
 
 FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
@@ -23,6 +24,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "q_text": q_text,
     "ratio": ratio_text,
     "times": times,
+    "kind": kind_text,
     "rate": rate_text,
     "difference": difference_text,
 }
@@ -60,7 +62,7 @@ def _environment(is_markdown: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FILTERS | {"plain": plain, "island": island}
+    environment.filters |= FILTERS | {"plain": plain, "code": code, "island": island}
     return environment
 
 
@@ -89,3 +91,12 @@ def _visible(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {_visible(key): _visible(value) for key, value in data.items()}
     return [_visible(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+def code(text: str) -> str:
+    r"""A text as code in a line or a table of Markdown.
+
+    >>> code("presence('a|b') >= `.2`")
+    "`presence('a\\|b') >= '.2'`"
+    """
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", r"\|") + "`"

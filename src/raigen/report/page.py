@@ -2,12 +2,11 @@
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,10 +18,12 @@ from raigen.judging.trust import known_error
 from raigen.report import charts
 from raigen.report.formatting import DASH
 from raigen.runs import pixels
-from raigen.runs.records import RareAttribute, rarest
+from raigen.runs.records import Presence, RareAttribute, rarest
 from raigen.runs.run import Run
-from raigen.stats import LEVEL, p_below, p_rarer, q_values, rate_interval
+from raigen.stats import LEVEL, images_to_decide, p_below, p_rarer, q_values, rate_interval
 from raigen.world.worlds import WORLDS
+
+K = TypeVar("K")  # what names an attribute: a neuron, say
 
 # With few marks, for narrow screens.
 FULL_AXIS = charts.RateAxis(1.0, tuple(charts.Mark(at, f"{at:g} %") for at in (0.0, 50.0, 100.0)))
@@ -55,7 +56,8 @@ def page_of(
     Raises RaigenError when files of the run do not fit each other.
     """
     given = given_of(run)
-    q_of = _q_values(attributes, config.rarer_than, run.config.evaluate.confidence)
+    measured = measured_of(attributes)
+    q_of = q_of_rarer(measured, config.rarer_than, run.config.evaluate.confidence)
     return {
         **_audit(run),
         **_overview(neurons, cards, q_of),
@@ -65,9 +67,9 @@ def page_of(
         "n_unscored": neurons.n_unscored,
         "left_out": neurons.left_out,
         "failures": _failures(run),
-        "cautions": run.facts.evaluate.cautions if run.has_finished("evaluate") else (),
+        "cautions": _cautions(run),
         "rarer_than": config.rarer_than,
-        **_sides(attributes, q_of, config.rarer_than, run.config.evaluate.confidence),
+        **sides_of(measured, q_of, config.rarer_than, run.config.evaluate.confidence),
         "n_perhaps": sum(attribute.perhaps is not None for attribute in attributes),
         "level": LEVEL,
         "truth": _truth(run, attributes),
@@ -91,6 +93,7 @@ def _audit(run: Run) -> dict[str, Any]:
         "score": score,
         "share_of": SHARE_OF[score],
         "next_frequency": next_frequency(run),
+        "loose_guidance": capture.discovery_guidance,
     }
 
 
@@ -157,47 +160,38 @@ def given_of(run: Run) -> list[dict[str, Any]]:
     return [{"label": label, **rates._asdict()} for label, rates in found.items()]
 
 
-def _q_values(attributes: Sequence[RareAttribute], rate: float, confidence: float) -> dict[int, float]:
-    """The q-value of "rarer than `rate`" for each named neuron that the first judge measured."""
-    measured = [(a.neuron, a.presence) for a in attributes if a.name and a.presence and a.presence.n]
+def measured_of(attributes: Sequence[RareAttribute]) -> dict[int, Presence]:
+    """The rate of each named neuron that the first judge measured."""
+    return {a.neuron: a.presence for a in attributes if a.name and a.presence and a.presence.n}
+
+
+def q_of_rarer(measured: Mapping[K, Presence], rate: float, confidence: float) -> dict[K, float]:
+    """The q-value of "rarer than `rate`" for each of these rates."""
     p_values = [
         p_rarer(p.hits, p.n, rate) if p.mode == "raw" else p_below(p.low, p.high, rate, confidence)
-        for _, p in measured
+        for p in measured.values()
     ]  # fmt: skip
-    return {neuron: q for (neuron, _), q in zip(measured, q_values(p_values), strict=True)}
+    return dict(zip(measured, q_values(p_values), strict=True))
 
 
-def _sides(
-    attributes: Sequence[RareAttribute], q_values: Mapping[int, float], rate: float, confidence: float
+def sides_of(
+    measured: Mapping[K, Presence], q_values: Mapping[K, float], rate: float, confidence: float
 ) -> dict[str, int | None]:
-    """How many attributes of `q_values` are shown to lie under `rate`, how many lie over it, and of how many it is
-    open; and how many fresh images would decide it for at least half of these, None if nothing is open."""
-    tested = [(a.presence, q_values[a.neuron]) for a in attributes if a.presence and a.neuron in q_values]
-    unsure = [presence for presence, q in tested if q > LEVEL and presence.low <= rate]
-    needed = sorted(images_to_decide(presence.rate, rate, confidence) for presence in unsure)
-    n_rarer = sum(q <= LEVEL for _, q in tested)
+    """How many of these rates are shown to lie under `rate`, how many lie over it, and of how many it is open; and how
+    many fresh images would decide it for at least half of these, None if nothing is open."""
+    unsure = [presence for key, presence in measured.items() if q_values[key] > LEVEL and presence.low <= rate]
+    needed = sorted(
+        images_to_decide(lambda n, share=presence.rate: rate_interval(round(share * n), n, confidence), rate)
+        for presence in unsure
+    )
+    n_rarer = sum(q <= LEVEL for q in q_values.values())
     return {
-        "n_tested": len(tested),
+        "n_tested": len(measured),
         "n_rarer": n_rarer,
         "n_open": len(unsure),
-        "n_over": len(tested) - n_rarer - len(unsure),
+        "n_over": len(measured) - n_rarer - len(unsure),
         "n_to_decide": needed[(len(needed) - 1) // 2] if needed else None,
     }
-
-
-def images_to_decide(share: float, rate: float, confidence: float = 0.95) -> int:
-    """About how many images leave `rate` outside the interval on a presence of `share`; two digits, at most 1,000,000.
-
-    >>> images_to_decide(0.03, 0.05), images_to_decide(0.0, 0.05), images_to_decide(0.05, 0.05)
-    (470, 74, 1000000)
-    """
-    n, most = 20, 1_000_000
-    while n < most:
-        low, high, _ = rate_interval(round(share * n), n, confidence)
-        if not low <= rate <= high:
-            return int(float(f"{n:.2g}"))
-        n = math.ceil(1.05 * n)
-    return most
 
 
 def _failures(run: Run) -> list[tuple[str, int]]:
@@ -219,6 +213,13 @@ def _failures(run: Run) -> list[tuple[str, int]]:
         if missing:
             found.append(("verdicts are missing in the scores of labels", missing))
     return found
+
+
+def _cautions(run: Run) -> list[str]:
+    """What a reader must know before believing a number."""
+    badly_fitting = run.facts.train.caution if run.has_finished("train") else None
+    rates = run.facts.evaluate.cautions if run.has_finished("evaluate") else ()
+    return [*([badly_fitting] if badly_fitting else []), *rates]
 
 
 def _truth(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any] | None:

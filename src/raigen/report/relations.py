@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import fisher_exact
 
 from raigen.runs.records import RareAttribute, Ratio
-from raigen.stats import LEVEL, images_needed, q_values, ratio_interval
+from raigen.stats import LEVEL, images_needed, p_independent, q_values, ratio_interval
 
 CLEARLY = 0.25  # of the mean of the ten strongest: a neuron that fires more than this fires clearly
 STRONGEST = 10
@@ -55,9 +54,7 @@ def together(
     pairs, p_values = list(combinations(attributes, 2)), []
     for one, other in pairs:
         a, b = fires[one.neuron], fires[other.neuron]
-        p_values.append(
-            float(fisher_exact([[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]).pvalue)
-        )
+        p_values.append(p_independent(int((a & b).sum()), int(a.sum()), int(b.sum()), len(a)))
     found = []
     for (one, other), q in zip(pairs, q_values(p_values), strict=True):
         if q > LEVEL:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+MOST_TIMES_WORSE = 1.5  # an autoencoder may fit other images than its own this much worse without a word
+
 
 @dataclass(frozen=True)
 class CaptureFacts:
@@ -42,7 +44,10 @@ class CaptureFacts:
 @dataclass(frozen=True)
 class TrainFacts:
     """The shape of the autoencoder and its quality: `fvu` (lower is better), `l0` (mean active neurons per token) and
-    `dead_share` in [0, 1]. `shared_by` names the prompts that share it, where there are several."""
+    `dead_share` in [0, 1]. `shared_by` names the prompts that share it, where there are several.
+
+    Of an autoencoder that was not trained here, `adopted` is the hash of its weights, `fvu` is measured on the images
+    of this run, and `fvu_own` on those on which it was trained."""
 
     d_in: int = 0
     d_sae: int = 0
@@ -58,6 +63,17 @@ class TrainFacts:
     l0: float = 0.0
     training_seconds: float = 0.0
     shared_by: tuple[str, ...] = ()
+    adopted: str | None = None
+    fvu_own: float | None = None
+
+    @property
+    def caution(self) -> str | None:
+        """What a reader must know of an autoencoder that fits these images badly."""
+        if self.fvu_own is None or self.fvu <= MOST_TIMES_WORSE * self.fvu_own:
+            return None
+        return (f"the autoencoder leaves {self.fvu:.0%} of the variance of these images unexplained, and "
+                f"{self.fvu_own:.0%} of those on which it was trained: expect fewer findings, or train one (leave out "
+                "--sae)")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,8 +120,10 @@ class EvaluateFacts:
 
     `sources` holds the hash of each file that a judge of the user's comes from. `unjudged` says for each file of
     verdicts how many are there, and how many were looked for.
-    `calibration_cautions` says of which labels the calibration contradicts the judge, or lacks images. The model does
-    not read the ends of `cut_prompts`, so there are no images of these suggested prompts.
+    `judge_errors` holds what is known of each judge's errors, by judge and label: the four numbers of a
+    `raigen.judging.posterior.Calibration`. `calibration_cautions` says of which labels the calibration contradicts the
+    judge, or lacks images. The model does not read the ends of `cut_prompts`, so there are no images of these suggested
+    prompts. `n_judged` says how many of the fresh images each judge saw for each attribute.
     """
 
     judge: str = ""
@@ -118,13 +136,18 @@ class EvaluateFacts:
     answers: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     unjudged: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    n_judged: Mapping[str, int] = field(default_factory=dict)
+    judge_errors: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """What a reader of the rates must know."""
         cut = [f"the image model does not read the end of “{prompt}”, so it was not asked for this" for prompt in
                self.cut_prompts]  # fmt: skip
-        return (*self.calibration_cautions, *cut)
+        drawn = [f"{judge} judged {n:,} of {self.n_fresh_images:,} fresh images for each attribute, drawn by their "
+                 "likeness to it; its rates are weighted back" for judge, n in self.n_judged.items()
+                 if n < self.n_fresh_images]  # fmt: skip
+        return (*self.calibration_cautions, *cut, *drawn)
 
 
 @dataclass(frozen=True)

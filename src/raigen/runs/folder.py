@@ -37,6 +37,7 @@ class Folder:
         self.dir = Path(dir)
         _need_a_name_in_utf8(self.dir)
         self.manifest_path = self.dir / self.MANIFEST
+        self.dossier_dir = self.dir / "dossier"
         if not self.is_at(self.dir):
             raise RaigenError(f"{self.dir}: expected a {self._kind()} folder with a {self.MANIFEST}; found none. "
                               f"Start one with: {self.START} {self.FLAG} {self.dir}")  # fmt: skip

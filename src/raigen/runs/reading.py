@@ -1,6 +1,6 @@
 """Reads the files of a run: each is whole and of the right shape, or an error says how to make it again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
@@ -100,6 +100,12 @@ class RunFiles(Folder):
         """A tensor of a file that `stage` makes, as an array. Raises RaigenError as `read_tensors` does."""
         with self.shaped(path, stage):
             return self.read_tensors(path, stage)[name].numpy()
+
+    def stacked(self, rows: Any, path: Path, names: Sequence[str]) -> Any:
+        """Rows of an array, and below them the tensors of these names in another file."""
+        import numpy as np
+
+        return np.concatenate([rows, *(self.read_array(path, name)[None] for name in names)]) if names else rows
 
     def read_image(self, sample: Sample, stage: str = "capture") -> Any:
         """The RGB image of a sample. Raises RaigenError when its file is missing or not the one that was written."""

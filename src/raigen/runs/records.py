@@ -75,7 +75,9 @@ class Presence:
 
     `mode` is `raw` for what the judge says. It is `estimated` if the judge itself estimates its errors (CLIP), and the
     rate was corrected for them. It is `calibrated` if the judge's errors, measured on images with known
-    answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones.
+    answers, were corrected for, and `checked` if a person looked at every yes; then `hits` are the confirmed ones. It
+    is `sampled` if the judge saw some of the fresh images only, drawn by their likeness to the attribute; then `rate`
+    is weighted, and not `hits` / `n`, and the interval is that of `effective_n` images drawn with equal chances.
     """
 
     rate: float
@@ -87,18 +89,30 @@ class Presence:
     judge: str
     interval: str
     mode: str = "raw"
+    effective_n: float | None = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Hits and images of equal weight that say as much as these do."""
+        if self.effective_n is None:
+            return self.hits, self.n
+        n = max(1, round(self.effective_n))
+        return round(self.rate * n), n
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> "Presence":
         """The presence of one row of presence.csv. Rows of early runs have no mode; they are raw."""
         kinds = {"rate": float, "low": float, "high": float, "hits": int, "n": int, "unscored": int}
         values = {name: kind(row[name]) for name, kind in kinds.items()}
-        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw")
+        return cls(**values, judge=row["judge"], interval=row["interval"], mode=row.get("mode") or "raw",
+                   effective_n=float(row["effective_n"]) if row.get("effective_n") else None)  # fmt: skip
 
 
 WEAK, COMBINATION, SAME = "weak", "combination", "same"  # why an entry was set aside
 
-RATES = tuple(field.name for field in fields(Presence))  # the columns of a presence in a table
+RATES = tuple(
+    field.name for field in fields(Presence) if field.name != "effective_n"
+)  # the columns of a presence in a table
 
 
 @dataclass(frozen=True)
@@ -178,10 +192,12 @@ class RareAttribute:
     steering, if it was tried. `found_by` is the number of autoencoders that have this neuron, with this one; None if
     only one was trained. `family` has the relatives of an odd image that shows the attribute. If `is_family`, the
     attribute was found by looking at this family. `neuron` is then its number; the numbers of families follow those of
-    the neurons. `given_name` is a better name that a person gave, and `named_by` is the person (see
-    `raigen.judging.notes`); what was measured still is of `label`, until the next evaluation. `why_aside` says why the
-    entry was set aside: its top images stand out too little (`weak`), many images show a part of it (`combination`), or
-    a better entry shows the same (`same`). It is None for what is listed.
+    the neurons. If `by_hand`, a person listed the neuron and named it; `labeled_by` is this person. `given_name` is a
+    better name that a person gave, and `named_by` is the person (see `raigen.judging.notes`); what was measured still
+    is of `label`, until the next evaluation. `why_aside` says why the entry was set aside: its top images stand out too
+    little (`weak`), many images show a part of it (`combination`), or a better entry shows the same (`same`). It is
+    None for what is listed. `loose` is the presence with the guidance of discovery, if that is another one, and
+    `held_back` is `loose` divided by `presence`: above 1, the guidance of the run hides the attribute.
     """
 
     rank: int
@@ -208,7 +224,10 @@ class RareAttribute:
     covers_more: bool | None = None
     family: FamilyOf | None = None
     is_family: bool = False
+    by_hand: bool = False
     why_aside: str | None = None
+    loose: Presence | None = None
+    held_back: Ratio | None = None
     given_name: str | None = None
     named_by: str | None = None
 
@@ -250,7 +269,7 @@ class RareAttribute:
     def unmeasured(self) -> "RareAttribute":
         """The attribute without the rates that evaluation measured, and without its verdict on the label."""
         return replace(self, presence=None, other_presences=(), judges_alpha=None, corrected=(), suggested=None,
-                       ratio=None, label_holds=None, covers_more=None)  # fmt: skip
+                       ratio=None, label_holds=None, covers_more=None, loose=None, held_back=None)  # fmt: skip
 
     def __repr__(self) -> str:
         name = f"“{self.title}”" if self.label or self.given_name else self.title
@@ -272,6 +291,8 @@ class RareAttribute:
             "other_presences": tuple(checked(Presence(**other)) for other in entry.get("other_presences", ())),
             "corrected": tuple(checked(Presence(**other)) for other in entry.get("corrected", ())),
             "suggested": checked(Presence(**suggested)) if suggested else None,
+            "loose": checked(Presence(**entry["loose"])) if entry.get("loose") else None,
+            "held_back": checked(Ratio(**entry["held_back"])) if entry.get("held_back") else None,
             "ratio": checked(Ratio(**entry["ratio"])) if entry.get("ratio") else None,
             "causal": Causal.from_json(entry["causal"]) if entry.get("causal") else None,
             "family": FamilyOf.from_json(entry["family"]) if entry.get("family") else None,
@@ -319,6 +340,17 @@ def suggested_columns(attribute: RareAttribute) -> list[float | int | None]:
     names = [name.removeprefix("suggested_") for name in SUGGESTED[:6]]
     rates = [getattr(attribute.suggested, name, None) for name in names]
     return [*rates, *(getattr(attribute.ratio, name, None) for name in ("ratio", "low", "high"))]
+
+
+HELD_BACK = ("loose_rate", "loose_low", "loose_high", "loose_hits", "loose_n", "loose_unscored",
+             "held_back", "held_back_low", "held_back_high")  # fmt: skip
+
+
+def held_back_columns(attribute: RareAttribute) -> dict[str, float | int | None]:
+    """The values of an attribute in the columns `HELD_BACK`; None, an empty cell, if not measured."""
+    rates = [getattr(attribute.loose, name.removeprefix("loose_"), None) for name in HELD_BACK[:6]]
+    ratios = [getattr(attribute.held_back, name, None) for name in ("ratio", "low", "high")]
+    return dict(zip(HELD_BACK, (*rates, *ratios), strict=True))
 
 
 ON_LABEL = ("perhaps", "covers_more", "named_by", "judged_as")  # beside the column `label`

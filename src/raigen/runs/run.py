@@ -75,11 +75,11 @@ class Run(RunFiles):
         self.truth_path = self.dir / "truth.json"
         self.report_path = self.dir / "report.html"
         self.card_path = self.dir / "model-card.md"
-        self.sheet_path = self.dir / "review.html"
-        self.review_path = self.dir / "review.json"
+        self.sheet_path, self.review_path = self.dir / "review.html", self.dir / "review.json"
         self.table_path = self.dir / "attributes.csv"
         self.figures_dir = self.dir / "figures"
         self.amplified_dir = self.dir / "amplified"
+        self.studio_dir, self.by_hand_path = self.dir / "studio", self.dir / "by_hand.safetensors"
         self.asked_root_dir = self.dir / "asked"
         self.compared_dir = self.dir / "compared"
         self.compared_samples_path = self.dir / "compared" / "fresh.jsonl"
@@ -284,9 +284,9 @@ class Run(RunFiles):
 
     def heatmaps(self) -> "Float[np.ndarray, 'neuron image row column']":
         """Where each listed attribute shows in its top images, 0 or more."""
-        if self.has_looked:
-            return self.read_array(self.look_path, "heatmaps", "look")
-        return self.read_array(self.heatmaps_path, "heatmaps")
+        path, stage = (self.look_path, "look") if self.has_looked else (self.heatmaps_path, "discover")
+        by_hand = [str(attribute.neuron) for attribute in self.attributes if attribute.by_hand]
+        return self.stacked(self.read_array(path, "heatmaps", stage), self.by_hand_path, by_hand)
 
     @property
     def has_looked(self) -> bool:

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raigen.runs.records import Difference, Presence
+from raigen.runs.records import Difference, Mean, Presence
 
 CLOSED, OPEN = "closed", "open"
 NONE = "none"  # the category of images that show no other category of the axis
 
-# The kinds of change: see `raigen.comparison.changes.kind_of`.
+# The kinds of change, as files hold them: see `raigen.comparison.changes.kind_of`.
 KINDS = {
+    "lost in distillation": "shown at most a third as often as by the baseline, by a model that is distilled from it",
     "new": "shown less often than by the baseline, which does not list it",
     "worse": "shown less often than by the baseline, which lists it too",
     "fixed": "shown more often than by the baseline, which lists it; this model no longer does",
@@ -18,6 +19,34 @@ KINDS = {
     "same": "no difference was shown",
     "unmeasured": "no seed has a verdict for both models",
 }
+
+IN_WORDS = {"new": "newly rare", "worse": "shown less", "fixed": "no longer rare", "better": "shown more"}
+
+
+def kind_text(kind: str) -> str:
+    """What a person reads for a kind of change.
+
+    >>> kind_text("fixed"), kind_text("same")
+    ('no longer rare', 'same')
+    """
+    return IN_WORDS.get(kind, kind)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much the audited images of a model differ for a prompt, by their embeddings.
+
+    `vendi` is the Vendi score (Friedman and Dieng 2023): how many images, all different, would be as diverse; 1 or
+    more. `effective` is the same of order 2, which rare images hardly move. `commonest`, in [0, 1], is the share of
+    images that resemble the image that most others resemble: their similarity is in the top tenth of pairs of the
+    baseline. Each has an interval.
+    """
+
+    prompt: str
+    model: str
+    vendi: Mean
+    effective: Mean
+    commonest: Mean
 
 
 @dataclass(frozen=True)
@@ -170,6 +199,7 @@ class Comparison:
     changes: tuple[Change, ...]
     lone: tuple[Unlisted, ...]
     axes: tuple[AxisRate, ...] = ()
+    spreads: tuple[Spread, ...] = ()
 
 
 COLUMNS: tuple[str, ...] = (

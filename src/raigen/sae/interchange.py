@@ -1,4 +1,4 @@
-"""Writes autoencoders for SAELens; reads checkpoints of dictionary_learning and of the reference implementation."""
+"""Writes autoencoders for SAELens and reads its own; reads those of dictionary_learning and of the reference."""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from raigen.config import SAEConfig, object_of, parsed
+from raigen.config import SAEConfig, object_of, parsed, shaped
 from raigen.errors import RaigenError
 from raigen.runs.files import write_tensors, write_text
 from raigen.sae.model import MatryoshkaSAE
 
 SAELENS_FORMAT = "6.0.0"  # the first version of SAELens whose cfg.json has this form
+SAELENS_KINDS = ("batchtopk", "matryoshka_batchtopk", "jumprelu")  # the last is what SAELens makes of the others
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec")
 LINEAR_LAYERS = {"encoder.weight": "W_enc", "decoder.weight": "W_dec", "encoder.bias": "b_enc"}  # weights transposed
 
@@ -71,9 +72,64 @@ def from_file(path: str | Path) -> MatryoshkaSAE:
     path = Path(path)
     tensors, settings = _tensors(path), _settings(path.parent / "config.json")
     tensors = {name.removeprefix("_orig_mod.").removeprefix("module."): value for name, value in tensors.items()}
-    one_group = "encoder.weight" in tensors
+    if "encoder.weight" in tensors:
+        settings = settings | {"group_sizes": [tensors["encoder.weight"].shape[0]]}
     tensors = {LINEAR_LAYERS.get(name, name): value.T if name.endswith("coder.weight") else value
                for name, value in tensors.items()}  # fmt: skip
+    if settings.get("input_unit_norm"):
+        raise RaigenError(
+            f"{path}: expected an autoencoder of plain tokens; its config.json has input_unit_norm, which rescales each"
+        )
+    return _autoencoder(path, tensors, settings)
+
+
+def from_saelens(dir: str | Path) -> MatryoshkaSAE:
+    """Reads a BatchTopK autoencoder of SAELens 6, Matryoshka or not: what its `save_model` or `save_inference_model`
+    wrote, or `to_saelens`. It gives an autoencoder on the CPU, for inference, with the same codes and reconstructions.
+
+    Raises RaigenError as `from_file` does, for other architectures, for thresholds that differ between neurons, and for
+    inputs that are normalized or reshaped, because here codes are of plain tokens with one threshold.
+    """
+    path, place = Path(dir) / "sae_weights.safetensors", Path(dir) / "cfg.json"
+    tensors, config = _tensors(path), object_of(place)
+    with shaped(place, "what SAELens 6 writes", "Save it again with SAELens"):
+        about = config.get("metadata") or {}
+        settings = {**about, **(about.get("training_architecture_details") or {}), **config}
+        kind = settings.get("architecture")
+        if kind not in SAELENS_KINDS:
+            raise RaigenError(f"{path}: expected the architecture {', '.join(SAELENS_KINDS)}; got {kind!r}")
+        for name in ("normalize_activations", "reshape_activations"):
+            if settings.get(name, "none") != "none":
+                raise RaigenError(f"{path}: expected {name} none; got {settings[name]!r}. Fold it into the weights "
+                                  "with SAELens first")  # fmt: skip
+        if all(name in tensors for name in WEIGHTS):
+            tensors = _plain(tensors, kind != "jumprelu" and settings.get("rescale_acts_by_decoder_norm", False),
+                             settings.get("apply_b_dec_to_input", True))  # fmt: skip
+            widths = settings.get("matryoshka_widths") or [len(tensors["b_enc"])]
+            sizes = [end - start for start, end in zip([0, *widths[:-1]], widths, strict=True)]
+            settings = {"group_sizes": sizes, **settings}
+        if "k" in settings:
+            settings["k"] = max(1, round(settings["k"]))  # theirs may be a fraction
+    return _autoencoder(path, tensors, settings)
+
+
+def _plain(tensors: dict[str, Tensor], has_scaled_codes: bool, has_centered_input: bool) -> dict[str, Tensor]:
+    """The weights of SAELens as ours: decoder rows that codes do not rescale, b_dec taken off the input, and one
+    threshold, where all are equal."""
+    threshold = tensors.pop("topk_threshold", tensors.get("threshold", torch.zeros(0))).reshape(-1)
+    if len(threshold) and bool((threshold == threshold[0]).all()):
+        threshold = threshold[:1]
+    if has_scaled_codes:
+        norm = tensors["W_dec"].norm(dim=1)
+        tensors |= {name: tensors[name] * norm for name in ("W_enc", "b_enc")}
+        tensors["W_dec"] = tensors["W_dec"] / norm[:, None]
+    if not has_centered_input:
+        tensors["b_enc"] = tensors["b_enc"] + tensors["b_dec"] @ tensors["W_enc"]
+    return tensors | {"threshold": threshold}
+
+
+def _autoencoder(path: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> MatryoshkaSAE:
+    """An autoencoder of these weights and one threshold; the file at `path` is named in errors."""
     missing = [name for name in (*WEIGHTS, "threshold") if name not in tensors]
     if missing or tensors["threshold"].numel() != 1:
         raise RaigenError(
@@ -88,12 +144,8 @@ def from_file(path: str | Path) -> MatryoshkaSAE:
     if not tensors["threshold"].item() > 0:
         raise RaigenError(f"{path}: expected a threshold above 0; got {tensors['threshold'].item():g}, so it was never "
                           "calibrated. Train it on until it has one")  # fmt: skip
-    if settings.get("input_unit_norm"):
-        raise RaigenError(
-            f"{path}: expected an autoencoder of plain tokens; its config.json has input_unit_norm, which rescales each"
-        )
     d_in, d_sae = tensors["W_enc"].shape
-    sizes = [d_sae] if one_group else _setting(path, "group_sizes", tensors, settings)
+    sizes = _setting(path, "group_sizes", tensors, settings)
     try:
         sae = MatryoshkaSAE(SAEConfig(d_in, d_sae, tuple(sizes), _setting(path, "k", tensors, settings)))
         sae.load_state_dict({name: tensors[name].float() for name in WEIGHTS}

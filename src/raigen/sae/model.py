@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raigen.config import SAEConfig, object_of
 from raigen.errors import RaigenError
 from raigen.runs.files import write_tensors, write_text
+from raigen.sae.hub import fetched
 from raigen.sae.sparse import kept_codes, prefix_errors, weighted_sums
 
 THRESHOLD_DECAY = 0.95  # of the running mean of the threshold, per training step
@@ -209,7 +210,17 @@ class MatryoshkaSAE(nn.Module):
         """The autoencoder that `save` wrote, on the CPU, for inference. Raises RaigenError where it is missing or
         broken."""
         path = Path(dir)
-        remedy = f"Make it again with: raigen train {path.parent} --redo train"
+        return cls._read(path, f"Make it again with: raigen train {path.parent} --redo train")
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None, offline: bool = False) -> "MatryoshkaSAE":
+        """The autoencoder in a folder, or in a repository of the Hub at a branch, tag or commit, on the CPU, for
+        inference. `offline` asks nothing but the local cache. Raises RaigenError where it is missing, broken or cannot
+        be reached."""
+        return cls._read(fetched(source, revision, offline), "Download it again")
+
+    @classmethod
+    def _read(cls, path: Path, remedy: str) -> "MatryoshkaSAE":
         try:
             sae = cls(SAEConfig(**object_of(path / "config.json")))
             sae.load_state_dict(load_file(path / "model.safetensors"))

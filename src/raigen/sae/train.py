@@ -11,12 +11,13 @@ from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.run import Run
 from raigen.runs.steps import Outcome, Tick
+from raigen.sae.adopt import adopt, open_shared
 from raigen.sae.fit import Training, fit
 from raigen.sae.scaling import InputScaling
 from raigen.sae.seeds import SeedTrainings, n_closing_batches
 from raigen.sae.stream import ImageStream, train_on_stream
 
-__all__ = ["Training", "fit", "train"]
+__all__ = ["Training", "fit", "open_shared", "train"]
 
 
 def train(run: Run, config: TrainConfig, stream: ImageStream | None = None) -> Generator[Tick, None, Outcome]:
@@ -26,8 +27,12 @@ def train(run: Run, config: TrainConfig, stream: ImageStream | None = None) -> G
     the shape (`d_in`, `d_sae`, `group_sizes`, `k`), `steps`, `tokens`, `n_dead`, `dead_share`, and, for the inference
     codes of random captured tokens, `fvu`, `fvu_per_prefix` and `l0`.
 
+    With `config.sae` it trains nothing and takes over the autoencoder that is there (`raigen.sae.adopt`).
+
     Raises RaigenError when activations are missing or broken.
     """
+    if config.sae is not None:
+        return adopt(run, config.sae, config.sae_revision, stream)
     return _train_on_store(run, config) if stream is None else train_on_stream(run, config, stream)
 
 

@@ -110,8 +110,8 @@ class Script:
         raise NoReplyError(f"{self._path} has no answer to it")
 
 
-def open_model(address: ModelAddress, config: AskConfig, rung: str | None = None) -> Model:
-    """The model at an address; `rung` is how a server was asked before.
+def open_model(address: ModelAddress, config: AskConfig, rung: str | None = None, device: str = "auto") -> Model:
+    """The model at an address; `rung` is how a server was asked before, `device` where a model in this process runs.
 
     Raises RaigenError when a package, a key, a folder or a script is missing or broken."""
     if address.kind == "openai":
@@ -122,11 +122,14 @@ def open_model(address: ModelAddress, config: AskConfig, rung: str | None = None
         return Script(address)
     from raigen.judging.vlm.local import Local  # loads torch and transformers
 
-    return Local(address)
+    return Local(address, device)
 
 
-def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config: AskConfig) -> Iterator[Result]:
-    """Asks every question that has no answer yet; yields results as they arrive, not in order.
+def ask_all(
+    address: ModelAddress, jobs: Iterable[Job], answers: Answers, config: AskConfig, device: str = "auto"
+) -> Iterator[Result]:
+    """Asks every question that has no answer yet; yields results as they arrive, not in order. A model in this process
+    runs on `device`.
 
     Up to `config.concurrency` questions are under way at once, in the order of `jobs`. Put all questions about one
     image in a row, so that a server can reuse what it computed for the image. The model is opened for the first
@@ -136,7 +139,7 @@ def ask_all(address: ModelAddress, jobs: Iterable[Job], answers: Answers, config
     sees no images, or it stops replying; the answers so far are kept.
     """
     at_once = config.concurrency if address.kind == "openai" else 1
-    asker = _Asker(address, answers, config)
+    asker = _Asker(address, answers, config, device)
     crew = _Crew(at_once, asker.ask)
     waiting = iter(jobs)
     try:
@@ -214,8 +217,8 @@ class _Asker:
     their colors, once: one that sees none gives both the same answer. Scripts are not, because they do not look.
     """
 
-    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig):
-        self._address, self._answers, self._config = address, answers, config
+    def __init__(self, address: ModelAddress, answers: Answers, config: AskConfig, device: str):
+        self._address, self._answers, self._config, self._device = address, answers, config, device
         self.gate = Gate(answers.budget)
         self._model: Model | None = None
         self._sees: dict[tuple[int, int], RaigenError | None] = {}  # by the size of images: None, or why not
@@ -226,7 +229,7 @@ class _Asker:
         with self._opening:
             if self._model is None:
                 rungs = self._answers.usage(self._address).rungs
-                self._model = open_model(self._address, self._config, rungs[-1] if rungs else None)
+                self._model = open_model(self._address, self._config, rungs[-1] if rungs else None, self._device)
             self._prove(self._model, job)
         try:
             reply = self._asked(self._model, job, about)
@@ -287,7 +290,7 @@ class _Asker:
 
     def _probe(self, refused: int, job: Job) -> None:
         """Asks once more what the model answered before. Raises RaigenError when it refuses that, too."""
-        fresh = open_model(self._address, self._config)
+        fresh = open_model(self._address, self._config, device=self._device)
         try:
             if job.images:
                 fresh.ask(*checks(job.images[0].size)[0][:2], self.gate)

@@ -2,47 +2,44 @@
 
 import threading
 from collections.abc import Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from raigen.config import ModelAddress, in_a_line
+from raigen.diffusion.loading import explained
 from raigen.errors import RaigenError
 from raigen.judging.vlm.answers import Gate, NoReplyError, Reply, whole
 from raigen.judging.vlm.questions import Question, Token, yes_share
+from raigen.runs.device import resolve_device
 from raigen.runs.pixels import sized
 
 N_ALTERNATIVES = 5
 
 
 class Local:
-    """A model from a folder or the Hub, on the GPU if there is one. It answers one question at a time.
+    """A model from a folder or the Hub, on `device` (`auto`, `cpu`, `cuda` or `cuda:N`). It answers one question at a
+    time.
 
-    Raises RaigenError when the model cannot be loaded, or has no chat template.
+    Raises RaigenError when the model cannot be loaded, does not fit on the device, or has no chat template.
     """
 
-    def __init__(self, address: ModelAddress):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, address: ModelAddress, device: str = "auto"):
+        self.device = resolve_device(device)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        try:
+        expected = "expected an image-text-to-text model in a folder or on the Hub"
+        with explained(f"transformers:{address.model}: {expected}; it cannot be loaded on {self.device}"):
             self.processor: Any = AutoProcessor.from_pretrained(address.model)
             model: Any = AutoModelForImageTextToText.from_pretrained(address.model, dtype=dtype)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError, KeyError) as error:
-            raise RaigenError(
-                f"transformers:{address.model}: expected an image-text-to-text model in a folder or on the Hub; it "
-                f"cannot be loaded: {error}"
-            ) from error
+            self.model = model.to(self.device).eval()
         if getattr(self.processor, "chat_template", None) is None:
             raise RaigenError(
                 f"transformers:{address.model}: expected a chat model; it has no chat template. Choose one that was "
                 "tuned on instructions (often with -Instruct in its name)"
             )
-        self.model = model.to(self.device).eval()
         ends = self.model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         self._lock = threading.Lock()
@@ -63,7 +60,7 @@ class Local:
                     **inputs, max_new_tokens=question.max_tokens, do_sample=False, output_logits=True,
                     return_dict_in_generate=True,
                 )  # fmt: skip
-            except (RuntimeError, ValueError, IndexError, TemplateError) as error:  # too long, too large, no memory
+            except (RuntimeError, ValueError, IndexError, TypeError, KeyError, TemplateError) as error:  # too long, say
                 raise NoReplyError(in_a_line(f"{type(error).__name__}: {error}")[:300]) from error
         n_prompt = inputs["input_ids"].shape[1]
         ids = out.sequences[0, n_prompt:].tolist()

@@ -73,7 +73,7 @@ def make_variant(
     planted = {photo_of(profession): rates(photo_of(profession), plan) for profession, plan in plans.items()}
     about = {"variant": name, "of": BUNDLED, "steps": steps, "n_drawings": n_drawings, "changed": shipped()[name],
              "planted": planted}  # fmt: skip
-    _claim(folder, about)
+    claim(folder, about)
     if (folder / "model_index.json").is_file():
         return
     pipe = load_pipeline(BUNDLED, "auto")
@@ -82,7 +82,8 @@ def make_variant(
     (folder / "checkpoint.safetensors").unlink()
 
 
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+def claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Makes the folder of a variant, or finds it. Raises RaigenError when it holds another one, or other files."""
     path = folder / "variant.json"
     begin_folder(path, about, "one of a variant", "folder")
     found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""What makes the site; no part of the package."""
