@@ -286,6 +286,7 @@ def test_the_lightbox_tells_of_an_image_what_is_known(page: Chrome, whole: Run) 
     assert page.find_element(By.ID, "lightbox-title").text == "Seed 5004"
     page.find_element(By.CSS_SELECTOR, "#lightbox-like button").click()
     assert "image=4" not in page.current_url and "image=" in page.current_url
+    assert page.switch_to.active_element.get_attribute("id") == "lightbox-next"  # the pressed image has gone
     page.switch_to.active_element.send_keys(Keys.ESCAPE)
     WebDriverWait(page, 10).until(lambda page: "image" not in page.current_url)
     assert not page.find_element(By.ID, "lightbox").is_displayed()
