@@ -212,7 +212,7 @@ def test_it_opens_without_complaints_and_shows_every_image(page: Chrome) -> None
     assert len(page.find_elements(By.CSS_SELECTOR, ".strip img")) == N_SEEDS * (8 + 4)
     ids = page.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
-    page.find_element(By.CSS_SELECTOR, "details summary").click()
+    page.find_element(By.CSS_SELECTOR, "#amplified details summary").click()
     assert page.find_element(By.CSS_SELECTOR, "details .drift").is_displayed()
 
 

@@ -10,6 +10,7 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from raigen.judging.annotate import write_words
 from raigen.report import explorer as module
@@ -285,8 +286,10 @@ def test_the_lightbox_tells_of_an_image_what_is_known(page: Chrome, whole: Run) 
     assert page.find_element(By.ID, "lightbox-title").text == "Seed 5004"
     page.find_element(By.CSS_SELECTOR, "#lightbox-like button").click()
     assert "image=4" not in page.current_url and "image=" in page.current_url
+    assert page.switch_to.active_element.get_attribute("id") == "lightbox-next"  # the pressed image has gone
     page.switch_to.active_element.send_keys(Keys.ESCAPE)
-    assert not page.find_element(By.ID, "lightbox").is_displayed() and "image" not in page.current_url
+    WebDriverWait(page, 10).until(lambda page: "image" not in page.current_url)
+    assert not page.find_element(By.ID, "lightbox").is_displayed()
     assert page.get_log("browser") == []
 
 

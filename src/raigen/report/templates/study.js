@@ -47,7 +47,7 @@ function showSeed(now) {
     const item = document.createElement("li");
     const large = Object.assign(document.createElement("img"), { className: "base", src: image.src, alt: model + ", seed " + chosen.seed });
     const words = document.createElement("span");
-    words.textContent = shows.size ? "shows " + [...shows].join(", ") : "shows none of the attributes whose images stand on this page";
+    words.textContent = shows.size ? "shows " + [...shows].join(", ") : "shows none of the attributes that have this seed below";
     item.append(large, Object.assign(document.createElement("b"), { textContent: model }), words);
     return item;
   }));

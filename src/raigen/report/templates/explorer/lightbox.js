@@ -64,6 +64,7 @@ function lightboxOf(neighbors) {
     }));
     draw();
     if (!box.open) box.showModal();
+    if (!box.contains(document.activeElement)) part("lightbox-next").focus(); // the pressed image has gone
   }
 
   function step(by) {
