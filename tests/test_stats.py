@@ -11,10 +11,9 @@ from scipy.stats import beta, binom, binomtest, fisher_exact, multinomial
 from raigen.errors import RaigenError
 from raigen.judging.posterior import Calibration, calibrated_interval, contradiction
 from raigen.judging.review import reviewed_rate
+from raigen.judging.weighted_rates import chances_of, drawn, weighted_rate
 from raigen.stats import (
     above_controls,
-    chances_of,
-    drawn,
     images_needed,
     krippendorff_alpha,
     mean_interval,
@@ -25,7 +24,6 @@ from raigen.stats import (
     rarest_rate,
     rate_interval,
     ratio_interval,
-    weighted_rate,
 )
 
 counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

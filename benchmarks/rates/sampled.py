@@ -24,8 +24,9 @@ from raigen.judging.calibration import calibrated
 from raigen.judging.posterior import Calibration
 from raigen.judging.protocol import Verdicts
 from raigen.judging.rates import presence_of
+from raigen.judging.weighted_rates import chances_of, drawn
 from raigen.runs.files import write_text
-from raigen.stats import chances_of, drawn, rate_interval
+from raigen.stats import rate_interval
 
 
 class Likeness(NamedTuple):

@@ -57,7 +57,7 @@ class CaptureConfig(LoadConfig):
     """Classifier-free guidance scale, 0 or more; None is the model's default."""
     discovery_guidance: Annotated[float | None, Interval(ge=0, lt=math.inf)] = None
     """Guidance scale of the audited images and their relatives, 0 or more; None is the same as for all other images.
-    Guidance hides what is rare, so a lower scale discovers more (1 is none). Rates are measured with the scale that you
+    Guidance hides what is rare, and a lower scale hides less (1 is none). Rates are measured with the scale that you
     use, and then with this one, too: their ratio says how much your guidance hides."""
     negative_prompt: str | None = None
     """Negative prompt of classifier-free guidance; None is the model's default, usually the empty text."""

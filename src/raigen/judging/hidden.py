@@ -1,4 +1,4 @@
-"""Measures how much the guidance of a run holds each attribute back."""
+"""Measures how much the guidance of a run hides each attribute."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace

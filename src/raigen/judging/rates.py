@@ -9,8 +9,9 @@ from jaxtyping import Float
 
 from raigen.judging.calibration import calibrated
 from raigen.judging.protocol import Verdicts
+from raigen.judging.weighted_rates import weighted_rate
 from raigen.runs.records import Presence, Ratio
-from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval, weighted_rate
+from raigen.stats import krippendorff_alpha, rate_interval, ratio_interval
 
 BROADER = 2.0  # times the frequency; less can be the frequency's own error, which is estimated from similarity
 

@@ -13,10 +13,10 @@ from raigen.judging.clip_judge import direction_of, embedder_of, too_long
 from raigen.judging.judges import VlmJudge
 from raigen.judging.protocol import Images, Judge, StoredImages, Subject, Subjects, Verdicts
 from raigen.judging.vlm.ask import Job
+from raigen.judging.weighted_rates import chances_of, drawn
 from raigen.runs.records import Sample
 from raigen.runs.run import Run
 from raigen.runs.steps import Tell
-from raigen.stats import chances_of, drawn
 
 
 def n_judged(judge: Judge, config: EvaluateConfig, n_fresh: int) -> int:
