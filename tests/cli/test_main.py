@@ -456,7 +456,7 @@ def test_a_help_text_is_one_paragraph_whatever_the_lines_of_its_docstring(capsys
 
 def test_every_help_text_stands_alone():
     texts = [text for config in (*STAGE_CONFIGS.values(), AmplifyConfig, SearchConfig, CompareConfig)
-             for text in flags._docstrings(config).values()]  # fmt: skip
+             for text in flags.docstrings(config).values()]  # fmt: skip
     assert [
         text for text in texts if not (text[0].isupper() or text[0] == "`") or text[-1] != "." or "..." in text
     ] == []

@@ -579,13 +579,13 @@ def test_a_command(name, whole, tmp_path, capsys):
 
 
 def test_a_mask_that_would_fill_the_memory(tmp_path):
-    from raigen.amplification.rendering import _read_mask
+    from raigen.amplification.rendering import read_mask
     from raigen.errors import RaigenError
 
     for data in (b"text", picture(50_000, 50_000), picture(0, 0)):
         (tmp_path / "mask.png").write_bytes(data)
         with pytest.raises(RaigenError, match="mask: expected an image"):
-            _read_mask(str(tmp_path / "mask.png"))
+            read_mask(str(tmp_path / "mask.png"))
 
 
 # Servers.

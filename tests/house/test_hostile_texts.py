@@ -184,7 +184,7 @@ def test_markdown_has_no_half_open_code():
 @pytest.mark.parametrize(
     ("call", "home"),
     [
-        (r"(?<![\w.])print\(", ("cli/terminal.py", "runs/folder.py", "auditing/sweep.py")),
+        (r"(?<![\w.])print\(", ("cli/terminal.py", "runs/folder.py", "auditing/sweep.py", "studio/launch.py")),
         (r"csv\.(DictW|w)riter", ("runs/files.py",)),
         (r"ensure_ascii", ("runs/files.py",)),
         (r"get_template|from_string", ("report/html.py",)),

@@ -89,7 +89,8 @@ def test_where_no_phrase_holds_the_first_stays_and_is_no_name(run):
     found, _ = checked(run, {"a": (1, 20), "b": (1, 20), "c": (6, 100)})
     for a in found.attributes:
         assert (a.label, a.label_holds, a.name, a.perhaps, a.title) == ("a", False, None, "a", "perhaps a")
-        assert "“perhaps a”" in repr(a) and label_columns(a) == {"label": None, "perhaps": "a", "covers_more": None}
+        assert "“perhaps a”" in repr(a) and label_columns(a) == {
+            "label": None, "perhaps": "a", "covers_more": None, "named_by": None, "judged_as": None}  # fmt: skip
     presence = presence_of(Verdicts("j", np.zeros(9), np.zeros(9)), 0.95)
     assert rarest([replace(a, presence=presence) for a in found.attributes]) is None
 

@@ -113,13 +113,7 @@ class Renderer:
     def add_mask(self, file: str | bytes) -> str:
         """Reads an image of where to steer, a file or its path. Returns its hash, by which a recipe names it. Raises
         RaigenError when it is no image."""
-        name = file if isinstance(file, str) else "the one of the recipe"
-        try:
-            data = Path(file).read_bytes() if isinstance(file, str) else file
-            with Image.open(BytesIO(data)) as image:
-                gray = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RaigenError(f"mask: expected an image; {name} cannot be read ({error})") from error
+        data, gray = read_mask(file)
         key = sha256(data)
         self._masks[key] = gray
         return key
@@ -309,3 +303,15 @@ def _timing(path: Path) -> tuple[float, int]:
         return 0.0, 0
     noted = object_of(path, "seconds", "n_timed")
     return noted["seconds"], noted["n_timed"]
+
+
+def read_mask(file: str | bytes) -> tuple[bytes, Float[Tensor, "row column"]]:
+    """An image of where to steer, from its path or its bytes: the bytes, and its brightness in [0, 1]. Raises
+    RaigenError when it is no image, or too large."""
+    name = file if isinstance(file, str) else "the one of the recipe"
+    try:
+        data = Path(file).read_bytes() if isinstance(file, str) else file
+        with Image.open(BytesIO(data)) as image:
+            return data, torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RaigenError(f"mask: expected an image; {name} cannot be read ({error})") from error

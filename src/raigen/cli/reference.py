@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from raigen.cli.flags import Command, docstrings
 from raigen.cli.main import COMMANDS
+from raigen.cli.terminal import say
 
 WIDTH = 120
 HEAD = """# Commands
@@ -77,4 +78,4 @@ def _default(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    say(reference().rstrip("\n"))

@@ -237,7 +237,7 @@ def _row(entry: Entry, point: Mapping[str, Any] | None) -> dict[str, Any]:
 def _note(entry: Entry) -> str:
     """The settings of a recipe that are not the defaults, and the strength that broke the images."""
     recipe, notes = entry["recipe"], []
-    if recipe["strengths"]:
+    if recipe.get("strengths"):  # early files have none
         turned = zip(recipe["neurons"], recipe["strengths"], strict=True)
         notes.append(f"{METHOD_NAMES[recipe['method']]} of {', '.join(f'{one} by {far:g}' for one, far in turned)}")
     elif len(recipe["neurons"]) > 1:
