@@ -16,7 +16,7 @@ from raigen.config import CaptureConfig
 from raigen.diffusion.batches import BatchSize, batch_size_of
 from raigen.diffusion.checks import check_guidance, check_repeatable, check_room, unread_tokens, watched
 from raigen.diffusion.distilled import sign_of_distilled
-from raigen.diffusion.generation import Generated, Settings, generate, layout_of
+from raigen.diffusion.generation import Generated, Settings, generate, layout_of, own_settings
 from raigen.diffusion.hookpoints import Hookpoint, denoiser_of, find_hookpoint
 from raigen.diffusion.loading import find_source, license_of, origin_of
 from raigen.diffusion.recorded import note_model, recorded_pipeline
@@ -120,7 +120,7 @@ def _first_words(
 ) -> list[str]:
     """What a person must know before the first image."""
     words = [f"{settings.summary()}, {facts['dtype']} on {facts['device']}, {sizes}"]
-    if sign := sign_of_distilled(pipe, config.model):
+    if (sign := sign_of_distilled(pipe, config.model)) and not own_settings(config.model):
         words.append(f"this looks like a distilled model by its {sign}, which takes few steps and little guidance: see "
                      "its card; --num-inference-steps and --guidance-scale change them")  # fmt: skip
     if facts["unread_tokens"]:

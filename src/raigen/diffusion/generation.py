@@ -96,7 +96,7 @@ def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig |
     """
     accepted = arguments_of(type(pipe))
     values: dict[str, Any] = {name: getattr(accepted.get(name), "default", None) for name in Settings._fields}
-    filed = {} if model is None else _read_defaults(Path(model_path(model)) / OWN_SETTINGS)
+    filed = {} if model is None else own_settings(model)
     distilled = {} if model is None else distilled_settings(pipe, model)
     for source in (distilled, filed, _chosen(config)):
         values |= source
@@ -118,6 +118,12 @@ def defaults(pipe: DiffusionPipeline, model: str | None, config: CaptureConfig |
     if (values["true_cfg_scale"] or 0) > 1 and values["negative_prompt"] is None:
         values["negative_prompt"] = " "  # without one, the pipelines would generate without guidance
     return Settings(**values)
+
+
+def own_settings(model: str) -> dict[str, Any]:
+    """The settings in `raigen.json` in the folder of a model; empty without this file. Raises RaigenError for other
+    ones."""
+    return _read_defaults(Path(model_path(model)) / OWN_SETTINGS)
 
 
 def generate(

@@ -22,6 +22,7 @@ OVERLAY = 64  # pixels of an overlay's longer side: it has no detail, and the br
 BUDGET = 7.5e6  # bytes of images in the page; with overlays and text the page stays below 10 MB
 N_PHRASES = 3  # phrases of CLIP's ranking that are shown as evidence
 N_RELATIVES = 5  # of each kind in a card, at most
+N_ASIDE = 5  # images of what was set aside
 N_KIN_IMAGES = 5  # images of a related neuron, at most
 PLACES_OF_THE_FIRST = 2  # the strongest image is also at the top of the page and in the overview
 
@@ -163,6 +164,19 @@ def _relatives(
     parts = {"parent": [family.parent], "kept": family.kept[:N_RELATIVES], "lost": family.lost[:N_RELATIVES]}
     return {name: [image_of(run, by_file[file], "relative of", thumbs) for file in files]
             for name, files in parts.items()}  # fmt: skip
+
+
+def set_aside(run: Run, thumbs: Thumbs) -> list[dict[str, Any]]:
+    """What the look set aside: why, the neuron or family, and the images in which it is strongest."""
+    by_file, found = run.sample_of, []
+    for one in run.set_aside:
+        top = [by_file[file] for file in one.top_images[:N_ASIDE]]
+        found.append({
+            "why": one.why_aside, "source": one.source,
+            "images": [image_of(run, sample, f"{one.source},", thumbs) for sample in top],
+            "is_pixel_art": max(run.read_image(top[0]).size) <= pixels.PIXEL_ART,
+        })  # fmt: skip
+    return found
 
 
 def disputed(run: Run, sides: Sequence[Disagreement], thumbs: Thumbs) -> list[dict[str, Any]]:

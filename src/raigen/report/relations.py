@@ -69,11 +69,6 @@ def together(
     return sorted(found, key=lambda pair: pair.q)[:MOST]
 
 
-def seen_once(attributes: Sequence[RareAttribute], codes: Float[np.ndarray, "image neuron"]) -> int:
-    """How many findings fire clearly in exactly one image."""
-    return sum(int(fires_clearly(codes[:, a.neuron]).sum()) == 1 for a in attributes)
-
-
 def reach_rows(lines: Sequence[Any]) -> list[Mapping[str, Any]]:
     """What an audit of this size could have found, by rate (`raigen.discovery.reach.Reach`), each with the number of
     images of which one would show the thing with a chance of 95 %."""

@@ -1,11 +1,10 @@
 """Writes one self-contained page about a run: folder -> dict -> HTML."""
 
-from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import Any
 
 from raigen.config import ReportConfig, shaped
-from raigen.discovery.reach import reach_of
+from raigen.discovery.reach import reach_of, unseen_of
 from raigen.judging.notes import VERDICTS, hashes_of, notes_of
 from raigen.judging.review import Task, digest, tasks
 from raigen.judging.trust import disagreements, ways, width_text
@@ -13,9 +12,9 @@ from raigen.report.amplified import curves_of, mixtures_of, read_amplified
 from raigen.report.explorer import explorer_of
 from raigen.report.exports import export
 from raigen.report.html import render
-from raigen.report.neuron_cards import cards, data_uri, disputed, fitting, read_codes, thumbs_for
+from raigen.report.neuron_cards import N_ASIDE, cards, data_uri, disputed, fitting, read_codes, set_aside, thumbs_for
 from raigen.report.page import page_of, read_neurons
-from raigen.report.relations import reach_rows, seen_once, together
+from raigen.report.relations import reach_rows, together
 from raigen.report.svg import draw
 from raigen.runs import pixels
 from raigen.runs.files import write_text
@@ -45,7 +44,8 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
     differ, to_review = disagreements(run), tasks(run)
     n_disputed = sum(len(side.images) for sides in differ.values() for side in sides)
     explorer = explorer_of(run, attributes, neurons)
-    thumbs = thumbs_for(run, attributes, config, amplified.n_images + n_disputed, len(explorer.atlas.uri))
+    n_more = amplified.n_images + n_disputed + N_ASIDE * len(run.set_aside)
+    thumbs = thumbs_for(run, attributes, config, n_more, len(explorer.atlas.uri))
     for card in cards(run, attributes, read_codes(run, neurons.ids), config, thumbs):
         made.append(card | {"disputed": disputed(run, differ.get(card["attribute"].neuron, ()), thumbs)})
         yield Tick(len(made), len(attributes) + 1, f"neuron {card['attribute'].neuron}")
@@ -57,6 +57,7 @@ def _written(run: Run, config: ReportConfig) -> Generator[Tick, None, Outcome]:
         "n_other_curves": amplified.n_others,
         "explorer": explorer,
         **_what_else(run, attributes),
+        "set_aside": set_aside(run, thumbs),
         "notes": notes_of(run),
         "verdicts": VERDICTS,
         "hashes": hashes_of(run, attributes),
@@ -77,11 +78,10 @@ def _what_else(run: Run, attributes: Sequence[RareAttribute]) -> dict[str, Any]:
     return {
         "together": together(attributes, codes, run.config.evaluate.confidence),
         "n_pairs": len(attributes) * (len(attributes) - 1) // 2,
-        "n_once": seen_once(attributes, codes),
+        "unseen": unseen_of(run),
         "n_shown": len(codes),
         "reach": reach_rows(lines),
         "at_reach": next(line for line in lines if line.rate == COVER_RATE),
-        "set_aside": Counter(one.why_aside for one in run.set_aside),
     }
 
 
