@@ -36,7 +36,11 @@ bench: $(STAMP)
 		--work bench-work/transformer --generation-seeds 1 --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff"
 	$(VENV)/bin/python -m benchmarks.discovery.false_alarms
-	$(VENV)/bin/python -m benchmarks.discovery.looking
+	$(VENV)/bin/python -m benchmarks.discovery.looking --n-seeds 2
+	$(VENV)/bin/python -m benchmarks.discovery.looking --n-seeds 2 --world emblems --name looking_emblems \
+		--work bench-work/looking-emblems
+	$(VENV)/bin/python -m benchmarks.discovery.reach
+	$(VENV)/bin/python -m benchmarks.discovery.loosely
 	$(VENV)/bin/python -m benchmarks.discovery.labels
 	$(VENV)/bin/python -m benchmarks.discovery.names
 	$(VENV)/bin/python -m benchmarks.rates.clip
@@ -70,6 +74,10 @@ bench-quick: $(STAMP)
 	  --work bench-work/quick --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.looking --prompts "a photo of a doctor" --n-images 200 --arms watched looked \
 	  --work bench-work/quick/looking --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.discovery.loosely --prompts "a photo of a doctor" --n-images 60 \
+	  --work bench-work/quick/loosely --results bench-work/quick
+	$(VENV)/bin/python -m benchmarks.rates.sampled --rates 0.05 --n-images 200 --n-judged 50 --n-audits 4 --n-calibrated 1 \
+	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.labels --prompts "a photo of a doctor" --n-images 150 --work bench-work/quick \
 	  --results bench-work/quick
 	$(VENV)/bin/python -m benchmarks.discovery.names --prompts "a photo of a doctor" --models portraits --n-images 150 \
