@@ -58,6 +58,7 @@ bench: $(STAMP)
 		--work bench-work/hookpoint_search_transformer --prompts "a photo of a doctor" "a photo of a nurse" \
 		"a photo of a farmer" "a photo of a sheriff" "a photo of a CEO" "a photo of a cleaner"
 	$(VENV)/bin/python -m benchmarks.rates
+	$(VENV)/bin/python -m benchmarks.rates.sampled
 	$(VENV)/bin/python -m benchmarks.cost.full_size
 	$(VENV)/bin/python -m benchmarks.tables
 
