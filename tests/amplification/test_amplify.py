@@ -27,6 +27,7 @@ from raigen.runs.files import write_text
 from raigen.runs.run import Run
 from raigen.sae.model import MatryoshkaSAE
 from raigen.stats import above_controls
+from tests.support.tiny_audit import tiny_audit
 
 PROMPT, N = "a photo of a doctor", 6
 FEW = {"n_control_neurons": 5, "n_control_directions": 10, "n_control_images": 8}  # controls of --causal
@@ -45,11 +46,8 @@ def labeled(run, *labels):
 @pytest.fixture(scope="module")
 def finished(sd_folder, clip_folder, tmp_path_factory):
     """A finished audit of the tiny model; its first two attributes have labels, the third has none."""
-    run = raigen.audit(
-        PROMPT, model=str(sd_folder), run_dir=tmp_path_factory.mktemp("runs") / "run", n_images=60, n_fresh_images=4,
-        embedder=str(clip_folder), device="cpu", percentile=0.0, distance=0.0, max_frequency=1.0, n_attributes=3,
-        d_sae=160, k=4, num_inference_steps=5, n_label_images=0,
-    )  # fmt: skip
+    run = tiny_audit(PROMPT, sd_folder, clip_folder, tmp_path_factory.mktemp("runs") / "run", n_images=60,
+                     n_attributes=3)  # fmt: skip
     labeled(run, "holding a cat", "in the snow", None)
     return run
 

@@ -12,8 +12,9 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from raigen.discovery.codes import fires
 from raigen.discovery.reach import reach_of
-from raigen.report.relations import fires_clearly, together
+from raigen.report.relations import together
 from raigen.runs.files import write_tensors
 from raigen.runs.records import RareAttribute
 from raigen.stats import images_needed
@@ -59,7 +60,7 @@ def test_what_only_ever_shows_with_another_has_a_smallest_ratio() -> None:
 
 def test_weak_firing_does_not_count() -> None:
     codes = np.r_[np.linspace(1, 0.6, 10), 0.21, 0.19, np.zeros(8)]
-    assert fires_clearly(codes).tolist() == [True] * 11 + [False] * 9
+    assert fires(codes[:, None])[:, 0].tolist() == [True] * 11 + [False] * 9
 
 
 def test_the_report_says_what_comes_together(tmp_path: Path) -> None:

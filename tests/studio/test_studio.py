@@ -21,6 +21,7 @@ from raigen.runs.run import Run
 from raigen.studio.gallery import Gallery, Kept, save_recipe
 from raigen.studio.neurons import reasons, strongest_images, unlisted
 from raigen.studio.session import Studio
+from tests.support.tiny_audit import tiny_audit
 
 PROMPT, JUDGE = "a photo of a doctor", "python:tests.support.bright_judge:shows"
 
@@ -28,11 +29,8 @@ PROMPT, JUDGE = "a photo of a doctor", "python:tests.support.bright_judge:shows"
 @pytest.fixture(scope="module")
 def finished(sd_folder, clip_folder, tmp_path_factory):
     """A finished audit of the tiny model with two named attributes."""
-    run = raigen.audit(
-        PROMPT, model=str(sd_folder), run_dir=tmp_path_factory.mktemp("runs") / "run", n_images=50, n_fresh_images=4,
-        embedder=str(clip_folder), device="cpu", percentile=0.0, distance=0.0, max_frequency=1.0, n_attributes=2,
-        d_sae=160, k=4, num_inference_steps=5, n_label_images=0, judge=JUDGE, min_images=5,
-    )  # fmt: skip
+    run = tiny_audit(PROMPT, sd_folder, clip_folder, tmp_path_factory.mktemp("runs") / "run", n_images=50,
+                     n_attributes=2, judge=JUDGE, min_images=5)  # fmt: skip
     named = zip(run.attributes, ("a bright sky", "a cat"), strict=True)
     run.write_attributes([replace(attribute, label=label) for attribute, label in named])
     return run

@@ -13,7 +13,7 @@ from raigen.runs.records import COMBINATION, SAME, WEAK, RareAttribute
 APART = 4.0  # standard deviations of the audited images: the weakest top image lies that far out
 HALFWAY = (0.2, 0.5)  # of the mean of the top images: an audited image between these shows a part of it
 MOST_HALFWAY = 0.01  # of the audited images may be halfway to a family; to a combination of frequent things, more are
-REACH = 0.4  # of the mean of the top images: an audited image with more of the oddity than this shows it
+SHOWN_FROM = 0.4  # of the mean of the top images: an audited image with more of the oddity than this shows it
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Candidate:
 
     def codes(self, rows: Float[np.ndarray, "image direction"]) -> Float[np.ndarray, " image"]:
         """How much images have of what it shows: 0 for those that do not show it."""
-        return np.clip(rows @ self.direction / self.strength - REACH, 0, None)
+        return np.clip(rows @ self.direction / self.strength - SHOWN_FROM, 0, None)
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,13 @@ def neurons_csv(listing: NeuronList, codes: Float[np.ndarray, "image neuron"], c
     return csv_text(COLUMNS, rows)
 
 
+def neuron_rows(run: Run) -> list[dict[str, str]]:
+    """The rows of neurons.csv. Raises RaigenError when the file is missing or no table."""
+    text = run.read_text(run.neurons_path, "discover")
+    with run.shaped(run.neurons_path, "discover"):
+        return list(csv.DictReader(text.split("\n")))
+
+
 def next_frequency(run: Run) -> float | None:
     """The smallest `max_frequency` that would list one more distinct neuron, rounded up to 0.01.
 
@@ -180,7 +187,7 @@ def next_frequency(run: Run) -> float | None:
     """
     if len(run.attributes) >= run.config.discover.n_attributes:
         return None
-    rows = csv.DictReader(run.read_text(run.neurons_path, "discover").split("\n"))
+    rows = neuron_rows(run)
     with run.shaped(run.neurons_path, "discover"):
         frequencies = [float(row["frequency"]) for row in rows if (row.get("left_out") or "").startswith("not rare")]
     return math.ceil(100 * min(frequencies)) / 100 if frequencies else None

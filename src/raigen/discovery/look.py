@@ -156,7 +156,7 @@ def _written(
         "embeddings": torch.from_numpy(images.embeddings),
         "heatmaps": torch.stack(maps) if maps else torch.from_numpy(run.heatmaps()[:0]),
     })  # fmt: skip
-    run.write_attributes((replace(entry, rank=rank) for rank, entry in enumerate(entries, 1)), run.attributes_path)
+    run.write_attributes((replace(entry, rank=rank) for rank, entry in enumerate(entries, 1)))
     run.write_attributes((replace(entry, rank=rank) for rank, entry in enumerate(aside, 1)), run.aside_path)
     facts = {"n_odd": n_odd, "n_relatives": len(images), "n_families": len(families), "n_listed": len(codes),
              "n_aside": len(aside)}  # fmt: skip

@@ -1,12 +1,11 @@
 """Lists a neuron that a person chose, under the name that the person gave it."""
 
-import csv
-
 import numpy as np
 import torch
 
 from raigen.config import in_a_line
 from raigen.discovery.codes import heatmaps, strongest
+from raigen.discovery.listing import neuron_rows
 from raigen.errors import RaigenError
 from raigen.runs.activations import ActivationStore
 from raigen.runs.device import resolve_device
@@ -69,9 +68,9 @@ def top_of(run: Run, neuron: int, count: int | None = None) -> list[int]:
 
 def scores_of(run: Run) -> dict[int, dict[str, str]]:
     """The rows of neurons.csv, by neuron."""
-    text = run.read_text(run.neurons_path, "discover")
+    rows = neuron_rows(run)
     with run.shaped(run.neurons_path, "discover"):
-        return {int(row["neuron"]): row for row in csv.DictReader(text.split("\n"))}
+        return {int(row["neuron"]): row for row in rows}
 
 
 def _heatmaps(run: Run, neuron: int, top: list[int]) -> torch.Tensor:

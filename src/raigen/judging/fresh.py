@@ -77,8 +77,8 @@ def fresh_images(
 ) -> Generator[Tick, None, list[Sample]]:
     """The first `n` fresh images of the run's prompt, or of another `prompt` with the same seeds. Yields progress.
 
-    They are made with the guidance of the run, or with another one.
-    Images that are neither in `stored` nor among `others`, by index, are made with `pipeline` and added to `stored`.
+    Images that are neither in `stored` nor among `others`, by index, are made with `pipeline` and added to `stored`,
+    with the guidance of the run unless another `guidance` is given.
     """
     capture = run.config.capture if prompt is None else replace(run.config.capture, prompt=prompt)
     others = {index: sample for index, sample in (others or {}).items() if index < n}

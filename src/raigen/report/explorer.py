@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from raigen.config import visible
+from raigen.discovery.codes import clear_from
 from raigen.report.neuron_cards import Thumbs
 from raigen.report.page import Neurons
-from raigen.report.relations import clearly
 from raigen.runs import pixels
 from raigen.runs.files import sha256
 from raigen.runs.records import RareAttribute
@@ -133,7 +133,7 @@ def finding_of(attribute: RareAttribute, codes: Float[np.ndarray, " image"]) -> 
     peak = float(codes.max(initial=0.0))
     return {
         "neuron": attribute.neuron, "rank": attribute.rank, "title": attribute.title, "peak": peak,
-        "clearly": int(in_steps(clearly(codes), peak)), "family": attribute.is_family,
+        "clearly": int(in_steps(clear_from(codes[:, None])[0], peak)), "family": attribute.is_family,
         "codes": packed(in_steps(codes, peak)),
     }  # fmt: skip
 

@@ -1,7 +1,5 @@
 """Gathers everything that the report says about a run: folder -> dict."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from raigen.config import PORTRAITS, STAGES, ReportConfig
-from raigen.discovery.listing import next_frequency, sentence_of_kind
+from raigen.discovery.listing import neuron_rows, next_frequency, sentence_of_kind
 from raigen.errors import RaigenError
 from raigen.judging.presence_table import read_given
 from raigen.judging.trust import known_error
@@ -128,7 +126,7 @@ def _rates(attributes: Sequence[RareAttribute], given: Sequence[Mapping[str, Any
 
 def read_neurons(run: Run, attributes: Sequence[RareAttribute]) -> Neurons:
     """What neurons.csv holds. Raises RaigenError when a listed neuron is not among the scored ones."""
-    rows = list(csv.DictReader(io.StringIO(run.read_text(run.neurons_path, "discover"))))
+    rows = neuron_rows(run)
     with run.shaped(run.neurons_path, "discover"):
         scored = [row for row in rows if row["distinctiveness"]]  # the others fire in too few images or in none
         ids, frequency, distinctiveness = (

@@ -5,13 +5,12 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from raigen.discovery.codes import fires
 from raigen.runs.records import RareAttribute, Ratio
 from raigen.stats import LEVEL, images_needed, p_independent, q_values, ratio_interval
 
-CLEARLY = 0.25  # of the mean of the ten strongest: a neuron that fires more than this fires clearly
-STRONGEST = 10
 MOST = 20  # relations that are shown
 
 
@@ -33,16 +32,6 @@ class Together(NamedTuple):
         return (self.lift.ratio or self.lift.low) < 1
 
 
-def clearly(codes: Float[np.ndarray, " image"]) -> float:
-    """The code from which on a neuron fires clearly."""
-    return float(CLEARLY * np.sort(codes)[-STRONGEST:].mean())
-
-
-def fires_clearly(codes: Float[np.ndarray, " image"]) -> Bool[np.ndarray, " image"]:
-    """In which images a neuron fires clearly."""
-    return (codes > 0) & (codes >= clearly(codes))
-
-
 def together(
     attributes: Sequence[RareAttribute], codes: Float[np.ndarray, "image neuron"], confidence: float = 0.95
 ) -> list[Together]:
@@ -50,16 +39,16 @@ def together(
 
     `codes` holds the images that are shown. The test is Fisher's, corrected for all pairs (Benjamini and Hochberg).
     """
-    fires = {a.neuron: fires_clearly(codes[:, a.neuron]) for a in attributes}
+    fire = dict(zip((a.neuron for a in attributes), fires(codes[:, [a.neuron for a in attributes]]).T, strict=True))
     pairs, p_values = list(combinations(attributes, 2)), []
     for one, other in pairs:
-        a, b = fires[one.neuron], fires[other.neuron]
+        a, b = fire[one.neuron], fire[other.neuron]
         p_values.append(p_independent(int((a & b).sum()), int(a.sum()), int(b.sum()), len(a)))
     found = []
     for (one, other), q in zip(pairs, q_values(p_values), strict=True):
         if q > LEVEL:
             continue
-        a, b = fires[one.neuron], fires[other.neuron]
+        a, b = fire[one.neuron], fire[other.neuron]
         counts = int((a & b).sum()), int(a.sum()), int((~a & b).sum()), int((~a).sum())
         low, high, _ = ratio_interval(*counts, confidence)
         hits, n, other_hits, other_n = counts
