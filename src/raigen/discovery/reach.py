@@ -124,8 +124,9 @@ class Unseen(NamedTuple):
 
 
 def unseen_of(run: Run) -> Unseen | None:
-    """How much the audit has not seen, by the families of its list; None if it did not look around odd images. It is a
-    lower estimate: what the look missed does not count. Raises RaigenError when files are missing."""
+    """How much the audit has not seen, by the families of its list; None if it did not look around odd images. It is
+    rough: what the look missed does not count, and families that repeat each other count twice. Raises RaigenError when
+    files are missing."""
     if not run.has_looked:
         return None
     n = int(run.is_shown().sum())
